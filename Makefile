@@ -1,0 +1,40 @@
+# Everything runs inside .venv, made from requirements.lock; only Python >= 3.11 and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+# Packages whose versions `make lock` keeps; the others move to the newest that fit pyproject.toml.
+KEEP ?= ^(torch|ray|mlflow)(\[|==)
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	@$(BIN)/mhiflab demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
+	@echo "Installing from requirements.lock into .venv (once, some minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+# Resolve the whole environment anew from pyproject.toml and pin it.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	grep -E '$(KEEP)' requirements.lock > .venv-lock/keep.txt
+	sed 's/\[.*\]//' .venv-lock/keep.txt > .venv-lock/constraints.txt
+	.venv-lock/bin/python -m pip install --disable-pip-version-check -c .venv-lock/constraints.txt '.[dev]'
+	.venv-lock/bin/python -m pip freeze --exclude mhiflab > .venv-lock/lock.txt
+	sed 's/^ray==/ray[default,train,tune]==/' .venv-lock/lock.txt > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock dist build .mypy_cache .pytest_cache .ruff_cache

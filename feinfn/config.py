@@ -1,0 +1,159 @@
+"""Typed configuration of the science: the network and its training.
+
+Plain frozen dataclasses; `mhiflab` validates YAML against them and their fields are the
+only valid keys. Every field that changes a result enters the run key.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from feinfn.errors import UserError
+
+# Read by pydantic where it is installed: unknown keys and wrong types are errors.
+STRICT = {"extra": "forbid", "strict": True}
+
+
+def require(condition: bool, field: str, found: object, expected: str) -> None:
+    """Raise `UserError` naming the field, the value found and the value expected."""
+    if not condition:
+        raise UserError(f"{field}: found {found!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape and variant of a FeINFN network; the defaults are the released network."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    hsi_bands: int = 31
+    """Bands S of the HSI."""
+    msi_bands: int = 3
+    """Bands M of the MSI."""
+    feat_dim: int = 128
+    """Channels of the LR-HSI latent code (spectral encoder)."""
+    guide_dim: int = 128
+    """Channels of the HR guide latent code (spatial encoder)."""
+    spatial_blocks: int = 4
+    """Residual blocks of the spatial encoder."""
+    spectral_blocks: int = 4
+    """Residual blocks of the spectral encoder."""
+    mlp_widths: tuple[int, ...] = (256, 128)
+    """Hidden widths of the three implicit networks (spatial, amplitude, phase)."""
+    decoder_width: int = 128
+    """Channels inside the decoder."""
+    decoder_layers: int = 3
+    """Gabor layers of the decoder."""
+    omega_0: float = 30.0
+    """Initial frequency of every Gabor activation, in radians per unit of its input; trainable."""
+    scale_0: float = 10.0
+    """Initial inverse width of every Gabor envelope, per unit of its input; trainable."""
+    fourier_branch: bool = True
+    """Fuse in the Fourier domain too; without it the decoder gets the spatial fusion twice."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "hsi_bands",
+            "msi_bands",
+            "feat_dim",
+            "guide_dim",
+            "decoder_width",
+            "decoder_layers",
+        ):
+            value = getattr(self, name)
+            require(value >= 1, f"model.{name}", value, "an integer >= 1")
+        for name in ("spatial_blocks", "spectral_blocks"):
+            value = getattr(self, name)
+            require(value >= 0, f"model.{name}", value, "an integer >= 0")
+        widths = self.mlp_widths
+        require(
+            len(widths) >= 1 and min(widths) >= 1,
+            "model.mlp_widths",
+            widths,
+            "one or more integers >= 1",
+        )
+
+    @property
+    def latent_bands(self) -> int:
+        """Channels of each fused latent map, S + 1 (released: NIR_dim - 1)."""
+        return self.hsi_bands + 1
+
+
+PRESETS: dict[str, ModelConfig] = {"released": ModelConfig()}
+"""Named starting points; `model.preset` picks one and other keys override its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained; one epoch is one pass over all patches of the training scenes."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    epochs: int = 100
+    """Passes over the training patches."""
+    batch_size: int = 4
+    """Patches per optimiser step, over all workers together."""
+    patch_px: int = 64
+    """Side of a training patch in HR pixels; a multiple of the protocol's ratio."""
+    stride_px: int = 32
+    """Distance between neighbouring patches in HR pixels; a multiple of the ratio."""
+    lr: float = 2e-4
+    """AdamW's learning rate at the start."""
+    lr_final: float = 1e-5
+    """Learning rate at the end of the cosine schedule."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up from lr/10."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    ssim_weight: float = 0.1
+    """Weight of (1 - SSIM) beside the L1 loss."""
+    clip_norm: float | None = None
+    """Largest global L2 norm of the gradient; null does not clip."""
+    ema_decay: float | None = None
+    """Decay of the weight average that is evaluated and kept; null keeps the raw weights."""
+    validate_every: int = 1
+    """Epochs between validations (the last epoch always validates)."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patch_px", "stride_px", "validate_every"):
+            value = getattr(self, name)
+            require(value >= 1, f"train.{name}", value, "an integer >= 1")
+        for name in ("lr", "lr_final", "weight_decay", "ssim_weight", "warmup_epochs"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"train.{name}", value, "a number >= 0")
+        clip, decay = self.clip_norm, self.ema_decay
+        require(clip is None or clip > 0, "train.clip_norm", clip, "a number > 0, or null")
+        require(
+            decay is None or 0 < decay < 1, "train.ema_decay", decay, "between 0 and 1, or null"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which scenes train, validate and test; the embedded sample brings its own split."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    source: str = "sample"
+    """`sample` (seven embedded CAVE crops), or a folder of HDF5 scenes named <scene>.h5."""
+    train: tuple[str, ...] = ()
+    """Names of the training scenes."""
+    validation: tuple[str, ...] = ()
+    """Names of the scenes that choose the best epoch."""
+    test: tuple[str, ...] = ()
+    """Names of the scenes opened once, after training has ended."""
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        seen: dict[str, str] = {}
+        for part, names in parts.items():
+            for name in names:
+                require(
+                    name not in seen,
+                    f"data.{part}",
+                    name,
+                    f"scenes of one part only ({name!r} is in data.{seen.get(name)} too)",
+                )
+                seen[name] = part
+        if self.source != "sample":
+            for part, names in parts.items():
+                require(len(names) > 0, f"data.{part}", names, "at least one scene name")

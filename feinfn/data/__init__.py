@@ -1,0 +1,1 @@
+"""Scenes, splits, fingerprints and training patches."""

@@ -1,0 +1,38 @@
+"""EDSR encoders without upsampling: head, residual blocks, tail, and one long skip.
+
+Legend: B batch, C channels, H W image size.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """Return a 3x3 convolution, stride 1, zero padding 1, with bias."""
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3(relu(conv3(x)))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.conv2(F.relu(self.conv1(x_BCHW)))
+
+
+class Encoder(nn.Module):
+    """Image [B, C_in, H, W] to latent code [B, C, H, W]; no activation at either end."""
+
+    def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.head = conv3(channels_in, channels)
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.tail = conv3(channels, channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x_BCHW = self.head(image)
+        return x_BCHW + self.tail(self.blocks(x_BCHW))

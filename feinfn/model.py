@@ -1,0 +1,75 @@
+"""FeINFN: Fourier-enhanced implicit neural fusion network (NeurIPS 2024).
+
+    LR-HSI --spectral encoder--> features --+--> spatial fusion --+
+                                            |                     +--> decoder --> + --> HR-HSI
+    MSI, LMS --spatial encoder--> guide ----+--> Fourier fusion --+               LMS
+
+Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 latent bands,
+h w LR size, H W HR size. LMS is the LR-HSI already upsampled to H x W.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from feinfn.config import ModelConfig
+from feinfn.coords import geometry
+from feinfn.decoder import Decoder
+from feinfn.encoders import Encoder
+from feinfn.errors import UserError
+from feinfn.fusion import FourierFusion, SpatialFusion
+
+
+class FeINFN(nn.Module):
+    """Fuse an LR-HSI with an MSI of the same scene.
+
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    Inputs are reflectances in [0, 1]; the decoder's envelopes underflow for other scales. The
+    network does not depend on the ratio H/h. Raises `UserError` where shapes do not fit.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.spatial_blocks)
+        self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.spectral_blocks)
+        sizes = (c.feat_dim, c.guide_dim, c.mlp_widths, c.latent_bands)
+        self.spatial_fusion = SpatialFusion(*sizes)
+        self.fourier_fusion = FourierFusion(*sizes) if c.fourier_branch else None
+        self.decoder = Decoder(
+            c.latent_bands, c.decoder_width, c.decoder_layers, c.hsi_bands, c.omega_0, c.scale_0
+        )
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
+        feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
+        h, w = feat_BFhw.shape[-2:]
+        height, width = guide_BGHW.shape[-2:]
+        where = geometry((h, w), (height, width), feat_BFhw.dtype, feat_BFhw.device)
+        spatial_BLHW = self.spatial_fusion(feat_BFhw, guide_BGHW, where)
+        frequency_BLHW = (
+            spatial_BLHW
+            if self.fourier_fusion is None
+            else self.fourier_fusion(feat_BFhw, guide_BGHW, where)
+        )
+        return lms_BSHW + self.decoder(spatial_BLHW, frequency_BLHW)
+
+    def _check(self, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
+        bands = {"MSI": self.config.msi_bands, "LMS": self.config.hsi_bands}
+        bands["LR-HSI"] = self.config.hsi_bands
+        for (name, count), x in zip(bands.items(), (msi, lms, lr_hsi), strict=True):
+            if x.dim() != 4 or x.shape[1] != count:
+                raise UserError(
+                    f"{name}: found shape {tuple(x.shape)}, expected [batch, {count}, rows, "
+                    "columns]; set model.hsi_bands and model.msi_bands to the data's band counts"
+                )
+        if msi.shape[-2:] != lms.shape[-2:] or len({len(msi), len(lms), len(lr_hsi)}) != 1:
+            raise UserError(
+                f"MSI {tuple(msi.shape)}, LMS {tuple(lms.shape)} and LR-HSI {tuple(lr_hsi.shape)} "
+                "do not belong together: MSI and LMS need one size, and all three one batch"
+            )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

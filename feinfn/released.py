@@ -1,0 +1,83 @@
+"""Released checkpoints: their parameter names, and the parts of them that nothing uses."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from feinfn.config import ModelConfig
+from feinfn.coords import TABLE_LENGTH
+from feinfn.errors import UserError
+from feinfn.model import FeINFN
+
+_ENCODER = r"(spatial_encoder|spectral_encoder)"
+_RULES: list[tuple[str, str]] = [
+    (rf"{_ENCODER}\.head\.(\w+)", r"\1.head.0.\2"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", r"\1.body.\2.body.0.\3"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", r"\1.body.\2.body.2.\3"),
+    (r"decoder\.k\.(\d+)\.(\w+)", r"decoder.K.\1.0.\2"),
+    (r"decoder\.q\.(\d+)\.(\w+)", r"decoder.Q.\1.0.\2"),
+    (r"decoder\.gabor\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
+    (r"decoder\.last\.(\w+)", r"decoder.last_layer.\1"),
+]
+_MEAN_RGB = (0.4488, 0.4371, 0.4040)
+
+
+def released_name(name: str, config: ModelConfig) -> str:
+    """Return the released network's name of one of our parameters."""
+    if match := re.fullmatch(rf"{_ENCODER}\.tail\.(\w+)", name):
+        encoder, leaf = match.groups()
+        blocks = config.spatial_blocks if encoder == "spatial_encoder" else config.spectral_blocks
+        return f"{encoder}.body.{blocks}.{leaf}"
+    # In an nn.Sequential with activations between, the i-th layer has the number 2 i.
+    if match := re.fullmatch(r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)", name):
+        return f"imnet.layers.{2 * int(match[1])}.{match[2]}"
+    if match := re.fullmatch(r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)", name):
+        return f"freq_query.imnet1.layers.{2 * int(match[1])}.{match[2]}"
+    if match := re.fullmatch(r"fourier_fusion\.phase\.stages\.(\d+)\.(\w+)\.weight", name):
+        half = 0 if match[2] == "pointwise" else 1
+        return f"freq_query.imnet2.layers.{2 * int(match[1])}.{half}.weight"
+    for pattern, replacement in _RULES:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, replacement, name)
+    raise AssertionError(f"no released name for {name}")
+
+
+def unused_released_tensors() -> dict[str, Tensor]:
+    """Return what released checkpoints hold beside parameters in use: MeanShift and buffers."""
+    tensors: dict[str, Tensor] = {}
+    for encoder in ("spatial_encoder", "spectral_encoder"):
+        for shift, sign in (("sub_mean", -1.0), ("add_mean", 1.0)):
+            tensors[f"{encoder}.{shift}.weight"] = torch.eye(3).view(3, 3, 1, 1)
+            tensors[f"{encoder}.{shift}.bias"] = sign * torch.tensor(_MEAN_RGB)
+    k = torch.arange(TABLE_LENGTH, dtype=torch.float32)
+    tensors["pe.pe"] = torch.stack([k.sin(), k.cos()], dim=1)
+    tensors["hp.kernel"] = torch.tensor([[0.0, -1, 0], [-1, 1, -1], [0, -1, 0]])
+    return tensors
+
+
+def load_released_state_dict(model: FeINFN, state: Mapping[str, Tensor]) -> None:
+    """Load a released state dict into a model of the same sizes, by name.
+
+    Raises `UserError` that names the tensors that are missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    names = {released_name(name, model.config): name for name in own}
+    unused = unused_released_tensors()
+    missing = sorted(set(names) - set(state))
+    unknown = sorted(set(state) - set(names) - set(unused))
+    wrong = sorted(r for r, n in names.items() if r in state and state[r].shape != own[n].shape)
+    for problem, found in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
+        if found:
+            raise UserError(
+                f"released state dict: {len(found)} tensors {problem}, first {found[0]!r}; "
+                f"expected the tensors of {model.config}"
+            )
+    model.load_state_dict({n: state[r] for r, n in names.items()})
+
+
+def released_state_dict(model: FeINFN) -> dict[str, Tensor]:
+    """Return the model's weights under released names, with the unused tensors, loadable there."""
+    own = {released_name(n, model.config): t for n, t in model.state_dict().items()}
+    return {**unused_released_tensors(), **own}

@@ -1,0 +1,1 @@
+"""The laboratory around FeINFN: studies, distributed trials, records, tables and figures."""

@@ -1,0 +1,178 @@
+"""The `mhiflab` command."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from feinfn.errors import UserError
+from mhiflab.paths import Lab, study_path
+
+app = typer.Typer(
+    help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
+    "A study (YAML) lists cases and seeds; [bold]plan[/] shows which runs it still needs, "
+    "[bold]run[/] makes exactly those on this machine or a Ray cluster, and [bold]table[/] renders "
+    "from the recorded runs alone. Start with [bold]mhiflab demo[/].",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
+        metavar="STUDY",
+    ),
+]
+LabOption = Annotated[
+    Path,
+    typer.Option(
+        "--lab",
+        help="Folder of checkpoints, tables and (unless MLFLOW_TRACKING_URI is set) the record.",
+        envvar="MHIFLAB_LAB",
+    ),
+]
+HERE = Path("lab")
+
+
+@app.callback()
+def _root(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show Python tracebacks instead of one-line errors.")
+    ] = False,
+) -> None:
+    """Options before the command; `--debug` is also taken anywhere else."""
+
+
+def _render(study: str, lab: Lab) -> None:
+    from mhiflab.figures import error_figure
+    from mhiflab.plan import read_plan, reconcile
+    from mhiflab.tables import collect, markdown, write_tables
+    from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
+
+    plan = read_plan(study_path(study))
+    store = open_store(lab, create=False)
+    plan = reconcile(plan, store, lab)
+    results = collect(plan, store)
+    folder = lab.rendered(plan.name)
+    written = write_tables(plan, results, folder)
+    written.append(error_figure(plan, results, store, folder / "figure.png"))
+    parent = study_run(store, plan.name, plan.path.read_text())
+    finish_study(store, parent, complete=True, rendered=written)
+    out.print(Markdown(markdown(plan, results)))
+    out.print("\nTables  " + "  ".join(str(path) for path in written[:-1]), soft_wrap=True)
+    out.print(f"Figure  {written[-1]}", soft_wrap=True)
+    out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
+    hint = "" if lab.root == HERE else f" --lab {lab.root}"
+    out.print(f"Browse the runs in MLflow:  [bold]mhiflab ui{hint}[/]", soft_wrap=True)
+
+
+@app.command()
+def plan(study: StudyArgument, lab: LabOption = HERE) -> None:
+    """Show which runs a study needs, and which of them exist already. Executes nothing."""
+    from mhiflab.plan import plan_table, read_plan, reconcile
+    from mhiflab.tracking import open_store
+
+    wanted = read_plan(study_path(study))
+    folder = Lab(lab)
+    recorded = folder.database.exists() or os.environ.get("MLFLOW_TRACKING_URI")
+    store = open_store(folder, create=False) if recorded else None
+    wanted = reconcile(wanted, store, folder)
+    out.print(plan_table(wanted))
+    out.print(f"{len(wanted.missing)} of {len(wanted.entries)} trials to execute")
+
+
+@app.command()
+def run(study: StudyArgument, lab: LabOption = HERE) -> None:
+    """Execute the runs a study still lacks, then print its table.
+
+    Trials run as Ray Train workers under one Ray Tune driver: on this machine, or on the cluster
+    named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
+    trial continues from its last epoch.
+    """
+    from mhiflab.plan import plan_table, read_plan, reconcile
+    from mhiflab.tracking import finish_study, open_store
+
+    wanted, folder = read_plan(study_path(study)), Lab(lab)
+    store = open_store(folder)
+    wanted = reconcile(wanted, store, folder)
+    out.print(plan_table(wanted))
+    missing = len(wanted.missing)
+    out.print(f"{missing} of {len(wanted.entries)} trials to execute\n")
+    if missing:
+        from mhiflab.sweep import execute
+
+        started = time.monotonic()
+        parent, failures = execute(wanted, store, folder, out)
+        out.print(f"{missing - len(failures)} trials in {time.monotonic() - started:.0f} s\n")
+        if failures:
+            finish_study(store, parent, complete=False, rendered=[])
+            raise UserError(
+                f"{len(failures)} of {missing} trials failed, the others are recorded; first: "
+                + failures[0]
+            )
+    _render(study, folder)
+
+
+@app.command()
+def table(study: StudyArgument, lab: LabOption = HERE) -> None:
+    """Render a finished study from its recorded runs: Markdown, LaTeX, CSV and one figure.
+
+    Reads MLflow only; the same runs give the same bytes.
+    """
+    _render(study, Lab(lab))
+
+
+@app.command()
+def demo(lab: LabOption = HERE) -> None:
+    """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
+
+    Trains on real hyperspectral crops that come with the package; a few minutes on two cores.
+    """
+    run("demo", lab)
+
+
+@app.command()
+def ui(
+    lab: LabOption = HERE,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
+    from mhiflab.tracking import open_store, tracking_uri
+
+    folder = Lab(lab)
+    open_store(folder, create=False)
+    out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
+    words = ["server", "--backend-store-uri", tracking_uri(folder)]
+    words += ["--artifacts-destination", str(folder.artifacts.resolve())]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words]))
+
+
+def main() -> None:
+    """Entry point: one line per error and exit code 1, unless --debug."""
+    from mhiflab.quiet import quieten
+
+    debug = "--debug" in sys.argv
+    quieten()
+    try:
+        app([word for word in sys.argv[1:] if word != "--debug"])
+    except Exception as error:
+        if debug:
+            raise
+        known = isinstance(error, UserError)
+        text = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        hint = "" if known else " (--debug shows where)"
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]error:[/] {text}{hint}", soft_wrap=True
+        )
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""The cluster: connect or start one here, and see what fits on it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from feinfn.errors import UserError
+from mhiflab.environment import ENVIRONMENT
+from mhiflab.spec import Resources
+
+DRIVER_CPUS = 0.01
+"""CPU share of a trial that only waits for its workers: if waiting trials held whole CPUs, their
+workers could never start."""
+
+
+def held_by_trial(wanted: Resources) -> tuple[float, float]:
+    """Return the CPUs and GPUs that one trial holds while it trains."""
+    count = max(wanted.workers, 1)
+    return count * wanted.cpus_per_worker, count * wanted.gpus_per_worker
+
+
+def concurrency(wanted: Resources, cluster: dict[str, float]) -> int:
+    """Return how many such trials run at once; raise `UserError` where not even one fits."""
+    cpus, gpus = held_by_trial(wanted)
+    have_cpus, have_gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+    if cpus > have_cpus or gpus > have_gpus:
+        raise UserError(
+            f"resources: one trial asks for {cpus:g} CPUs and {gpus:g} GPUs "
+            f"(workers: {wanted.workers}), but the cluster has {have_cpus:g} and {have_gpus:g}; "
+            "lower resources.workers or the shares per worker, or add nodes"
+        )
+    fits = int(have_cpus // cpus)
+    return min(fits, int(have_gpus // gpus)) if gpus else fits
+
+
+@contextmanager
+def connected() -> Iterator[dict[str, float]]:
+    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the cluster's resources."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    else:
+        # Everything on loopback; works for a cluster of one machine only.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    local = {} if address else {"num_cpus": max(2, len(os.sched_getaffinity(0)))}
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=True,
+            runtime_env={"env_vars": ENVIRONMENT},
+            **local,
+        )
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error}); start one, or unset "
+            "RAY_ADDRESS to run on this machine"
+        ) from None
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()

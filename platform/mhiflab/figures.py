@@ -1,0 +1,83 @@
+"""Figures from recorded artifacts, with the same bytes every time."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from feinfn.metrics import METRICS
+from mhiflab.plan import Plan
+from mhiflab.tables import NAMES, Results
+from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file
+from mhiflab.worker import FUSED, UPSAMPLED
+
+
+def _pictures(plan: Plan, store: Store) -> dict[str, dict[str, np.ndarray]]:
+    """Return the pictures of each case's first seed."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for entry in plan.entries:
+        if entry.trial.case in found:
+            continue
+        assert entry.run is not None, "a figure is made of finished runs"
+        run_id = entry.run.info.run_id
+        with artifact_file(store, run_id, QUICKLOOK_FILE) as path, np.load(path) as arrays:
+            found[entry.trial.case] = dict(arrays)
+    return found
+
+
+def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path:
+    """Draw pseudo-RGB and error maps of one test scene: upsampled and every case.
+
+    The scene is the first test scene, the seed each case's first; errors are absolute differences
+    in reflectance averaged over bands, on one scale that ends at the 99.5th percentile.
+    """
+    pictures = _pictures(plan, store)
+    first_case = next(iter(pictures))
+    scene = plan.entries[0].trial.spec.data.test[0]
+    seed = plan.study.seeds[0]
+    columns = [("Bicubic upsampling", first_case, UPSAMPLED)]
+    columns += [(results.labels[case], case, FUSED) for case in pictures]
+    errors = [pictures[c][f"{scene}/{m}/error"].astype(np.float32) for _, c, m in columns]
+    limit = float(np.percentile(np.stack(errors), 99.5))
+    images = results.images
+
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "svg.hashsalt": "mhiflab"}):
+        count = len(columns) + 1
+        figure = Figure(figsize=(1.9 * count + 0.5, 4.6), dpi=200, layout="constrained")
+        axes = figure.subplots(2, count, squeeze=False)
+        reference = pictures[first_case][f"{scene}/reference/rgb"]
+        axes[0, 0].imshow(reference, interpolation="nearest")
+        axes[0, 0].set_title("Reference (pseudo-RGB)")
+        axes[1, 0].set_axis_off()
+        for i, ((label, case, method), error) in enumerate(zip(columns, errors, strict=True), 1):
+            rows = (images["case"] == case) & (images["method"] == method)
+            rows &= (images["scene"] == scene) & (images["seed"] == seed)
+            values = images[rows].iloc[0]
+            axes[0, i].imshow(pictures[case][f"{scene}/{method}/rgb"], interpolation="nearest")
+            axes[0, i].set_title("\n".join(_wrapped(label)))
+            shown = axes[1, i].imshow(
+                error, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest"
+            )
+            psnr, sam = values[METRICS[0]], values[METRICS[1]]
+            axes[1, i].set_xlabel(f"{NAMES['psnr']} {psnr:.2f}\n{NAMES['sam']} {sam:.2f}")
+        for axis in axes.flat:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        bar = figure.colorbar(shown, ax=axes[1, :].tolist(), fraction=0.03, extend="max")
+        bar.set_label("mean absolute error")
+        figure.suptitle(f"{scene}, seed {seed}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without the software entry the file does not depend on matplotlib's version string.
+        figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _wrapped(label: str, width: int = 24) -> list[str]:
+    lines: list[str] = []
+    for word in label.split():
+        if lines and len(lines[-1]) + len(word) < width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

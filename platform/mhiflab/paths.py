@@ -1,0 +1,66 @@
+"""Where things lie: the checkout (if any), shipped studies, and the lab folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def checkout() -> Path | None:
+    """Return the root of the source checkout this package runs from, None when installed."""
+    root = _PACKAGE.parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "feinfn").is_dir() else None
+
+
+def experiments_dir() -> Path:
+    """Return the folder of shipped studies: the checkout's, or the copy inside the wheel."""
+    root = checkout()
+    return root / "experiments" if root else _PACKAGE / "experiments"
+
+
+def lock_file() -> Path:
+    """Return the lock file of the checkout, or the copy inside the wheel."""
+    root = checkout()
+    return (root or _PACKAGE) / "requirements.lock"
+
+
+def shipped_studies() -> list[str]:
+    """Return the names of the shipped studies."""
+    return sorted(path.stem for path in experiments_dir().glob("*.yaml"))
+
+
+def study_path(given: str) -> Path:
+    """Return the file meant by a path, or by the name of a shipped study."""
+    if given in shipped_studies():
+        return experiments_dir() / f"{given}.yaml"
+    return Path(given)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The folder that holds records, checkpoints and renderings."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """MLflow's SQLite file."""
+        return self.root / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts beside the database."""
+        return self.root / "artifacts"
+
+    @property
+    def ray(self) -> Path:
+        """Scratch space of Ray Tune and Ray Train."""
+        return self.root / "ray"
+
+    def checkpoints(self, key: str) -> Path:
+        """Return the folder of a trial's training state."""
+        return self.root / "checkpoints" / key
+
+    def rendered(self, study: str) -> Path:
+        """Return the folder of a study's tables and figures."""
+        return self.root / "rendered" / study

@@ -1,0 +1,92 @@
+"""Wanted trials against recorded runs: what is done, and what a run would execute."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+from rich.table import Table
+
+from feinfn.data.source import fingerprint
+from feinfn.train import STATE
+from mhiflab.identity import run_key
+from mhiflab.paths import Lab
+from mhiflab.spec import Study, Trial, expand, read_study
+from mhiflab.tracking import Store, trial_runs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One wanted trial, its identity, and its state in the record."""
+
+    trial: Trial
+    fingerprint: str
+    key: str
+    state: str
+    """done, resume (a training state exists), failed (will be tried again) or new."""
+    run: Run | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study and all its trials, in the order of the file."""
+
+    name: str
+    path: Path
+    study: Study
+    entries: tuple[Entry, ...]
+
+    @property
+    def missing(self) -> list[Entry]:
+        """Trials without a finished run."""
+        return [entry for entry in self.entries if entry.state != "done"]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a study and identify its trials, without looking at any record; raise `UserError`."""
+    study = read_study(path)
+    prints: dict[object, str] = {}
+    entries = []
+    for trial in expand(study, str(path)):
+        data = trial.spec.data
+        if data not in prints:
+            prints[data] = fingerprint(data)
+        key = run_key(trial.spec, prints[data])
+        entries.append(Entry(trial, prints[data], key, "new", None))
+    return Plan(path.stem, path, study, tuple(entries))
+
+
+def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:
+    """Return the plan with each trial's state in the store (all new where there is none)."""
+    runs = trial_runs(store) if store else {}
+    entries = []
+    for entry in plan.entries:
+        run = runs.get(entry.key)
+        state = "new"
+        if run is not None and run.info.status == "FINISHED":
+            state = "done"
+        elif run is not None and run.info.status == "FAILED":
+            state = "failed"
+        elif (lab.checkpoints(entry.key) / STATE).is_file():
+            state = "resume"
+        entries.append(Entry(entry.trial, entry.fingerprint, entry.key, state, run))
+    return Plan(plan.name, plan.path, plan.study, tuple(entries))
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return the plan as a console table: one row a trial."""
+    table = Table(title=f"{plan.name}: {plan.study.title}", title_justify="left")
+    for column in ("case", "seed", "workers", "epochs", "run key", "state"):
+        table.add_column(column)
+    colours = {"done": "green", "failed": "red", "resume": "yellow", "new": "cyan"}
+    for entry in plan.entries:
+        spec, colour = entry.trial.spec, colours[entry.state]
+        workers = entry.trial.resources.workers
+        table.add_row(
+            entry.trial.label,
+            str(spec.seed),
+            str(workers) if workers else "in process",
+            str(spec.train.epochs),
+            entry.key[:12],
+            f"[{colour}]{entry.state}[/]",
+        )
+    return table

@@ -1,0 +1,176 @@
+"""The Tune driver: executes what a plan lacks, as many trials at once as fit."""
+
+import itertools
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune import Callback, RunConfig, TuneConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from feinfn.errors import UserError
+from feinfn.model import FeINFN, count_parameters
+from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
+from mhiflab.paths import Lab
+from mhiflab.plan import Entry, Plan
+from mhiflab.provenance import code_provenance
+from mhiflab.tracking import Store, study_run
+from mhiflab.trial import run_trial
+from mhiflab.worker import Job
+
+ROOM_FOR_TRIAL = 40
+"""Bytes of disk a trial takes per parameter: state with both Adam moments and average, the best
+weights twice, and each file once more while it is replaced."""
+ROOM_FOR_STUDY = 200 * 2**20
+"""Bytes of disk for the record and Ray's session."""
+
+
+def check_disk(plan: Plan, lab: Lab) -> None:
+    """Raise `UserError` where the lab folder's disk cannot hold what the plan will write."""
+    with torch.device("meta"):
+        sizes = [count_parameters(FeINFN(e.trial.spec.model)) for e in plan.missing]
+    need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
+    existing = next(p for p in (lab.root.resolve(), *lab.root.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < need:
+        raise UserError(
+            f"{lab.root}: {free / 2**20:.0f} MiB free on this disk, expected at least "
+            f"{need / 2**20:.0f} MiB for {len(plan.missing)} trials; free some space or choose "
+            "another folder with --lab"
+        )
+
+
+@contextmanager
+def _progress(console: Console, epochs: int) -> Iterator[Any]:
+    """Yield a function (trial id, epoch, description) that moves one bar with an ETA."""
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        # ETA from all epochs so far: trials come in waves with pauses between.
+        speed_estimate_period=3600,
+    )
+    done: dict[str, int] = {}
+    with bar:
+        task = bar.add_task("starting Ray", total=epochs)
+
+        def advance(trial: str, epoch: int, description: str) -> None:
+            done[trial] = max(done.get(trial, 0), epoch)
+            bar.update(task, completed=sum(done.values()), description=description)
+
+        yield advance
+
+
+class Follow(Callback):
+    """Shows each report as it reaches the driver; Tune's own output is off."""
+
+    def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
+        self.jobs, self.advance, self.log = jobs, advance, log
+        self.failures: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune saves its callbacks; a console belongs to this process only.
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        """Move the bar, or log a trial's end."""
+        if "epoch" in result:
+            self.advance(trial.config["key"], result["epoch"], self._who(trial))
+        elif result.get("state") == "done":
+            self.log(f"[green]done[/]   {self._who(trial)}")
+        elif result.get("state") == "failed":
+            self._fail(trial, result["error"])
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Log a trial whose process ended without a word."""
+        self._fail(trial, "its process ended; run again to continue from its last epoch")
+
+    def _who(self, trial: Any) -> str:
+        job = self.jobs[trial.config["key"]]
+        return f"{job.label}, seed {job.spec.seed}"
+
+    def _fail(self, trial: Any, reason: str) -> None:
+        self.failures.append(f"{self._who(trial)}: {reason}")
+        self.log(f"[red]failed[/] {self.failures[-1]}")
+
+
+def _short_name(trial: Any) -> str:
+    return trial.config["key"][:12]
+
+
+def _tune_group(jobs: list[Job], at_once: int, lab: Lab, advance: Any, log: Any) -> list[str]:
+    """Run jobs with equal resources under one Tuner; return one message per failed trial."""
+    by_key = {job.key: job for job in jobs}
+    follow = Follow(by_key, advance, log)
+    workers = jobs[0].resources.workers
+    own = {"CPU": jobs[0].resources.cpus_per_worker, "GPU": jobs[0].resources.gpus_per_worker}
+    resources = {"CPU": DRIVER_CPUS} if workers else {k: v for k, v in own.items() if v}
+
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
+        param_space={"key": tune.grid_search(list(by_key))},
+        tune_config=TuneConfig(
+            max_concurrent_trials=at_once,
+            trial_name_creator=_short_name,
+            trial_dirname_creator=_short_name,
+        ),
+        run_config=RunConfig(
+            name=f"sweep-{uuid.uuid4().hex[:8]}",
+            storage_path=str(lab.ray.resolve()),
+            callbacks=[follow],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    return follow.failures
+
+
+def execute(plan: Plan, store: Store, lab: Lab, console: Console) -> tuple[str, list[str]]:
+    """Run every missing trial; return the parent run's id and one message per failed trial."""
+    missing = plan.missing
+    check_disk(plan, lab)
+    lab.ray.mkdir(parents=True, exist_ok=True)
+    parent = study_run(store, plan.name, plan.path.read_text())
+    code, here = code_provenance(), replace(lab, root=lab.root.resolve())
+
+    def job(entry: Entry) -> Job:
+        trial = entry.trial
+        return Job(
+            spec=trial.spec,
+            resources=trial.resources,
+            fingerprint=entry.fingerprint,
+            key=entry.key,
+            case=trial.case,
+            label=trial.label,
+            study=plan.name,
+            parent=parent,
+            lab=here,
+            code=code,
+        )
+
+    failures: list[str] = []
+    epochs = sum(entry.trial.spec.train.epochs for entry in missing)
+    with _progress(console, epochs) as advance, connected() as cluster:
+        # Trials of equal resources go together, so that each group packs the cluster exactly.
+        groups = [
+            (concurrency(wanted, cluster), list(group))
+            for wanted, group in itertools.groupby(missing, key=lambda e: e.trial.resources)
+        ]
+        for at_once, group in groups:
+            jobs = [job(entry) for entry in group]
+            failures += _tune_group(jobs, at_once, lab, advance, console.print)
+    # Ray's folders hold progress only; training state and record lie elsewhere.
+    shutil.rmtree(lab.ray, ignore_errors=True)
+    return parent, failures

@@ -1,0 +1,201 @@
+"""The record: the only module that writes MLflow.
+
+One parent run per study, one child run per run key. Everything is found by tags, and metric
+timestamps follow from a run's start and the step, so that writing twice changes nothing.
+"""
+
+import getpass
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from feinfn.errors import UserError
+from mhiflab.paths import Lab
+
+EXPERIMENT = "mhiflab"
+KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
+IMAGES_FILE, QUICKLOOK_FILE, ERROR_FILE = "metrics_test.csv", "quicklook.npz", "error.txt"
+
+
+def tracking_uri(lab: Lab) -> str:
+    """Return `MLFLOW_TRACKING_URI`, or the SQLite file of the lab folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{lab.database.resolve()}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened MLflow store and the experiment that holds all runs."""
+
+    client: MlflowClient
+    uri: str
+    experiment_id: str
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn MLflow's failures to reach or write a store into one `UserError`."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"MLflow store {uri}: cannot be reached or written ({reason}); check "
+            "MLFLOW_TRACKING_URI and that the server runs, or unset it to use a local file"
+        ) from None
+
+
+def open_store(lab: Lab, create: bool = True) -> Store:
+    """Open the store and its experiment; the driver calls this before any worker does.
+
+    With `create=False` a missing store is a `UserError` instead of a new, empty one.
+    """
+    uri = tracking_uri(lab)
+    local = uri == f"sqlite:///{lab.database.resolve()}"
+    if local and not lab.database.exists() and not create:
+        raise UserError(f"{lab.database}: no record yet; run the study first, or name its --lab")
+    with explained(uri):
+        if local:
+            lab.root.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return Store(client, uri, experiment.experiment_id)
+        location = lab.artifacts.resolve().as_uri() if local else None
+        return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _find(store: Store, tags: Mapping[str, str]) -> list[Run]:
+    filters = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id], filters, max_results=1000, page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def trial_runs(store: Store) -> dict[str, Run]:
+    """Return the run of every recorded run key."""
+    with explained(store.uri):
+        return {run.data.tags[KEY]: run for run in _find(store, {KIND: "trial"})}
+
+
+def study_run(store: Store, study: str, text: str) -> str:
+    """Return the id of the study's parent run, made if missing; the study file is its artifact."""
+    with explained(store.uri):
+        found = _find(store, {KIND: "study", STUDY: study})
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            tags = {KIND: "study", STUDY: study, **_context_tags()}
+            run = store.client.create_run(store.experiment_id, run_name=f"study {study}", tags=tags)
+            run_id = run.info.run_id
+        store.client.log_text(run_id, text, "study.yaml")
+    return run_id
+
+
+def finish_study(store: Store, run_id: str, complete: bool, rendered: Iterable[Path]) -> None:
+    """Attach a study's tables and figures to its parent run and close it."""
+    with explained(store.uri):
+        for path in rendered:
+            store.client.log_artifact(run_id, str(path), "rendered")
+        store.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
+
+
+def _context_tags() -> dict[str, str]:
+    source = {"mlflow.source.name": "mhiflab", "mlflow.source.type": "LOCAL"}
+    return {"mlflow.user": getpass.getuser(), **source}
+
+
+class TrialRecord:
+    """The MLflow run of one trial, found by its run key or made; written by one process only."""
+
+    def __init__(
+        self, store: Store, key: str, name: str, parent: str, tags: dict[str, str]
+    ) -> None:
+        self.store, self.client = store, store.client
+        with explained(store.uri):
+            found = _find(store, {KIND: "trial", KEY: key})
+            if found:
+                run = found[0]
+                self.client.update_run(run.info.run_id, status="RUNNING")
+            else:
+                own = {KIND: "trial", KEY: key, "mlflow.parentRunId": parent}
+                run = self.client.create_run(
+                    store.experiment_id, run_name=name, tags={**own, **tags, **_context_tags()}
+                )
+        self.run_id, self.started_ms = run.info.run_id, run.info.start_time
+
+    def settings(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Record the resolved spec as parameters and further tags."""
+        with explained(self.store.uri):
+            self.client.log_batch(
+                self.run_id,
+                params=[Param(k, str(v)) for k, v in params.items()],
+                tags=[RunTag(k, v) for k, v in tags.items()],
+            )
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record one step's metrics in one batch; repeating a step is harmless."""
+        when = self.started_ms + step
+        with explained(self.store.uri):
+            self.client.log_batch(
+                self.run_id, metrics=[Metric(k, v, when, step) for k, v in values.items()]
+            )
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Store one file."""
+        with explained(self.store.uri):
+            self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def text(self, text: str, name: str) -> None:
+        """Store one text file."""
+        with explained(self.store.uri):
+            self.client.log_text(self.run_id, text, name)
+
+    def json(self, value: Any, name: str) -> None:
+        """Store one JSON file."""
+        self.text(json.dumps(value, indent=2, sort_keys=True) + "\n", name)
+
+    def finish(self) -> None:
+        """Close the run as done."""
+        with explained(self.store.uri):
+            self.client.set_terminated(self.run_id, "FINISHED")
+
+    def fail(self, message: str, traceback: str) -> None:
+        """Close the run as failed, with its reason as a tag and the traceback as an artifact."""
+        self.text(traceback, ERROR_FILE)
+        with explained(self.store.uri):
+            self.client.set_tag(self.run_id, "mhiflab.error", message[:4000])
+            self.client.set_terminated(self.run_id, "FAILED")
+
+
+@contextmanager
+def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
+    """Yield a local copy of a run's artifact; raise `UserError` where it is missing."""
+    folder = tempfile.mkdtemp(prefix="mhiflab-")
+    try:
+        try:
+            path = store.client.download_artifacts(run_id, name, folder)
+        except (MlflowException, OSError):
+            raise UserError(
+                f"run {run_id}: artifact {name} is missing from MLflow store {store.uri}; delete "
+                "the run and run the study again"
+            ) from None
+        yield Path(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

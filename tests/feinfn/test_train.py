@@ -1,0 +1,148 @@
+"""The training loop: it learns, resumes bit for bit, diverges loudly, and shares batches."""
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from feinfn import train as training
+from feinfn.checkpoint import load_state, write_atomic
+from feinfn.config import DataConfig, ModelConfig, TrainConfig
+from feinfn.data.patches import Patches, load_pair
+from feinfn.data.source import resolve_data
+from feinfn.degrade import PROTOCOLS
+from feinfn.errors import UserError
+from feinfn.model import FeINFN
+from feinfn.schedule import epoch_batches, learning_rate
+
+MODEL = ModelConfig(
+    feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16
+)
+CONFIG = TrainConfig(
+    epochs=3, batch_size=4, patch_px=32, stride_px=32, lr=1e-3, ema_decay=0.9, clip_norm=1.0
+)
+CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
+
+
+def data():
+    scenes = resolve_data(DataConfig())
+    pairs = [load_pair(scenes, n, CAVE, MODEL, CPU)[0] for n in scenes.train[:1]]
+    validation = [load_pair(scenes, n, CAVE, MODEL, CPU)[0] for n in scenes.validation]
+    return Patches(pairs, 4, CONFIG.patch_px, CONFIG.stride_px), validation
+
+
+def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None, model=None):
+    patches, validation = data()
+    torch.manual_seed(5)
+    model = model or FeINFN(MODEL)
+    best = training.train(model, patches, validation, config, 5, folder, on_epoch)
+    return model, best
+
+
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
+    whole, best = fit(tmp_path / "whole")
+
+    def stop(report):
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", on_epoch=stop)
+    epochs = []
+    resumed, best_resumed = fit(tmp_path / "cut", on_epoch=lambda r: epochs.append(r.epoch))
+    assert epochs == [3]
+    assert best == best_resumed
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    states = [load_state(tmp_path / d / training.STATE, CPU) for d in ("whole", "cut")]
+    assert all(torch.equal(a, b) for a, b in zip(*(s["average"] for s in states), strict=True))
+
+
+def test_loss_falls_and_best_weights_are_kept(tmp_path):
+    reports = []
+    config = replace(CONFIG, ema_decay=None)
+    _, best = fit(tmp_path, config, reports.append)
+    assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
+    assert best["val_psnr"] == max(r.metrics["val_psnr"] for r in reports)
+    assert (tmp_path / training.BEST).is_file()
+
+
+def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
+    model = FeINFN(MODEL)
+
+    def poison(report):
+        if report.epoch == 1:
+            with torch.no_grad():
+                model.decoder.last.bias.fill_(math.nan)
+
+    with pytest.raises(UserError, match=r"diverged: the loss was nan at step 5 \(epoch 2\)"):
+        fit(tmp_path, on_epoch=poison, model=model)
+    state = load_state(tmp_path / training.STATE, CPU)
+    assert state["progress"][0] == 1
+    assert all(torch.isfinite(w).all() for w in state["model"].values())
+
+
+def test_too_large_batch_is_named(tmp_path):
+    with pytest.raises(UserError, match="at most the 16 training patches"):
+        fit(tmp_path, replace(CONFIG, batch_size=17))
+
+
+def test_schedule_and_order():
+    config = TrainConfig(epochs=10, lr=1.0, lr_final=0.1, warmup_epochs=2)
+    rates = [learning_rate(config, e) for e in range(10)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[2] == pytest.approx(1.0)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    once, again, other = (list(epoch_batches(10, 4, 1, e)) for e in (3, 3, 4))
+    assert once == again != other
+    assert len(once) == 2
+
+
+def _gradient(rank: int, workers: int, folder: str) -> None:
+    """Write rank 0's gradient of one step over a batch of four, shared by all workers."""
+    if workers > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=workers
+        )
+    torch.set_num_threads(1)
+    patches, _ = data()
+    torch.manual_seed(5)
+    config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
+    trainer = training.Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
+    patches.pairs = [copy.deepcopy(p) for p in patches.pairs]
+    patches.windows = patches.windows[:4]
+    patches.pairs = [type(p)(*(t.double() for t in vars(p).values())) for p in patches.pairs]
+    metrics = trainer.train_epoch(patches)
+    if rank == 0:
+        grads = [w.grad for w in trainer.weights]
+        torch.save([grads, metrics["loss"]], Path(folder) / f"{workers}.pt")
+    if workers > 1:
+        dist.destroy_process_group()
+
+
+def test_two_workers_make_the_gradient_of_one(tmp_path):
+    for workers in (1, 2):
+        mp.spawn(_gradient, args=(workers, str(tmp_path)), nprocs=workers)
+    (one, loss_one), (two, loss_two) = (torch.load(tmp_path / f"{w}.pt") for w in (1, 2))
+    assert loss_one == pytest.approx(loss_two, rel=1e-12)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_full_disk_is_named_and_leaves_nothing(tmp_path):
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        # /dev/full answers every write with "no space left on device".
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    (tmp_path / "old.pt").write_bytes(b"old")
+    with pytest.raises(UserError, match=r"old.pt: no space left on the disk; free some"):
+        write_atomic(tmp_path / "old.pt", write)
+    assert (tmp_path / "old.pt").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
