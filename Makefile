@@ -33,7 +33,7 @@ lock:
 	sed 's/\[.*\]//' .venv-lock/keep.txt > .venv-lock/constraints.txt
 	.venv-lock/bin/python -m pip install --disable-pip-version-check -c .venv-lock/constraints.txt '.[dev]'
 	.venv-lock/bin/python -m pip freeze --exclude mhiflab > .venv-lock/lock.txt
-	sed 's/^ray==/ray[default,train,tune]==/' .venv-lock/lock.txt > requirements.lock
+	sed -e 's/^ray==/ray[default,train,tune]==/' -e 's/^\(torch==[0-9.]*\)+.*/\1/' .venv-lock/lock.txt > requirements.lock
 	rm -rf .venv-lock
 
 clean:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.source import load_scene
+from feinfn.data.source import check_fit, load_scene
 from feinfn.degrade import Pair, Protocol, simulate
 from feinfn.errors import UserError
 
@@ -18,19 +18,10 @@ def load_pair(
 ) -> tuple[Pair, np.ndarray]:
     """Read a scene and simulate its inputs, batch of one; return them with the wavelengths in nm.
 
-    Raises `UserError` where its bands or the protocol's MSI are not what the model takes.
+    Raises `UserError` where scene, protocol and model do not fit each other.
     """
     scene = load_scene(data, name)
-    if len(scene.cube_SHW) != model.hsi_bands:
-        raise UserError(
-            f"{scene.source}: found {len(scene.cube_SHW)} bands, expected model.hsi_bands = "
-            f"{model.hsi_bands}; change the field or choose other data"
-        )
-    if len(protocol.msi_order) != model.msi_bands:
-        raise UserError(
-            f"model.msi_bands: found {model.msi_bands}, expected {len(protocol.msi_order)}, the "
-            f"MSI bands of protocol {protocol.name}"
-        )
+    check_fit(scene.source, scene.cube_SHW.shape, protocol, model)
     cube = torch.from_numpy(scene.cube_SHW)[None].to(device)
     pair = simulate(cube, scene.wavelengths_nm, protocol, scene.source)
     return pair, scene.wavelengths_nm

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from feinfn.config import DataConfig
+from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.scene import Scene, read_scene
+from feinfn.degrade import Protocol, check_ratio
 from feinfn.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -24,10 +25,12 @@ def sample_manifest() -> dict[str, dict[str, str]]:
 def resolve_data(config: DataConfig) -> DataConfig:
     """Return the configuration with every scene named; the sample fills its own split.
 
+    A folder becomes absolute, because workers may run elsewhere.
+
     Raises `UserError` for names the sample does not hold.
     """
     if config.source != "sample":
-        return config
+        return replace(config, source=str(Path(config.source).resolve()))
     manifest = sample_manifest()
     parts: dict[str, Any] = {}
     for part in PARTS:
@@ -59,10 +62,39 @@ def load_scene(config: DataConfig, name: str) -> Scene:
         return read_scene(path)
 
 
-def fingerprint(config: DataConfig) -> str:
-    """Return the SHA-256 over every part's scene names and pixels: the data's identity."""
+@dataclass(frozen=True)
+class Survey:
+    """The data's identity, and what must fit a model: source and shape of every scene."""
+
+    fingerprint: str
+    """SHA-256 over every part's scene names and pixels."""
+    scenes: tuple[tuple[str, tuple[int, ...]], ...]
+    """(file, cube shape) of every scene."""
+
+
+def survey(config: DataConfig) -> Survey:
+    """Read every scene once and return the data's identity and shapes; raises `UserError`."""
     digest = hashlib.sha256()
+    scenes = []
     for part in PARTS:
         for name in getattr(config, part):
-            digest.update(f"{part}/{name}:{load_scene(config, name).pixel_hash()}\n".encode())
-    return digest.hexdigest()
+            scene = load_scene(config, name)
+            digest.update(f"{part}/{name}:{scene.pixel_hash()}\n".encode())
+            scenes.append((scene.source, scene.cube_SHW.shape))
+    return Survey(digest.hexdigest(), tuple(scenes))
+
+
+def check_fit(source: str, shape: tuple[int, ...], protocol: Protocol, model: ModelConfig) -> None:
+    """Raise `UserError` unless a scene's bands and size fit the model and the protocol."""
+    if shape[0] != model.hsi_bands:
+        raise UserError(
+            f"{source}: found {shape[0]} bands, expected model.hsi_bands = {model.hsi_bands}; "
+            "change the field or choose other data"
+        )
+    if len(protocol.msi_order) != model.msi_bands:
+        raise UserError(
+            f"model.msi_bands: found {model.msi_bands}, expected {len(protocol.msi_order)}, the "
+            f"MSI bands of protocol {protocol.name}"
+        )
+    lr_size = tuple(n // protocol.ratio for n in shape[1:])
+    check_ratio(lr_size, shape[1:], protocol.ratio, source)

@@ -1,6 +1,5 @@
 """The `mhiflab` command."""
 
-import os
 import subprocess
 import sys
 import time
@@ -57,17 +56,15 @@ def _render(study: str, lab: Lab) -> None:
     from mhiflab.figures import error_figure
     from mhiflab.plan import read_plan, reconcile
     from mhiflab.tables import collect, markdown, write_tables
-    from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
+    from mhiflab.tracking import recorded_store, tracking_uri
 
     plan = read_plan(study_path(study))
-    store = open_store(lab, create=False)
+    store = recorded_store(lab)
     plan = reconcile(plan, store, lab)
     results = collect(plan, store)
     folder = lab.rendered(plan.name)
     written = write_tables(plan, results, folder)
     written.append(error_figure(plan, results, store, folder / "figure.png"))
-    parent = study_run(store, plan.name, plan.path.read_text())
-    finish_study(store, parent, complete=True, rendered=written)
     out.print(Markdown(markdown(plan, results)))
     out.print("\nTables  " + "  ".join(str(path) for path in written[:-1]), soft_wrap=True)
     out.print(f"Figure  {written[-1]}", soft_wrap=True)
@@ -80,13 +77,10 @@ def _render(study: str, lab: Lab) -> None:
 def plan(study: StudyArgument, lab: LabOption = HERE) -> None:
     """Show which runs a study needs, and which of them exist already. Executes nothing."""
     from mhiflab.plan import plan_table, read_plan, reconcile
-    from mhiflab.tracking import open_store
+    from mhiflab.tracking import existing_store
 
-    wanted = read_plan(study_path(study))
     folder = Lab(lab)
-    recorded = folder.database.exists() or os.environ.get("MLFLOW_TRACKING_URI")
-    store = open_store(folder, create=False) if recorded else None
-    wanted = reconcile(wanted, store, folder)
+    wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
     out.print(plan_table(wanted))
     out.print(f"{len(wanted.missing)} of {len(wanted.entries)} trials to execute")
 
@@ -100,11 +94,10 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
     trial continues from its last epoch.
     """
     from mhiflab.plan import plan_table, read_plan, reconcile
-    from mhiflab.tracking import finish_study, open_store
+    from mhiflab.tracking import existing_store
 
-    wanted, folder = read_plan(study_path(study)), Lab(lab)
-    store = open_store(folder)
-    wanted = reconcile(wanted, store, folder)
+    folder = Lab(lab)
+    wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
     out.print(plan_table(wanted))
     missing = len(wanted.missing)
     out.print(f"{missing} of {len(wanted.entries)} trials to execute\n")
@@ -112,10 +105,9 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
         from mhiflab.sweep import execute
 
         started = time.monotonic()
-        parent, failures = execute(wanted, store, folder, out)
+        failures = execute(wanted, folder, out)
         out.print(f"{missing - len(failures)} trials in {time.monotonic() - started:.0f} s\n")
         if failures:
-            finish_study(store, parent, complete=False, rendered=[])
             raise UserError(
                 f"{len(failures)} of {missing} trials failed, the others are recorded; first: "
                 + failures[0]
@@ -147,10 +139,10 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.tracking import open_store, tracking_uri
+    from mhiflab.tracking import recorded_store, tracking_uri
 
     folder = Lab(lab)
-    open_store(folder, create=False)
+    recorded_store(folder)
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
     words = ["server", "--backend-store-uri", tracking_uri(folder)]
     words += ["--artifacts-destination", str(folder.artifacts.resolve())]

@@ -6,7 +6,10 @@ from pathlib import Path
 from mlflow.entities import Run
 from rich.table import Table
 
-from feinfn.data.source import fingerprint
+from feinfn.config import DataConfig
+from feinfn.data.source import Survey, check_fit, survey
+from feinfn.degrade import PROTOCOLS
+from feinfn.errors import UserError
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
@@ -37,22 +40,36 @@ class Plan:
 
     @property
     def missing(self) -> list[Entry]:
-        """Trials without a finished run."""
-        return [entry for entry in self.entries if entry.state != "done"]
+        """Trials without a finished run; one that stands in several cases counts once."""
+        return list({e.key: e for e in self.entries if e.state != "done"}.values())
 
 
 def read_plan(path: Path) -> Plan:
     """Read a study and identify its trials, without looking at any record; raise `UserError`."""
     study = read_study(path)
-    prints: dict[object, str] = {}
+    surveys: dict[DataConfig, Survey] = {}
     entries = []
     for trial in expand(study, str(path)):
         data = trial.spec.data
-        if data not in prints:
-            prints[data] = fingerprint(data)
-        key = run_key(trial.spec, prints[data])
-        entries.append(Entry(trial, prints[data], key, "new", None))
+        if data not in surveys:
+            surveys[data] = survey(data)
+        check_trial(trial, surveys[data])
+        fingerprint = surveys[data].fingerprint
+        entries.append(Entry(trial, fingerprint, run_key(trial.spec, fingerprint), "new", None))
     return Plan(path.stem, path, study, tuple(entries))
+
+
+def check_trial(trial: Trial, data: Survey) -> None:
+    """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
+    spec = trial.spec
+    for source, shape in data.scenes:
+        check_fit(source, shape, PROTOCOLS[spec.protocol], spec.model)
+    batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
+    if batch % workers:
+        raise UserError(
+            f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
+            f"{workers}: all workers share every batch"
+        )
 
 
 def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:

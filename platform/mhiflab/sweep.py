@@ -1,6 +1,5 @@
 """The Tune driver: executes what a plan lacks, as many trials at once as fit."""
 
-import itertools
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan import Plan
 from mhiflab.provenance import code_provenance
-from mhiflab.tracking import Store, study_run
+from mhiflab.spec import Resources
+from mhiflab.tracking import finish_study, open_store, study_run
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
@@ -137,40 +137,48 @@ def _tune_group(jobs: list[Job], at_once: int, lab: Lab, advance: Any, log: Any)
     return follow.failures
 
 
-def execute(plan: Plan, store: Store, lab: Lab, console: Console) -> tuple[str, list[str]]:
-    """Run every missing trial; return the parent run's id and one message per failed trial."""
-    missing = plan.missing
-    check_disk(plan, lab)
-    lab.ray.mkdir(parents=True, exist_ok=True)
-    parent = study_run(store, plan.name, plan.path.read_text())
+def _jobs(plan: Plan, parent: str, lab: Lab) -> dict[str, Job]:
+    """Return the job of every missing trial by run key."""
     code, here = code_provenance(), replace(lab, root=lab.root.resolve())
-
-    def job(entry: Entry) -> Job:
-        trial = entry.trial
-        return Job(
-            spec=trial.spec,
-            resources=trial.resources,
+    return {
+        entry.key: Job(
+            spec=entry.trial.spec,
+            resources=entry.trial.resources,
             fingerprint=entry.fingerprint,
             key=entry.key,
-            case=trial.case,
-            label=trial.label,
+            case=entry.trial.case,
+            label=entry.trial.label,
             study=plan.name,
             parent=parent,
             lab=here,
             code=code,
         )
+        for entry in plan.missing
+    }
 
-    failures: list[str] = []
-    epochs = sum(entry.trial.spec.train.epochs for entry in missing)
+
+def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
+    """Run every missing trial and return one message per failed one.
+
+    Disk and resources are checked first, before anything is written; raises `UserError`.
+    """
+    check_disk(plan, lab)
+    epochs = sum(entry.trial.spec.train.epochs for entry in plan.missing)
     with _progress(console, epochs) as advance, connected() as cluster:
         # Trials of equal resources go together, so that each group packs the cluster exactly.
-        groups = [
-            (concurrency(wanted, cluster), list(group))
-            for wanted, group in itertools.groupby(missing, key=lambda e: e.trial.resources)
-        ]
-        for at_once, group in groups:
-            jobs = [job(entry) for entry in group]
-            failures += _tune_group(jobs, at_once, lab, advance, console.print)
+        groups: dict[Resources, list[str]] = {}
+        for entry in plan.missing:
+            groups.setdefault(entry.trial.resources, []).append(entry.key)
+        fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
+        store = open_store(lab)
+        parent = study_run(store, plan.name, plan.path.read_text())
+        jobs = _jobs(plan, parent, lab)
+        lab.ray.mkdir(parents=True, exist_ok=True)
+        failures: list[str] = []
+        for wanted, keys in groups.items():
+            group = [jobs[key] for key in keys]
+            failures += _tune_group(group, fits[wanted], lab, advance, console.print)
+        finish_study(store, parent, complete=not failures)
     # Ray's folders hold progress only; training state and record lie elsewhere.
     shutil.rmtree(lab.ray, ignore_errors=True)
-    return parent, failures
+    return failures

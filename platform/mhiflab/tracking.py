@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +54,28 @@ def explained(uri: str) -> Iterator[None]:
         ) from None
 
 
-def open_store(lab: Lab, create: bool = True) -> Store:
-    """Open the store and its experiment; the driver calls this before any worker does.
+def existing_store(lab: Lab) -> Store | None:
+    """Open the store if there is a record at all; a server is always asked."""
+    if os.environ.get("MLFLOW_TRACKING_URI") or lab.database.exists():
+        return open_store(lab)
+    return None
 
-    With `create=False` a missing store is a `UserError` instead of a new, empty one.
+
+def recorded_store(lab: Lab) -> Store:
+    """Open the store, or raise `UserError` where there is no record."""
+    store = existing_store(lab)
+    if store is None:
+        raise UserError(f"{lab.database}: no record yet; run the study first, or name its --lab")
+    return store
+
+
+def open_store(lab: Lab) -> Store:
+    """Open the store and its experiment, made if missing.
+
+    One process must do so before others join: MLflow sets a new database up without a lock.
     """
     uri = tracking_uri(lab)
     local = uri == f"sqlite:///{lab.database.resolve()}"
-    if local and not lab.database.exists() and not create:
-        raise UserError(f"{lab.database}: no record yet; run the study first, or name its --lab")
     with explained(uri):
         if local:
             lab.root.mkdir(parents=True, exist_ok=True)
@@ -108,11 +121,9 @@ def study_run(store: Store, study: str, text: str) -> str:
     return run_id
 
 
-def finish_study(store: Store, run_id: str, complete: bool, rendered: Iterable[Path]) -> None:
-    """Attach a study's tables and figures to its parent run and close it."""
+def finish_study(store: Store, run_id: str, complete: bool) -> None:
+    """Close a study's parent run."""
     with explained(store.uri):
-        for path in rendered:
-            store.client.log_artifact(run_id, str(path), "rendered")
         store.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
 
 

@@ -22,7 +22,12 @@ from mhiflab.worker import Job, run_worker
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
-    run_worker(config["job"], get_device(), ray_train.report)
+    try:
+        run_worker(config["job"], get_device(), ray_train.report)
+    except Exception as error:
+        # Ray's transport drops tracebacks, but a note travels with its exception.
+        error.add_note(f"In the worker:\n{traceback.format_exc()}")
+        raise
 
 
 def _train_with_workers(job: Job) -> None:

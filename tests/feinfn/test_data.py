@@ -96,8 +96,11 @@ def test_integers_and_floats_of_equal_pixels_have_one_hash(tmp_path):
 
 def test_fingerprint_follows_pixels_and_split():
     swapped = replace(SAMPLE, train=SAMPLE.train[:3] + SAMPLE.test[:1], test=SAMPLE.train[3:])
-    assert source.fingerprint(SAMPLE) == source.fingerprint(source.resolve_data(DataConfig()))
-    assert source.fingerprint(SAMPLE) != source.fingerprint(swapped)
+    assert (
+        source.survey(SAMPLE).fingerprint
+        == source.survey(source.resolve_data(DataConfig())).fingerprint
+    )
+    assert source.survey(SAMPLE).fingerprint != source.survey(swapped).fingerprint
 
 
 def test_scene_in_two_parts_is_refused():

@@ -1,0 +1,5 @@
+"""`python -m mhiflab`."""
+
+from mhiflab.cli import main
+
+main()

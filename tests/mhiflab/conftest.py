@@ -1,0 +1,63 @@
+"""A study small enough to run in seconds, and the command as a user types it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY: dict = {
+    "title": "tiny",
+    "base": {
+        "model": {
+            "feat_dim": 4,
+            "guide_dim": 4,
+            "spatial_blocks": 1,
+            "spectral_blocks": 1,
+            "mlp_widths": [8],
+            "decoder_width": 8,
+            "decoder_layers": 1,
+        },
+        "train": {"epochs": 2, "batch_size": 2, "patch_px": 32, "stride_px": 64, "lr": 1e-3},
+        "resources": {"workers": 0},
+    },
+    "cases": {
+        "without": {"label": "without", "set": {"model.fourier_branch": False}},
+        "full": {"label": "full", "set": {}},
+    },
+    "seeds": [1],
+}
+
+
+@pytest.fixture
+def write_study(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes TINY with changes and returns the file."""
+
+    def write(name: str = "tiny", **changes: object) -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mhiflab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Return a function that runs the command in an empty folder."""
+
+    def call(*words: object, **environment: str) -> subprocess.CompletedProcess:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "RAY", "MHIF"))}
+        # COLUMNS keeps rich from breaking the lines that tests look for.
+        return subprocess.run(
+            [sys.executable, "-m", "mhiflab", *map(str, words)],
+            cwd=tmp_path,
+            env={**clean, "COLUMNS": "200", **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return call

@@ -1,0 +1,123 @@
+"""Every mistake gets one line that says what, where and what to do, and leaves nothing behind."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import TINY
+
+BANDS_NM = np.arange(400, 701, 10)
+
+
+def scene(path: Path, shape: tuple[int, ...] = (31, 64, 64), value: float = 0.5) -> None:
+    with h5py.File(path, "w") as file:
+        file["GT"] = np.full(shape, value, np.float32)
+        file["wavelength_nm"] = BANDS_NM[: shape[0]]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def wrong_key(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["cube"] = np.zeros((31, 64, 64), np.float32)
+
+
+DAMAGE = {
+    "missing": (lambda path: path.unlink(), "val.h5: no such file"),
+    "truncated": (truncate, "val.h5: cannot be read as HDF5"),
+    "wrong key": (wrong_key, "val.h5: found keys ['cube']"),
+    "wrong bands": (lambda path: scene(path, (30, 64, 64)), "val.h5: found 30 bands, expected"),
+    "odd size": (
+        lambda path: scene(path, (31, 62, 64)),
+        "val.h5: found HR size 62x64 with LR size",
+    ),
+    "out of range": (lambda path: scene(path, value=2.0), "val.h5: found values from 2 to 2 in GT"),
+    "NaN": (lambda path: scene(path, value=np.nan), "val.h5: found 126976 NaN or inf values in GT"),
+}
+
+
+def assert_one_clear_error(done: subprocess.CompletedProcess, message: str, lab: Path) -> None:
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr.replace("\n", " "), done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not lab.exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_bad_data(kind, mhiflab, write_study, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("a", "val", "test"):
+        scene(folder / f"{name}.h5")
+    damage, message = DAMAGE[kind]
+    damage(folder / "val.h5")
+    data = {"source": str(folder), "train": ["a"], "validation": ["val"], "test": ["test"]}
+    study = write_study(base={**TINY["base"], "data": data})
+    assert_one_clear_error(mhiflab("run", study), message, tmp_path / "lab")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "tiny.yaml: unknown key 'seed'; did you mean 'seeds'?"),
+        ({"seeds": ["one"]}, "tiny.yaml: seeds.0: found 'one', expected: Input should be a valid"),
+        (
+            {"base": {"train": {"batch_size": 3}, "resources": {"workers": 2}}},
+            "train.batch_size: found 3, expected a multiple of resources.workers = 2",
+        ),
+    ],
+)
+def test_bad_study(changes, message, mhiflab, write_study, tmp_path):
+    done = mhiflab("run", write_study(**changes))
+    assert_one_clear_error(done, message, tmp_path / "lab")
+
+
+def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
+    done = mhiflab("run", "absent.yaml")
+    assert_one_clear_error(done, "absent.yaml: no such study file; give a YAML", tmp_path / "lab")
+
+
+def test_table_without_a_record(mhiflab, write_study, tmp_path):
+    done = mhiflab("table", write_study())
+    assert_one_clear_error(done, "no record yet; run the study first", tmp_path / "lab")
+
+
+def test_unreachable_mlflow_server(mhiflab, write_study, tmp_path):
+    # Nothing listens on port 9 of the loopback.
+    done = mhiflab("run", write_study(), MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert_one_clear_error(
+        done, "MLflow store http://127.0.0.1:9: cannot be reached", tmp_path / "lab"
+    )
+
+
+def test_request_that_never_fits(mhiflab, write_study):
+    resources = {"workers": 2, "cpus_per_worker": 5000}
+    done = mhiflab("run", write_study(base={**TINY["base"], "resources": resources}))
+    assert done.returncode == 1
+    assert "one trial asks for 10000 CPUs" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_full_disk(mhiflab, write_study, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        done = mhiflab("run", write_study(), "--lab", small / "lab")
+        assert_one_clear_error(done, "MiB free on this disk, expected at least", small / "lab")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_debug_shows_the_traceback(mhiflab):
+    done = mhiflab("run", "absent.yaml", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

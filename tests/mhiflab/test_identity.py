@@ -1,0 +1,58 @@
+"""Run keys: what changes them and what does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from mhiflab import identity
+from mhiflab.plan import read_plan
+from mhiflab.spec import parse_trial
+
+SETTINGS = {"model": {"feat_dim": 8, "omega_0": 30}, "train": {"lr": 1e-4}}
+
+
+def key(settings: dict, seed: int = 1, fingerprint: str = "data") -> str:
+    return identity.run_key(parse_trial(settings, seed, "here")[0], fingerprint)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"train": {"lr": 0.0001}, "model": {"omega_0": 30.0, "feat_dim": 8}},
+        {**SETTINGS, "protocol": "cave_x4"},
+        {**SETTINGS, "model": {**SETTINGS["model"], "preset": "released", "guide_dim": 128}},
+        {**SETTINGS, "resources": {"workers": 2, "cpus_per_worker": 2}},
+    ],
+)
+def test_key_ignores_order_spelling_defaults_and_resources(same):
+    assert key(same) == key(SETTINGS)
+
+
+def test_key_follows_every_value_data_and_schema(monkeypatch):
+    keys = {
+        key(SETTINGS),
+        key({**SETTINGS, "train": {"lr": 2e-4}}),
+        key({**SETTINGS, "model": {**SETTINGS["model"], "fourier_branch": False}}),
+        key(SETTINGS, seed=2),
+        key(SETTINGS, fingerprint="other"),
+    }
+    protocol = identity.PROTOCOLS["cave_x4"]
+    monkeypatch.setitem(identity.PROTOCOLS, "cave_x4", replace(protocol, phase_px=1))
+    keys.add(key(SETTINGS))
+    monkeypatch.setattr(identity, "SCHEMA_VERSION", 2)
+    keys.add(key(SETTINGS))
+    assert len(keys) == 7
+
+
+def test_texts_of_a_protocol_are_not_identity(monkeypatch):
+    before = key(SETTINGS)
+    protocol = identity.PROTOCOLS["cave_x4"]
+    monkeypatch.setitem(identity.PROTOCOLS, "cave_x4", replace(protocol, about="reworded"))
+    assert key(SETTINGS) == before
+
+
+def test_trial_that_stands_in_two_cases_is_executed_once(write_study):
+    cases = {name: {"label": name, "set": {}} for name in ("a", "b")}
+    plan = read_plan(write_study(cases=cases))
+    assert len(plan.entries) == 2
+    assert len(plan.missing) == 1

@@ -1,0 +1,177 @@
+"""A study from the command line to the table, on a real Ray and a real MLflow store."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from feinfn.config import ModelConfig
+from feinfn.data.source import sample_manifest
+from feinfn.model import FeINFN
+from mhiflab.paths import Lab
+from mhiflab.plan import read_plan
+from mhiflab.provenance import code_provenance
+from mhiflab.tracking import KEY, KIND, open_store, study_run
+from mhiflab.worker import Job, run_worker
+
+ARTIFACTS = {
+    "identity.json",
+    "metrics_test.csv",
+    "model/best.safetensors",
+    "model/config.json",
+    "provenance.json",
+    "quicklook.npz",
+    "spec.json",
+}
+
+
+def runs(lab: Path) -> tuple[MlflowClient, list]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mhiflab")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def artifacts(client: MlflowClient, run_id: str) -> set[str]:
+    found = set()
+    for entry in client.list_artifacts(run_id):
+        below = client.list_artifacts(run_id, entry.path) if entry.is_dir else [entry]
+        found |= {item.path for item in below}
+    return found
+
+
+def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
+    mhiflab, write_study, tmp_path
+):
+    cases = {
+        "without": {"label": "without", "set": {"model.fourier_branch": False}},
+        "full": {"label": "full", "set": {"resources.workers": 2}},
+    }
+    study = write_study(cases=cases)
+    first = mhiflab("run", study)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "2 of 2 trials to execute" in first.stdout
+    assert first.stderr == ""
+    rendered = tmp_path / "lab" / "rendered" / "tiny"
+    names = ["figure.png", "table.csv", "table.md", "table.tex"]
+    assert sorted(p.name for p in rendered.iterdir()) == names
+    bytes_before = {p.name: p.read_bytes() for p in rendered.iterdir()}
+    assert not (tmp_path / "lab" / "ray").exists()
+
+    shutil.rmtree(rendered)
+    again = mhiflab("run", study)
+    assert "0 of 2 trials to execute" in again.stdout
+    assert {p.name: p.read_bytes() for p in rendered.iterdir()} == bytes_before
+
+    client, recorded = runs(tmp_path / "lab")
+    parents = [r for r in recorded if r.data.tags[KIND] == "study"]
+    children = [r for r in recorded if r.data.tags[KIND] == "trial"]
+    assert (len(parents), len(children)) == (1, 2)
+    assert all(r.info.status == "FINISHED" for r in recorded)
+    for child in children:
+        assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert artifacts(client, child.info.run_id) - {"uncommitted.diff"} == ARTIFACTS
+        history = client.get_metric_history(child.info.run_id, "val_psnr")
+        assert [point.step for point in history] == [1, 2]
+    by_case = {r.data.tags["mhiflab.case"]: r.info.run_id for r in children}
+    provenance = json.loads(
+        Path(client.download_artifacts(by_case["full"], "provenance.json")).read_text()
+    )
+    assert provenance["workers"] == 2
+    weights = client.download_artifacts(by_case["full"], "model/best.safetensors")
+    with safe_open(weights, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    config["mlp_widths"] = tuple(config["mlp_widths"])
+    FeINFN(ModelConfig(**config)).load_state_dict(load_file(weights))
+    images = pd.read_csv(client.download_artifacts(by_case["full"], "metrics_test.csv"))
+    assert len(images) == 4
+    assert set(images["method"]) == {"fused", "upsampled"}
+
+    # A study that grows runs only what is new.
+    grown = write_study(cases=cases, seeds=[1, 2])
+    assert "2 of 4 trials to execute" in mhiflab("plan", grown).stdout
+
+
+def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_study, tmp_path):
+    cases = {
+        "diverging": {"label": "diverging", "set": {"train.lr": 1e30}},
+        "good": {"label": "good", "set": {}},
+    }
+    # One diverges inside a Ray Train worker, so that its error crosses every boundary.
+    cases["diverging"]["set"]["resources.workers"] = 1
+    done = mhiflab("run", write_study(cases=cases))
+    assert done.returncode == 1
+    assert "1 of 2 trials failed" in done.stderr
+    assert "training diverged: the loss was" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    client, recorded = runs(tmp_path / "lab")
+    status = {
+        r.data.tags["mhiflab.case"]: r.info.status for r in recorded if r.data.tags[KIND] == "trial"
+    }
+    assert status == {"diverging": "FAILED", "good": "FINISHED"}
+    failed = next(r for r in recorded if r.info.status == "FAILED" and KEY in r.data.tags)
+    text = Path(client.download_artifacts(failed.info.run_id, "error.txt")).read_text()
+    assert "train_epoch" in text
+    refused = mhiflab("table", tmp_path / "tiny.yaml")
+    assert refused.returncode == 1
+    assert "1 of 2 runs are missing (diverging seed 1)" in refused.stderr
+
+
+def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_path):
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    sample = Path(__file__).parents[2] / "feinfn" / "data" / "sample"
+    for name in sample_manifest():
+        shutil.copy(sample / f"{name}.h5", scenes)
+    parts: dict = {}
+    for name, entry in sample_manifest().items():
+        parts.setdefault(entry["part"], []).append(name)
+    base = {"data": {"source": str(scenes), **parts}}
+    study = write_study(cases={}, base={**_tiny_base(), **base})
+    (entry,) = read_plan(study).entries
+    lab = Lab(tmp_path / "lab")
+    store = open_store(lab)
+    job = Job(
+        spec=entry.trial.spec,
+        resources=entry.trial.resources,
+        fingerprint=entry.fingerprint,
+        key=entry.key,
+        case="c",
+        label="c",
+        study="tiny",
+        parent=study_run(store, "tiny", ""),
+        lab=lab,
+        code=code_provenance(),
+    )
+    # While training, the test scenes do not exist at all; they come back with the last epoch.
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in parts["test"]:
+        (scenes / f"{name}.h5").rename(away / f"{name}.h5")
+
+    def report(metrics: dict) -> None:
+        if metrics["epoch"] == entry.trial.spec.train.epochs:
+            for name in parts["test"]:
+                (away / f"{name}.h5").rename(scenes / f"{name}.h5")
+
+    run_worker(job, torch.device("cpu"), report)
+    _, recorded = runs(tmp_path / "lab")
+    assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[KIND] == "trial"]
+
+
+def _tiny_base() -> dict:
+    from conftest import TINY
+
+    return TINY["base"]
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["table"], ["ui"], ["demo"]])
+def test_help_of_every_command(mhiflab, words):
+    shown = mhiflab(*words, "--help")
+    assert shown.returncode == 0
+    assert "Usage" in shown.stdout

@@ -1,0 +1,111 @@
+"""The checkout and the wheel: names, contents, and what may import what."""
+
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_standard_platform_module_wins_in_the_repository_root():
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    assert python("import platform; print(platform.system())", ROOT) == platform.system()
+
+
+def test_science_runs_without_the_laboratory(tmp_path):
+    code = """
+import pathlib, pkgutil, importlib, sys, feinfn, torch
+for module in pkgutil.walk_packages(feinfn.__path__, 'feinfn.'):
+    importlib.import_module(module.name)
+from feinfn.config import *
+from feinfn.data.patches import Patches, load_pair
+from feinfn.data.source import resolve_data
+from feinfn.degrade import PROTOCOLS
+from feinfn.model import FeINFN
+from feinfn.train import train
+model = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)
+config = TrainConfig(epochs=1, patch_px=32, stride_px=64, batch_size=2)
+data, cave = resolve_data(DataConfig()), PROTOCOLS['cave_x4']
+def load(names):
+    return [load_pair(data, n, cave, model, torch.device('cpu'))[0] for n in names]
+patches = Patches(load(data.train[:1]), 4, 32, 64)
+folder = pathlib.Path('state')
+best = train(FeINFN(model), patches, load(data.validation), config, 1, folder, lambda r: None)
+heavy = {'ray', 'mlflow', 'pandas', 'pydantic', 'matplotlib', 'yaml', 'rich', 'typer', 'mhiflab'}
+print(best['epoch'], heavy & set(sys.modules))
+"""
+    assert python(code, tmp_path) == "0 set()"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    words = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", folder, ROOT]
+    subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_both_packages_and_their_data(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"feinfn", "mhiflab"}
+    for needed in (
+        "mhiflab/experiments/demo.yaml",
+        "mhiflab/requirements.lock",
+        "feinfn/data/sample/manifest.json",
+        "feinfn/data/sample/README.md",
+        "feinfn/data/srf/nikon_d700_akhtar_norm.csv",
+    ):
+        assert needed in names
+    assert sum(name.endswith(".h5") for name in names) == 7
+
+
+def test_unpacked_wheel_works_in_an_empty_folder(wheel, tmp_path):
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = """
+import mhiflab, feinfn
+from mhiflab.paths import checkout, shipped_studies, study_path
+from mhiflab.plan import read_plan
+print(mhiflab.__file__, checkout(), shipped_studies(), len(read_plan(study_path('demo')).entries))
+"""
+    shown = python(code, empty, PYTHONPATH=str(site))
+    assert shown == f"{site}/mhiflab/__init__.py None ['demo'] 4"
+
+
+def test_cluster_file_is_valid_for_ray():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+
+
+def test_lock_pins_everything_and_nothing_else_pins_torch():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all("==" in line for line in lines)
+    for pin in ("torch==2.13.0", "ray[default,train,tune]==2.60.0", "mlflow==3.17.2"):
+        assert pin in lines
+    assert "torch==" not in (ROOT / "pyproject.toml").read_text()
