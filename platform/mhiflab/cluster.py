@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from feinfn.errors import UserError
 from mhiflab.environment import ENVIRONMENT
@@ -33,6 +34,23 @@ def concurrency(wanted: Resources, cluster: dict[str, float]) -> int:
     return min(fits, int(have_gpus // gpus)) if gpus else fits
 
 
+def _quieten_raylet() -> None:
+    """Drop the raylet's hint that many workers were started; its other messages stay.
+
+    A trial with Ray Train workers has four processes or more, most of them waiting, so the hint
+    always comes on a small machine. Ray prints it whatever `log_to_driver` says.
+    """
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+
+    def show_others(data: dict[str, Any], *args: Any, **options: Any) -> None:
+        if not any("worker processes have been started" in line for line in data["lines"]):
+            show(data, *args, **options)
+
+    worker.print_to_stdstream = show_others
+
+
 @contextmanager
 def connected() -> Iterator[dict[str, float]]:
     """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the cluster's resources."""
@@ -44,6 +62,7 @@ def connected() -> Iterator[dict[str, float]]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
+    _quieten_raylet()
     local = {} if address else {"num_cpus": max(2, len(os.sched_getaffinity(0)))}
     try:
         ray.init(
