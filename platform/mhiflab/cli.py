@@ -1,5 +1,7 @@
 """The `mhiflab` command."""
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -69,8 +71,10 @@ def _render(study: str, lab: Lab) -> None:
     out.print("\nTables  " + "  ".join(str(path) for path in written[:-1]), soft_wrap=True)
     out.print(f"Figure  {written[-1]}", soft_wrap=True)
     out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
+    # Under make the command is in .venv/bin, which need not be on the PATH.
+    command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
     hint = "" if lab.root == HERE else f" --lab {lab.root}"
-    out.print(f"Browse the runs in MLflow:  [bold]mhiflab ui{hint}[/]", soft_wrap=True)
+    out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
 
 
 @app.command()

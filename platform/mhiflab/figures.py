@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from feinfn.metrics import METRICS
 from mhiflab.plan import Plan
-from mhiflab.tables import NAMES, Results
+from mhiflab.tables import NAMES, Results, upsampled_label
 from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file
 from mhiflab.worker import FUSED, UPSAMPLED
 
@@ -36,7 +36,7 @@ def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path
     first_case = next(iter(pictures))
     scene = plan.entries[0].trial.spec.data.test[0]
     seed = plan.study.seeds[0]
-    columns = [("Bicubic upsampling", first_case, UPSAMPLED)]
+    columns = [(upsampled_label(results), first_case, UPSAMPLED)]
     columns += [(results.labels[case], case, FUSED) for case in pictures]
     errors = [pictures[c][f"{scene}/{m}/error"].astype(np.float32) for _, c, m in columns]
     limit = float(np.percentile(np.stack(errors), 99.5))

@@ -53,6 +53,12 @@ def collect(plan: Plan, store: Store) -> Results:
     return Results(images, labels, keys)
 
 
+def upsampled_label(results: Results) -> str:
+    """Return the row name of the upsampled LR-HSI."""
+    protocol = PROTOCOLS[results.images["protocol"].iloc[0]]
+    return f"{protocol.upsampling.capitalize()} upsampling"
+
+
 def summary(results: Results) -> pd.DataFrame:
     """Return one row per method: mean and standard deviation over seeds of the mean over images.
 
@@ -63,8 +69,7 @@ def summary(results: Results) -> pd.DataFrame:
     upsampled = images[images["method"] == UPSAMPLED].groupby("scene", sort=True)[list(METRICS)]
     if (upsampled.max() - upsampled.min()).max().max() > 1e-6:
         raise UserError("record: runs disagree on the upsampled LR-HSI of one scene and protocol")
-    name = PROTOCOLS[images["protocol"].iloc[0]].upsampling.capitalize()
-    rows: list[dict[str, object]] = [{"method": f"{name} upsampling", "seeds": 0}]
+    rows: list[dict[str, object]] = [{"method": upsampled_label(results), "seeds": 0}]
     rows[0] |= {f"{m}_mean": upsampled.first()[m].mean() for m in METRICS}
     for case, label in results.labels.items():
         fused = images[(images["case"] == case) & (images["method"] == FUSED)]
