@@ -4,13 +4,18 @@ Plain frozen dataclasses; `mhiflab` validates YAML against them and their fields
 only valid keys. Every field that changes a result enters the run key.
 """
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from feinfn.errors import UserError
 
 # Read by pydantic where it is installed: unknown keys and wrong types are errors.
 STRICT = {"extra": "forbid", "strict": True}
+
+
+Activation = Literal["gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian"]
+Upsampling = Literal["implicit", "nearest", "bilinear", "bicubic", "pixel_shuffle"]
 
 
 def require(condition: bool, field: str, found: object, expected: str) -> None:
@@ -43,12 +48,48 @@ class ModelConfig:
     """Channels inside the decoder."""
     decoder_layers: int = 3
     """Gabor layers of the decoder."""
+    activation: Activation = "gabor"
+    """Non-linearity of the decoder's filters; gabor is exp(-(scale z)^2) cos(omega z), sine and
+    gaussian are its factors (sine: sin(omega z))."""
     omega_0: float = 30.0
-    """Initial frequency of every Gabor activation, in radians per unit of its input; trainable."""
+    """Initial frequency of gabor and sine, in radians per unit of z."""
     scale_0: float = 10.0
-    """Initial inverse width of every Gabor envelope, per unit of its input; trainable."""
+    """Initial inverse width of gabor and gaussian, per unit of z."""
+    activation_trainable: bool = True
+    """Train omega and scale, or keep them fixed."""
+    activation_shared: bool = False
+    """One omega and scale for all decoder layers, or one of each per layer."""
     fourier_branch: bool = True
-    """Fuse in the Fourier domain too; without it the decoder gets the spatial fusion twice."""
+    """Fuse in the Fourier domain; without it the decoder gets the spatial fusion twice."""
+    spatial_branch: bool = True
+    """Fuse in the image domain; without it the decoder gets the Fourier fusion twice."""
+    fuse_amplitude: bool = True
+    """Fuse the amplitudes implicitly; otherwise take a linear map of the guide's amplitude."""
+    fuse_phase: bool = True
+    """Fuse the phases implicitly; otherwise take a linear map of the guide's phase."""
+    frequency_kernel_px: int = 3
+    """Side of the phase network's depthwise convolutions: 3 (released) or 1."""
+    upsampling: Upsampling = "implicit"
+    """How LR codes reach HR pixels: implicit asks four neighbours, nearest one (both with their
+    offset); bilinear, bicubic interpolate; pixel_shuffle learns it, for one ratio."""
+    shuffle_ratio: int = 4
+    """Ratio of pixel_shuffle; nothing else depends on it."""
+    phase_layout: Literal["reviewed", "channel_first"] = "reviewed"
+    """reviewed: the phase network reads [B, N, C] as if it were [B, C, H, W] (released);
+    channel_first: properly permuted."""
+    border: Literal["zero", "clamped"] = "zero"
+    """A neighbour outside the LR grid has zero code and centre 0 (zero, released), or is the
+    border pixel (clamped, as in LIIF)."""
+    high_pass: Literal["released", "laplacian", "none"] = "released"
+    """High-pass of the features: centre weight 1 and sum -3 (released), 4 and 0 (laplacian)."""
+    positional: Literal["raster", "none", "fourier"] = "raster"
+    """Term of the spatial offsets: sin and cos of the raster index (released), nothing, or sines
+    and cosines of the offsets themselves as further inputs."""
+    inverse: Literal["modulus", "real"] = "modulus"
+    """What is kept of the inverse FFT."""
+    spectrum_origin: Literal["corner", "centre"] = "corner"
+    """Where frequency zero lies while LR and HR spectra are aligned: unshifted (corner, released)
+    or shifted to the centre."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -58,6 +99,7 @@ class ModelConfig:
             "guide_dim",
             "decoder_width",
             "decoder_layers",
+            "shuffle_ratio",
         ):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}", value, "an integer >= 1")
@@ -71,6 +113,15 @@ class ModelConfig:
             widths,
             "one or more integers >= 1",
         )
+        for name in ("omega_0", "scale_0"):
+            value = getattr(self, name)
+            require(math.isfinite(value), f"model.{name}", value, "a finite number")
+        size = self.frequency_kernel_px
+        require(size in (1, 3), "model.frequency_kernel_px", size, "1 or 3")
+        branches = (self.fourier_branch, self.spatial_branch)
+        require(
+            any(branches), "model.spatial_branch", False, "true where model.fourier_branch is false"
+        )
 
     @property
     def latent_bands(self) -> int:
@@ -78,7 +129,22 @@ class ModelConfig:
         return self.hsi_bands + 1
 
 
-PRESETS: dict[str, ModelConfig] = {"released": ModelConfig()}
+PRESETS: dict[str, ModelConfig] = {
+    "released": ModelConfig(),
+    # What one would build from the paper: convolutions see frequencies as channels of a map
+    # (channel_first); neighbours follow LIIF, which it builds on (clamped); a high-pass filter
+    # suppresses constants (laplacian); positions are encoded by frequency and relative to the LR
+    # pixel, so that the code does not depend on the image's size (fourier); the result of the
+    # inverse transform is an image (real); and no shift of the spectrum is mentioned (corner).
+    "described": ModelConfig(
+        phase_layout="channel_first",
+        border="clamped",
+        high_pass="laplacian",
+        positional="fourier",
+        inverse="real",
+        spectrum_origin="corner",
+    ),
+}
 """Named starting points; `model.preset` picks one and other keys override its fields."""
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 TABLE_LENGTH = 4096
 
 
-def _axis_picks(lr: int, hr: int) -> list[np.ndarray]:
+def _released_picks(lr: int, hr: int) -> list[np.ndarray]:
     """Return the LR pixel before and after every HR pixel of an axis, -1 where outside."""
     # The picks repeat the released float32 arithmetic (grid_sample's nearest, ties to even) for any
     # dtype and device: for odd ratios the centre pixel of a cell falls exactly on a border and
@@ -29,6 +29,20 @@ def _axis_picks(lr: int, hr: int) -> list[np.ndarray]:
         pick = np.rint((query + np.float32(1)) * np.float32(lr / 2) - np.float32(0.5)).astype(int)
         picks.append(np.where((pick >= 0) & (pick < lr), pick, -1))
     return picks
+
+
+def _clamped_picks(lr: int, hr: int) -> list[np.ndarray]:
+    """Return the LR pixel before and after every HR pixel, the border pixel where outside."""
+    before = ((2 * np.arange(hr) + 1) * lr - hr) // (2 * hr)
+    return [np.clip(before, 0, lr - 1), np.clip(before + 1, 0, lr - 1)]
+
+
+def _nearest_picks(lr: int, hr: int) -> list[np.ndarray]:
+    """Return the LR pixel that holds every HR pixel's centre."""
+    return [(2 * np.arange(hr) + 1) * lr // (2 * hr)]
+
+
+_PICKS = {"zero": _released_picks, "clamped": _clamped_picks, "nearest": _nearest_picks}
 
 
 def _centres(pick: np.ndarray, size: int) -> np.ndarray:
@@ -50,11 +64,12 @@ def raster_term(points: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One of the four LR neighbours of every HR pixel.
+    """One LR neighbour of every HR pixel.
 
     `row` [H] and `col` [W] index the LR grid padded by one ring of zeros (0 and h + 1 are outside).
-    `offset_HW2` is the distance (row, column) from the neighbour's centre, times (h, w); the centre
-    of a neighbour outside the grid counts as (0, 0), as in the released network.
+    `offset_HW2` is the distance (row, column) from the neighbour's centre, times (h, w), so that
+    neighbouring LR pixels are 2 apart; the centre of a neighbour outside the grid counts as (0, 0),
+    as in the released network.
     """
 
     row: Tensor
@@ -72,14 +87,22 @@ class Geometry:
 
 @lru_cache(maxsize=32)
 def geometry(
-    lr_size: tuple[int, int], hr_size: tuple[int, int], dtype: torch.dtype, device: torch.device
+    lr_size: tuple[int, int],
+    hr_size: tuple[int, int],
+    rule: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Geometry:
-    """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W)."""
+    """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W).
+
+    `rule`: four neighbours with a zero border (`zero`) or clamped to it (`clamped`), or the one
+    LR pixel around the HR centre (`nearest`).
+    """
     (h, w), (height, width) = lr_size, hr_size
     y, x = _centres(np.arange(height), height), _centres(np.arange(width), width)
     neighbours = []
-    for row in _axis_picks(h, height):
-        for col in _axis_picks(w, width):
+    for row in _PICKS[rule](h, height):
+        for col in _PICKS[rule](w, width):
             inside = (row >= 0)[:, None] & (col >= 0)
             dy = y[:, None] - np.where(inside, _centres(row, h)[:, None], 0.0)
             dx = x - np.where(inside, _centres(col, w), 0.0)

@@ -10,42 +10,70 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feinfn.config import ModelConfig
 
-class Gabor(nn.Module):
-    """Real Gabor wavelet exp(-(scale z)^2) cos(omega z) with trainable frequency and scale."""
 
-    def __init__(self, omega_0: float, scale_0: float) -> None:
+class Filter(nn.Module):
+    """The decoder's non-linearity; omega_0 and scale_0 are parameters, or buffers when fixed."""
+
+    omega_0: Tensor
+    scale_0: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.omega_0 = nn.Parameter(torch.tensor([float(omega_0)]))
-        self.scale_0 = nn.Parameter(torch.tensor([float(scale_0)]))
+        self.kind = config.activation
+        used = {
+            "omega_0": config.omega_0 if self.kind in ("gabor", "sine") else None,
+            "scale_0": config.scale_0 if self.kind in ("gabor", "gaussian") else None,
+        }
+        for name, start in used.items():
+            if start is None:
+                continue
+            value = torch.tensor([float(start)])
+            if config.activation_trainable:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.exp(-((self.scale_0 * z) ** 2)) * torch.cos(self.omega_0 * z)
+        match self.kind:
+            case "gabor":
+                return torch.exp(-((self.scale_0 * z) ** 2)) * torch.cos(self.omega_0 * z)
+            case "sine":
+                return torch.sin(self.omega_0 * z)
+            case "gaussian":
+                return torch.exp(-((self.scale_0 * z) ** 2))
+            case "relu":
+                return F.relu(z)
+            case "gelu":
+                return F.gelu(z)
+            case "leaky_relu":
+                return F.leaky_relu(z)
 
 
 class Decoder(nn.Module):
     """Latent maps (spatial, frequency) [B, L, H, W] each to a residual [B, S, H, W].
 
     q_0 = frequency; k_i = relu(K_i [q_i, spatial]) (K_0 sees spatial alone);
-    q_(i+1) = k_i * gabor(Q_i q_i); residual = last(q_n).
+    q_(i+1) = k_i * filter(Q_i q_i); residual = last(q_n).
     """
 
-    def __init__(
-        self, latent: int, width: int, layers: int, bands: int, omega_0: float, scale_0: float
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        latent, width, layers = config.latent_bands, config.decoder_width, config.decoder_layers
         self.k = nn.ModuleList(
             nn.Conv2d(latent if i == 0 else width + latent, width, 1) for i in range(layers)
         )
         self.q = nn.ModuleList(
             nn.Conv2d(latent if i == 0 else width, width, 1) for i in range(layers)
         )
-        self.gabor = nn.ModuleList(Gabor(omega_0, scale_0) for _ in range(layers))
-        self.last = nn.Conv2d(width, bands, 1)
+        filters = 1 if config.activation_shared else layers
+        self.filters = nn.ModuleList(Filter(config) for _ in range(filters))
+        self.last = nn.Conv2d(width, config.hsi_bands, 1)
 
     def forward(self, spatial_BLHW: Tensor, frequency_BLHW: Tensor) -> Tensor:
         q = frequency_BLHW
-        for i, (key, query, gabor) in enumerate(zip(self.k, self.q, self.gabor, strict=True)):
+        for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
             k = F.relu(key(spatial_BLHW if i == 0 else torch.cat([q, spatial_BLHW], dim=1)))
-            q = k * gabor(query(q))
+            q = k * self.filters[min(i, len(self.filters) - 1)](query(q))
         return self.last(q)

@@ -32,12 +32,9 @@ class FeINFN(nn.Module):
         self.config = c = config
         self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.spatial_blocks)
         self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.spectral_blocks)
-        sizes = (c.feat_dim, c.guide_dim, c.mlp_widths, c.latent_bands)
-        self.spatial_fusion = SpatialFusion(*sizes)
-        self.fourier_fusion = FourierFusion(*sizes) if c.fourier_branch else None
-        self.decoder = Decoder(
-            c.latent_bands, c.decoder_width, c.decoder_layers, c.hsi_bands, c.omega_0, c.scale_0
-        )
+        self.spatial_fusion = SpatialFusion(c) if c.spatial_branch else None
+        self.fourier_fusion = FourierFusion(c) if c.fourier_branch else None
+        self.decoder = Decoder(c)
 
     def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
         self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
@@ -45,14 +42,13 @@ class FeINFN(nn.Module):
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
         h, w = feat_BFhw.shape[-2:]
         height, width = guide_BGHW.shape[-2:]
-        where = geometry((h, w), (height, width), feat_BFhw.dtype, feat_BFhw.device)
-        spatial_BLHW = self.spatial_fusion(feat_BFhw, guide_BGHW, where)
-        frequency_BLHW = (
-            spatial_BLHW
-            if self.fourier_fusion is None
-            else self.fourier_fusion(feat_BFhw, guide_BGHW, where)
-        )
-        return lms_BSHW + self.decoder(spatial_BLHW, frequency_BLHW)
+        rule = "nearest" if self.config.upsampling == "nearest" else self.config.border
+        # Offsets keep the inputs' precision under autocast.
+        where = geometry((h, w), (height, width), rule, lms_BSHW.dtype, lms_BSHW.device)
+        branches = (self.spatial_fusion, self.fourier_fusion)
+        maps = [branch(feat_BFhw, guide_BGHW, where) for branch in branches if branch is not None]
+        # A single branch stands for both.
+        return lms_BSHW + self.decoder(maps[0], maps[-1])
 
     def _check(self, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
         bands = {"MSI": self.config.msi_bands, "LMS": self.config.hsi_bands}

@@ -18,7 +18,7 @@ _RULES: list[tuple[str, str]] = [
     (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", r"\1.body.\2.body.2.\3"),
     (r"decoder\.k\.(\d+)\.(\w+)", r"decoder.K.\1.0.\2"),
     (r"decoder\.q\.(\d+)\.(\w+)", r"decoder.Q.\1.0.\2"),
-    (r"decoder\.gabor\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
+    (r"decoder\.filters\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
     (r"decoder\.last\.(\w+)", r"decoder.last_layer.\1"),
 ]
 _MEAN_RGB = (0.4488, 0.4371, 0.4040)
