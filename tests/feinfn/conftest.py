@@ -1,25 +1,14 @@
-"""Reference values of the released network and metric package."""
+"""The released network on its reference weights."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from reference import GOLDENS, SMALL, arrays
 
-from feinfn.config import ModelConfig
 from feinfn.model import FeINFN
 from feinfn.released import load_released_state_dict
-
-GOLDENS = Path(__file__).parent / "goldens"
-SMALL = ModelConfig(feat_dim=32, guide_dim=32, mlp_widths=(64, 32))
-
-
-def arrays(name: str) -> dict[str, np.ndarray]:
-    """Return the arrays of one golden file."""
-    with np.load(GOLDENS / f"{name}.npz") as file:
-        return dict(file)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDENS, arrays
+from reference import GOLDENS, arrays
 
 from feinfn.errors import UserError
 from feinfn.metrics import evaluate, psnr_per_band, ssim_per_band

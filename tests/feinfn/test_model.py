@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, arrays
+from reference import SMALL, arrays
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import TINY
+from tiny import TINY
 
 BANDS_NM = np.arange(400, 701, 10)
 

@@ -10,6 +10,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny import TINY
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
@@ -132,7 +133,7 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     for name, entry in sample_manifest().items():
         parts.setdefault(entry["part"], []).append(name)
     base = {"data": {"source": str(scenes), **parts}}
-    study = write_study(cases={}, base={**_tiny_base(), **base})
+    study = write_study(cases={}, base={**TINY["base"], **base})
     (entry,) = read_plan(study).entries
     lab = Lab(tmp_path / "lab")
     store = open_store(lab)
@@ -162,12 +163,6 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     run_worker(job, torch.device("cpu"), report)
     _, recorded = runs(tmp_path / "lab")
     assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[KIND] == "trial"]
-
-
-def _tiny_base() -> dict:
-    from conftest import TINY
-
-    return TINY["base"]
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["table"], ["ui"], ["demo"]])
