@@ -109,7 +109,13 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
         from mhiflab.sweep import execute
 
         started = time.monotonic()
-        failures = execute(wanted, folder, out)
+        try:
+            failures = execute(wanted, folder, out)
+        except KeyboardInterrupt:
+            raise UserError(
+                f"stopped; finished trials are on record and the others continue from their last "
+                f"epoch: mhiflab run {study}"
+            ) from None
         out.print(f"{missing - len(failures)} trials in {time.monotonic() - started:.0f} s\n")
         if failures:
             raise UserError(

@@ -41,7 +41,11 @@ class Plan:
     @property
     def missing(self) -> list[Entry]:
         """Trials without a finished run; one that stands in several cases counts once."""
-        return list({e.key: e for e in self.entries if e.state != "done"}.values())
+        wanted: dict[str, Entry] = {}
+        for entry in self.entries:
+            if entry.state != "done":
+                wanted.setdefault(entry.key, entry)
+        return list(wanted.values())
 
 
 def read_plan(path: Path) -> Plan:

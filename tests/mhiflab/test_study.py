@@ -1,7 +1,12 @@
 """A study from the command line to the table, on a real Ray and a real MLflow store."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -121,6 +126,39 @@ def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_stu
     refused = mhiflab("table", tmp_path / "tiny.yaml")
     assert refused.returncode == 1
     assert "1 of 2 runs are missing (diverging seed 1)" in refused.stderr
+
+
+def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tmp_path):
+    base = {**TINY["base"], "resources": {"workers": 2}}
+    base["train"] = {**base["train"], "epochs": 25}
+    study = write_study(base=base, cases={})
+    words = [sys.executable, "-m", "mhiflab", "run", str(study)]
+    log = (tmp_path / "log").open("w")
+    # A session of its own is what a terminal makes; Ctrl-C reaches every process in it.
+    driver = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    state = next_state(tmp_path / "lab" / "checkpoints", driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(timeout=60) == 1
+    text = (tmp_path / "log").read_text()
+    assert "stopped; finished trials are on record" in text
+    assert "Traceback" not in text
+    assert state.is_file()
+    assert "resume" in mhiflab("plan", study).stdout
+    assert mhiflab("run", study).returncode == 0
+    client, recorded = runs(tmp_path / "lab")
+    (child,) = (r for r in recorded if r.data.tags[KIND] == "trial")
+    history = client.get_metric_history(child.info.run_id, "loss")
+    assert [point.step for point in history] == list(range(1, 26))
+
+
+def next_state(folder: Path, driver: subprocess.Popen) -> Path:
+    """Return the first training state that appears, while the driver runs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None:
+        if found := list(folder.glob("*/state.pt")):
+            return found[0]
+        time.sleep(0.2)
+    raise AssertionError("no training state appeared")
 
 
 def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_path):
