@@ -75,7 +75,11 @@ class Upsampler(nn.Module):
         """Return (LR code at every HR pixel [B, H, W, K], its offset [H, W, 2]) for every vote."""
         if self.kind in ("implicit", "nearest"):
             padded = F.pad(lr_BhwK, (0, 0, 1, 1, 1, 1))
-            return [(padded[:, at.row][:, :, at.col], at.offset_HW2) for at in where.neighbours]
+            # index_select: the backward of plain indexing is several times slower on a CPU.
+            return [
+                (padded.index_select(1, at.row).index_select(2, at.col), at.offset_HW2)
+                for at in where.neighbours
+            ]
         size = tuple(where.raster_HW2.shape[:2])
         if self.kind == "pixel_shuffle":
             if tuple(lr_BhwK.shape[1:3]) != size:
@@ -174,7 +178,10 @@ class PhaseStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.depthwise(self.pointwise(x))
+        # A matrix product: the same sum as the 1x1 convolution, twice as fast in this layout.
+        weight = self.pointwise.weight.flatten(1).expand(len(x), -1, -1)
+        mixed = torch.bmm(weight, x.flatten(2))
+        return self.depthwise(mixed.unflatten(2, x.shape[2:]))
 
 
 class PhaseNetwork(nn.Module):

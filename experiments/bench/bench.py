@@ -7,7 +7,6 @@ python experiments/bench/bench.py --quick    the training step at x4 only
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -116,16 +115,22 @@ def peak_mib(case: str, kind: str) -> float:
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
+def high_water_mib() -> float:
+    """Return this process's peak resident memory; ru_maxrss would start at the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def print_peak(case: str, kind: str, device: torch.device) -> None:
     """Print the peak memory of three repetitions in MiB."""
     step = CASES[case](kind, device)
-    rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rest = high_water_mib()
     for _ in range(3):
         step()
     if device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 2**20)
     else:
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rest) / 1024)
+        print(high_water_mib() - rest)
 
 
 def cpu_name() -> str:
