@@ -2,6 +2,7 @@
 
 import copy
 import math
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,12 +104,12 @@ def test_schedule_and_order():
     assert len(once) == 2
 
 
-def _gradient(rank: int, workers: int, folder: str) -> None:
+def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     """Write rank 0's gradient of one step over a batch of four, shared by all workers."""
     if workers > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=workers
-        )
+        # Not a file store: its destructor races with the other process's and can abort.
+        meet = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers)
     torch.set_num_threads(1)
     patches, _ = data()
     torch.manual_seed(5)
@@ -122,12 +123,15 @@ def _gradient(rank: int, workers: int, folder: str) -> None:
         grads = [w.grad for w in trainer.weights]
         torch.save([grads, metrics["loss"]], Path(folder) / f"{workers}.pt")
     if workers > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 
 def test_two_workers_make_the_gradient_of_one(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     for workers in (1, 2):
-        mp.spawn(_gradient, args=(workers, str(tmp_path)), nprocs=workers)
+        mp.spawn(_gradient, args=(workers, str(tmp_path), port), nprocs=workers)
     (one, loss_one), (two, loss_two) = (torch.load(tmp_path / f"{w}.pt") for w in (1, 2))
     assert loss_one == pytest.approx(loss_two, rel=1e-12)
     for a, b in zip(one, two, strict=True):
