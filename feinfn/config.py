@@ -118,6 +118,8 @@ class ModelConfig:
             require(math.isfinite(value), f"model.{name}", value, "a finite number")
         size = self.frequency_kernel_px
         require(size in (1, 3), "model.frequency_kernel_px", size, "1 or 3")
+        fused = self.spatial_branch or self.fuse_amplitude or self.fuse_phase
+        require(fused, "model.fuse_phase", False, "true where nothing else uses the LR-HSI")
         branches = (self.fourier_branch, self.spatial_branch)
         require(
             any(branches), "model.spatial_branch", False, "true where model.fourier_branch is false"

@@ -80,7 +80,7 @@ def srf_matrix(protocol: Protocol, wavelengths_nm: np.ndarray) -> Tensor:
     table = np.array([[float(v) for v in line.split(",")] for line in lines])
     grid = table[:, 0]
     low, high = wavelengths_nm.min(), wavelengths_nm.max()
-    if low < grid[0] or high > grid[-1]:
+    if not (low >= grid[0] and high <= grid[-1]):
         raise UserError(
             f"protocol {protocol.name}: the scene's bands span {low:g} to {high:g} nm, but the "
             f"response table {protocol.srf} covers {grid[0]:g} to {grid[-1]:g} nm; drop the bands "
@@ -88,6 +88,12 @@ def srf_matrix(protocol: Protocol, wavelengths_nm: np.ndarray) -> Tensor:
         )
     rows = [np.interp(wavelengths_nm, grid, table[:, columns.index(c)]) for c in protocol.msi_order]
     matrix = np.stack(rows)
+    for name, total in zip(protocol.msi_order, matrix.sum(axis=1), strict=True):
+        if total <= 0:
+            raise UserError(
+                f"protocol {protocol.name}: MSI band {name} sees nothing of the scene's bands from "
+                f"{low:g} to {high:g} nm; use scenes that cover it or another protocol"
+            )
     return torch.from_numpy(matrix / matrix.sum(axis=1, keepdims=True))
 
 

@@ -167,11 +167,12 @@ def train(
     while trainer.epoch < config.epochs:
         metrics = trainer.train_epoch(patches)
         last = trainer.epoch == config.epochs
-        if world()[0] == 0:
-            if last or trainer.epoch % config.validate_every == 0:
-                metrics |= trainer.validate(validation, patches.ratio)
-            trainer.save()
+        if world()[0] == 0 and (last or trainer.epoch % config.validate_every == 0):
+            metrics |= trainer.validate(validation, patches.ratio)
+        # Told before it is saved: a cut between the two repeats an epoch and leaves no gap.
         on_epoch(Report(trainer.epoch, config.epochs, metrics))
+        if world()[0] == 0:
+            trainer.save()
     if world()[0] == 0:
         model.load_state_dict(load_file(folder / BEST, device=str(trainer.device)))
     return trainer.best

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, study_path
@@ -129,7 +130,8 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
 def table(study: StudyArgument, lab: LabOption = HERE) -> None:
     """Render a finished study from its recorded runs: Markdown, LaTeX, CSV and one figure.
 
-    Reads MLflow only; the same runs give the same bytes.
+    Every number comes from MLflow; scenes are read only to identify the runs. The same runs
+    give the same bytes.
     """
     _render(study, Lab(lab))
 
@@ -153,8 +155,12 @@ def ui(
 
     folder = Lab(lab)
     recorded_store(folder)
+    uri = tracking_uri(folder)
+    if uri.startswith("http"):
+        out.print(f"The record is on a server with a UI of its own: [bold]{uri}[/]")
+        return
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
-    words = ["server", "--backend-store-uri", tracking_uri(folder)]
+    words = ["server", "--backend-store-uri", uri]
     words += ["--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words]))
@@ -175,6 +181,6 @@ def main() -> None:
         text = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         hint = "" if known else " (--debug shows where)"
         Console(stderr=True, highlight=False).print(
-            f"[bold red]error:[/] {text}{hint}", soft_wrap=True
+            f"[bold red]error:[/] {escape(text + hint)}", soft_wrap=True
         )
         sys.exit(1)

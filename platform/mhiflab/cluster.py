@@ -34,6 +34,13 @@ def concurrency(wanted: Resources, cluster: dict[str, float]) -> int:
     return min(fits, int(have_gpus // gpus)) if gpus else fits
 
 
+def _usable_cpus() -> int:
+    """Return the CPUs this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _quieten_raylet() -> None:
     """Drop the raylet's hint that many workers were started; its other messages stay.
 
@@ -63,7 +70,7 @@ def connected() -> Iterator[dict[str, float]]:
     import ray
 
     _quieten_raylet()
-    local = {} if address else {"num_cpus": max(2, len(os.sched_getaffinity(0)))}
+    local = {} if address else {"num_cpus": max(2, _usable_cpus())}
     try:
         ray.init(
             address=address,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities import Run
+from rich.markup import escape
 from rich.table import Table
 
 from feinfn.config import DataConfig
@@ -95,7 +96,7 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:
 
 def plan_table(plan: Plan) -> Table:
     """Return the plan as a console table: one row a trial."""
-    table = Table(title=f"{plan.name}: {plan.study.title}", title_justify="left")
+    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
     for column in ("case", "seed", "workers", "epochs", "run key", "state"):
         table.add_column(column)
     colours = {"done": "green", "failed": "red", "resume": "yellow", "new": "cyan"}
@@ -103,7 +104,7 @@ def plan_table(plan: Plan) -> Table:
         spec, colour = entry.trial.spec, colours[entry.state]
         workers = entry.trial.resources.workers
         table.add_row(
-            entry.trial.label,
+            escape(entry.trial.label),
             str(spec.seed),
             str(workers) if workers else "in process",
             str(spec.train.epochs),

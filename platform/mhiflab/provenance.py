@@ -23,7 +23,7 @@ def _git(*words: str) -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout
 
 
 def code_provenance() -> dict[str, Any]:
@@ -32,7 +32,7 @@ def code_provenance() -> dict[str, Any]:
     status = _git("status", "--porcelain")
     lock = lock_file()
     return {
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": (_git("rev-parse", "HEAD") or "").strip() or None,
         "git_dirty": None if status is None else bool(status),
         "git_diff": changes,
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,

@@ -5,12 +5,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from feinfn.errors import UserError
@@ -20,7 +22,7 @@ from mhiflab.paths import Lab
 from mhiflab.plan import Plan
 from mhiflab.provenance import code_provenance
 from mhiflab.spec import Resources
-from mhiflab.tracking import finish_study, open_store, study_run
+from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
@@ -66,7 +68,7 @@ def _progress(console: Console, epochs: int) -> Iterator[Any]:
 
         def advance(trial: str, epoch: int, description: str) -> None:
             done[trial] = max(done.get(trial, 0), epoch)
-            bar.update(task, completed=sum(done.values()), description=description)
+            bar.update(task, completed=sum(done.values()), description=escape(description))
 
         yield advance
 
@@ -89,7 +91,7 @@ class Follow(Callback):
         if "epoch" in result:
             self.advance(trial.config["key"], result["epoch"], self._who(trial))
         elif result.get("state") == "done":
-            self.log(f"[green]done[/]   {self._who(trial)}")
+            self.log(f"[green]done[/]   {escape(self._who(trial))}")
         elif result.get("state") == "failed":
             self._fail(trial, result["error"])
 
@@ -103,14 +105,14 @@ class Follow(Callback):
 
     def _fail(self, trial: Any, reason: str) -> None:
         self.failures.append(f"{self._who(trial)}: {reason}")
-        self.log(f"[red]failed[/] {self.failures[-1]}")
+        self.log(f"[red]failed[/] {escape(self.failures[-1])}")
 
 
 def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
 
 
-def _tune_group(jobs: list[Job], at_once: int, lab: Lab, advance: Any, log: Any) -> list[str]:
+def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log: Any) -> list[str]:
     """Run jobs with equal resources under one Tuner; return one message per failed trial."""
     by_key = {job.key: job for job in jobs}
     follow = Follow(by_key, advance, log)
@@ -128,7 +130,7 @@ def _tune_group(jobs: list[Job], at_once: int, lab: Lab, advance: Any, log: Any)
         ),
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
-            storage_path=str(lab.ray.resolve()),
+            storage_path=str(scratch),
             callbacks=[follow],
             verbose=0,
         ),
@@ -137,7 +139,7 @@ def _tune_group(jobs: list[Job], at_once: int, lab: Lab, advance: Any, log: Any)
     return follow.failures
 
 
-def _jobs(plan: Plan, parent: str, lab: Lab) -> dict[str, Job]:
+def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[str, Job]:
     """Return the job of every missing trial by run key."""
     code, here = code_provenance(), replace(lab, root=lab.root.resolve())
     return {
@@ -151,6 +153,8 @@ def _jobs(plan: Plan, parent: str, lab: Lab) -> dict[str, Job]:
             study=plan.name,
             parent=parent,
             lab=here,
+            uri=uri,
+            scratch=scratch,
             code=code,
         )
         for entry in plan.missing
@@ -170,15 +174,17 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
         for entry in plan.missing:
             groups.setdefault(entry.trial.resources, []).append(entry.key)
         fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
-        store = open_store(lab)
+        uri = tracking_uri(lab)
+        store = open_store(lab, uri)
         parent = study_run(store, plan.name, plan.path.read_text())
-        jobs = _jobs(plan, parent, lab)
-        lab.ray.mkdir(parents=True, exist_ok=True)
+        scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
+        scratch.mkdir(parents=True)
+        jobs = _jobs(plan, parent, uri, lab, scratch)
         failures: list[str] = []
         for wanted, keys in groups.items():
             group = [jobs[key] for key in keys]
-            failures += _tune_group(group, fits[wanted], lab, advance, console.print)
+            failures += _tune_group(group, fits[wanted], scratch, advance, console.print)
         finish_study(store, parent, complete=not failures)
     # Ray's folders hold progress only; training state and record lie elsewhere.
-    shutil.rmtree(lab.ray, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     return failures

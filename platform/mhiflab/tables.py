@@ -36,6 +36,12 @@ def collect(plan: Plan, store: Store) -> Results:
             f"{plan.path}: {len(plan.missing)} of {len(plan.entries)} runs are missing ({names}); "
             f"execute them first: mhiflab run {plan.path}"
         )
+    test_sets = {entry.trial.spec.data.test for entry in plan.entries}
+    if len(test_sets) != 1:
+        raise UserError(
+            f"{plan.path}: one table cannot mix test scenes, found {sorted(test_sets)}; use one "
+            "data.test for all cases"
+        )
     frames = []
     for entry in plan.entries:
         assert entry.run is not None, "a done entry has a run"
@@ -126,10 +132,9 @@ def markdown(plan: Plan, results: Results) -> str:
 
 
 def _tex(text: str) -> str:
-    for character in "\\&%$#_{}~^":
-        replacement = {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
-        text = text.replace(character, replacement.get(character, f"\\{character}"))
-    return text
+    table: dict[str, str | int | None] = {c: f"\\{c}" for c in "&%$#_{}"}
+    table |= {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
+    return text.translate(str.maketrans(table))
 
 
 def latex(plan: Plan, results: Results) -> str:

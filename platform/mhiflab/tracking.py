@@ -7,6 +7,7 @@ timestamps follow from a run's start and the step, so that writing twice changes
 import getpass
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,12 +25,20 @@ from mhiflab.paths import Lab
 
 EXPERIMENT = "mhiflab"
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
+ERROR_TAG = "mhiflab.error"
 IMAGES_FILE, QUICKLOOK_FILE, ERROR_FILE = "metrics_test.csv", "quicklook.npz", "error.txt"
 
 
 def tracking_uri(lab: Lab) -> str:
-    """Return `MLFLOW_TRACKING_URI`, or the SQLite file of the lab folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{lab.database.resolve()}"
+    """Return `MLFLOW_TRACKING_URI`, or the SQLite file of the lab folder, with absolute paths.
+
+    Asked in the driver only: workers have another environment and another working folder.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given:
+        return f"sqlite:///{lab.database.resolve()}"
+    relative = re.fullmatch(r"sqlite:///([^/].*)", given)
+    return f"sqlite:///{Path(relative[1]).resolve()}" if relative else given
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def explained(uri: str) -> Iterator[None]:
 def existing_store(lab: Lab) -> Store | None:
     """Open the store if there is a record at all; a server is always asked."""
     if os.environ.get("MLFLOW_TRACKING_URI") or lab.database.exists():
-        return open_store(lab)
+        return open_store(lab, tracking_uri(lab))
     return None
 
 
@@ -69,12 +78,11 @@ def recorded_store(lab: Lab) -> Store:
     return store
 
 
-def open_store(lab: Lab) -> Store:
-    """Open the store and its experiment, made if missing.
+def open_store(lab: Lab, uri: str) -> Store:
+    """Open the store at a URI and its experiment, made if missing.
 
     One process must do so before others join: MLflow sets a new database up without a lock.
     """
-    uri = tracking_uri(lab)
     local = uri == f"sqlite:///{lab.database.resolve()}"
     with explained(uri):
         if local:
@@ -144,6 +152,8 @@ class TrialRecord:
             if found:
                 run = found[0]
                 self.client.update_run(run.info.run_id, status="RUNNING")
+                if ERROR_TAG in run.data.tags:
+                    self.client.delete_tag(run.info.run_id, ERROR_TAG)
             else:
                 own = {KIND: "trial", KEY: key, "mlflow.parentRunId": parent}
                 run = self.client.create_run(
@@ -156,7 +166,8 @@ class TrialRecord:
         with explained(self.store.uri):
             self.client.log_batch(
                 self.run_id,
-                params=[Param(k, str(v)) for k, v in params.items()],
+                # Where data lie is no part of a run's identity and may change; params may not.
+                params=[Param(k, str(v)) for k, v in params.items() if k != "data.source"],
                 tags=[RunTag(k, v) for k, v in tags.items()],
             )
 
@@ -191,7 +202,7 @@ class TrialRecord:
         """Close the run as failed, with its reason as a tag and the traceback as an artifact."""
         self.text(traceback, ERROR_FILE)
         with explained(self.store.uri):
-            self.client.set_tag(self.run_id, "mhiflab.error", message[:4000])
+            self.client.set_tag(self.run_id, ERROR_TAG, message[:4000])
             self.client.set_terminated(self.run_id, "FAILED")
 
 

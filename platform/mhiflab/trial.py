@@ -46,7 +46,7 @@ def _train_with_workers(job: Job) -> None:
         run_config=RunConfig(
             # A reused name would silently resume Ray's own state.
             name=f"{job.key[:12]}-{uuid.uuid4().hex[:6]}",
-            storage_path=str(job.lab.ray.resolve()),
+            storage_path=str(job.scratch),
             callbacks=[TuneReportCallback()],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
         ),
@@ -77,5 +77,9 @@ def run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
     except Exception as error:
         cause = _cause(error)
         message = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
-        job.record().fail(message, "".join(traceback.format_exception(cause)))
+        try:
+            job.record().fail(message, "".join(traceback.format_exception(cause)))
+        except UserError as unrecorded:
+            # The first error is the one to show; a store that is gone cannot take it.
+            message += f" (not recorded: {unrecorded})"
         tune.report({"state": "failed", "error": message})

@@ -42,6 +42,8 @@ class Job:
     study: str
     parent: str
     lab: Lab
+    uri: str
+    scratch: Path
     code: dict[str, Any]
 
     def record(self) -> TrialRecord:
@@ -53,7 +55,7 @@ class Job:
             "mhiflab.label": self.label,
             "mhiflab.seed": str(self.spec.seed),
         }
-        return TrialRecord(open_store(self.lab), self.key, name, self.parent, tags)
+        return TrialRecord(open_store(self.lab, self.uri), self.key, name, self.parent, tags)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -92,7 +94,7 @@ def evaluate_test(
     return pd.DataFrame(rows), pictures
 
 
-def _record_start(record: TrialRecord, job: Job, device: torch.device) -> None:
+def _record_start(record: TrialRecord, job: Job) -> None:
     spec, code = job.spec, job.code
     record.settings(
         flatten(asdict(spec)),
@@ -153,7 +155,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     validation = [pair for pair, _ in load(spec.data.validation)]
     record = job.record() if world()[0] == 0 else None
     if record:
-        _record_start(record, job, device)
+        _record_start(record, job)
 
     def on_epoch(epoch: Report) -> None:
         if record:

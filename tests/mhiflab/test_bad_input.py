@@ -27,10 +27,13 @@ def wrong_key(path: Path) -> None:
         file["cube"] = np.zeros((31, 64, 64), np.float32)
 
 
+WRONG_KEY = (
+    "val.h5: found keys ['cube'], expected GT [bands, rows, columns] and wavelength_nm [bands]"
+)
 DAMAGE = {
     "missing": (lambda path: path.unlink(), "val.h5: no such file"),
     "truncated": (truncate, "val.h5: cannot be read as HDF5"),
-    "wrong key": (wrong_key, "val.h5: found keys ['cube']"),
+    "wrong key": (wrong_key, WRONG_KEY),
     "wrong bands": (lambda path: scene(path, (30, 64, 64)), "val.h5: found 30 bands, expected"),
     "odd size": (
         lambda path: scene(path, (31, 62, 64)),

@@ -23,7 +23,7 @@ from feinfn.model import FeINFN
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
 from mhiflab.provenance import code_provenance
-from mhiflab.tracking import KEY, KIND, open_store, study_run
+from mhiflab.tracking import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.worker import Job, run_worker
 
 ARTIFACTS = {
@@ -67,7 +67,7 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     names = ["figure.png", "table.csv", "table.md", "table.tex"]
     assert sorted(p.name for p in rendered.iterdir()) == names
     bytes_before = {p.name: p.read_bytes() for p in rendered.iterdir()}
-    assert not (tmp_path / "lab" / "ray").exists()
+    assert list((tmp_path / "lab" / "ray").iterdir()) == []
 
     shutil.rmtree(rendered)
     again = mhiflab("run", study)
@@ -174,7 +174,8 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     study = write_study(cases={}, base={**TINY["base"], **base})
     (entry,) = read_plan(study).entries
     lab = Lab(tmp_path / "lab")
-    store = open_store(lab)
+    uri = tracking_uri(lab)
+    store = open_store(lab, uri)
     job = Job(
         spec=entry.trial.spec,
         resources=entry.trial.resources,
@@ -185,6 +186,8 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
         study="tiny",
         parent=study_run(store, "tiny", ""),
         lab=lab,
+        uri=uri,
+        scratch=tmp_path,
         code=code_provenance(),
     )
     # While training, the test scenes do not exist at all; they come back with the last epoch.
