@@ -1,5 +1,6 @@
 """The Tune driver: executes what a plan lacks, as many trials at once as fit."""
 
+import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,24 @@ def check_disk(plan: Plan, lab: Lab) -> None:
             f"{need / 2**20:.0f} MiB for {len(plan.missing)} trials; free some space or choose "
             "another folder with --lab"
         )
+
+
+@contextmanager
+def only_driver(lab: Lab) -> Iterator[None]:
+    """Hold the lab for one driver at a time; raise `UserError` where another works in it.
+
+    The system releases the lock with the process, however it ends.
+    """
+    lab.root.mkdir(parents=True, exist_ok=True)
+    with (lab.root / "driver.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{lab.root}: another mhiflab run is at work in this folder; wait for it, stop it, "
+                "or choose another folder with --lab"
+            ) from None
+        yield
 
 
 @contextmanager
@@ -168,7 +187,7 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
     """
     check_disk(plan, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in plan.missing)
-    with _progress(console, epochs) as advance, connected() as cluster:
+    with only_driver(lab), _progress(console, epochs) as advance, connected() as cluster:
         # Trials of equal resources go together, so that each group packs the cluster exactly.
         groups: dict[Resources, list[str]] = {}
         for entry in plan.missing:

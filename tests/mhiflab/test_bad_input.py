@@ -1,5 +1,6 @@
 """Every mistake gets one line that says what, where and what to do, and leaves nothing behind."""
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -118,6 +119,16 @@ def test_full_disk(mhiflab, write_study, tmp_path):
         assert_one_clear_error(done, "MiB free on this disk, expected at least", small / "lab")
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_second_driver_in_one_lab_is_refused(mhiflab, write_study, tmp_path):
+    (tmp_path / "lab").mkdir()
+    with (tmp_path / "lab" / "driver.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = mhiflab("run", write_study())
+    assert done.returncode == 1
+    assert "lab: another mhiflab run is at work in this folder" in done.stderr
+    assert [p.name for p in (tmp_path / "lab").iterdir()] == ["driver.lock"]
 
 
 def test_debug_shows_the_traceback(mhiflab):
