@@ -49,14 +49,18 @@ def _centres(pick: np.ndarray, size: int) -> np.ndarray:
     return (2 * pick + 1) / size - 1
 
 
+def raster_table() -> Tensor:
+    """Return (sin k, cos k) for k = 0..4095, float32 [2, 4096], as released checkpoints hold it."""
+    k = torch.arange(TABLE_LENGTH, dtype=torch.float32)
+    return torch.stack([k.sin(), k.cos()])
+
+
 def raster_term(points: int) -> Tensor:
     """Return (sin k, cos k), k = 0..4095, linearly resampled to all raster indices, float64 [N, 2].
 
     The period in pixels therefore grows with the image: 2 pi pixels along a row at 64x64 only.
     """
-    k = torch.arange(TABLE_LENGTH, dtype=torch.float32)
-    # Rounded to float32 first: that is what released checkpoints hold.
-    table = torch.stack([k.sin(), k.cos()]).double()
+    table = raster_table().double()
     if points <= 2:
         return table[:, :points].T.contiguous()
     return F.interpolate(table[None], size=points, mode="linear")[0].T.contiguous()

@@ -143,11 +143,15 @@ HIGH_PASS = {
 class SpatialFusion(nn.Module):
     """Fusion of features, guide and the features' high-pass in the image domain."""
 
+    kernel: Tensor | None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         feat = config.feat_dim
         kernel = HIGH_PASS.get(config.high_pass)
-        self.kernel = None if kernel is None else torch.tensor(kernel)
+        # A buffer, so that it moves to the device with the model and not in every forward.
+        tensor = None if kernel is None else torch.tensor(kernel)
+        self.register_buffer("kernel", tensor, persistent=False)
         parts = [feat] if kernel is None else [feat, feat]
         self.mlp = ImplicitMLP(config, parts, config.guide_dim, config.positional)
 

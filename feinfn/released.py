@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from feinfn.config import ModelConfig
-from feinfn.coords import TABLE_LENGTH
+from feinfn.coords import raster_table
 from feinfn.errors import UserError
+from feinfn.fusion import HIGH_PASS
 from feinfn.model import FeINFN
 
 _ENCODER = r"(spatial_encoder|spectral_encoder)"
@@ -51,9 +52,8 @@ def unused_released_tensors() -> dict[str, Tensor]:
         for shift, sign in (("sub_mean", -1.0), ("add_mean", 1.0)):
             tensors[f"{encoder}.{shift}.weight"] = torch.eye(3).view(3, 3, 1, 1)
             tensors[f"{encoder}.{shift}.bias"] = sign * torch.tensor(_MEAN_RGB)
-    k = torch.arange(TABLE_LENGTH, dtype=torch.float32)
-    tensors["pe.pe"] = torch.stack([k.sin(), k.cos()], dim=1)
-    tensors["hp.kernel"] = torch.tensor([[0.0, -1, 0], [-1, 1, -1], [0, -1, 0]])
+    tensors["pe.pe"] = raster_table().T.contiguous()
+    tensors["hp.kernel"] = torch.tensor(HIGH_PASS["released"])
     return tensors
 
 
