@@ -67,29 +67,37 @@ def raster_term(points: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """One LR neighbour of every HR pixel.
+class Geometry:
+    """Where the V neighbours of every HR pixel lie.
 
-    `row` [H] and `col` [W] index the LR grid padded by one ring of zeros (0 and h + 1 are outside).
-    `offset_HW2` is the distance (row, column) from the neighbour's centre, times (h, w), so that
+    `picks_NV` are raster indices into the LR grid padded by one ring of zeros, (h + 2) x (w + 2).
+    `offset_NV2` are the distances (row, column) from the neighbours' centres, times (h, w), so that
     neighbouring LR pixels are 2 apart; the centre of a neighbour outside the grid counts as (0, 0),
-    as in the released network.
+    as in the released network. `raster_N2` is the raster-index term.
     """
 
-    row: Tensor
-    col: Tensor
-    offset_HW2: Tensor
+    lr_size: tuple[int, int]
+    hr_size: tuple[int, int]
+    picks_NV: Tensor
+    offset_NV2: Tensor
+    raster_N2: Tensor
+
+    def table(self, lr_BhwK: Tensor) -> Tensor:
+        """Return the padded LR maps of a batch as the rows of one table [R, K]."""
+        return F.pad(lr_BhwK, (0, 0, 1, 1, 1, 1)).flatten(0, 2)
+
+    def picks_QV(self, batch: int) -> Tensor:
+        """Return the row of `table` for every query and neighbour."""
+        rows = (self.lr_size[0] + 2) * (self.lr_size[1] + 2)
+        first = torch.arange(batch, device=self.picks_NV.device) * rows
+        return (first[:, None, None] + self.picks_NV).flatten(0, 1)
+
+    def offset_QV2(self, batch: int) -> Tensor:
+        """Return the offsets for every query and neighbour."""
+        return self.offset_NV2.expand(batch, -1, -1, -1).flatten(0, 1)
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Everything the implicit fusion needs to know about one pair of sizes."""
-
-    neighbours: tuple[Neighbour, ...]
-    raster_HW2: Tensor
-
-
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def geometry(
     lr_size: tuple[int, int],
     hr_size: tuple[int, int],
@@ -104,14 +112,18 @@ def geometry(
     """
     (h, w), (height, width) = lr_size, hr_size
     y, x = _centres(np.arange(height), height), _centres(np.arange(width), width)
-    neighbours = []
+    picks, offsets = [], []
     for row in _PICKS[rule](h, height):
         for col in _PICKS[rule](w, width):
             inside = (row >= 0)[:, None] & (col >= 0)
             dy = y[:, None] - np.where(inside, _centres(row, h)[:, None], 0.0)
             dx = x - np.where(inside, _centres(col, w), 0.0)
-            offset = torch.tensor(np.stack([dy * h, dx * w], axis=-1), dtype=dtype, device=device)
-            row_index, col_index = (torch.tensor(p + 1, device=device) for p in (row, col))
-            neighbours.append(Neighbour(row_index, col_index, offset))
-    raster = raster_term(height * width).to(dtype=dtype, device=device)
-    return Geometry(tuple(neighbours), raster.view(height, width, 2))
+            picks.append(((row + 1)[:, None] * (w + 2) + col + 1).ravel())
+            offsets.append(np.stack([dy * h, dx * w], axis=-1).reshape(-1, 2))
+    return Geometry(
+        lr_size,
+        hr_size,
+        torch.tensor(np.stack(picks, axis=1), device=device),
+        torch.tensor(np.stack(offsets, axis=1), dtype=dtype, device=device),
+        raster_term(height * width).to(dtype=dtype, device=device),
+    )

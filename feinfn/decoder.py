@@ -10,7 +10,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.config import ModelConfig
+from feinfn.config import Activation, ModelConfig
+from feinfn.strips import in_strips
+
+
+class _Gabor(torch.autograd.Function):
+    """exp(-(scale z)^2) cos(omega z).
+
+    The exponent stops at -60 (1e-26): products with what lies below would be subnormal numbers,
+    which processors handle a hundred times slower.
+    """
+
+    @staticmethod
+    def forward(ctx, z: Tensor, omega: Tensor, scale: Tensor) -> Tensor:
+        envelope = (z * scale).square_().clamp_(max=60).neg_().exp_()
+        wave = (z * omega).cos_()
+        ctx.save_for_backward(z, omega, scale, envelope, wave)
+        return envelope * wave
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        z, omega, scale, envelope, wave = ctx.saved_tensors
+        by_envelope = grad * envelope
+        by_wave = by_envelope * (z * omega).sin_()
+        by_envelope.mul_(wave).mul_(z)
+        by_omega = -(by_wave * z).sum()
+        by_scale = -2 * scale * (by_envelope * z).sum()
+        by_z = by_wave.mul_(-omega).sub_(by_envelope.mul_(2 * scale**2))
+        return by_z, by_omega.view_as(omega), by_scale
+
+
+def activate(kind: Activation, z: Tensor, *values: Tensor) -> Tensor:
+    """Return the filter of `z`; `values` are its frequency and inverse width, as far as used."""
+    match kind, values:
+        case "gabor", (omega, scale):
+            return _Gabor.apply(z, omega, scale)
+        case "sine", (omega,):
+            return torch.sin(omega * z)
+        case "gaussian", (scale,):
+            return torch.exp(-((scale * z) ** 2))
+        case "relu", ():
+            return F.relu(z)
+        case "gelu", ():
+            return F.gelu(z)
+        case "leaky_relu", ():
+            return F.leaky_relu(z)
+    raise AssertionError(kind)
 
 
 class Filter(nn.Module):
@@ -35,20 +81,13 @@ class Filter(nn.Module):
             else:
                 self.register_buffer(name, value)
 
+    @property
+    def values(self) -> tuple[Tensor, ...]:
+        """Return the frequency and inverse width that this filter has."""
+        return tuple(v for n in ("omega_0", "scale_0") if (v := getattr(self, n, None)) is not None)
+
     def forward(self, z: Tensor) -> Tensor:
-        match self.kind:
-            case "gabor":
-                return torch.exp(-((self.scale_0 * z) ** 2)) * torch.cos(self.omega_0 * z)
-            case "sine":
-                return torch.sin(self.omega_0 * z)
-            case "gaussian":
-                return torch.exp(-((self.scale_0 * z) ** 2))
-            case "relu":
-                return F.relu(z)
-            case "gelu":
-                return F.gelu(z)
-            case "leaky_relu":
-                return F.leaky_relu(z)
+        return activate(self.kind, z, *self.values)
 
 
 class Decoder(nn.Module):
@@ -61,6 +100,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         latent, width, layers = config.latent_bands, config.decoder_width, config.decoder_layers
+        self.kind = config.activation
         self.k = nn.ModuleList(
             nn.Conv2d(latent if i == 0 else width + latent, width, 1) for i in range(layers)
         )
@@ -71,9 +111,27 @@ class Decoder(nn.Module):
         self.filters = nn.ModuleList(Filter(config) for _ in range(filters))
         self.last = nn.Conv2d(width, config.hsi_bands, 1)
 
-    def forward(self, spatial_BLHW: Tensor, frequency_BLHW: Tensor) -> Tensor:
-        q = frequency_BLHW
-        for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
-            k = F.relu(key(spatial_BLHW if i == 0 else torch.cat([q, spatial_BLHW], dim=1)))
-            q = k * self.filters[min(i, len(self.filters) - 1)](query(q))
-        return self.last(q)
+    def forward(
+        self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
+    ) -> Tensor:
+        """Return the residual [B, H, W, S], made in strips of `size` queries."""
+        maps = [spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2)]
+        layers = [*zip(self.k, self.q, strict=True), (self.last,)]
+        linear = [p for layer in layers for conv in layer for p in (conv.weight, conv.bias)]
+        values = [v for one in self.filters for v in one.values]
+        residual_QS = in_strips(self._pixels, maps, [*linear, *values], size)
+        return residual_QS.view(*spatial_BHWL.shape[:3], -1)
+
+    def _pixels(self, spatial_QL: Tensor, q_QC: Tensor, *shared: Tensor) -> Tensor:
+        count = 4 * len(self.k) + 2
+        weights = [w.flatten(1) for w in shared[:count:2]]
+        linear = list(zip(weights, shared[1:count:2], strict=True))
+        values = shared[count:]
+        each = len(values) // len(self.filters)
+        for i in range(len(self.k)):
+            k_QC = spatial_QL if i == 0 else torch.cat([q_QC, spatial_QL], dim=1)
+            k_QC = F.relu(F.linear(k_QC, *linear[2 * i]), inplace=True)
+            first = each * min(i, len(self.filters) - 1)
+            z_QC = F.linear(q_QC, *linear[2 * i + 1])
+            q_QC = k_QC * activate(self.kind, z_QC, *values[first : first + each])
+        return F.linear(q_QC, *linear[-1])

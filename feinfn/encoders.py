@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3(channels, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.conv2(F.relu(self.conv1(x_BCHW)))
+        return x_BCHW + self.conv2(F.relu(self.conv1(x_BCHW), inplace=True))
 
 
 class Encoder(nn.Module):

@@ -16,7 +16,11 @@ from feinfn.coords import geometry
 from feinfn.decoder import Decoder
 from feinfn.encoders import Encoder
 from feinfn.errors import UserError
-from feinfn.fusion import FourierFusion, SpatialFusion
+from feinfn.fourier import FourierFusion
+from feinfn.fusion import SpatialFusion
+from feinfn.strips import Strips
+
+WHOLE = Strips()
 
 
 class FeINFN(nn.Module):
@@ -36,7 +40,9 @@ class FeINFN(nn.Module):
         self.fourier_fusion = FourierFusion(c) if c.fourier_branch else None
         self.decoder = Decoder(c)
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+    def forward(
+        self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor, strips: Strips = WHOLE
+    ) -> Tensor:
         self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
         guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
@@ -46,9 +52,10 @@ class FeINFN(nn.Module):
         # Offsets keep the inputs' precision under autocast.
         where = geometry((h, w), (height, width), rule, lms_BSHW.dtype, lms_BSHW.device)
         branches = (self.spatial_fusion, self.fourier_fusion)
-        maps = [branch(feat_BFhw, guide_BGHW, where) for branch in branches if branch is not None]
+        maps = [b(feat_BFhw, guide_BGHW, where, strips) for b in branches if b is not None]
         # A single branch stands for both.
-        return lms_BSHW + self.decoder(maps[0], maps[-1])
+        residual_BHWS = self.decoder(maps[0], maps[-1], strips.queries)
+        return lms_BSHW + residual_BHWS.movedim(-1, 1)
 
     def _check(self, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
         bands = {"MSI": self.config.msi_bands, "LMS": self.config.hsi_bands}

@@ -63,7 +63,7 @@ class PlainFeINFN(nn.Module):
                 else:
                     x = torch.cat([lr, hr, offset], dim=-1).view(batch, -1, height, width)
                     for i, stage in enumerate(self.model.fourier_fusion.phase.stages):
-                        x = stage(F.relu(x) if i else x)
+                        x = stage.depthwise(stage.pointwise(F.relu(x) if i else x))
                     votes.append(x.view(batch, height * width, -1))
         stacked = torch.stack(votes, dim=-1)
         weight = F.softmax(stacked[:, :, -1:], dim=-1)

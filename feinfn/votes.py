@@ -1,0 +1,134 @@
+"""Votes of the neighbours of every HR pixel: computed, weighed and blended in strips.
+
+Nothing inside a strip is kept for the backward pass, which computes it again: cheaper than writing
+it to memory and reading it back, and memory does not grow with the number of votes.
+
+Legend: Q queries (HR pixels of all images of the batch, in raster order), V votes per query,
+P = Q * V, R rows of the table of LR codes, G guide features, K hidden width, L latent bands.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from feinfn.strips import slices, strip_size
+
+
+def blend(votes_QVC: Tensor) -> Tensor:
+    """Return the softmax-weighted mean of votes [Q, V, L + 1] whose last entry is the logit.
+
+    A single vote has no logit and is returned as it is.
+    """
+    if votes_QVC.shape[1] == 1:
+        return votes_QVC[:, 0]
+    weight_QV1 = torch.softmax(votes_QVC[..., -1:], dim=1)
+    return (weight_QV1 * votes_QVC[..., :-1]).sum(dim=1)
+
+
+def _blend_backward(votes_QVC: Tensor, grad_QL: Tensor) -> Tensor:
+    if votes_QVC.shape[1] == 1:
+        return grad_QL[:, None]
+    weight_QV1 = torch.softmax(votes_QVC[..., -1:], dim=1)
+    grad_QVC = torch.empty_like(votes_QVC)
+    grad_QVC[..., :-1] = weight_QV1 * grad_QL[:, None]
+    gain_QV1 = (grad_QVC[..., :-1] * votes_QVC[..., :-1]).sum(dim=-1, keepdim=True)
+    grad_QVC[..., -1:] = gain_QV1 - weight_QV1 * gain_QV1.sum(dim=1, keepdim=True)
+    return grad_QVC
+
+
+def _activations(
+    picks_QV: Tensor,
+    offset_QVO: Tensor,
+    hr_QG: Tensor,
+    table_RK: Tensor,
+    w_offset: Tensor,
+    layers: Sequence[Tensor],
+) -> list[Tensor]:
+    """Return what every layer sees [P, C], and last the votes."""
+    w_hr, bias, *hidden = layers
+    x_PC = table_RK.index_select(0, picks_QV.flatten())
+    x_PC.addmm_(offset_QVO.flatten(0, 1), w_offset.t())
+    x_PC.view(*picks_QV.shape, -1).add_(F.linear(hr_QG, w_hr, bias)[:, None])
+    found = [x_PC.relu_()]
+    for i in range(0, len(hidden), 2):
+        if i:
+            found[-1].relu_()
+        found.append(F.linear(found[-1], *hidden[i : i + 2]))
+    return found
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return `x` in float32 or wider: there votes are blended and gradients summed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _Votes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, size: int, picks_QV: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(picks_QV, *tensors)
+        ctx.size = size
+        offset_QVO, hr_QG, *shared, last_bias = tensors
+        single = picks_QV.shape[1] == 1
+        fused_QL = _wide(last_bias).new_empty(len(picks_QV), len(last_bias) - (not single))
+        for q in slices(len(picks_QV), size):
+            table_RK, w_offset, *layers = *shared, last_bias
+            *_, votes_PC = _activations(
+                picks_QV[q], offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
+            )
+            fused_QL[q] = blend(_wide(votes_PC).view(*picks_QV[q].shape, -1))
+        return fused_QL
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_QL: Tensor) -> tuple:
+        picks_QV, offset_QVO, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
+        w_hr, _, *hidden = layers
+        by_hr = torch.empty_like(hr_QG)
+        by_table, by_offset = (torch.zeros_like(_wide(x)) for x in (table_RK, w_offset))
+        by_layers = [torch.zeros_like(_wide(x)) for x in layers]
+        for q in slices(len(picks_QV), ctx.size):
+            picks, offset_PO = picks_QV[q], offset_QVO[q].flatten(0, 1)
+            *seen, votes_PC = _activations(
+                picks, offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
+            )
+            votes_QVC = _wide(votes_PC).view(*picks.shape, -1)
+            grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
+            for i in range(len(hidden) - 2, -1, -2):
+                x_PC = seen.pop()
+                by_layers[i + 2] += grad_PC.t() @ x_PC
+                by_layers[i + 3] += grad_PC.sum(dim=0)
+                # threshold_backward is relu's gradient, read from its output.
+                grad_PC = torch.ops.aten.threshold_backward(grad_PC @ hidden[i], x_PC, 0)
+            by_offset += grad_PC.t() @ offset_PO
+            by_table.index_add_(0, picks.flatten(), _wide(grad_PC))
+            grad_QK = grad_PC.view(*picks.shape, -1).sum(dim=1)
+            by_layers[0] += grad_QK.t() @ hr_QG[q]
+            by_layers[1] += grad_QK.sum(dim=0)
+            torch.mm(grad_QK, w_hr, out=by_hr[q])
+        totals = zip((by_table, by_offset, *by_layers), (table_RK, w_offset, *layers), strict=True)
+        return None, None, None, by_hr, *(total.to(x.dtype) for total, x in totals)
+
+
+def fuse_votes(
+    picks_QV: Tensor,
+    offset_QVO: Tensor,
+    hr_QG: Tensor,
+    table_RK: Tensor,
+    w_offset: Tensor,
+    layers: Sequence[Tensor],
+    size: int | None,
+) -> Tensor:
+    """Return the fused latent codes [Q, L] of an implicit network, in strips of `size` queries.
+
+    A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)), `layers` being (w_hr,
+    bias, weight, bias, ...) with relu between. Gradients reach all but picks and offsets. Under
+    autocast the products are made in its type, all sums in float32.
+    """
+    tensors = [offset_QVO, hr_QG, table_RK, w_offset, *layers]
+    device = hr_QG.device.type
+    if torch.is_autocast_enabled(device):
+        tensors = [x.to(torch.get_autocast_dtype(device)) for x in tensors]
+    with torch.autocast(device, enabled=False):
+        return _Votes.apply(strip_size(hr_QG, size), picks_QV, *tensors)
