@@ -6,50 +6,45 @@ which equals exp(-(s z)^2) cos(w z): no complex arithmetic is needed.
 Legend: B batch, L latent bands, C decoder channels, S bands, H W image size.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.config import Activation, ModelConfig
-from feinfn.strips import in_strips
+from feinfn.strips import for_products, slices, strip_size, widen
 
 
-class _Gabor(torch.autograd.Function):
-    """exp(-(scale z)^2) cos(omega z).
+VALUES: dict[Activation, tuple[str, ...]] = {
+    "gabor": ("omega_0", "scale_0"),
+    "sine": ("omega_0",),
+    "gaussian": ("scale_0",),
+    "relu": (),
+    "gelu": (),
+    "leaky_relu": (),
+}
+"""What each filter has: a frequency, an inverse width."""
 
-    The exponent stops at -60 (1e-26): products with what lies below would be subnormal numbers,
-    which processors handle a hundred times slower.
-    """
+EXPONENT = 60.0
+"""Where envelopes stop falling, exp(-60) = 1e-26: products with less would be subnormal numbers,
+which processors handle a hundred times slower."""
 
-    @staticmethod
-    def forward(ctx, z: Tensor, omega: Tensor, scale: Tensor) -> Tensor:
-        envelope = (z * scale).square_().clamp_(max=60).neg_().exp_()
-        wave = (z * omega).cos_()
-        ctx.save_for_backward(z, omega, scale, envelope, wave)
-        return envelope * wave
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
-        z, omega, scale, envelope, wave = ctx.saved_tensors
-        by_envelope = grad * envelope
-        by_wave = by_envelope * (z * omega).sin_()
-        by_envelope.mul_(wave).mul_(z)
-        by_omega = -(by_wave * z).sum()
-        by_scale = -2 * scale * (by_envelope * z).sum()
-        by_z = by_wave.mul_(-omega).sub_(by_envelope.mul_(2 * scale**2))
-        return by_z, by_omega.view_as(omega), by_scale
+def _envelope(z: Tensor, scale: Tensor) -> Tensor:
+    return (z * scale).square_().clamp_(max=EXPONENT).neg_().exp_()
 
 
 def activate(kind: Activation, z: Tensor, *values: Tensor) -> Tensor:
     """Return the filter of `z`; `values` are its frequency and inverse width, as far as used."""
     match kind, values:
         case "gabor", (omega, scale):
-            return _Gabor.apply(z, omega, scale)
+            return (z * omega).cos_().mul_(_envelope(z, scale))
         case "sine", (omega,):
-            return torch.sin(omega * z)
+            return (z * omega).sin_()
         case "gaussian", (scale,):
-            return torch.exp(-((scale * z) ** 2))
+            return _envelope(z, scale)
         case "relu", ():
             return F.relu(z)
         case "gelu", ():
@@ -57,6 +52,128 @@ def activate(kind: Activation, z: Tensor, *values: Tensor) -> Tensor:
         case "leaky_relu", ():
             return F.leaky_relu(z)
     raise AssertionError(kind)
+
+
+def activate_backward(
+    kind: Activation, grad: Tensor, z: Tensor, *values: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the gradients of z and of the values for a gradient of the filter."""
+    match kind, values:
+        case "gabor", (omega, scale):
+            by_envelope = grad * _envelope(z, scale)
+            phase = z * omega
+            by_wave = by_envelope * phase.sin()
+            by_envelope.mul_(phase.cos_()).mul_(z)
+            by_omega = -(by_wave * z).sum()
+            by_scale = -2 * scale * (by_envelope * z).sum()
+            by_z = by_wave.mul_(-omega).sub_(by_envelope.mul_(2 * scale**2))
+            return by_z, by_omega.view_as(omega), by_scale
+        case "sine", (omega,):
+            by_phase = grad * (z * omega).cos_()
+            return by_phase * omega, (by_phase * z).sum().view_as(omega)
+        case "gaussian", (scale,):
+            by_exponent = grad * _envelope(z, scale) * z
+            return -2 * scale**2 * by_exponent, -2 * scale * (by_exponent * z).sum()
+        case "relu", ():
+            return (torch.ops.aten.threshold_backward(grad, z, 0),)
+        case "gelu", ():
+            return (torch.ops.aten.gelu_backward(grad, z),)
+        case "leaky_relu", ():
+            return (torch.ops.aten.leaky_relu_backward(grad, z, 0.01, False),)
+    raise AssertionError(kind)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The tensors of one decoder layer; `w_kq` (what k sees of q) is missing in the first."""
+
+    w_ks: Tensor
+    b_k: Tensor
+    w_q: Tensor
+    b_q: Tensor
+    values: tuple[Tensor, ...]
+    w_kq: Tensor | None = None
+
+
+def _forward(
+    kind: Activation, layers: Sequence[Layer], spatial_QL: Tensor, q_QC: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Return q before, k, z and the filter of every layer, and q after the last."""
+    for layer in layers:
+        k_QC = F.linear(spatial_QL, layer.w_ks, layer.b_k)
+        if layer.w_kq is not None:
+            k_QC.addmm_(q_QC, layer.w_kq.t())
+        z_QC = widen(F.linear(q_QC, layer.w_q, layer.b_q))
+        a_QC = activate(kind, z_QC, *layer.values)
+        yield q_QC, k_QC.relu_(), z_QC, a_QC
+        q_QC = (k_QC * a_QC).to(q_QC.dtype)
+    yield (q_QC,)
+
+
+class _Decode(torch.autograd.Function):
+    """All layers in strips of queries; the backward pass computes a strip again."""
+
+    @staticmethod
+    def layers(kind: Activation, count: int, tensors: Sequence[Tensor]) -> list[Layer]:
+        """Return the layers of tensors in the order of `Decoder.forward`."""
+        linear, values = iter(tensors[: 5 * count - 1]), iter(tensors[5 * count - 1 :])
+        each, layers = len(VALUES[kind]), []
+        for i in range(count):
+            w_kq = next(linear) if i else None
+            w_ks, b_k, w_q, b_q = (next(linear) for _ in range(4))
+            layers.append(Layer(w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(each)), w_kq))
+        return layers
+
+    @staticmethod
+    def forward(
+        ctx, kind: Activation, count: int, size: int, spatial_QL: Tensor, q_QL: Tensor, *tensors
+    ) -> Tensor:
+        ctx.save_for_backward(spatial_QL, q_QL, *tensors)
+        ctx.kind, ctx.count, ctx.size = kind, count, size
+        weight, bias, *tensors = tensors
+        layers = _Decode.layers(kind, count, tensors)
+        out_QS = spatial_QL.new_empty(len(spatial_QL), len(bias))
+        for s in slices(len(spatial_QL), size):
+            *_, (q_QC,) = _forward(kind, layers, spatial_QL[s], q_QL[s])
+            out_QS[s] = F.linear(q_QC, weight, bias)
+        return out_QS
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_QS: Tensor) -> tuple:
+        spatial_QL, q_QL, weight, bias, *tensors = ctx.saved_tensors
+        layers = _Decode.layers(ctx.kind, ctx.count, tensors)
+        sums = [torch.zeros_like(widen(x)) for x in (weight, bias, *tensors)]
+        by_layers = _Decode.layers(ctx.kind, ctx.count, sums[2:])
+        by_spatial, by_q = torch.empty_like(spatial_QL), torch.empty_like(q_QL)
+        for s in slices(len(spatial_QL), ctx.size):
+            *steps, (q_QC,) = _forward(ctx.kind, layers, spatial_QL[s], q_QL[s])
+            grad_Q = grad_QS[s]
+            sums[0] += grad_Q.t() @ q_QC
+            sums[1] += grad_Q.sum(dim=0)
+            grad_Q, by_s = grad_Q @ weight, 0
+            for layer, total, (q_QC, k_QC, z_QC, a_QC) in zip(
+                reversed(layers), reversed(by_layers), reversed(steps), strict=True
+            ):
+                by_k = torch.ops.aten.threshold_backward(a_QC.mul_(grad_Q).to(k_QC.dtype), k_QC, 0)
+                by_z, *by_values = activate_backward(
+                    ctx.kind, widen(k_QC * grad_Q), z_QC, *layer.values
+                )
+                by_z = by_z.to(q_QC.dtype)
+                for value, one in zip(total.values, by_values, strict=True):
+                    value += one
+                total.w_ks.add_(by_k.t() @ spatial_QL[s])
+                total.b_k.add_(by_k.sum(dim=0))
+                total.w_q.add_(by_z.t() @ q_QC)
+                total.b_q.add_(by_z.sum(dim=0))
+                by_s = by_k @ layer.w_ks + by_s
+                grad_Q = by_z @ layer.w_q
+                if layer.w_kq is not None and total.w_kq is not None:
+                    total.w_kq.add_(by_k.t() @ q_QC)
+                    grad_Q.addmm_(by_k, layer.w_kq)
+            by_spatial[s], by_q[s] = by_s, grad_Q
+        totals = [x.to(y.dtype) for x, y in zip(sums, (weight, bias, *tensors), strict=True)]
+        return None, None, None, by_spatial, by_q, *totals
 
 
 class Filter(nn.Module):
@@ -67,27 +184,12 @@ class Filter(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.kind = config.activation
-        used = {
-            "omega_0": config.omega_0 if self.kind in ("gabor", "sine") else None,
-            "scale_0": config.scale_0 if self.kind in ("gabor", "gaussian") else None,
-        }
-        for name, start in used.items():
-            if start is None:
-                continue
-            value = torch.tensor([float(start)])
+        for name in VALUES[config.activation]:
+            value = torch.tensor([float(getattr(config, name))])
             if config.activation_trainable:
                 self.register_parameter(name, nn.Parameter(value))
             else:
                 self.register_buffer(name, value)
-
-    @property
-    def values(self) -> tuple[Tensor, ...]:
-        """Return the frequency and inverse width that this filter has."""
-        return tuple(v for n in ("omega_0", "scale_0") if (v := getattr(self, n, None)) is not None)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return activate(self.kind, z, *self.values)
 
 
 class Decoder(nn.Module):
@@ -115,23 +217,16 @@ class Decoder(nn.Module):
         self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
     ) -> Tensor:
         """Return the residual [B, H, W, S], made in strips of `size` queries."""
-        maps = [spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2)]
-        layers = [*zip(self.k, self.q, strict=True), (self.last,)]
-        linear = [p for layer in layers for conv in layer for p in (conv.weight, conv.bias)]
-        values = [v for one in self.filters for v in one.values]
-        residual_QS = in_strips(self._pixels, maps, [*linear, *values], size)
+        linear = [self.last.weight.flatten(1), self.last.bias]
+        for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
+            w_k, latent = key.weight.flatten(1), spatial_BHWL.shape[-1]
+            linear += w_k.split([w_k.shape[1] - latent, latent], dim=1) if i else [w_k]
+            linear += [key.bias, query.weight.flatten(1), query.bias]
+        filters = [self.filters[min(i, len(self.filters) - 1)] for i in range(len(self.k))]
+        values = [getattr(f, name) for f in filters for name in VALUES[self.kind]]
+        maps = (spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2))
+        tensors = for_products(*maps, *linear)
+        size = strip_size(tensors[0], size)
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            residual_QS = _Decode.apply(self.kind, len(self.k), size, *tensors, *values)
         return residual_QS.view(*spatial_BHWL.shape[:3], -1)
-
-    def _pixels(self, spatial_QL: Tensor, q_QC: Tensor, *shared: Tensor) -> Tensor:
-        count = 4 * len(self.k) + 2
-        weights = [w.flatten(1) for w in shared[:count:2]]
-        linear = list(zip(weights, shared[1:count:2], strict=True))
-        values = shared[count:]
-        each = len(values) // len(self.filters)
-        for i in range(len(self.k)):
-            k_QC = spatial_QL if i == 0 else torch.cat([q_QC, spatial_QL], dim=1)
-            k_QC = F.relu(F.linear(k_QC, *linear[2 * i]), inplace=True)
-            first = each * min(i, len(self.filters) - 1)
-            z_QC = F.linear(q_QC, *linear[2 * i + 1])
-            q_QC = k_QC * activate(self.kind, z_QC, *values[first : first + each])
-        return F.linear(q_QC, *linear[-1])

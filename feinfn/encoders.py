@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feinfn.strips import slices
+
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
     """Return a 3x3 convolution, stride 1, zero padding 1, with bias."""
@@ -22,7 +24,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3(channels, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.conv2(F.relu(self.conv1(x_BCHW), inplace=True))
+        # In place: large new tensors cost more than the addition.
+        return self.conv2(F.relu(self.conv1(x_BCHW), inplace=True)).add_(x_BCHW)
 
 
 class Encoder(nn.Module):
@@ -34,8 +37,27 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.tail = conv3(channels, channels)
 
+        # Every 3x3 convolution sees one pixel further.
+        self.halo = 2 * blocks + 2
+
     def forward(self, image: Tensor) -> Tensor:
         # Channels-last is the faster layout for 3x3 convolutions, and what the pixel-wise networks
         # downstream read without a copy.
         x_BCHW = self.head(image.contiguous(memory_format=torch.channels_last))
-        return x_BCHW + self.tail(self.blocks(x_BCHW))
+        return self.tail(self.blocks(x_BCHW)).add_(x_BCHW)
+
+    def in_strips(self, image: Tensor, rows: int | None) -> Tensor:
+        """Return the latent code, computed `rows` image rows at a time (without gradients)."""
+        height = image.shape[2]
+        if rows is None or rows >= height or torch.is_grad_enabled():
+            return self(image)
+        batch, channels, width = len(image), self.head.out_channels, image.shape[3]
+        code: Tensor | None = None
+        for strip in slices(height, rows):
+            first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
+            part = self(image[:, :, first:last])[:, :, strip.start - first : strip.stop - first]
+            if code is None:
+                code = part.new_empty(batch, height, width, channels).movedim(-1, 1)
+            code[:, :, strip] = part
+        assert code is not None
+        return code

@@ -41,6 +41,10 @@ class PhaseStage(nn.Module):
         return self.pointwise.weight.flatten(1)
 
 
+STRIP = 2**14
+"""Pixels per strip of the phase network on a processor, where no gradient is asked for."""
+
+
 @dataclass(frozen=True)
 class PhaseVote:
     """What one neighbour tells the phase network about one image.
@@ -56,6 +60,28 @@ class PhaseVote:
         """Return the vote at some pixels."""
         offset = None if self.offset_N2 is None else self.offset_N2[pixels]
         return PhaseVote(self.table_RF, self.picks_N[pixels], offset)
+
+
+class _Joined(torch.autograd.Function):
+    """Picked LR codes, guide and offset side by side; the gradient is made contiguous first."""
+
+    @staticmethod
+    def forward(
+        ctx, table_RF: Tensor, picks_N: Tensor, hr_NG: Tensor, offset_N2: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(picks_N)
+        ctx.table, ctx.columns = table_RF.shape, (table_RF.shape[1], hr_NG.shape[1])
+        offset = [] if offset_N2 is None else [offset_N2]
+        return torch.cat([table_RF.index_select(0, picks_N), hr_NG, *offset], dim=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_NC: Tensor) -> tuple:
+        (picks_N,) = ctx.saved_tensors
+        feat, guide = ctx.columns
+        by_lr_NF = grad_NC[:, :feat].contiguous()
+        by_table_RF = grad_NC.new_zeros(ctx.table).index_add_(0, picks_N, by_lr_NF)
+        return by_table_RF, None, grad_NC[:, feat : feat + guide], None
 
 
 class PhaseNetwork(nn.Module):
@@ -89,13 +115,17 @@ class PhaseNetwork(nn.Module):
             lr_BhwF, hr_BHWG = F.linear(lr_BhwF, w_lr), F.linear(hr_BHWG, w_hr)
         run: Callable[..., Tensor] = self._vote
         if not torch.is_grad_enabled():
-            run = partial(self._vote_in_strips, rows=strips.rows or where.hr_size[0])
+            width = where.hr_size[1]
+            rows = max(1, STRIP // width) if guide_BHWG.device.type == "cpu" else where.hr_size[0]
+            run = partial(self._vote_in_strips, rows=strips.rows or rows)
         elif strips.recompute:
             run = partial(checkpoint, self._vote, use_reentrant=False)
         images = []
         for lr_hwF, hr_NG in zip(lr_BhwF, hr_BHWG.flatten(1, 2).unbind(), strict=True):
             votes = [run(vote, hr_NG, where.hr_size) for vote in self._votes(lr_hwF, where)]
-            images.append(blend(torch.stack(votes, dim=1)))
+            cuts = slices(len(hr_NG), STRIP)
+            parts = [blend(torch.stack([v[cut] for v in votes], dim=1)) for cut in cuts]
+            images.append(torch.cat(parts))
         return torch.stack(images).unflatten(1, where.hr_size)
 
     def _first_weights(self) -> tuple[Tensor, ...]:
@@ -112,11 +142,9 @@ class PhaseNetwork(nn.Module):
 
     def _inputs(self, vote: PhaseVote, hr_NG: Tensor) -> Tensor:
         """Return the network's input [N, C], or already the first 1x1 convolution's output."""
-        lr_NF = vote.table_RF.index_select(0, vote.picks_N)
         if self.reviewed:
-            offset = [] if vote.offset_N2 is None else [vote.offset_N2]
-            return torch.cat([lr_NF, hr_NG, *offset], dim=1)
-        x_NK = lr_NF.add_(hr_NG)
+            return _Joined.apply(vote.table_RF, vote.picks_N, hr_NG, vote.offset_N2)
+        x_NK = vote.table_RF.index_select(0, vote.picks_N).add_(hr_NG)
         if vote.offset_N2 is None:
             return x_NK
         return x_NK.add_(F.linear(vote.offset_N2, self._first_weights()[2]))
@@ -124,39 +152,48 @@ class PhaseNetwork(nn.Module):
     def _convolve(self, x_NC: Tensor, size: tuple[int, int]) -> Tensor:
         for i, stage in enumerate(self.stages):
             if i or self.reviewed:
-                x_NC = F.linear(F.relu(x_NC, inplace=True) if i else x_NC, stage.weight)
-            x_NC = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1)).movedim(1, -1)
-            x_NC = x_NC.reshape(size[0] * size[1], -1)
+                x_NC = F.linear(x_NC, stage.weight)
+            x = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1))
+            if i < len(self.stages) - 1:
+                # Here and not on the view below, which autograd would copy.
+                x = F.relu(x, inplace=True)
+            x_NC = x.movedim(1, -1).reshape(size[0] * size[1], -1)
         return x_NC
-
-    def _review(self, x_NC: Tensor) -> Tensor:
-        """Return [C, N] flattened and read as [N, C], where the layout asks for it."""
-        return x_NC.t().reshape(len(x_NC), -1) if self.reviewed else x_NC
 
     def _vote(self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a vote for every pixel of one image, [N, L + 1]."""
         x_NC = self._inputs(vote, hr_NG)
         if self.reviewed:
             x_NC = x_NC.view(-1, len(x_NC)).t()
-        return self._review(self._convolve(x_NC, size))
+        out_NC = self._convolve(x_NC, size)
+        return out_NC.t().reshape(len(out_NC), -1) if self.reviewed else out_NC
 
     def _vote_in_strips(
         self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int], rows: int
     ) -> Tensor:
         """Return the same, convolving strips of rows with as many more as convolutions see."""
-        (height, width), parts = size, []
+        (height, width), channels = size, self.stages[-1].weight.shape[0]
+        # The channels' order in memory is the layout's, so that the last view costs nothing.
+        out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
+        if not self.reviewed:
+            out_NC = torch.empty_like(out_NC, memory_format=torch.contiguous_format)
+        # One piece of memory for all strips: fresh memory is slow to touch.
+        columns = hr_NG.new_empty(sum(self.columns), min(rows + 2 * self.halo, height) * width)
         for strip in slices(height, rows):
             first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
             cut = slice(first * width, last * width)
             if self.reviewed:
-                x_JC = self._reviewed_columns(vote, hr_NG, cut).t()
+                x_JC = self._reviewed_columns(vote, hr_NG, cut, columns).t()
             else:
                 x_JC = self._inputs(vote.at(cut), hr_NG[cut])
-            part = self._convolve(x_JC, (last - first, width))
-            parts.append(part[(strip.start - first) * width :][: (strip.stop - strip.start) * width])
-        return self._review(torch.cat(parts))
+            part_JC = self._convolve(x_JC, (last - first, width))
+            inner = slice((strip.start - first) * width, (strip.stop - first) * width)
+            out_NC[strip.start * width : strip.stop * width] = part_JC[inner]
+        return out_NC.t().view(len(out_NC), -1) if self.reviewed else out_NC
 
-    def _reviewed_columns(self, vote: PhaseVote, hr_NG: Tensor, cut: slice) -> Tensor:
+    def _reviewed_columns(
+        self, vote: PhaseVote, hr_NG: Tensor, cut: slice, columns: Tensor
+    ) -> Tensor:
         """Return columns `cut` of the input [N, C] re-viewed as [C, N].
 
         Row c of the result is a run of the flat array that starts at c * N + cut.start: the whole
@@ -167,8 +204,9 @@ class PhaseNetwork(nn.Module):
         ahead = torch.arange((length + channels - 2) // channels + 1, device=hr_NG.device)
         pixels = (start[:, None] // channels + ahead).clamp_(max=points - 1).flatten()
         runs = self._inputs(vote.at(pixels), hr_NG[pixels]).view(channels, -1)
-        begin = (start % channels).tolist()
-        return torch.stack([run[b : b + length] for run, b in zip(runs, begin, strict=True)])
+        for c, begin in enumerate((start % channels).tolist()):
+            columns[c, :length] = runs[c, begin : begin + length]
+        return columns[:, :length]
 
 
 def clear_real_bins(spectrum: Tensor) -> None:
@@ -188,6 +226,30 @@ GROUP = 2**19
 """Numbers per Fourier transform: what fits the processor's cache."""
 
 
+def _groups(x_BCHW: Tensor) -> list[tuple[int, slice]]:
+    """Return (image, channels) of every Fourier transform."""
+    batch, channels, height, width = x_BCHW.shape
+    each = max(16, GROUP // (height * width)) if x_BCHW.device.type == "cpu" else channels
+    return [(i, group) for i in range(batch) for group in slices(channels, each)]
+
+
+def _spectrum(x_CHW: Tensor) -> Tensor:
+    spectrum = torch.fft.fft2(x_CHW)
+    clear_real_bins(spectrum)
+    return spectrum
+
+
+def _parts(x_BCHW: Tensor, *functions: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Return functions of the spectrum, [B, H, W, C] each."""
+    batch, channels, height, width = x_BCHW.shape
+    found = [x_BCHW.new_empty(batch, height, width, channels) for _ in functions]
+    for i, group in _groups(x_BCHW):
+        spectrum = _spectrum(x_BCHW[i, group])
+        for part, function in zip(found, functions, strict=True):
+            part[i, ..., group] = function(spectrum).movedim(0, -1)
+    return found
+
+
 class _Polar(torch.autograd.Function):
     """Amplitude and phase of the spectrum of a real image, [B, H, W, C] each.
 
@@ -196,37 +258,17 @@ class _Polar(torch.autograd.Function):
     """
 
     @staticmethod
-    def groups(x_BCHW: Tensor) -> list[tuple[int, slice]]:
-        """Return (image, channels) of every transform."""
-        batch, channels, height, width = x_BCHW.shape
-        each = max(1, GROUP // (height * width)) if x_BCHW.device.type == "cpu" else channels
-        return [(i, group) for i in range(batch) for group in slices(channels, each)]
-
-    @staticmethod
-    def spectrum(x_CHW: Tensor) -> Tensor:
-        """Return the spectrum, with real self-conjugate bins."""
-        spectrum = torch.fft.fft2(x_CHW)
-        clear_real_bins(spectrum)
-        return spectrum
-
-    @staticmethod
-    def forward(ctx, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x_BCHW)
-        batch, channels, height, width = x_BCHW.shape
-        amplitude, phase = (x_BCHW.new_empty(batch, height, width, channels) for _ in range(2))
-        for i, group in _Polar.groups(x_BCHW):
-            spectrum = _Polar.spectrum(x_BCHW[i, group])
-            amplitude[i, ..., group] = spectrum.abs().movedim(0, -1)
-            phase[i, ..., group] = spectrum.angle().movedim(0, -1)
-        return amplitude, phase
+        return tuple(_parts(x_BCHW, torch.abs, torch.angle))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
         (x_BCHW,) = ctx.saved_tensors
         grad_BCHW = torch.empty_like(x_BCHW)
-        for i, group in _Polar.groups(x_BCHW):
-            spectrum = _Polar.spectrum(x_BCHW[i, group])
+        for i, group in _groups(x_BCHW):
+            spectrum = _spectrum(x_BCHW[i, group])
             amplitude = spectrum.abs()
             inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
             along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
@@ -234,6 +276,19 @@ class _Polar(torch.autograd.Function):
             grad = torch.complex(along, across).mul_(spectrum)
             grad_BCHW[i, group] = torch.fft.ifft2(grad, norm="forward").real
         return grad_BCHW
+
+
+def polar(x_BCHW: Tensor, shifted: bool) -> Iterator[Tensor]:
+    """Yield the amplitude, then the phase of the spectrum of an image, [B, H, W, C] each.
+
+    Without gradients only one of them lies in memory at a time.
+    """
+    if torch.is_grad_enabled():
+        parts = iter(_Polar.apply(x_BCHW))
+    else:
+        parts = (_parts(x_BCHW, function)[0] for function in (torch.abs, torch.angle))
+    for part in parts:
+        yield torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
 
 
 class FourierFusion(nn.Module):
@@ -252,37 +307,44 @@ class FourierFusion(nn.Module):
         self.guide_amplitude = None if config.fuse_amplitude else nn.Linear(guide, latent)
         self.guide_phase = None if config.fuse_phase else nn.Linear(guide, latent)
 
-    def _spectrum(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return amplitude and phase, [B, H, W, C] each."""
-        amplitude, phase = _Polar.apply(x_BCHW)
-        if self.shifted:
-            return tuple(torch.fft.fftshift(part, dim=(1, 2)) for part in (amplitude, phase))
-        return amplitude, phase
-
     def forward(
         self, feat_BFhw: Tensor, guide_BGHW: Tensor, where: Geometry, strips: Strips
     ) -> Tensor:
         """Return the fused latent map [B, H, W, L]."""
         with torch.autocast(feat_BFhw.device.type, enabled=False):
             wide = torch.promote_types(feat_BFhw.dtype, torch.float32)
-            feat_amplitude, feat_phase = self._spectrum(feat_BFhw.to(wide))
-            guide_amplitude, guide_phase = self._spectrum(guide_BGHW.to(wide))
-            if self.amplitude is not None:
-                parts = [feat_amplitude]
-                amplitude = self.amplitude(parts, guide_amplitude, where, strips.queries)
-            else:
-                assert self.guide_amplitude is not None
-                amplitude = self.guide_amplitude(guide_amplitude)
-            del guide_amplitude
-            if self.phase is not None:
-                phase = self.phase(feat_phase, guide_phase, where, strips)
-            else:
-                assert self.guide_phase is not None
-                phase = self.guide_phase(guide_phase)
-            del guide_phase
-            spectrum = torch.complex(amplitude * phase.cos(), amplitude * phase.sin())
-            spectrum = spectrum.movedim(-1, 1)
-            if self.shifted:
-                spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
-            image = torch.fft.ifft2(spectrum)
-            return (image.abs() if self.inverse == "modulus" else image.real).movedim(1, -1)
+            feat = polar(feat_BFhw.to(wide), self.shifted)
+            guide = polar(guide_BGHW.to(wide), self.shifted)
+            # Each part is dropped as soon as it is used.
+            amplitude = self._fuse_amplitude(next(feat), next(guide), where, strips)
+            phase = self._fuse_phase(next(feat), next(guide), where, strips)
+            groups = slices(amplitude.shape[-1], amplitude.shape[-1])
+            if not torch.is_grad_enabled():
+                groups = slices(amplitude.shape[-1], 8)
+            parts = [self._image(amplitude[..., g], phase[..., g]) for g in groups]
+            return torch.cat(parts, dim=1).movedim(1, -1)
+
+    def _fuse_amplitude(
+        self, feat_BhwF: Tensor, guide_BHWG: Tensor, where: Geometry, strips: Strips
+    ) -> Tensor:
+        if self.amplitude is not None:
+            return self.amplitude([feat_BhwF], guide_BHWG, where, strips.queries)
+        assert self.guide_amplitude is not None
+        return self.guide_amplitude(guide_BHWG)
+
+    def _fuse_phase(
+        self, feat_BhwF: Tensor, guide_BHWG: Tensor, where: Geometry, strips: Strips
+    ) -> Tensor:
+        if self.phase is not None:
+            return self.phase(feat_BhwF, guide_BHWG, where, strips)
+        assert self.guide_phase is not None
+        return self.guide_phase(guide_BHWG)
+
+    def _image(self, amplitude_BHWL: Tensor, phase_BHWL: Tensor) -> Tensor:
+        """Return the inverse transform [B, L, H, W]."""
+        real, imaginary = amplitude_BHWL * phase_BHWL.cos(), amplitude_BHWL * phase_BHWL.sin()
+        spectrum = torch.complex(real, imaginary).movedim(-1, 1)
+        if self.shifted:
+            spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
+        image = torch.fft.ifft2(spectrum)
+        return image.abs() if self.inverse == "modulus" else image.real

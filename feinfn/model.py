@@ -44,7 +44,9 @@ class FeINFN(nn.Module):
         self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor, strips: Strips = WHOLE
     ) -> Tensor:
         self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
+        guide_BGHW = self.spatial_encoder.in_strips(
+            torch.cat([msi_BMHW, lms_BSHW], dim=1), strips.rows
+        )
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
         h, w = feat_BFhw.shape[-2:]
         height, width = guide_BGHW.shape[-2:]

@@ -6,7 +6,7 @@ writing it to memory and reading it back, and the memory does not grow with the 
 Legend: Q queries (HR pixels of all images of the batch, in raster order).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 
 QUERIES = 1024
 """Queries per strip on a processor (a few MB); a GPU takes all at once."""
-
-StripFunction = Callable[..., Tensor]
-
 
 @dataclass(frozen=True)
 class Strips:
@@ -46,70 +43,14 @@ def strip_size(map_QC: Tensor, size: int | None) -> int:
     return QUERIES if map_QC.device.type == "cpu" else len(map_QC)
 
 
-def in_strips(
-    function: StripFunction, maps: Sequence[Tensor], shared: Sequence[Tensor], size: int | None
-) -> Tensor:
-    """Return `function(*maps, *shared)` [Q, C], computed `size` queries at a time.
-
-    `maps` are [Q, ...] and are cut into strips, `shared` reach every strip whole. The function must
-    treat every query by itself. Gradients reach maps and shared tensors.
-    """
-    size = strip_size(maps[0], size)
-    if len(maps[0]) <= size:
-        return function(*maps, *shared)
-    return _Strips.apply(function, size, len(maps), *maps, *shared)
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in float32 or wider, where gradients of strips are summed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class _Strips(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, function: StripFunction, size: int, cut: int, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(*tensors)
-        ctx.function, ctx.size, ctx.cut = function, size, cut
-        device = tensors[0].device.type
-        ctx.autocast = {
-            "device_type": device,
-            "dtype": torch.get_autocast_dtype(device),
-            "enabled": torch.is_autocast_enabled(device),
-        }
-        maps, shared = tensors[:cut], tensors[cut:]
-        out: Tensor | None = None
-        for strip in slices(len(maps[0]), size):
-            part = function(*(m[strip] for m in maps), *shared)
-            if out is None:
-                out = part.new_empty(len(maps[0]), *part.shape[1:])
-            out[strip] = part
-        assert out is not None
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_QC: Tensor) -> tuple:
-        tensors, cut = ctx.saved_tensors, ctx.cut
-        needed = ctx.needs_input_grad[3:]
-        maps, shared = tensors[:cut], tensors[cut:]
-        shared = [s.detach().requires_grad_(n) for s, n in zip(shared, needed[cut:], strict=True)]
-        map_grads = [torch.empty_like(m) if n else None for m, n in zip(maps, needed, strict=False)]
-        # Sums over strips are made in float32 or wider.
-        wide = [torch.promote_types(s.dtype, torch.float32) for s in shared]
-        shared_grads = [
-            torch.zeros_like(s, dtype=w) if s.requires_grad else None
-            for s, w in zip(shared, wide, strict=True)
-        ]
-        for strip in slices(len(maps[0]), ctx.size):
-            with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                parts = [
-                    m[strip].detach().requires_grad_(n) for m, n in zip(maps, needed, strict=False)
-                ]
-                out = ctx.function(*parts, *shared)
-            wanted = [x for x in (*parts, *shared) if x.requires_grad]
-            grads = iter(torch.autograd.grad(out, wanted, grad_QC[strip]))
-            for total in map_grads:
-                if total is not None:
-                    total[strip] = next(grads)
-            for total in shared_grads:
-                if total is not None:
-                    total += next(grads)
-        totals = [
-            g if g is None else g.to(s.dtype) for g, s in zip(shared_grads, shared, strict=True)
-        ]
-        return None, None, None, *map_grads, *totals
+def for_products(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors in the type that matrix products have under autocast."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [x.to(torch.get_autocast_dtype(device)) for x in tensors]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.strips import slices, strip_size
+from feinfn.strips import for_products, slices, strip_size, widen
 
 
 def blend(votes_QVC: Tensor) -> Tensor:
@@ -59,11 +59,6 @@ def _activations(
     return found
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Return `x` in float32 or wider: there votes are blended and gradients summed."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class _Votes(torch.autograd.Function):
     @staticmethod
     def forward(ctx, size: int, picks_QV: Tensor, *tensors: Tensor) -> Tensor:
@@ -71,13 +66,13 @@ class _Votes(torch.autograd.Function):
         ctx.size = size
         offset_QVO, hr_QG, *shared, last_bias = tensors
         single = picks_QV.shape[1] == 1
-        fused_QL = _wide(last_bias).new_empty(len(picks_QV), len(last_bias) - (not single))
+        fused_QL = widen(last_bias).new_empty(len(picks_QV), len(last_bias) - (not single))
         for q in slices(len(picks_QV), size):
             table_RK, w_offset, *layers = *shared, last_bias
             *_, votes_PC = _activations(
                 picks_QV[q], offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
             )
-            fused_QL[q] = blend(_wide(votes_PC).view(*picks_QV[q].shape, -1))
+            fused_QL[q] = blend(widen(votes_PC).view(*picks_QV[q].shape, -1))
         return fused_QL
 
     @staticmethod
@@ -86,14 +81,14 @@ class _Votes(torch.autograd.Function):
         picks_QV, offset_QVO, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
         w_hr, _, *hidden = layers
         by_hr = torch.empty_like(hr_QG)
-        by_table, by_offset = (torch.zeros_like(_wide(x)) for x in (table_RK, w_offset))
-        by_layers = [torch.zeros_like(_wide(x)) for x in layers]
+        by_table, by_offset = (torch.zeros_like(widen(x)) for x in (table_RK, w_offset))
+        by_layers = [torch.zeros_like(widen(x)) for x in layers]
         for q in slices(len(picks_QV), ctx.size):
             picks, offset_PO = picks_QV[q], offset_QVO[q].flatten(0, 1)
             *seen, votes_PC = _activations(
                 picks, offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
             )
-            votes_QVC = _wide(votes_PC).view(*picks.shape, -1)
+            votes_QVC = widen(votes_PC).view(*picks.shape, -1)
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
             for i in range(len(hidden) - 2, -1, -2):
                 x_PC = seen.pop()
@@ -102,7 +97,7 @@ class _Votes(torch.autograd.Function):
                 # threshold_backward is relu's gradient, read from its output.
                 grad_PC = torch.ops.aten.threshold_backward(grad_PC @ hidden[i], x_PC, 0)
             by_offset += grad_PC.t() @ offset_PO
-            by_table.index_add_(0, picks.flatten(), _wide(grad_PC))
+            by_table.index_add_(0, picks.flatten(), widen(grad_PC))
             grad_QK = grad_PC.view(*picks.shape, -1).sum(dim=1)
             by_layers[0] += grad_QK.t() @ hr_QG[q]
             by_layers[1] += grad_QK.sum(dim=0)
@@ -126,9 +121,6 @@ def fuse_votes(
     bias, weight, bias, ...) with relu between. Gradients reach all but picks and offsets. Under
     autocast the products are made in its type, all sums in float32.
     """
-    tensors = [offset_QVO, hr_QG, table_RK, w_offset, *layers]
-    device = hr_QG.device.type
-    if torch.is_autocast_enabled(device):
-        tensors = [x.to(torch.get_autocast_dtype(device)) for x in tensors]
-    with torch.autocast(device, enabled=False):
+    tensors = for_products(offset_QVO, hr_QG, table_RK, w_offset, *layers)
+    with torch.autocast(hr_QG.device.type, enabled=False):
         return _Votes.apply(strip_size(hr_QG, size), picks_QV, *tensors)
