@@ -86,30 +86,25 @@ class Geometry:
         """Return the padded LR maps of a batch as the rows of one table [R, K]."""
         return F.pad(lr_BhwK, (0, 0, 1, 1, 1, 1)).flatten(0, 2)
 
-    def picks_QV(self, batch: int) -> Tensor:
+    def picks(self, batch: int) -> Tensor:
         """Return the row of `table` for every query and neighbour."""
         rows = (self.lr_size[0] + 2) * (self.lr_size[1] + 2)
         first = torch.arange(batch, device=self.picks_NV.device) * rows
         return (first[:, None, None] + self.picks_NV).flatten(0, 1)
 
-    def offset_QV2(self, batch: int) -> Tensor:
+    def offsets(self, batch: int) -> Tensor:
         """Return the offsets for every query and neighbour."""
         return self.offset_NV2.expand(batch, -1, -1, -1).flatten(0, 1)
 
 
 @lru_cache(maxsize=8)
-def geometry(
+def _cached_tables(
     lr_size: tuple[int, int],
     hr_size: tuple[int, int],
     rule: str,
     dtype: torch.dtype,
     device: torch.device,
-) -> Geometry:
-    """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W).
-
-    `rule`: four neighbours with a zero border (`zero`) or clamped to it (`clamped`), or the one
-    LR pixel around the HR centre (`nearest`).
-    """
+) -> tuple[Tensor, Tensor, Tensor]:
     (h, w), (height, width) = lr_size, hr_size
     y, x = _centres(np.arange(height), height), _centres(np.arange(width), width)
     picks, offsets = [], []
@@ -120,10 +115,35 @@ def geometry(
             dx = x - np.where(inside, _centres(col, w), 0.0)
             picks.append(((row + 1)[:, None] * (w + 2) + col + 1).ravel())
             offsets.append(np.stack([dy * h, dx * w], axis=-1).reshape(-1, 2))
-    return Geometry(
-        lr_size,
-        hr_size,
+    return (
         torch.tensor(np.stack(picks, axis=1), device=device),
         torch.tensor(np.stack(offsets, axis=1), dtype=dtype, device=device),
         raster_term(height * width).to(dtype=dtype, device=device),
     )
+
+
+@torch.compiler.assume_constant_result
+def _tables(
+    lr_size: tuple[int, int],
+    hr_size: tuple[int, int],
+    rule: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _cached_tables(lr_size, hr_size, rule, dtype, device)
+
+
+def geometry(
+    lr_size: tuple[int, int],
+    hr_size: tuple[int, int],
+    rule: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Geometry:
+    """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W).
+
+    `rule`: four neighbours with a zero border (`zero`) or clamped to it (`clamped`), or the one
+    LR pixel around the HR centre (`nearest`). The last sizes are remembered, and a compiled network
+    holds the tables as constants.
+    """
+    return Geometry(lr_size, hr_size, *_tables(lr_size, hr_size, rule, dtype, device))

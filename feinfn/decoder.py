@@ -8,6 +8,7 @@ Legend: B batch, L latent bands, C decoder channels, S bands, H W image size.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 
 from feinfn.config import Activation, ModelConfig
 from feinfn.strips import for_products, slices, strip_size, widen
-
 
 VALUES: dict[Activation, tuple[str, ...]] = {
     "gabor": ("omega_0", "scale_0"),
@@ -110,6 +110,13 @@ def _forward(
     yield (q_QC,)
 
 
+def _linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the weight [out, in] and the bias of a 1x1 convolution."""
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return conv.weight.flatten(1), conv.bias
+
+
 class _Decode(torch.autograd.Function):
     """All layers in strips of queries; the backward pass computes a strip again."""
 
@@ -121,17 +128,25 @@ class _Decode(torch.autograd.Function):
         for i in range(count):
             w_kq = next(linear) if i else None
             w_ks, b_k, w_q, b_q = (next(linear) for _ in range(4))
-            layers.append(Layer(w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(each)), w_kq))
+            layers.append(
+                Layer(w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(each)), w_kq)
+            )
         return layers
 
     @staticmethod
     def forward(
-        ctx, kind: Activation, count: int, size: int, spatial_QL: Tensor, q_QL: Tensor, *tensors
+        ctx: Any,
+        kind: Activation,
+        count: int,
+        size: int,
+        spatial_QL: Tensor,
+        q_QL: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(spatial_QL, q_QL, *tensors)
         ctx.kind, ctx.count, ctx.size = kind, count, size
-        weight, bias, *tensors = tensors
-        layers = _Decode.layers(kind, count, tensors)
+        weight, bias, *others = tensors
+        layers = _Decode.layers(kind, count, others)
         out_QS = spatial_QL.new_empty(len(spatial_QL), len(bias))
         for s in slices(len(spatial_QL), size):
             *_, (q_QC,) = _forward(kind, layers, spatial_QL[s], q_QL[s])
@@ -140,7 +155,7 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_QS: Tensor) -> tuple:
+    def backward(ctx: Any, grad_QS: Tensor) -> tuple:
         spatial_QL, q_QL, weight, bias, *tensors = ctx.saved_tensors
         layers = _Decode.layers(ctx.kind, ctx.count, tensors)
         sums = [torch.zeros_like(widen(x)) for x in (weight, bias, *tensors)]
@@ -217,11 +232,11 @@ class Decoder(nn.Module):
         self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
     ) -> Tensor:
         """Return the residual [B, H, W, S], made in strips of `size` queries."""
-        linear = [self.last.weight.flatten(1), self.last.bias]
+        latent, linear = spatial_BHWL.shape[-1], [*_linear(self.last)]
         for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
-            w_k, latent = key.weight.flatten(1), spatial_BHWL.shape[-1]
+            w_k, b_k = _linear(key)
             linear += w_k.split([w_k.shape[1] - latent, latent], dim=1) if i else [w_k]
-            linear += [key.bias, query.weight.flatten(1), query.bias]
+            linear += [b_k, *_linear(query)]
         filters = [self.filters[min(i, len(self.filters) - 1)] for i in range(len(self.k))]
         values = [getattr(f, name) for f in filters for name in VALUES[self.kind]]
         maps = (spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2))

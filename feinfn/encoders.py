@@ -6,8 +6,9 @@ Legend: B batch, C channels, H W image size.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from feinfn.strips import slices
+from feinfn.strips import Strips, slices
 
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -40,16 +41,24 @@ class Encoder(nn.Module):
         # Every 3x3 convolution sees one pixel further.
         self.halo = 2 * blocks + 2
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, recompute: bool = False) -> Tensor:
         # Channels-last is the faster layout for 3x3 convolutions, and what the pixel-wise networks
         # downstream read without a copy.
         x_BCHW = self.head(image.contiguous(memory_format=torch.channels_last))
-        return self.tail(self.blocks(x_BCHW)).add_(x_BCHW)
+        code_BCHW = x_BCHW
+        for block in self.blocks:
+            if recompute:
+                code_BCHW = checkpoint(block, code_BCHW, use_reentrant=False)
+            else:
+                code_BCHW = block(code_BCHW)
+        return self.tail(code_BCHW).add_(x_BCHW)
 
-    def in_strips(self, image: Tensor, rows: int | None) -> Tensor:
-        """Return the latent code, computed `rows` image rows at a time (without gradients)."""
-        height = image.shape[2]
-        if rows is None or rows >= height or torch.is_grad_enabled():
+    def in_strips(self, image: Tensor, strips: Strips) -> Tensor:
+        """Return the latent code; without gradients in strips of rows, where they are given."""
+        height, rows = image.shape[2], strips.encoder_rows
+        if torch.is_grad_enabled():
+            return self(image, strips.recompute)
+        if rows is None or rows >= height:
             return self(image)
         batch, channels, width = len(image), self.head.out_channels, image.shape[3]
         code: Tensor | None = None

@@ -4,10 +4,11 @@ Legend: B batch, F features, G guide features, L latent bands, h w LR size, H W 
 C channels of the phase network's input, R rows of the table of LR codes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from feinfn.config import ModelConfig
 from feinfn.coords import Geometry
 from feinfn.implicit import ImplicitMLP, Upsampler
 from feinfn.strips import Strips, slices
-from feinfn.votes import blend
+from feinfn.votes import blend, blend_one_by_one
+
 
 class PhaseStage(nn.Module):
     """A 1x1 convolution, then a depthwise one, both without bias."""
@@ -67,7 +69,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, table_RF: Tensor, picks_N: Tensor, hr_NG: Tensor, offset_N2: Tensor | None
+        ctx: Any, table_RF: Tensor, picks_N: Tensor, hr_NG: Tensor, offset_N2: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(picks_N)
         ctx.table, ctx.columns = table_RF.shape, (table_RF.shape[1], hr_NG.shape[1])
@@ -76,7 +78,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_NC: Tensor) -> tuple:
+    def backward(ctx: Any, grad_NC: Tensor) -> tuple:
         (picks_N,) = ctx.saved_tensors
         feat, guide = ctx.columns
         by_lr_NF = grad_NC[:, :feat].contiguous()
@@ -115,21 +117,26 @@ class PhaseNetwork(nn.Module):
             lr_BhwF, hr_BHWG = F.linear(lr_BhwF, w_lr), F.linear(hr_BHWG, w_hr)
         run: Callable[..., Tensor] = self._vote
         if not torch.is_grad_enabled():
-            width = where.hr_size[1]
-            rows = max(1, STRIP // width) if guide_BHWG.device.type == "cpu" else where.hr_size[0]
-            run = partial(self._vote_in_strips, rows=strips.rows or rows)
+            height, width = where.hr_size
+            rows = max(1, STRIP // width) if guide_BHWG.device.type == "cpu" else height
+            run = partial(self._vote_in_strips, rows=min(rows, strips.phase_rows or height))
         elif strips.recompute:
             run = partial(checkpoint, self._vote, use_reentrant=False)
         images = []
         for lr_hwF, hr_NG in zip(lr_BhwF, hr_BHWG.flatten(1, 2).unbind(), strict=True):
-            votes = [run(vote, hr_NG, where.hr_size) for vote in self._votes(lr_hwF, where)]
-            cuts = slices(len(hr_NG), STRIP)
-            parts = [blend(torch.stack([v[cut] for v in votes], dim=1)) for cut in cuts]
-            images.append(torch.cat(parts))
+            votes = (run(vote, hr_NG, where.hr_size) for vote in self._votes(lr_hwF, where))
+            if torch.is_grad_enabled():
+                images.append(blend(torch.stack(list(votes), dim=1)))
+            else:
+                images.append(blend_one_by_one(votes))
         return torch.stack(images).unflatten(1, where.hr_size)
 
+    @property
+    def _stages(self) -> list[PhaseStage]:
+        return [stage for stage in self.stages if isinstance(stage, PhaseStage)]
+
     def _first_weights(self) -> tuple[Tensor, ...]:
-        return self.stages[0].weight.split(self.columns, dim=1)
+        return self._stages[0].weight.split(self.columns, dim=1)
 
     def _votes(self, lr_hwF: Tensor, where: Geometry) -> Iterator[PhaseVote]:
         if not self.has_offset:
@@ -150,7 +157,7 @@ class PhaseNetwork(nn.Module):
         return x_NK.add_(F.linear(vote.offset_N2, self._first_weights()[2]))
 
     def _convolve(self, x_NC: Tensor, size: tuple[int, int]) -> Tensor:
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self._stages):
             if i or self.reviewed:
                 x_NC = F.linear(x_NC, stage.weight)
             x = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1))
@@ -172,7 +179,7 @@ class PhaseNetwork(nn.Module):
         self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int], rows: int
     ) -> Tensor:
         """Return the same, convolving strips of rows with as many more as convolutions see."""
-        (height, width), channels = size, self.stages[-1].weight.shape[0]
+        (height, width), channels = size, self._stages[-1].weight.shape[0]
         # The channels' order in memory is the layout's, so that the last view costs nothing.
         out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
         if not self.reviewed:
@@ -226,10 +233,12 @@ GROUP = 2**19
 """Numbers per Fourier transform: what fits the processor's cache."""
 
 
-def _groups(x_BCHW: Tensor) -> list[tuple[int, slice]]:
+def _groups(x_BCHW: Tensor, each: int | None = None) -> list[tuple[int, slice]]:
     """Return (image, channels) of every Fourier transform."""
     batch, channels, height, width = x_BCHW.shape
-    each = max(16, GROUP // (height * width)) if x_BCHW.device.type == "cpu" else channels
+    if each is None:
+        on_cpu = x_BCHW.device.type == "cpu"
+        each = max(16, GROUP // (height * width)) if on_cpu else channels
     return [(i, group) for i in range(batch) for group in slices(channels, each)]
 
 
@@ -239,15 +248,22 @@ def _spectrum(x_CHW: Tensor) -> Tensor:
     return spectrum
 
 
-def _parts(x_BCHW: Tensor, *functions: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Return functions of the spectrum, [B, H, W, C] each."""
-    batch, channels, height, width = x_BCHW.shape
-    found = [x_BCHW.new_empty(batch, height, width, channels) for _ in functions]
-    for i, group in _groups(x_BCHW):
+def _parts(
+    x_BCHW: Tensor,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    found: Sequence[Tensor],
+    channels: int | None = None,
+) -> None:
+    """Write functions of the spectrum into [B, H, W, C] each, some channels at a time."""
+    for i, group in _groups(x_BCHW, channels):
         spectrum = _spectrum(x_BCHW[i, group])
         for part, function in zip(found, functions, strict=True):
             part[i, ..., group] = function(spectrum).movedim(0, -1)
-    return found
+
+
+def _channels_last(x_BCHW: Tensor) -> Tensor:
+    batch, channels, height, width = x_BCHW.shape
+    return x_BCHW.new_empty(batch, height, width, channels)
 
 
 class _Polar(torch.autograd.Function):
@@ -258,13 +274,15 @@ class _Polar(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x_BCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x_BCHW)
-        return tuple(_parts(x_BCHW, torch.abs, torch.angle))
+        found = (_channels_last(x_BCHW), _channels_last(x_BCHW))
+        _parts(x_BCHW, (torch.abs, torch.angle), found)
+        return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
+    def backward(ctx: Any, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
         (x_BCHW,) = ctx.saved_tensors
         grad_BCHW = torch.empty_like(x_BCHW)
         for i, group in _groups(x_BCHW):
@@ -278,17 +296,26 @@ class _Polar(torch.autograd.Function):
         return grad_BCHW
 
 
-def polar(x_BCHW: Tensor, shifted: bool) -> Iterator[Tensor]:
+def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tensor]:
     """Yield the amplitude, then the phase of the spectrum of an image, [B, H, W, C] each.
 
-    Without gradients only one of them lies in memory at a time.
+    Without gradients only one of them lies in memory at a time; where `channels` are given, so many
+    are transformed at a time and the phase is written over the image.
     """
+
+    def place(part: Tensor) -> Tensor:
+        return torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
+
     if torch.is_grad_enabled():
-        parts = iter(_Polar.apply(x_BCHW))
-    else:
-        parts = (_parts(x_BCHW, function)[0] for function in (torch.abs, torch.angle))
-    for part in parts:
-        yield torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
+        yield from (place(part) for part in _Polar.apply(x_BCHW))
+        return
+    part = _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.abs,), (part,), channels)
+    yield place(part)
+    del part
+    part = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.angle,), (part,), channels)
+    yield place(part)
 
 
 class FourierFusion(nn.Module):
@@ -313,14 +340,15 @@ class FourierFusion(nn.Module):
         """Return the fused latent map [B, H, W, L]."""
         with torch.autocast(feat_BFhw.device.type, enabled=False):
             wide = torch.promote_types(feat_BFhw.dtype, torch.float32)
-            feat = polar(feat_BFhw.to(wide), self.shifted)
-            guide = polar(guide_BGHW.to(wide), self.shifted)
+            feat = polar(feat_BFhw.to(wide), self.shifted, None)
+            # A memory budget makes the guide give its place to its phase: nothing reads it later.
+            guide = polar(guide_BGHW.to(wide), self.shifted, strips.channels)
             # Each part is dropped as soon as it is used.
             amplitude = self._fuse_amplitude(next(feat), next(guide), where, strips)
             phase = self._fuse_phase(next(feat), next(guide), where, strips)
-            groups = slices(amplitude.shape[-1], amplitude.shape[-1])
-            if not torch.is_grad_enabled():
-                groups = slices(amplitude.shape[-1], 8)
+            if torch.is_grad_enabled():
+                return self._image(amplitude, phase).movedim(1, -1)
+            groups = slices(amplitude.shape[-1], strips.channels or 8)
             parts = [self._image(amplitude[..., g], phase[..., g]) for g in groups]
             return torch.cat(parts, dim=1).movedim(1, -1)
 

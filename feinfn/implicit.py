@@ -106,7 +106,7 @@ class ImplicitMLP(nn.Module):
         hidden = [p for layer in self.layers[1:] for p in (layer.weight, layer.bias)]
         batch, hr_QG = len(hr_BHWG), hr_BHWG.flatten(0, 2)
         if self.has_offset:
-            picks_QV, offset_QV2 = where.picks_QV(batch), where.offset_QV2(batch)
+            picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
             if self.positional == "raster":
                 offset_QV2 = offset_QV2 + where.raster_N2.repeat(batch, 1)[:, None]
             offset_QVO = offset_features(offset_QV2, self.positional)

@@ -18,9 +18,7 @@ from feinfn.encoders import Encoder
 from feinfn.errors import UserError
 from feinfn.fourier import FourierFusion
 from feinfn.fusion import SpatialFusion
-from feinfn.strips import Strips
-
-WHOLE = Strips()
+from feinfn.strips import Strips, strips_within
 
 
 class FeINFN(nn.Module):
@@ -29,7 +27,13 @@ class FeINFN(nn.Module):
     `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
     Inputs are reflectances in [0, 1]; the decoder's envelopes underflow for other scales. The
     network does not depend on the ratio H/h. Raises `UserError` where shapes do not fit.
+
+    `memory_mib` bounds a forward without gradients (see `strips_within`); `recompute` trades a
+    third more training time for memory. Neither changes a result beyond rounding.
     """
+
+    memory_mib: float | None = None
+    recompute: bool = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,13 +45,16 @@ class FeINFN(nn.Module):
         self.decoder = Decoder(c)
 
     def forward(
-        self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor, strips: Strips = WHOLE
+        self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor, strips: Strips | None = None
     ) -> Tensor:
         self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        guide_BGHW = self.spatial_encoder.in_strips(
-            torch.cat([msi_BMHW, lms_BSHW], dim=1), strips.rows
-        )
-        feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
+        if strips is None:
+            strips = Strips(recompute=self.recompute)
+            if self.memory_mib is not None and not torch.is_grad_enabled():
+                size, batch = (lms_BSHW.shape[2], lms_BSHW.shape[3]), len(lms_BSHW)
+                strips = strips_within(self.memory_mib, self.config, size, batch)
+        guide_BGHW = self.spatial_encoder.in_strips(torch.cat([msi_BMHW, lms_BSHW], dim=1), strips)
+        feat_BFhw = self.spectral_encoder(lr_hsi_BShw, strips.recompute)
         h, w = feat_BFhw.shape[-2:]
         height, width = guide_BGHW.shape[-2:]
         rule = "nearest" if self.config.upsampling == "nearest" else self.config.border

@@ -6,29 +6,78 @@ writing it to memory and reading it back, and the memory does not grow with the 
 Legend: Q queries (HR pixels of all images of the batch, in raster order).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from feinfn.config import ModelConfig
+from feinfn.errors import UserError
+
 QUERIES = 1024
 """Queries per strip on a processor (a few MB); a GPU takes all at once."""
+
 
 @dataclass(frozen=True)
 class Strips:
     """How much of an image is worked on at a time; results do not depend on it.
 
-    `queries`: HR pixels per strip of the implicit networks and the decoder (None: what suits the
-    device). Without gradients also `rows`: image rows per strip of the encoders and of the phase
-    network (None: all), and `channels`: channels per Fourier transform (None: all). With
-    gradients, `recompute` keeps no activations of residual blocks and phase votes.
+    `queries`: HR pixels per strip of the implicit networks and the decoder. Without gradients also
+    the rows per strip of the spatial encoder and of the phase network, and the `channels` per
+    Fourier transform. None means what suits the device. With gradients, `recompute`
+    keeps no activations of residual blocks and phase votes.
     """
 
     queries: int | None = None
-    rows: int | None = None
+    encoder_rows: int | None = None
+    phase_rows: int | None = None
     channels: int | None = None
     recompute: bool = False
+
+
+MIB = 2**20
+OVERHEAD_MIB = 16
+"""What libraries take when they are first used."""
+BUDGET_CHANNELS = 4
+"""Channels per Fourier transform under a memory budget."""
+
+
+def strips_within(
+    memory_mib: float, config: ModelConfig, hr_size: tuple[int, int], batch: int
+) -> Strips:
+    """Return strips with which a float32 forward without gradients fits `memory_mib`.
+
+    The memory is counted above the resting process, without the inputs. What remains whatever the
+    strips are the guide, one part of its spectrum, the latent maps and the sampling geometry.
+    Raises `UserError` where even single rows do not fit.
+    """
+    c, (height, width) = config, hr_size
+    pixels, budget = batch * height * width, (memory_mib - OVERHEAD_MIB) * MIB
+    latent, inputs = c.latent_bands, c.feat_dim + c.guide_dim + 2
+    # Bytes: 4 a number, 8 a pick. First what all strips share, then what a row of a strip takes.
+    encoding = 4 * pixels * (c.guide_dim + 2 * (c.msi_bands + c.hsi_bands))
+    # Twice what one strip takes: allocators keep freed memory of an earlier forward for a while.
+    encoding_row = 2 * 4 * width * 5 * batch * c.guide_dim
+    fusing = 4 * pixels * (2 * c.guide_dim + 4 * latent + 2 + 18 * (1 + 1 / batch))
+    fusing += 6 * 4 * BUDGET_CHANNELS * height * width
+    fusing_row = 4 * width * (2 * inputs + 2 * sum(c.mlp_widths))
+    encoder_halo = 2 * c.spatial_blocks + 2
+    phase_halo = (len(c.mlp_widths) + 1) * (c.frequency_kernel_px // 2)
+    encoder_rows = int((budget - encoding) // encoding_row) - 2 * encoder_halo
+    phase_rows = int((budget - fusing) // fusing_row) - 2 * phase_halo
+    if min(encoder_rows, phase_rows) < 1:
+        least = max(
+            encoding + encoding_row * (1 + 2 * encoder_halo),
+            fusing + fusing_row * (1 + 2 * phase_halo),
+        )
+        raise UserError(
+            f"memory_mib: found {memory_mib:g}, expected at least "
+            f"{math.ceil(least / MIB) + OVERHEAD_MIB} for "
+            f"{batch} image(s) of {height}x{width}; raise it, or fuse smaller images"
+        )
+    return Strips(encoder_rows=encoder_rows, phase_rows=phase_rows, channels=BUDGET_CHANNELS)
 
 
 def slices(total: int, size: int) -> Iterator[slice]:

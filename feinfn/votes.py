@@ -7,13 +7,14 @@ Legend: Q queries (HR pixels of all images of the batch, in raster order), V vot
 P = Q * V, R rows of the table of LR codes, G guide features, K hidden width, L latent bands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.strips import for_products, slices, strip_size, widen
+from feinfn.strips import QUERIES, for_products, slices, strip_size, widen
 
 
 def blend(votes_QVC: Tensor) -> Tensor:
@@ -25,6 +26,25 @@ def blend(votes_QVC: Tensor) -> Tensor:
         return votes_QVC[:, 0]
     weight_QV1 = torch.softmax(votes_QVC[..., -1:], dim=1)
     return (weight_QV1 * votes_QVC[..., :-1]).sum(dim=1)
+
+
+def blend_one_by_one(votes: Iterator[Tensor]) -> Tensor:
+    """Return what `blend` does of votes [Q, L + 1], with only two of them in memory."""
+    first = next(votes)
+    total_QC: Tensor | None = None
+    for vote_QC in votes:
+        if total_QC is None:
+            # The logit's column holds the sum of the weights, relative to the highest logit.
+            total_QC, top_Q1 = first, first[:, -1:].clone()
+            total_QC[:, -1] = 1
+        for q in slices(len(vote_QC), QUERIES):
+            logit_Q1 = vote_QC[q, -1:].clone()
+            higher_Q1 = torch.maximum(top_Q1[q], logit_Q1)
+            vote_QC[q, -1] = 1
+            total_QC[q].mul_((top_Q1[q] - higher_Q1).exp_())
+            total_QC[q].addcmul_(vote_QC[q], (logit_Q1 - higher_Q1).exp_())
+            top_Q1[q] = higher_Q1
+    return first if total_QC is None else total_QC[:, :-1].div_(total_QC[:, -1:])
 
 
 def _blend_backward(votes_QVC: Tensor, grad_QL: Tensor) -> Tensor:
@@ -61,7 +81,7 @@ def _activations(
 
 class _Votes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, size: int, picks_QV: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, size: int, picks_QV: Tensor, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(picks_QV, *tensors)
         ctx.size = size
         offset_QVO, hr_QG, *shared, last_bias = tensors
@@ -77,7 +97,7 @@ class _Votes(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_QL: Tensor) -> tuple:
+    def backward(ctx: Any, grad_QL: Tensor) -> tuple:
         picks_QV, offset_QVO, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
         w_hr, _, *hidden = layers
         by_hr = torch.empty_like(hr_QG)

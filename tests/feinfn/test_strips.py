@@ -1,0 +1,99 @@
+"""Optimised paths against the plain network: every field, any size, any strips, all gradients."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import unoptimised
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_variants import CHANGES, TINY, build, inputs
+
+from feinfn.config import PRESETS, ModelConfig
+from feinfn.errors import UserError
+from feinfn.strips import Strips, strips_within
+
+SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
+NAMES = [f.name for f in fields(ModelConfig) if isinstance(getattr(TINY, f.name), str)]
+TINY_PRESETS = {
+    name: replace(TINY, **{n: getattr(preset, n) for n in NAMES})
+    for name, preset in PRESETS.items()
+}
+
+
+def gradients(run, model, data):
+    data = [x.clone().requires_grad_() for x in data]
+    out = run(*data)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    wanted = [*model.parameters(), *data]
+    return [out, *torch.autograd.grad((out * weight).sum(), wanted)]
+
+
+def assert_equal_to_plain(config, lr, hr, queries, batch=2):
+    model = build(config, torch.float64)
+    data = inputs(config, lr, hr, torch.float64, batch)
+    strips = Strips(queries=queries)
+    ours = gradients(lambda *x: model(*x, strips), model, data)
+    plain = gradients(lambda *x: unoptimised.forward(model, *x), model, data)
+    names = ["output", *dict(model.named_parameters()), "MSI", "LMS", "LR-HSI"]
+    for name, a, b in zip(names, ours, plain, strict=True):
+        assert (a - b).abs().max() <= 1e-9 * max(1, b.abs().max()), name
+
+
+@pytest.mark.parametrize("change", [{}, *CHANGES], ids=str)
+def test_every_choice_and_its_gradients_equal_the_plain_network(change):
+    # 37 does not divide the 512 queries.
+    assert_equal_to_plain(replace(TINY, **change), (4, 4), (16, 16), queries=37)
+
+
+@pytest.mark.parametrize("config", TINY_PRESETS.values(), ids=TINY_PRESETS)
+@settings(max_examples=25, deadline=None)
+@given(lr=SIZES, hr=st.tuples(st.integers(1, 20), st.integers(1, 20)), queries=st.integers(1, 90))
+def test_any_size_and_its_gradients_equal_the_plain_network(config, lr, hr, queries):
+    assert_equal_to_plain(config, lr, hr, queries)
+
+
+@pytest.mark.parametrize("layout", ["reviewed", "channel_first"])
+@settings(max_examples=25, deadline=None)
+@given(
+    hr=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    encoder_rows=st.integers(1, 40),
+    phase_rows=st.integers(1, 40),
+    channels=st.integers(1, 5),
+)
+def test_strips_of_inference_equal_the_whole_image(layout, hr, encoder_rows, phase_rows, channels):
+    config = replace(TINY, phase_layout=layout)
+    model, data = build(config, torch.float64), inputs(config, (5, 3), hr, torch.float64, 2)
+    strips = Strips(
+        encoder_rows=encoder_rows, phase_rows=phase_rows, channels=channels, queries=100
+    )
+    with torch.no_grad():
+        assert (model(*data, strips) - unoptimised.forward(model, *data)).abs().max() < 1e-12
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    model, data = build(dtype=torch.float64), inputs(dtype=torch.float64, batch=2)
+    kept = gradients(model, model, data)
+    model.recompute = True
+    for a, b in zip(kept, gradients(model, model, data), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_memory_budget_is_planned_and_changes_nothing():
+    config = ModelConfig()
+    tight, wide = (strips_within(m, config, (512, 512), 1) for m in (536, 1024))
+    assert tight.phase_rows < wide.phase_rows
+    assert tight.encoder_rows < wide.encoder_rows
+    model, data = build(), inputs(hr=(64, 64), lr=(16, 16))
+    with torch.no_grad():
+        whole = model(*data)
+        model.memory_mib = 18
+        assert strips_within(18, TINY, (64, 64), 1).phase_rows < 64
+        assert (model(*data) - whole).abs().max() < 1e-6
+
+
+def test_a_budget_that_cannot_be_met_names_the_least():
+    with pytest.raises(
+        UserError, match=r"memory_mib: found 100, expected at least \d+ for 1 image"
+    ):
+        strips_within(100, ModelConfig(), (512, 512), 1)
