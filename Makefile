@@ -5,13 +5,17 @@ READY := .venv/ready
 # Packages whose versions `make lock` keeps; the others move to the newest that fit pyproject.toml.
 KEEP ?= ^(torch|ray|mlflow)(\[|==)
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test bench lint lock clean
 
 demo: $(READY)
 	@$(BIN)/mhiflab demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Speed and memory of the network on this machine against a plain transcription; some minutes.
+bench: $(READY)
+	$(BIN)/python experiments/bench/bench.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -176,6 +176,9 @@ class TrainConfig:
     """Weight of (1 - SSIM) beside the L1 loss."""
     clip_norm: float | None = None
     """Largest global L2 norm of the gradient; null does not clip."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Products while training; bfloat16 is autocast, with the Fourier branch, the loss and all
+    evaluation in float32."""
     ema_decay: float | None = None
     """Decay of the weight average that is evaluated and kept; null keeps the raw weights."""
     validate_every: int = 1

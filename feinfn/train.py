@@ -100,7 +100,9 @@ class Trainer:
             group["lr"] = rate
         for indices in epoch_batches(len(patches), config.batch_size, self.seed, self.epoch):
             pair = patches.batch(indices)
-            loss = l1_ssim(self.network(*pair.inputs()), pair.reference_BSHW, config.ssim_weight)
+            with torch.autocast(self.device.type, torch.bfloat16, config.precision == "bfloat16"):
+                fused_BSHW = self.network(*pair.inputs())
+            loss = l1_ssim(fused_BSHW.float(), pair.reference_BSHW, config.ssim_weight)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if config.clip_norm is not None:

@@ -1,7 +1,7 @@
 """Measure FeINFN against the plain transcription: time alternating in one process, memory apart.
 
 python experiments/bench/bench.py            all, results in experiments/bench/results/
-python experiments/bench/bench.py --quick    the training step at x4 only
+python experiments/bench/bench.py --quick    the training step at x4 only, nothing written
 """
 
 import argparse
@@ -12,14 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from feinfn.config import ModelConfig
+from feinfn.config import PRESETS, ModelConfig
+from feinfn.describe import costs
 from feinfn.losses import l1_ssim
 from feinfn.model import FeINFN
 
@@ -28,6 +33,9 @@ from plain import PlainFeINFN, plain_loss
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN, OURS, HALF = "plain", "ours", "ours bf16"
+COMPILED, COMPILED_HALF = "compiled", "compiled bf16"
+BUDGET, BUDGET_MIB = "ours, budget of 525 MiB", 525.0
+"""Kinds of measurements; compiled ones on a GPU only, the last for memory only."""
 
 
 def inputs(batch: int, size: int, ratio: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -38,23 +46,37 @@ def inputs(batch: int, size: int, ratio: int, device: torch.device) -> tuple[Ten
     return tuple(x.to(device) for x in made)
 
 
-def build(kind: str, device: torch.device) -> tuple[nn.Module, Callable[..., Tensor]]:
+def build(
+    kind: str, device: torch.device, config: ModelConfig | None = None
+) -> tuple[nn.Module, Callable[..., Tensor]]:
     """Return a network at full width and its loss."""
     torch.manual_seed(0)
-    model = FeINFN(ModelConfig()).to(device)
+    model = FeINFN(config or ModelConfig()).to(device)
     if kind == PLAIN:
         return PlainFeINFN(model), plain_loss
-    return model, lambda a, b: l1_ssim(a, b, 0.1)
+    network: nn.Module = model
+    if kind in (COMPILED, COMPILED_HALF):
+        # Records CUDA graphs.
+        network = cast(nn.Module, torch.compile(model, fullgraph=True, mode="reduce-overhead"))
+    return network, lambda a, b: l1_ssim(a, b, 0.1)
 
 
-def train_step(kind: str, ratio: int, device: torch.device) -> Callable[[], None]:
+def autocast(kind: str, device: torch.device) -> torch.autocast:
+    """Return the autocast of a kind."""
+    half = kind in (HALF, COMPILED_HALF)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+
+
+def train_step(
+    kind: str, ratio: int, device: torch.device, config: ModelConfig | None = None
+) -> Callable[[], None]:
     """Return one training step: forward, loss, backward, AdamW; batch 4 of 64x64."""
-    model, objective = build(kind, device)
+    model, objective = build(kind, device, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, fused=kind != PLAIN)
     *data, reference = inputs(4, 64, ratio, device)
 
     def step() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == HALF):
+        with autocast(kind, device):
             fused = model(*data)
         objective(fused.float(), reference).backward()
         optimizer.step()
@@ -66,13 +88,12 @@ def train_step(kind: str, ratio: int, device: torch.device) -> Callable[[], None
 def forward(kind: str, size: int, device: torch.device) -> Callable[[], None]:
     """Return one whole-image forward at ratio 4."""
     model, _ = build(kind, device)
+    if isinstance(model, FeINFN) and kind == BUDGET:
+        model.memory_mib = BUDGET_MIB
     *data, _ = inputs(1, size, 4, device)
 
     def step() -> None:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == HALF),
-        ):
+        with torch.inference_mode(), autocast(kind, device):
             model(*data)
 
     return step
@@ -94,9 +115,10 @@ def sync(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the median seconds of each kind, measured in turns."""
-    steps = {kind: CASES[case](kind, device) for kind in (PLAIN, OURS, HALF)}
+def in_turns(
+    steps: dict[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Return the median seconds of each step, measured in turns."""
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for i in range(rounds + 1):
         for kind, step in steps.items():
@@ -107,6 +129,63 @@ def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
             if i:  # The first round warms up.
                 times[kind].append(time.perf_counter() - started)
     return {kind: statistics.median(values) for kind, values in times.items()}
+
+
+def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
+    """Return the median seconds of each kind of a case."""
+    kinds = [PLAIN, OURS, HALF] + [COMPILED, COMPILED_HALF] * (device.type == "cuda")
+    return in_turns({kind: CASES[case](kind, device) for kind in kinds}, rounds, device)
+
+
+def field_costs(device: torch.device) -> dict[str, float]:
+    """Return the training step's time with one field as described, over that of `released`."""
+    released, described = PRESETS["released"], PRESETS["described"]
+    configs = {"released": released, "all of described": described}
+    for one in fields(ModelConfig):
+        value = getattr(described, one.name)
+        if value != getattr(released, one.name):
+            configs[f"{one.name}: {value}"] = replace(released, **{one.name: value})
+    steps = {name: train_step(OURS, 4, device, config) for name, config in configs.items()}
+    seconds = in_turns(steps, 5, device)
+    return {name: value / seconds["released"] for name, value in seconds.items()}
+
+
+def floors(device: torch.device) -> dict[str, float]:
+    """Return the measured GFLOP/s of this machine, and the floor of a x4 training step in seconds.
+
+    The floor is three forward passes (one forward, two backward) of the network's products and
+    convolutions at the rates of its most frequent product and convolution.
+    """
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        image = torch.rand(4, 128, 64, 64, device=device, dtype=dtype)
+        image = image.contiguous(memory_format=torch.channels_last)
+        kernel = torch.rand(128, 128, 3, 3, device=device, dtype=dtype)
+        rows = torch.rand(16384, 256, device=device, dtype=dtype)
+        matrix = torch.rand(256, 128, device=device, dtype=dtype)
+        steps: dict[str, Callable[[], object]] = {
+            "convolution": partial(nn.functional.conv2d, image, kernel, padding=1),
+            "product": partial(torch.mm, rows, matrix),
+        }
+        seconds = in_turns(steps, 30, device)
+        flop = {"convolution": 2 * 16384 * 9 * 128 * 128, "product": 2 * 16384 * 256 * 128}
+        for kind, value in seconds.items():
+            found[f"{kind} {name} GFLOP/s"] = flop[kind] / value / 1e9
+    by_module = {cost.module: cost.flop_per_pixel * 16384 / 1e9 for cost in costs(ModelConfig(), 4)}
+    encoders = by_module["FeINFN.spatial_encoder"] + by_module["FeINFN.spectral_encoder"]
+    products = by_module["FeINFN"] - encoders
+    fourier = by_module["FeINFN.fourier_fusion"]
+    rate = found.__getitem__
+    found["floor float32 s"] = 3 * (
+        encoders / rate("convolution float32 GFLOP/s") + products / rate("product float32 GFLOP/s")
+    )
+    # The Fourier branch stays in float32.
+    found["floor bfloat16 s"] = 3 * (
+        encoders / rate("convolution bfloat16 GFLOP/s")
+        + (products - fourier) / rate("product bfloat16 GFLOP/s")
+        + fourier / rate("product float32 GFLOP/s")
+    )
+    return found
 
 
 def peak_mib(case: str, kind: str) -> float:
@@ -125,6 +204,8 @@ def print_peak(case: str, kind: str, device: torch.device) -> None:
     """Print the peak memory of three repetitions in MiB."""
     step = CASES[case](kind, device)
     rest = high_water_mib()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(3):
         step()
     if device.type == "cuda":
@@ -152,29 +233,51 @@ def main() -> None:
         return
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
     hardware = f"{hardware}, {torch.get_num_threads()} threads"
-    table = Table(title=hardware)
-    columns = ["case", "plain s", "ours s", "ours bf16 s", "faster", "bf16 faster"]
-    for column in [*columns, "plain MiB", "ours MiB", "memory"]:
-        table.add_column(column, justify="right")
     rows = []
-    for case in ["train x4"] if options.quick else CASES:
+    cases = ["train x4"] if options.quick else list(CASES)
+    for case in track(cases, "Measuring"):
         seconds = measure(case, 2 if case == "forward 512" else 5, device)
-        memory = {kind: peak_mib(case, kind) for kind in (PLAIN, OURS)}
+        kinds = [PLAIN, OURS] + [BUDGET] * (case == "forward 512" and device.type == "cpu")
+        memory = {kind: peak_mib(case, kind) for kind in kinds}
         rows.append({"case": case, "seconds": seconds, "peak_mib": memory})
-        table.add_row(
-            case,
-            *(f"{seconds[k]:.3f}" for k in (PLAIN, OURS, HALF)),
-            *(f"{seconds[PLAIN] / seconds[k]:.2f}x" for k in (OURS, HALF)),
-            *(f"{memory[k]:.0f}" for k in (PLAIN, OURS)),
-            f"{memory[OURS] / memory[PLAIN]:.2f}x",
-        )
-    Console().print(table)
-    if not options.quick:
-        RESULTS.mkdir(exist_ok=True)
-        name = "".join(c if c.isalnum() else "-" for c in hardware).strip("-").lower()
-        about = {"hardware": hardware, "torch": torch.__version__, "python": sys.version.split()[0]}
-        text = json.dumps({**about, "cases": rows}, indent=2) + "\n"
-        (RESULTS / f"{name}.json").write_text(text)
+    console = Console()
+    console.print(case_table(rows, hardware))
+    if options.quick:
+        return
+    about = {"hardware": hardware, "torch": torch.__version__, "python": sys.version.split()[0]}
+    found = {**about, "cases": rows, "rates": floors(device), "fields": field_costs(device)}
+    for title, values in (("Rates and floors", found["rates"]), ("Fields", found["fields"])):
+        table = Table(title=title)
+        for column in ("what", "value"):
+            table.add_column(column)
+        for name, value in values.items():
+            table.add_row(name, f"{value:.2f}")
+        console.print(table)
+    RESULTS.mkdir(exist_ok=True)
+    name = "".join(c if c.isalnum() else "-" for c in hardware).strip("-").lower()
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    console.print(f"Written to {path}")
+
+
+def case_table(rows: list[dict], hardware: str) -> Table:
+    """Return the cases with their times, memory and ratios to the plain transcription."""
+    table = Table(title=hardware)
+    for column in ("case", "kind", "s", "faster", "MiB", "memory"):
+        table.add_column(column, justify="left" if column in ("case", "kind") else "right")
+    for row in rows:
+        seconds, memory = row["seconds"], row["peak_mib"]
+        for kind in dict.fromkeys([*seconds, *memory]):
+            words = [row["case"] if kind == PLAIN else "", kind, "", "", "", ""]
+            if kind in seconds:
+                words[2] = f"{seconds[kind]:.3f}"
+                words[3] = f"{seconds[PLAIN] / seconds[kind]:.2f}x"
+            if kind in memory:
+                words[4] = f"{memory[kind]:.0f}"
+                words[5] = f"{memory[kind] / memory[PLAIN]:.2f}x"
+            table.add_row(*words)
+        table.add_section()
+    return table
 
 
 if __name__ == "__main__":

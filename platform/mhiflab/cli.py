@@ -137,6 +137,15 @@ def table(study: StudyArgument, lab: LabOption = HERE) -> None:
 
 
 @app.command()
+def describe(study: StudyArgument) -> None:
+    """Show what each network of a study costs: parameters and operations by module."""
+    from mhiflab.describe import cost_tables
+
+    for panel in cost_tables(study_path(study)):
+        out.print(panel)
+
+
+@app.command()
 def demo(lab: LabOption = HERE) -> None:
     """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from feinfn.config import PRESETS, STRICT, DataConfig, ModelConfig, TrainConfig, require
 from feinfn.data.source import resolve_data
 from feinfn.degrade import PROTOCOLS
+from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
 from mhiflab.paths import shipped_studies
 
@@ -34,12 +35,20 @@ class Resources:
     """CPUs of each worker (of the trial itself with workers: 0)."""
     gpus_per_worker: float = 0.0
     """GPUs of each worker, fractions allowed."""
+    memory_mib: float | None = None
+    """Memory for fusing one whole image, in MiB above the resting process; null: unbounded."""
+    recompute: bool = False
+    """Keep fewer activations while training and compute them again: slower, for large patches."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "resources.workers", self.workers, "an integer >= 0")
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         require(cpus >= 0.1, "resources.cpus_per_worker", cpus, "a number >= 0.1")
         require(gpus >= 0, "resources.gpus_per_worker", gpus, "a number >= 0")
+        memory = self.memory_mib
+        require(
+            memory is None or memory > 0, "resources.memory_mib", memory, "a number > 0, or null"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,9 @@ class Case:
     """The row's name in tables and figures."""
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted keys of the base and their values, such as `model.fourier_branch: false`."""
+    match_parameters: str | None = None
+    """Another case whose parameter count this one takes: model.feat_dim and model.guide_dim (set
+    equal) are solved for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,19 +230,40 @@ def read_study(path: Path) -> Study:
     return study
 
 
+def _settings(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the base with a case's and an axis point's values."""
+    settings: dict[str, Any] = study.base
+    for key, value in {**case.set, **point}.items():
+        settings = _set(settings, key, value, where)
+    return settings
+
+
 def expand(study: Study, where: str) -> list[Trial]:
     """Return the study's trials: cases, then axes, then seeds, in the order of the file."""
     trials = []
     for case_name, case in study.cases.items():
+        other = case.match_parameters
+        if other is not None and (other not in study.cases or other == case_name):
+            found = get_close_matches(other, [c for c in study.cases if c != case_name], n=1)
+            hint = f"did you mean {found[0]!r}? " if found else ""
+            raise UserError(
+                f"{where}: cases.{case_name}.match_parameters: found {other!r}, {hint}expected the "
+                "name of another case"
+            )
         for values in itertools.product(*study.axes.values()):
             point = dict(zip(study.axes, values, strict=True))
-            settings: dict[str, Any] = study.base
-            for key, value in {**case.set, **point}.items():
-                settings = _set(settings, key, value, where)
+            settings = _settings(study, case, point, where)
+            target = None
+            if other is not None:
+                model = _settings(study, study.cases[other], point, where)
+                like, _ = parse_trial(model, study.seeds[0], f"{where}: case {other}")
+                target = parameters_of(like.model)
             suffix = ", ".join(f"{k.split('.')[-1]} {v}" for k, v in point.items())
             name = "/".join([case_name, *(f"{k}={v}" for k, v in point.items())])
             label = f"{case.label}, {suffix}" if suffix else case.label
             for seed in study.seeds:
                 spec, resources = parse_trial(settings, seed, f"{where}: case {name}")
+                if target is not None:
+                    spec = replace(spec, model=match_parameters(spec.model, target))
                 trials.append(Trial(name, label, spec, resources))
     return trials

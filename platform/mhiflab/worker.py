@@ -142,6 +142,8 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     protocol = PROTOCOLS[spec.protocol]
     torch.manual_seed(spec.seed)
     model = FeINFN(spec.model).to(device)
+    model.memory_mib = job.resources.memory_mib
+    model.recompute = job.resources.recompute
 
     def load(names: tuple[str, ...]) -> list[tuple[Pair, np.ndarray]]:
         return [load_pair(spec.data, name, protocol, spec.model, device) for name in names]

@@ -45,6 +45,15 @@ def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None
     return model, best
 
 
+def test_bfloat16_training_learns_nearly_as_float32(tmp_path):
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        _, best = fit(tmp_path / precision, replace(CONFIG, precision=precision))
+        scores[precision] = best["val_psnr"]
+    assert scores["float32"] != scores["bfloat16"]
+    assert abs(scores["float32"] - scores["bfloat16"]) < 0.3
+
+
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     whole, best = fit(tmp_path / "whole")
 

@@ -1,8 +1,11 @@
 """Studies: expansion, presets, and errors that name the key."""
 
+from dataclasses import replace
+
 import pytest
 
 from feinfn.config import PRESETS
+from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_studies
 from mhiflab.spec import expand, parse_trial, read_study
@@ -26,6 +29,23 @@ def test_preset_fills_fields_and_other_keys_override_it():
     spec, _ = parse_trial({"model": {"preset": "released", "feat_dim": 32}}, 1, "here")
     assert spec.model.feat_dim == 32
     assert spec.model.guide_dim == PRESETS["released"].guide_dim
+
+
+def test_case_takes_the_parameter_count_of_another(write_study):
+    cases = {
+        "full": {"label": "full"},
+        "equal": {
+            "label": "equal",
+            "set": {"model.fourier_branch": False},
+            "match_parameters": "full",
+        },
+    }
+    path = write_study(cases=cases)
+    full, equal = expand(read_study(path), str(path))
+    counts = [parameters_of(t.spec.model) for t in (full, equal)]
+    assert full.spec.model.feat_dim < equal.spec.model.feat_dim == equal.spec.model.guide_dim
+    same_but = replace(full.spec.model, fourier_branch=False)
+    assert equal.spec.model == match_parameters(same_but, counts[0])
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path):
@@ -73,6 +93,11 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
             "title: t\nbase: {protocol: cave_x4}\naxes: {protocol.x: [1]}",
             "leads through 'protocol'",
         ),
+        (
+            "title: t\ncases: {full: {label: F}, b: {label: B, match_parameters: ful}}",
+            "cases.b.match_parameters: found 'ful', did you mean 'full'",
+        ),
+        ("title: t\nbase: {resources: {memory_mib: 0}}", "resources.memory_mib: found 0"),
         ("title: t\nbase: {when: 2026-01-01}", "use plain YAML values"),
     ],
 )

@@ -206,8 +206,17 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[KIND] == "trial"]
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["plan"], ["table"], ["ui"], ["demo"]])
+@pytest.mark.parametrize(
+    "words", [[], ["run"], ["plan"], ["describe"], ["table"], ["ui"], ["demo"]]
+)
 def test_help_of_every_command(mhiflab, words):
     shown = mhiflab(*words, "--help")
     assert shown.returncode == 0
     assert "Usage" in shown.stdout
+
+
+def test_describe_shows_every_network_of_a_study(mhiflab, write_study):
+    shown = mhiflab("describe", write_study())
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("spatial_encoder") == 2
+    assert shown.stdout.count("fourier_fusion") == 1

@@ -13,7 +13,7 @@ TINY: dict = {
             "decoder_layers": 1,
         },
         "train": {"epochs": 2, "batch_size": 2, "patch_px": 32, "stride_px": 64, "lr": 1e-3},
-        "resources": {"workers": 0},
+        "resources": {"workers": 0, "memory_mib": 256, "recompute": True},
     },
     "cases": {
         "without": {"label": "without", "set": {"model.fourier_branch": False}},

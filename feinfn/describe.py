@@ -1,0 +1,90 @@
+"""What a network costs: parameters and operations by module, and widths for an equal count."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from feinfn.config import ModelConfig
+from feinfn.errors import UserError
+from feinfn.model import FeINFN, count_parameters
+
+DEPTH = 2
+"""Levels of modules below the network that are told apart."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainable parameters of one module, and its operations per HR pixel.
+
+    Operations are those of matrix products and convolutions in one forward pass, two per
+    multiply-add; Fourier transforms and element-wise work are left out.
+    """
+
+    module: str
+    parameters: int
+    flop_per_pixel: float
+
+
+def _addmm_flop(_total: list[int], a: list[int], b: list[int], **_: object) -> int:
+    return 2 * a[0] * a[1] * b[1]
+
+
+def costs(config: ModelConfig, ratio: int) -> list[Cost]:
+    """Return the costs of the whole network (named `FeINFN`) and of its modules, in order."""
+    model, lr_px = FeINFN(config), 16
+    hr_px = lr_px * ratio
+    shapes = ((config.msi_bands, hr_px), (config.hsi_bands, hr_px), (config.hsi_bands, lr_px))
+    # The counter knows the product that returns a new tensor, not the one that adds to another.
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flop})
+    with counter:
+        # With gradients the phase network takes whole images: strips would add their halo.
+        model(*(torch.rand(1, channels, px, px) for channels, px in shapes))
+    counts = counter.get_flop_counts()
+
+    def flop(name: str, module: nn.Module) -> int:
+        if name in counts:
+            return sum(counts[name].values())
+        # A container is never called itself.
+        return sum(flop(f"{name}.{child}", one) for child, one in module.named_children())
+
+    def cost(name: str, module: nn.Module) -> Cost:
+        return Cost(name, count_parameters(module), flop(name, module) / hr_px**2)
+
+    found = [cost("FeINFN", model)]
+    for name, module in model.named_modules():
+        if name and name.count(".") < DEPTH:
+            found.append(cost(f"FeINFN.{name}", module))
+    return [one for one in found if one.flop_per_pixel]
+
+
+def parameters_of(config: ModelConfig) -> int:
+    """Return the number of trainable parameters, without allocating them."""
+    with torch.device("meta"):
+        return count_parameters(FeINFN(config))
+
+
+def match_parameters(config: ModelConfig, target: int) -> ModelConfig:
+    """Return the configuration whose parameter count is nearest to `target`.
+
+    The widths of both latent codes (`feat_dim` and `guide_dim`, set equal) are solved for; all else
+    stays. Raises `UserError` where even a width of 1 has more than `target`.
+    """
+
+    def at(width: int) -> ModelConfig:
+        return replace(config, feat_dim=width, guide_dim=width)
+
+    if parameters_of(at(1)) > target:
+        raise UserError(
+            f"match_parameters: found a target of {target} parameters, expected at least "
+            f"{parameters_of(at(1))}, which a network of width 1 has; make mlp_widths or the "
+            "decoder smaller"
+        )
+    low, high = 1, 2
+    while parameters_of(at(high)) < target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if parameters_of(at(middle)) < target else (low, middle)
+    return min((at(low), at(high)), key=lambda c: abs(parameters_of(c) - target))
