@@ -36,49 +36,53 @@ def _envelope(z: Tensor, scale: Tensor) -> Tensor:
     return (z * scale).square_().clamp_(max=EXPONENT).neg_().exp_()
 
 
-def activate(kind: Activation, z: Tensor, *values: Tensor) -> Tensor:
-    """Return the filter of `z`; `values` are its frequency and inverse width, as far as used."""
+def activate(kind: Activation, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """Return the filter of `z`, and parts of it that `activate_backward` needs again.
+
+    `values` are the filter's frequency and inverse width, as far as it has them.
+    """
     match kind, values:
         case "gabor", (omega, scale):
-            return (z * omega).cos_().mul_(_envelope(z, scale))
+            envelope, phase = _envelope(z, scale), z * omega
+            return phase.cos().mul_(envelope), envelope, phase
         case "sine", (omega,):
-            return (z * omega).sin_()
+            return ((z * omega).sin_(),)
         case "gaussian", (scale,):
-            return _envelope(z, scale)
+            envelope = _envelope(z, scale)
+            return envelope, envelope
         case "relu", ():
-            return F.relu(z)
+            return (F.relu(z),)
         case "gelu", ():
-            return F.gelu(z)
+            return (F.gelu(z),)
         case "leaky_relu", ():
-            return F.leaky_relu(z)
+            return (F.leaky_relu(z),)
     raise AssertionError(kind)
 
 
 def activate_backward(
-    kind: Activation, grad: Tensor, z: Tensor, *values: Tensor
+    kind: Activation, grad: Tensor, z: Tensor, parts: Sequence[Tensor], *values: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of z and of the values for a gradient of the filter."""
-    match kind, values:
-        case "gabor", (omega, scale):
-            by_envelope = grad * _envelope(z, scale)
-            phase = z * omega
-            by_wave = by_envelope * phase.sin()
+    """Return the gradients of z and of the values for a gradient of the filter; spoils `parts`."""
+    match kind, values, parts:
+        case "gabor", (omega, scale), (envelope, phase):
+            by_envelope = envelope.mul_(grad)
+            by_wave = phase.sin().mul_(by_envelope)
             by_envelope.mul_(phase.cos_()).mul_(z)
             by_omega = -(by_wave * z).sum()
             by_scale = -2 * scale * (by_envelope * z).sum()
             by_z = by_wave.mul_(-omega).sub_(by_envelope.mul_(2 * scale**2))
             return by_z, by_omega.view_as(omega), by_scale
-        case "sine", (omega,):
+        case "sine", (omega,), _:
             by_phase = grad * (z * omega).cos_()
             return by_phase * omega, (by_phase * z).sum().view_as(omega)
-        case "gaussian", (scale,):
-            by_exponent = grad * _envelope(z, scale) * z
+        case "gaussian", (scale,), (envelope,):
+            by_exponent = grad * envelope * z
             return -2 * scale**2 * by_exponent, -2 * scale * (by_exponent * z).sum()
-        case "relu", ():
+        case "relu", (), _:
             return (torch.ops.aten.threshold_backward(grad, z, 0),)
-        case "gelu", ():
+        case "gelu", (), _:
             return (torch.ops.aten.gelu_backward(grad, z),)
-        case "leaky_relu", ():
+        case "leaky_relu", (), _:
             return (torch.ops.aten.leaky_relu_backward(grad, z, 0.01, False),)
     raise AssertionError(kind)
 
@@ -98,14 +102,14 @@ class Layer:
 def _forward(
     kind: Activation, layers: Sequence[Layer], spatial_QL: Tensor, q_QC: Tensor
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Return q before, k, z and the filter of every layer, and q after the last."""
+    """Return q before, k, z, the filter and its parts of every layer, and q after the last."""
     for layer in layers:
         k_QC = F.linear(spatial_QL, layer.w_ks, layer.b_k)
         if layer.w_kq is not None:
             k_QC.addmm_(q_QC, layer.w_kq.t())
         z_QC = widen(F.linear(q_QC, layer.w_q, layer.b_q))
-        a_QC = activate(kind, z_QC, *layer.values)
-        yield q_QC, k_QC.relu_(), z_QC, a_QC
+        a_QC, *parts = activate(kind, z_QC, *layer.values)
+        yield q_QC, k_QC.relu_(), z_QC, a_QC, *parts
         q_QC = (k_QC * a_QC).to(q_QC.dtype)
     yield (q_QC,)
 
@@ -167,13 +171,13 @@ class _Decode(torch.autograd.Function):
             sums[0] += grad_Q.t() @ q_QC
             sums[1] += grad_Q.sum(dim=0)
             grad_Q, by_s = grad_Q @ weight, 0
-            for layer, total, (q_QC, k_QC, z_QC, a_QC) in zip(
+            for layer, total, (q_QC, k_QC, z_QC, a_QC, *parts) in zip(
                 reversed(layers), reversed(by_layers), reversed(steps), strict=True
             ):
-                by_k = torch.ops.aten.threshold_backward(a_QC.mul_(grad_Q).to(k_QC.dtype), k_QC, 0)
-                by_z, *by_values = activate_backward(
-                    ctx.kind, widen(k_QC * grad_Q), z_QC, *layer.values
-                )
+                by_k = (a_QC * grad_Q).to(k_QC.dtype)
+                by_k = torch.ops.aten.threshold_backward(by_k, k_QC, 0)
+                by_a = widen(k_QC * grad_Q)
+                by_z, *by_values = activate_backward(ctx.kind, by_a, z_QC, parts, *layer.values)
                 by_z = by_z.to(q_QC.dtype)
                 for value, one in zip(total.values, by_values, strict=True):
                     value += one
