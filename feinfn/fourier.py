@@ -1,5 +1,10 @@
 """Fusion of the LR latent code with the HR guide in the Fourier domain.
 
+The networks see the phase as an angle in (-pi, pi], which jumps at the negative real axis. Bins
+that must be real get +pi by rule, so that FFT libraries, devices and number types agree on them.
+What remains, in every preset, is an ordinary bin so near to that axis that rounding decides its
+side: rare, and then float32 and float64 runs can differ by up to 1e-3 somewhere in the image.
+
 Legend: B batch, F features, G guide features, L latent bands, h w LR size, H W HR size, N = H * W,
 C channels of the phase network's input, R rows of the table of LR codes.
 """

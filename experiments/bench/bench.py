@@ -7,6 +7,7 @@ python experiments/bench/bench.py --quick    the training step at x4 only, nothi
 import argparse
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def main() -> None:
             table.add_row(name, f"{value:.2f}")
         console.print(table)
     RESULTS.mkdir(exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in hardware).strip("-").lower()
+    name = re.sub("[^a-z0-9]+", "-", hardware.lower()).strip("-")
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     console.print(f"Written to {path}")

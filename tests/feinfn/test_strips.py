@@ -53,6 +53,12 @@ def test_any_size_and_its_gradients_equal_the_plain_network(config, lr, hr, quer
     assert_equal_to_plain(config, lr, hr, queries)
 
 
+@pytest.mark.parametrize("bands", [(1, 1), (103, 4), (250, 16)])
+def test_any_bands_and_a_ratio_of_its_own_on_each_axis(bands):
+    config = replace(TINY, hsi_bands=bands[0], msi_bands=bands[1])
+    assert_equal_to_plain(config, (1, 3), (32, 6), queries=100, batch=1)
+
+
 @pytest.mark.parametrize("layout", ["reviewed", "channel_first"])
 @settings(max_examples=25, deadline=None)
 @given(
