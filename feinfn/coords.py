@@ -115,11 +115,13 @@ def _cached_tables(
             dx = x - np.where(inside, _centres(col, w), 0.0)
             picks.append(((row + 1)[:, None] * (w + 2) + col + 1).ravel())
             offsets.append(np.stack([dy * h, dx * w], axis=-1).reshape(-1, 2))
-    return (
-        torch.tensor(np.stack(picks, axis=1), device=device),
-        torch.tensor(np.stack(offsets, axis=1), dtype=dtype, device=device),
-        raster_term(height * width).to(dtype=dtype, device=device),
-    )
+    # A tensor made in inference mode could not be used by a training step that finds it here.
+    with torch.inference_mode(False):
+        return (
+            torch.tensor(np.stack(picks, axis=1), device=device),
+            torch.tensor(np.stack(offsets, axis=1), dtype=dtype, device=device),
+            raster_term(height * width).to(dtype=dtype, device=device),
+        )
 
 
 @torch.compiler.assume_constant_result
@@ -143,7 +145,7 @@ def geometry(
     """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W).
 
     `rule`: four neighbours with a zero border (`zero`) or clamped to it (`clamped`), or the one
-    LR pixel around the HR centre (`nearest`). The last sizes are remembered, and a compiled network
-    holds the tables as constants.
+    LR pixel around the HR centre (`nearest`). The last sizes are remembered; a network compiled for
+    one size (`dynamic=False`) holds them as constants.
     """
     return Geometry(lr_size, hr_size, *_tables(lr_size, hr_size, rule, dtype, device))

@@ -212,7 +212,7 @@ class Filter(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent maps (spatial, frequency) [B, L, H, W] each to a residual [B, S, H, W].
+    """Latent maps (spatial, frequency) [B, H, W, L] each to a residual [B, H, W, S].
 
     q_0 = frequency; k_i = relu(K_i [q_i, spatial]) (K_0 sees spatial alone);
     q_(i+1) = k_i * filter(Q_i q_i); residual = last(q_n).

@@ -119,7 +119,9 @@ class PhaseNetwork(nn.Module):
         if not self.reviewed:
             # Channels stay channels: the first 1x1 convolution splits as a linear layer does.
             w_lr, w_hr, _ = self._first_weights()
-            lr_BhwF, hr_BHWG = F.linear(lr_BhwF, w_lr), F.linear(hr_BHWG, w_hr)
+            lr_BhwF = F.linear(lr_BhwF, w_lr)
+            if torch.is_grad_enabled():
+                hr_BHWG = F.linear(hr_BHWG, w_hr)
         run: Callable[..., Tensor] = self._vote
         if not torch.is_grad_enabled():
             height, width = where.hr_size
@@ -186,9 +188,10 @@ class PhaseNetwork(nn.Module):
         """Return the same, convolving strips of rows with as many more as convolutions see."""
         (height, width), channels = size, self._stages[-1].weight.shape[0]
         # The channels' order in memory is the layout's, so that the last view costs nothing.
-        out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
-        if not self.reviewed:
-            out_NC = torch.empty_like(out_NC, memory_format=torch.contiguous_format)
+        if self.reviewed:
+            out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
+        else:
+            out_NC = hr_NG.new_empty(len(hr_NG), channels)
         # One piece of memory for all strips: fresh memory is slow to touch.
         columns = hr_NG.new_empty(sum(self.columns), min(rows + 2 * self.halo, height) * width)
         for strip in slices(height, rows):
@@ -197,7 +200,8 @@ class PhaseNetwork(nn.Module):
             if self.reviewed:
                 x_JC = self._reviewed_columns(vote, hr_NG, cut, columns).t()
             else:
-                x_JC = self._inputs(vote.at(cut), hr_NG[cut])
+                # Strip by strip: at full size it would be the largest map of all.
+                x_JC = self._inputs(vote.at(cut), F.linear(hr_NG[cut], self._first_weights()[1]))
             part_JC = self._convolve(x_JC, (last - first, width))
             inner = slice((strip.start - first) * width, (strip.stop - first) * width)
             out_NC[strip.start * width : strip.stop * width] = part_JC[inner]
@@ -295,7 +299,8 @@ class _Polar(torch.autograd.Function):
             amplitude = spectrum.abs()
             inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
             along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
-            across = by_phase[i, ..., group].movedim(-1, 0) * inverse.square_()
+            # Twice, as the square of a tiny amplitude is zero in floating point.
+            across = by_phase[i, ..., group].movedim(-1, 0) * inverse * inverse
             grad = torch.complex(along, across).mul_(spectrum)
             grad_BCHW[i, group] = torch.fft.ifft2(grad, norm="forward").real
         return grad_BCHW
@@ -316,7 +321,8 @@ def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tenso
         return
     part = _channels_last(x_BCHW)
     _parts(x_BCHW, (torch.abs,), (part,), channels)
-    yield place(part)
+    part = place(part)
+    yield part
     del part
     part = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
     _parts(x_BCHW, (torch.angle,), (part,), channels)

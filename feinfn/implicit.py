@@ -19,18 +19,7 @@ from torch.nn import functional as F
 from feinfn.config import ModelConfig
 from feinfn.coords import Geometry
 from feinfn.errors import UserError
-from feinfn.votes import fuse_votes
-
-OCTAVES = 2
-"""Octaves of the Fourier features of an offset."""
-
-
-def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
-    """Return the offset (row, column), with its sines and cosines where asked for."""
-    if positional != "fourier":
-        return offset_HW2
-    waves = [offset_HW2 * (torch.pi / 2 * 2**k) for k in range(OCTAVES)]
-    return torch.cat([offset_HW2, *(f(w) for w in waves for f in (torch.sin, torch.cos))], dim=-1)
+from feinfn.votes import OCTAVES, fuse_votes
 
 
 class Upsampler(nn.Module):
@@ -109,13 +98,13 @@ class ImplicitMLP(nn.Module):
             picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
             if self.positional == "raster":
                 offset_QV2 = offset_QV2 + where.raster_N2.repeat(batch, 1)[:, None]
-            offset_QVO = offset_features(offset_QV2, self.positional)
             table_RK = where.table(lr_BhwK)
         else:
             # One vote, whose code lies ready at every query.
             table_RK = self.upsampler.interpolate(lr_BhwK, where)
             picks_QV = torch.arange(len(hr_QG), device=hr_QG.device)[:, None]
-            offset_QVO = hr_QG.new_empty(len(hr_QG), 1, 0)
+            offset_QV2 = hr_QG.new_empty(len(hr_QG), 1, 0)
         layers = [w_hr, bias, *hidden]
-        fused_QL = fuse_votes(picks_QV, offset_QVO, hr_QG, table_RK, w_offset, layers, size)
+        maps = (picks_QV, offset_QV2, hr_QG)
+        fused_QL = fuse_votes(*maps, table_RK, w_offset, layers, self.positional, size)
         return fused_QL.view(batch, *where.hr_size, -1)

@@ -25,11 +25,12 @@ class FeINFN(nn.Module):
     """Fuse an LR-HSI with an MSI of the same scene.
 
     `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    Inputs are reflectances in [0, 1]; the decoder's envelopes underflow for other scales. The
+    Inputs are reflectances in [0, 1]; for other scales the decoder's envelopes vanish. The
     network does not depend on the ratio H/h. Raises `UserError` where shapes do not fit.
 
     `memory_mib` bounds a forward without gradients (see `strips_within`); `recompute` trades a
-    third more training time for memory. Neither changes a result beyond rounding.
+    third more training time for memory. Neither changes a result beyond rounding. Under
+    `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph.
     """
 
     memory_mib: float | None = None
@@ -52,13 +53,13 @@ class FeINFN(nn.Module):
             strips = Strips(recompute=self.recompute)
             if self.memory_mib is not None and not torch.is_grad_enabled():
                 size, batch = (lms_BSHW.shape[2], lms_BSHW.shape[3]), len(lms_BSHW)
-                strips = strips_within(self.memory_mib, self.config, size, batch)
+                lr_size = (lr_hsi_BShw.shape[2], lr_hsi_BShw.shape[3])
+                strips = strips_within(self.memory_mib, self.config, lr_size, size, batch)
         guide_BGHW = self.spatial_encoder.in_strips(torch.cat([msi_BMHW, lms_BSHW], dim=1), strips)
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw, strips.recompute)
         h, w = feat_BFhw.shape[-2:]
         height, width = guide_BGHW.shape[-2:]
         rule = "nearest" if self.config.upsampling == "nearest" else self.config.border
-        # Offsets keep the inputs' precision under autocast.
         where = geometry((h, w), (height, width), rule, lms_BSHW.dtype, lms_BSHW.device)
         branches = (self.spatial_fusion, self.fourier_fusion)
         maps = [b(feat_BFhw, guide_BGHW, where, strips) for b in branches if b is not None]

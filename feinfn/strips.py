@@ -1,6 +1,7 @@
-"""Pixel-wise networks in strips of queries: what a strip needs stays in the processor's cache.
+"""How much of an image is worked on at a time, and how much memory that takes.
 
-Nothing inside a strip is kept for the backward pass, which computes it again: cheaper than
+Pixel-wise networks run in strips of queries, so that what a strip needs stays in the processor's
+cache. Nothing inside a strip is kept for the backward pass, which computes it again: cheaper than
 writing it to memory and reading it back, and the memory does not grow with the number of votes.
 
 Legend: Q queries (HR pixels of all images of the batch, in raster order).
@@ -24,10 +25,10 @@ QUERIES = 1024
 class Strips:
     """How much of an image is worked on at a time; results do not depend on it.
 
-    `queries`: HR pixels per strip of the implicit networks and the decoder. Without gradients also
-    the rows per strip of the spatial encoder and of the phase network, and the `channels` per
-    Fourier transform. None means what suits the device. With gradients, `recompute`
-    keeps no activations of residual blocks and phase votes.
+    `queries`: HR pixels per strip of the implicit networks and the decoder. Used without gradients
+    only: rows per strip of the spatial encoder and of the phase network, channels per Fourier
+    transform. Used with gradients only: `recompute` keeps no activations of residual blocks and
+    phase votes. None means what suits the device.
     """
 
     queries: int | None = None
@@ -38,14 +39,20 @@ class Strips:
 
 
 MIB = 2**20
-OVERHEAD_MIB = 16
+OVERHEAD_MIB = 64
 """What libraries take when they are first used."""
+SLACK = 1.15
+"""Allocators keep some of what an earlier forward freed."""
 BUDGET_CHANNELS = 4
 """Channels per Fourier transform under a memory budget."""
 
 
 def strips_within(
-    memory_mib: float, config: ModelConfig, hr_size: tuple[int, int], batch: int
+    memory_mib: float,
+    config: ModelConfig,
+    lr_size: tuple[int, int],
+    hr_size: tuple[int, int],
+    batch: int,
 ) -> Strips:
     """Return strips with which a float32 forward without gradients fits `memory_mib`.
 
@@ -54,30 +61,42 @@ def strips_within(
     Raises `UserError` where even single rows do not fit.
     """
     c, (height, width) = config, hr_size
-    pixels, budget = batch * height * width, (memory_mib - OVERHEAD_MIB) * MIB
-    latent, inputs = c.latent_bands, c.feat_dim + c.guide_dim + 2
+    pixels, budget = batch * height * width, (memory_mib - OVERHEAD_MIB) * MIB / SLACK
+    latent, inputs, hidden = c.latent_bands, c.feat_dim + c.guide_dim + 2, c.mlp_widths[0]
     # Bytes: 4 a number, 8 a pick. First what all strips share, then what a row of a strip takes.
-    encoding = 4 * pixels * (c.guide_dim + 2 * (c.msi_bands + c.hsi_bands))
-    # Twice what one strip takes: allocators keep freed memory of an earlier forward for a while.
+    small = 4 * batch * lr_size[0] * lr_size[1] * (4 * c.feat_dim + 2 * hidden)
+    encoding = small + 4 * pixels * (c.guide_dim + 2 * (c.msi_bands + c.hsi_bands))
+    # Twice what one strip takes: its freed memory is slow to return.
     encoding_row = 2 * 4 * width * 5 * batch * c.guide_dim
-    fusing = 4 * pixels * (2 * c.guide_dim + 4 * latent + 2 + 18 * (1 + 1 / batch))
-    fusing += 6 * 4 * BUDGET_CHANNELS * height * width
-    fusing_row = 4 * width * (2 * inputs + 2 * sum(c.mlp_widths))
+    geometry, extra = 18 / batch, 0.0
+    if c.spectrum_origin == "centre":
+        # A part of the spectrum lies there twice while it is shifted.
+        extra += 1.5 * c.guide_dim
+    if c.upsampling not in ("implicit", "nearest"):
+        # Codes of every HR pixel instead of picks in a table; pixel_shuffle also makes them there.
+        extra += 2 * hidden + (c.upsampling == "pixel_shuffle") * 4 * c.feat_dim
+    transform = 6 * 4 * BUDGET_CHANNELS * height * width
+    # The amplitude lies beside the guide, the phase in its place.
+    votes = 4 * pixels * (2 * c.guide_dim + 2 * latent + 18 + geometry + extra)
+    phase = 4 * pixels * (c.guide_dim + 4 * latent + 2 + geometry + extra)
+    votes, phase = small + transform + votes, small + transform + phase
+    phase_row = 4 * width * (2 * inputs + 2 * sum(c.mlp_widths))
     encoder_halo = 2 * c.spatial_blocks + 2
     phase_halo = (len(c.mlp_widths) + 1) * (c.frequency_kernel_px // 2)
-    encoder_rows = int((budget - encoding) // encoding_row) - 2 * encoder_halo
-    phase_rows = int((budget - fusing) // fusing_row) - 2 * phase_halo
-    if min(encoder_rows, phase_rows) < 1:
-        least = max(
-            encoding + encoding_row * (1 + 2 * encoder_halo),
-            fusing + fusing_row * (1 + 2 * phase_halo),
-        )
+    least = max(
+        votes,
+        phase + phase_row * (1 + 2 * phase_halo),
+        encoding + encoding_row * (1 + 2 * encoder_halo),
+    )
+    if budget < least:
+        needed = math.ceil(SLACK * least / MIB) + OVERHEAD_MIB
         raise UserError(
-            f"memory_mib: found {memory_mib:g}, expected at least "
-            f"{math.ceil(least / MIB) + OVERHEAD_MIB} for "
-            f"{batch} image(s) of {height}x{width}; raise it, or fuse smaller images"
+            f"memory_mib: found {memory_mib:g}, expected at least {needed} for {batch} image(s) of "
+            f"{height}x{width}; raise it, or fuse smaller images"
         )
-    return Strips(encoder_rows=encoder_rows, phase_rows=phase_rows, channels=BUDGET_CHANNELS)
+    encoder_rows = int((budget - encoding) // encoding_row) - 2 * encoder_halo
+    phase_rows = int((budget - phase) // phase_row) - 2 * phase_halo
+    return Strips(QUERIES, encoder_rows, phase_rows, BUDGET_CHANNELS)
 
 
 def slices(total: int, size: int) -> Iterator[slice]:
@@ -102,4 +121,6 @@ def for_products(*tensors: Tensor) -> list[Tensor]:
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
-    return [x.to(torch.get_autocast_dtype(device)) for x in tensors]
+    # As autocast does: float64 stays.
+    wanted = torch.get_autocast_dtype(device)
+    return [x if x.dtype == torch.float64 else x.to(wanted) for x in tensors]

@@ -1,8 +1,5 @@
 """Votes of the neighbours of every HR pixel: computed, weighed and blended in strips.
 
-Nothing inside a strip is kept for the backward pass, which computes it again: cheaper than writing
-it to memory and reading it back, and memory does not grow with the number of votes.
-
 Legend: Q queries (HR pixels of all images of the batch, in raster order), V votes per query,
 P = Q * V, R rows of the table of LR codes, G guide features, K hidden width, L latent bands.
 """
@@ -15,6 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.strips import QUERIES, for_products, slices, strip_size, widen
+
+OCTAVES = 2
+"""Octaves of the Fourier features of an offset."""
+
+
+def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
+    """Return the offset (row, column), with its sines and cosines where asked for."""
+    if positional != "fourier":
+        return offset_HW2
+    waves = [offset_HW2 * (torch.pi / 2 * 2**k) for k in range(OCTAVES)]
+    return torch.cat([offset_HW2, *(f(w) for w in waves for f in (torch.sin, torch.cos))], dim=-1)
 
 
 def blend(votes_QVC: Tensor) -> Tensor:
@@ -60,7 +68,7 @@ def _blend_backward(votes_QVC: Tensor, grad_QL: Tensor) -> Tensor:
 
 def _activations(
     picks_QV: Tensor,
-    offset_QVO: Tensor,
+    offset_PO: Tensor,
     hr_QG: Tensor,
     table_RK: Tensor,
     w_offset: Tensor,
@@ -69,7 +77,7 @@ def _activations(
     """Return what every layer sees [P, C], and last the votes."""
     w_hr, bias, *hidden = layers
     x_PC = table_RK.index_select(0, picks_QV.flatten())
-    x_PC.addmm_(offset_QVO.flatten(0, 1), w_offset.t())
+    x_PC.addmm_(offset_PO, w_offset.t())
     x_PC.view(*picks_QV.shape, -1).add_(F.linear(hr_QG, w_hr, bias)[:, None])
     found = [x_PC.relu_()]
     for i in range(0, len(hidden), 2):
@@ -81,33 +89,34 @@ def _activations(
 
 class _Votes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, size: int, picks_QV: Tensor, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(picks_QV, *tensors)
-        ctx.size = size
-        offset_QVO, hr_QG, *shared, last_bias = tensors
-        single = picks_QV.shape[1] == 1
-        fused_QL = widen(last_bias).new_empty(len(picks_QV), len(last_bias) - (not single))
+    def forward(
+        ctx: Any, positional: str, size: int, picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(picks_QV, offset_QV2, *tensors)
+        ctx.positional, ctx.size = positional, size
+        hr_QG, table_RK, w_offset, *layers = tensors
+        outputs = len(layers[-1]) - (picks_QV.shape[1] > 1)
+        fused_QL = widen(hr_QG).new_empty(len(picks_QV), outputs)
         for q in slices(len(picks_QV), size):
-            table_RK, w_offset, *layers = *shared, last_bias
-            *_, votes_PC = _activations(
-                picks_QV[q], offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
-            )
-            fused_QL[q] = blend(widen(votes_PC).view(*picks_QV[q].shape, -1))
+            picks = picks_QV[q]
+            offset_PO = offset_features(offset_QV2[q], positional).flatten(0, 1).to(hr_QG.dtype)
+            *_, votes_PC = _activations(picks, offset_PO, hr_QG[q], table_RK, w_offset, layers)
+            fused_QL[q] = blend(widen(votes_PC).view(*picks.shape, -1))
         return fused_QL
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QL: Tensor) -> tuple:
-        picks_QV, offset_QVO, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
+        picks_QV, offset_QV2, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
         w_hr, _, *hidden = layers
         by_hr = torch.empty_like(hr_QG)
         by_table, by_offset = (torch.zeros_like(widen(x)) for x in (table_RK, w_offset))
         by_layers = [torch.zeros_like(widen(x)) for x in layers]
         for q in slices(len(picks_QV), ctx.size):
-            picks, offset_PO = picks_QV[q], offset_QVO[q].flatten(0, 1)
-            *seen, votes_PC = _activations(
-                picks, offset_QVO[q], hr_QG[q], table_RK, w_offset, layers
-            )
+            picks = picks_QV[q]
+            offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
+            offset_PO = offset_PO.to(hr_QG.dtype)
+            *seen, votes_PC = _activations(picks, offset_PO, hr_QG[q], table_RK, w_offset, layers)
             votes_QVC = widen(votes_PC).view(*picks.shape, -1)
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
             for i in range(len(hidden) - 2, -1, -2):
@@ -123,24 +132,25 @@ class _Votes(torch.autograd.Function):
             by_layers[1] += grad_QK.sum(dim=0)
             torch.mm(grad_QK, w_hr, out=by_hr[q])
         totals = zip((by_table, by_offset, *by_layers), (table_RK, w_offset, *layers), strict=True)
-        return None, None, None, by_hr, *(total.to(x.dtype) for total, x in totals)
+        return None, None, None, None, by_hr, *(total.to(x.dtype) for total, x in totals)
 
 
 def fuse_votes(
     picks_QV: Tensor,
-    offset_QVO: Tensor,
+    offset_QV2: Tensor,
     hr_QG: Tensor,
     table_RK: Tensor,
     w_offset: Tensor,
     layers: Sequence[Tensor],
+    positional: str,
     size: int | None,
 ) -> Tensor:
     """Return the fused latent codes [Q, L] of an implicit network, in strips of `size` queries.
 
     A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)), `layers` being (w_hr,
-    bias, weight, bias, ...) with relu between. Gradients reach all but picks and offsets. Under
-    autocast the products are made in its type, all sums in float32.
+    bias, weight, bias, ...) with relu between, and the offset as `offset_features`. Gradients reach
+    all but picks and offsets. Under autocast the products are made in its type, sums in float32.
     """
-    tensors = for_products(offset_QVO, hr_QG, table_RK, w_offset, *layers)
+    tensors = for_products(hr_QG, table_RK, w_offset, *layers)
     with torch.autocast(hr_QG.device.type, enabled=False):
-        return _Votes.apply(strip_size(hr_QG, size), picks_QV, *tensors)
+        return _Votes.apply(positional, strip_size(hr_QG, size), picks_QV, offset_QV2, *tensors)

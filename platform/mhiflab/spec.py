@@ -47,7 +47,10 @@ class Resources:
         require(gpus >= 0, "resources.gpus_per_worker", gpus, "a number >= 0")
         memory = self.memory_mib
         require(
-            memory is None or memory > 0, "resources.memory_mib", memory, "a number > 0, or null"
+            memory is None or 0 < memory < float("inf"),
+            "resources.memory_mib",
+            memory,
+            "a number > 0, or null",
         )
 
 
@@ -238,25 +241,42 @@ def _settings(study: Study, case: Case, point: dict[str, Any], where: str) -> di
     return settings
 
 
+def _matched_case(study: Study, name: str, where: str) -> Case | None:
+    """Return the case whose parameter count a case takes, if any; raise `UserError`."""
+    case = study.cases[name]
+    wanted = case.match_parameters
+    if wanted is None:
+        return None
+    where = f"{where}: cases.{name}.match_parameters"
+    others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
+    if wanted not in others:
+        found = get_close_matches(wanted, others, n=1)
+        hint = f"did you mean {found[0]!r}? " if found else ""
+        raise UserError(
+            f"{where}: found {wanted!r}, {hint}expected a case without match_parameters: "
+            + ", ".join(others)
+        )
+    for key in ("model.feat_dim", "model.guide_dim"):
+        if key in case.set or key in study.axes:
+            raise UserError(
+                f"{where}: found {key} in the case's set or in axes, expected neither, because "
+                "match_parameters solves for it"
+            )
+    return study.cases[wanted]
+
+
 def expand(study: Study, where: str) -> list[Trial]:
     """Return the study's trials: cases, then axes, then seeds, in the order of the file."""
     trials = []
     for case_name, case in study.cases.items():
-        other = case.match_parameters
-        if other is not None and (other not in study.cases or other == case_name):
-            found = get_close_matches(other, [c for c in study.cases if c != case_name], n=1)
-            hint = f"did you mean {found[0]!r}? " if found else ""
-            raise UserError(
-                f"{where}: cases.{case_name}.match_parameters: found {other!r}, {hint}expected the "
-                "name of another case"
-            )
+        other = _matched_case(study, case_name, where)
         for values in itertools.product(*study.axes.values()):
             point = dict(zip(study.axes, values, strict=True))
             settings = _settings(study, case, point, where)
             target = None
             if other is not None:
-                model = _settings(study, study.cases[other], point, where)
-                like, _ = parse_trial(model, study.seeds[0], f"{where}: case {other}")
+                model = _settings(study, other, point, where)
+                like, _ = parse_trial(model, study.seeds[0], where)
                 target = parameters_of(like.model)
             suffix = ", ".join(f"{k.split('.')[-1]} {v}" for k, v in point.items())
             name = "/".join([case_name, *(f"{k}={v}" for k, v in point.items())])

@@ -17,6 +17,7 @@ from feinfn.infer import fuse
 from feinfn.metrics import CONVENTION, METRICS, evaluate
 from feinfn.model import FeINFN, count_parameters
 from feinfn.schedule import world
+from feinfn.strips import strips_within
 from feinfn.train import BEST, Report, train
 from mhiflab.identity import canonical
 from mhiflab.paths import Lab
@@ -155,6 +156,11 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
         spec.train.stride_px,
     )
     validation = [pair for pair, _ in load(spec.data.validation)]
+    if model.memory_mib is not None:
+        for pair in validation:
+            # Now, and not after the first epoch.
+            (h, w), (height, width) = pair.lr_hsi_BShw.shape[-2:], pair.lms_BSHW.shape[-2:]
+            strips_within(model.memory_mib, spec.model, (h, w), (height, width), 1)
     record = job.record() if world()[0] == 0 else None
     if record:
         _record_start(record, job)

@@ -1,6 +1,9 @@
 """Optimised paths against the plain network: every field, any size, any strips, all gradients."""
 
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,19 +90,52 @@ def test_recomputed_activations_give_the_same_gradients():
 
 def test_a_memory_budget_is_planned_and_changes_nothing():
     config = ModelConfig()
-    tight, wide = (strips_within(m, config, (512, 512), 1) for m in (536, 1024))
+    tight, wide = (strips_within(m, config, (128, 128), (512, 512), 1) for m in (580, 1024))
     assert tight.phase_rows < wide.phase_rows
     assert tight.encoder_rows < wide.encoder_rows
     model, data = build(), inputs(hr=(64, 64), lr=(16, 16))
     with torch.no_grad():
         whole = model(*data)
-        model.memory_mib = 18
-        assert strips_within(18, TINY, (64, 64), 1).phase_rows < 64
+        model.memory_mib = 66
+        assert strips_within(66, TINY, (16, 16), (64, 64), 1).phase_rows < 64
         assert (model(*data) - whole).abs().max() < 1e-6
+
+
+PEAK = """
+import re, sys, torch
+from pathlib import Path
+from feinfn.config import PRESETS, ModelConfig
+from feinfn.errors import UserError
+from feinfn.model import FeINFN
+from feinfn.strips import strips_within
+config = {**PRESETS, 'centre': ModelConfig(spectrum_origin='centre')}[sys.argv[1]]
+def peak():
+    return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1024
+try:
+    strips_within(1, config, (64, 64), (256, 256), 1)
+except UserError as error:
+    least = int(re.search('at least ([0-9]+)', str(error))[1])
+model, data = FeINFN(config), [torch.rand(1, c, n, n) for c, n in ((3, 256), (31, 256), (31, 64))]
+model.memory_mib = least
+rest = peak()
+with torch.inference_mode():
+    for _ in range(2):
+        model(*data)
+print(peak() - rest, least)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's memory figures")
+@pytest.mark.parametrize("name", [*PRESETS, "centre"])
+def test_the_least_budget_is_kept_at_full_width(name):
+    words = [sys.executable, "-c", PEAK, name]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    peak, least = map(float, done.stdout.split())
+    assert peak <= least
 
 
 def test_a_budget_that_cannot_be_met_names_the_least():
     with pytest.raises(
         UserError, match=r"memory_mib: found 100, expected at least \d+ for 1 image"
     ):
-        strips_within(100, ModelConfig(), (512, 512), 1)
+        strips_within(100, ModelConfig(), (128, 128), (512, 512), 1)

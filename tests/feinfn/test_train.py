@@ -4,6 +4,7 @@ import copy
 import math
 import socket
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,8 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     if workers > 1:
         # Not a file store: its destructor races with the other process's and can abort.
         meet = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=workers)
+        # A lost partner is an error after a minute, not a wait for ever.
+        dist.init_process_group("gloo", meet, timedelta(minutes=1), rank=rank, world_size=workers)
     torch.set_num_threads(1)
     patches, _ = data()
     torch.manual_seed(5)

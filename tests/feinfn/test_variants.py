@@ -77,6 +77,23 @@ def test_fixed_and_shared_activations_change_the_count():
     assert count_parameters(build(replace(TINY, activation_shared=True))) == free - 2
 
 
+@pytest.mark.parametrize("layout", ["reviewed", "channel_first"])
+def test_training_follows_inference_at_the_same_size(layout):
+    config, data = replace(TINY, phase_layout=layout, positional="none"), inputs(hr=(12, 20))
+    with torch.inference_mode():
+        out = build(config)(*data)
+    model = build(config)
+    trained = model(*data)
+    trained.sum().backward()
+    assert torch.allclose(trained, out, atol=1e-6)
+
+
+def test_float64_stays_float64_under_autocast():
+    model, data = build(dtype=torch.float64), inputs(dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(*data), build(dtype=torch.float64)(*data))
+
+
 def test_both_branches_off_is_refused():
     with pytest.raises(UserError, match=r"model.spatial_branch: found False, expected true where"):
         replace(TINY, fourier_branch=False, spatial_branch=False)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.coords import Geometry, geometry
-from feinfn.implicit import offset_features
 from feinfn.model import FeINFN
+from feinfn.votes import offset_features
 
 
 def codes(upsampler: nn.Module, lr_BhwC: Tensor, where: Geometry) -> list[Tensor]:

@@ -97,6 +97,17 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
             "title: t\ncases: {full: {label: F}, b: {label: B, match_parameters: ful}}",
             "cases.b.match_parameters: found 'ful', did you mean 'full'",
         ),
+        (
+            "title: t\ncases: {a: {label: A, match_parameters: b}, b: {label: B, "
+            "match_parameters: c}, c: {label: C}}",
+            "cases.a.match_parameters: found 'b', expected a case without match_parameters: c",
+        ),
+        (
+            "title: t\naxes: {model.feat_dim: [4, 8]}\ncases: {a: {label: A}, b: {label: B, "
+            "match_parameters: a}}",
+            "cases.b.match_parameters: found model.feat_dim in the case's set or in axes",
+        ),
+        ("title: t\nbase: {resources: {memory_mib: .inf}}", "resources.memory_mib: found inf"),
         ("title: t\nbase: {resources: {memory_mib: 0}}", "resources.memory_mib: found 0"),
         ("title: t\nbase: {when: 2026-01-01}", "use plain YAML values"),
     ],
