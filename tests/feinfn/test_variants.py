@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.coords import geometry
 from feinfn.errors import UserError
-from feinfn.fourier import clear_real_bins
 from feinfn.model import FeINFN, count_parameters
+from feinfn.spectrum import clear_real_bins
 
 TINY = ModelConfig(
     hsi_bands=5,

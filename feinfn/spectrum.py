@@ -1,0 +1,121 @@
+"""Amplitude and phase of an image's spectrum.
+
+The networks see the phase as an angle in (-pi, pi], which jumps at the negative real axis. Bins
+that must be real get +pi by rule, so that FFT libraries, devices and number types agree on them.
+What remains, in every preset, is an ordinary bin so near to that axis that rounding decides its
+side: rare, and then float32 and float64 runs can differ by up to 1e-3 somewhere in the image.
+
+Legend: B batch, C channels, H W image size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feinfn.strips import slices
+
+
+def clear_real_bins(spectrum: Tensor) -> None:
+    """Make the self-conjugate bins of the spectrum of a real image [..., H, W] real, in place.
+
+    At frequency 0 or Nyquist along both axes the spectrum is real, but FFT libraries leave rounding
+    noise or a signed zero in the imaginary part, so that the phase of a negative bin would be +pi
+    or -pi by chance: with a positive zero it is +pi always.
+    """
+    height, width = spectrum.shape[-2:]
+    for row in {0, height // 2} if height % 2 == 0 else {0}:
+        for col in {0, width // 2} if width % 2 == 0 else {0}:
+            spectrum[..., row, col].imag.zero_()
+
+
+GROUP = 2**19
+"""Numbers per Fourier transform: what fits the processor's cache."""
+
+
+def _groups(x_BCHW: Tensor, each: int | None = None) -> list[tuple[int, slice]]:
+    """Return (image, channels) of every Fourier transform."""
+    batch, channels, height, width = x_BCHW.shape
+    if each is None:
+        on_cpu = x_BCHW.device.type == "cpu"
+        each = max(16, GROUP // (height * width)) if on_cpu else channels
+    return [(i, group) for i in range(batch) for group in slices(channels, each)]
+
+
+def _spectrum(x_CHW: Tensor) -> Tensor:
+    spectrum = torch.fft.fft2(x_CHW)
+    clear_real_bins(spectrum)
+    return spectrum
+
+
+def _parts(
+    x_BCHW: Tensor,
+    functions: Sequence[Callable[[Tensor], Tensor]],
+    found: Sequence[Tensor],
+    channels: int | None = None,
+) -> None:
+    """Write functions of the spectrum into [B, H, W, C] each, some channels at a time."""
+    for i, group in _groups(x_BCHW, channels):
+        spectrum = _spectrum(x_BCHW[i, group])
+        for part, function in zip(found, functions, strict=True):
+            part[i, ..., group] = function(spectrum).movedim(0, -1)
+
+
+def _channels_last(x_BCHW: Tensor) -> Tensor:
+    batch, channels, height, width = x_BCHW.shape
+    return x_BCHW.new_empty(batch, height, width, channels)
+
+
+class _Polar(torch.autograd.Function):
+    """Amplitude and phase of the spectrum of a real image, [B, H, W, C] each.
+
+    Some channels of one image at a time, and nothing is kept for the backward pass but the image.
+    The gradient at a zero bin is zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x_BCHW)
+        found = (_channels_last(x_BCHW), _channels_last(x_BCHW))
+        _parts(x_BCHW, (torch.abs, torch.angle), found)
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
+        (x_BCHW,) = ctx.saved_tensors
+        grad_BCHW = torch.empty_like(x_BCHW)
+        for i, group in _groups(x_BCHW):
+            spectrum = _spectrum(x_BCHW[i, group])
+            amplitude = spectrum.abs()
+            inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
+            along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
+            # Twice, as the square of a tiny amplitude is zero in floating point.
+            across = by_phase[i, ..., group].movedim(-1, 0) * inverse * inverse
+            grad = torch.complex(along, across).mul_(spectrum)
+            grad_BCHW[i, group] = torch.fft.ifft2(grad, norm="forward").real
+        return grad_BCHW
+
+
+def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tensor]:
+    """Yield the amplitude, then the phase of the spectrum of an image, [B, H, W, C] each.
+
+    Without gradients only one of them lies in memory at a time; where `channels` are given, so many
+    are transformed at a time and the phase is written over the image.
+    """
+
+    def place(part: Tensor) -> Tensor:
+        return torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
+
+    if torch.is_grad_enabled():
+        yield from (place(part) for part in _Polar.apply(x_BCHW))
+        return
+    part = _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.abs,), (part,), channels)
+    part = place(part)
+    yield part
+    del part
+    part = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.angle,), (part,), channels)
+    yield place(part)
