@@ -69,11 +69,16 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def srf_matrix(protocol: Protocol, wavelengths_nm: np.ndarray) -> Tensor:
+def srf_matrix(protocol: Protocol, wavelengths_nm: np.ndarray | None) -> Tensor:
     """Return the spectral response [M, S] on a scene's bands, each row summing to 1, float64.
 
     The table is interpolated linearly; raises `UserError` for bands outside its range.
     """
+    if wavelengths_nm is None:
+        raise UserError(
+            f"protocol {protocol.name}: the scene has no wavelengths, but its response table is by "
+            "wavelength; name the scene's wavelengths or use a protocol with a matrix"
+        )
     text = files("feinfn").joinpath(f"data/srf/{protocol.srf}.csv").read_text()
     header, *lines = text.strip().splitlines()
     columns = header.split(",")
@@ -123,7 +128,10 @@ def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, 
 
 
 def simulate(
-    reference_BSHW: Tensor, wavelengths_nm: np.ndarray, protocol: Protocol, what: str = "scene"
+    reference_BSHW: Tensor,
+    wavelengths_nm: np.ndarray | None,
+    protocol: Protocol,
+    what: str = "scene",
 ) -> Pair:
     """Return the inputs that a protocol makes of reference cubes [B, S, H, W] in [0, 1].
 

@@ -15,14 +15,14 @@ from feinfn.errors import UserError
 
 def load_pair(
     data: DataConfig, name: str, protocol: Protocol, model: ModelConfig, device: torch.device
-) -> tuple[Pair, np.ndarray]:
+) -> tuple[Pair, np.ndarray | None]:
     """Read a scene and simulate its inputs, batch of one; return them with the wavelengths in nm.
 
     Raises `UserError` where scene, protocol and model do not fit each other.
     """
     scene = load_scene(data, name)
-    check_fit(scene.source, scene.cube_SHW.shape, protocol, model)
-    cube = torch.from_numpy(scene.cube_SHW)[None].to(device)
+    check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
+    cube = torch.from_numpy(scene.cube())[None].to(device)
     pair = simulate(cube, scene.wavelengths_nm, protocol, scene.source)
     return pair, scene.wavelengths_nm
 

@@ -1,77 +1,143 @@
-"""A scene: one hyperspectral cube in [0, 1], read from HDF5 and checked.
-
-A file holds `GT` [bands, rows, columns], integers (divided by their type's maximum) or floats in
-[0, 1], and `wavelength_nm` [bands].
-"""
+"""A scene: one hyperspectral cube in [0, 1], as every reader returns it."""
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
-import h5py
 import numpy as np
 
 from feinfn.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One HR-HSI: cube float32 [S, H, W] in [0, 1], band centres in nm [S]."""
+    """One HR-HSI as stored, and what is needed to read it as reflectance in [0, 1].
+
+    Shapes: S bands, M MSI bands, H rows, W columns. Stored numbers stay in their own type, so that
+    a scene can be kept without loss and shared between processes without copies.
+    """
 
     name: str
-    cube_SHW: np.ndarray
-    wavelengths_nm: np.ndarray
+    raw_SHW: np.ndarray
+    """uint8, uint16 or float32, at most `full_scale`."""
+    full_scale: float
+    """The stored number that means 1."""
+    wavelengths_nm: np.ndarray | None
+    """Band centres in nm [S], ascending, float64; None where the source does not say."""
     source: str
+    """The file or folder it was read from."""
+    bit_depth: int | None = None
+    """Bits of the sensor's numbers; None for floats of unknown origin."""
+    msi_MHW: np.ndarray | None = None
+    """A measured MSI, float32 in [0, 1], where the scene is a real pair; on the cube's own grid, or
+    a whole number of times finer (then the cube is the LR-HSI, and there is no reference)."""
+    notes: tuple[str, ...] = ()
+    """What the reader noticed and mended, one sentence each."""
+
+    def cube(self) -> np.ndarray:
+        """Return the cube as float32 [S, H, W] in [0, 1]."""
+        return scaled(self.raw_SHW, self.full_scale)
 
     def pixel_hash(self) -> str:
         """Return the SHA-256 of pixels and wavelengths, whatever file they came from."""
-        digest = hashlib.sha256(repr(self.cube_SHW.shape).encode())
-        digest.update(np.ascontiguousarray(self.cube_SHW, dtype="<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.wavelengths_nm, dtype="<f8").tobytes())
+        digest = hashlib.sha256(repr(self.raw_SHW.shape).encode())
+        for band in self.raw_SHW:
+            digest.update(scaled(band, self.full_scale).astype("<f4").tobytes())
+        if self.wavelengths_nm is not None:
+            digest.update(np.ascontiguousarray(self.wavelengths_nm, dtype="<f8").tobytes())
+        if self.msi_MHW is not None:
+            digest.update(repr(self.msi_MHW.shape).encode())
+            digest.update(np.ascontiguousarray(self.msi_MHW, dtype="<f4").tobytes())
         return digest.hexdigest()
 
 
-def read_scene(path: Path) -> Scene:
-    """Read and check one HDF5 scene.
+def scaled(raw: np.ndarray, full_scale: float) -> np.ndarray:
+    """Return stored numbers as float32 fractions of the full scale."""
+    return raw.astype(np.float32) / np.float32(full_scale)
 
-    Raises `UserError` for a file that is missing, truncated, without the keys, of wrong shape, or
-    with values outside [0, 1].
+
+def make_scene(
+    name: str,
+    raw_SHW: np.ndarray,
+    wavelengths_nm: np.ndarray | None,
+    source: str,
+    *,
+    full_scale: float | None = None,
+    msi_MHW: np.ndarray | None = None,
+    notes: tuple[str, ...] = (),
+) -> Scene:
+    """Return a checked scene; every reader ends here.
+
+    `full_scale` defaults to the type's maximum for uint8 and uint16, and to 1 for floats; other
+    integers need it. `raw_SHW` [S, H, W] may be any real type; `msi_MHW` is in units of the same
+    full scale. Raises `UserError` naming `source` for a wrong shape or type, NaN, values outside
+    [0, full_scale], or wavelengths that do not ascend with the bands.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; data.source must hold one <scene>.h5 per name")
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in ("GT", "wavelength_nm") if key not in file]
-            if missing:
-                raise UserError(
-                    f"{path}: found keys {sorted(file)}, expected GT [bands, rows, columns] and "
-                    f"wavelength_nm [bands]; {missing[0]} is missing"
-                )
-            raw, wavelengths = file["GT"][()], file["wavelength_nm"][()]
-    except OSError as error:
+    if raw_SHW.ndim != 3 or 0 in raw_SHW.shape:
         raise UserError(
-            f"{path}: cannot be read as HDF5 ({error}); the file is truncated or of another "
-            "format: copy or prepare it again"
-        ) from None
-    if raw.ndim != 3 or wavelengths.shape != raw.shape[:1]:
-        raise UserError(
-            f"{path}: found GT {raw.shape} and wavelength_nm {wavelengths.shape}, expected "
-            "[bands, rows, columns] and [bands] with equal band counts"
+            f"{source}: found an array of shape {raw_SHW.shape}, expected [bands, rows, columns]"
         )
-    if np.issubdtype(raw.dtype, np.unsignedinteger):
-        cube = raw.astype(np.float32) / np.float32(np.iinfo(raw.dtype).max)
-    elif np.issubdtype(raw.dtype, np.floating):
-        cube = raw.astype(np.float32)
+    kind = raw_SHW.dtype
+    if kind in (np.uint8, np.uint16):
+        raw, full_scale = raw_SHW, full_scale or float(np.iinfo(kind).max)
+    elif np.issubdtype(kind, np.integer):
+        if full_scale is None:
+            raise UserError(
+                f"{source}: found numbers of type {kind}, whose full scale is not known, expected "
+                "uint8, uint16 or floats in [0, 1]; say which number means 1 with full_scale"
+            )
+        fits = raw_SHW.min() >= 0 and raw_SHW.max() <= 65535
+        raw = raw_SHW.astype(np.uint16) if fits else raw_SHW.astype(np.float32)
+    elif np.issubdtype(kind, np.floating):
+        raw, full_scale = raw_SHW.astype(np.float32), full_scale or 1.0
     else:
+        raise UserError(f"{source}: found numbers of type {kind}, expected real numbers")
+    for what, values in (("", raw), (" of the MSI", msi_MHW)):
+        if values is not None:
+            _check_range(values, full_scale, f"{source}{what}")
+    if wavelengths_nm is not None:
+        wavelengths_nm = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
+        _check_wavelengths(wavelengths_nm, raw.shape[0], source)
+    depth = None if raw.dtype == np.float32 else int(np.ceil(np.log2(full_scale + 1)))
+    msi = None if msi_MHW is None else scaled(msi_MHW, full_scale)
+    return Scene(
+        name=name,
+        raw_SHW=np.ascontiguousarray(raw),
+        full_scale=float(full_scale),
+        wavelengths_nm=wavelengths_nm,
+        source=source,
+        bit_depth=depth,
+        msi_MHW=None if msi is None else np.ascontiguousarray(msi),
+        notes=notes,
+    )
+
+
+def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
+    """Raise `UserError` unless all values are finite and in [0, full_scale]."""
+    if full_scale <= 0 or not np.isfinite(full_scale):
+        raise UserError(f"{source}: found full_scale {full_scale:g}, expected a number > 0")
+    bad = int(values.size - np.isfinite(values).sum())
+    if bad:
+        raise UserError(f"{source}: found {bad} NaN or inf values, expected numbers")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > full_scale:
         raise UserError(
-            f"{path}: found GT of type {raw.dtype}, expected unsigned integers or floats in [0, 1]"
+            f"{source}: found values from {low:g} to {high:g}, expected [0, {full_scale:g}]; name "
+            "the sensor's full scale with full_scale (not the image's maximum), and clip or shift "
+            "negative values"
         )
-    if not np.isfinite(cube).all():
-        bad = int((~np.isfinite(cube)).sum())
-        raise UserError(f"{path}: found {bad} NaN or inf values in GT, expected numbers in [0, 1]")
-    if cube.min() < 0 or cube.max() > 1:
+
+
+def _check_wavelengths(wavelengths_nm: np.ndarray, bands: int, source: str) -> None:
+    """Raise `UserError` unless there is one wavelength a band, ascending."""
+    if wavelengths_nm.shape != (bands,):
         raise UserError(
-            f"{path}: found values from {cube.min():g} to {cube.max():g} in GT, expected [0, 1]; "
-            "divide by the sensor's full scale (not by the image's maximum)"
+            f"{source}: found {wavelengths_nm.size} wavelengths for {bands} bands, expected one a "
+            "band"
         )
-    return Scene(path.stem, cube, wavelengths.astype(np.float64), str(path))
+    if not (np.isfinite(wavelengths_nm).all() and (np.diff(wavelengths_nm) > 0).all()):
+        where = int((~(np.diff(wavelengths_nm) > 0)).argmax())
+        raise UserError(
+            f"{source}: found wavelength {wavelengths_nm[where]:g} nm followed by "
+            f"{wavelengths_nm[min(where + 1, bands - 1)]:g} nm, expected ascending band centres; "
+            "the bands are shuffled: sort them by wavelength"
+        )

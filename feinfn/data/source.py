@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.scene import Scene, read_scene
+from feinfn.data.readers.hdf5 import read_scene
+from feinfn.data.scene import Scene
 from feinfn.degrade import Protocol, check_ratio
 from feinfn.errors import UserError
 
@@ -80,7 +81,7 @@ def survey(config: DataConfig) -> Survey:
         for name in getattr(config, part):
             scene = load_scene(config, name)
             digest.update(f"{part}/{name}:{scene.pixel_hash()}\n".encode())
-            scenes.append((scene.source, scene.cube_SHW.shape))
+            scenes.append((scene.source, scene.raw_SHW.shape))
     return Survey(digest.hexdigest(), tuple(scenes))
 
 

@@ -69,15 +69,21 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def pseudo_rgb(cube_SHW: np.ndarray, wavelengths_nm: np.ndarray) -> np.ndarray:
-    """Return uint8 [H, W, 3] from the bands nearest to red, green and blue, gamma 1/2.2."""
-    bands = [int(np.abs(wavelengths_nm - nm).argmin()) for nm in RGB_NM]
+def pseudo_rgb(cube_SHW: np.ndarray, wavelengths_nm: np.ndarray | None) -> np.ndarray:
+    """Return uint8 [H, W, 3] from the bands nearest to red, green and blue, gamma 1/2.2.
+
+    Without wavelengths the bands at 3/4, 1/2 and 1/4 of the range stand for them.
+    """
+    if wavelengths_nm is None:
+        bands = [len(cube_SHW) * part // 4 for part in (3, 2, 1)]
+    else:
+        bands = [int(np.abs(wavelengths_nm - nm).argmin()) for nm in RGB_NM]
     rgb = np.moveaxis(cube_SHW[bands], 0, -1).clip(0, 1) ** (1 / 2.2)
     return np.round(rgb * 255).astype(np.uint8)
 
 
 def evaluate_test(
-    model: FeINFN, pairs: dict[str, tuple[Pair, np.ndarray]], job: Job
+    model: FeINFN, pairs: dict[str, tuple[Pair, np.ndarray | None]], job: Job
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Return per-image metrics of the fused and upsampled image, and the pictures of each scene."""
     spec = job.spec
@@ -146,7 +152,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     model.memory_mib = job.resources.memory_mib
     model.recompute = job.resources.recompute
 
-    def load(names: tuple[str, ...]) -> list[tuple[Pair, np.ndarray]]:
+    def load(names: tuple[str, ...]) -> list[tuple[Pair, np.ndarray | None]]:
         return [load_pair(spec.data, name, protocol, spec.model, device) for name in names]
 
     patches = Patches(

@@ -11,7 +11,7 @@ import torch
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data import source
 from feinfn.data.patches import Patches, load_pair
-from feinfn.data.scene import read_scene
+from feinfn.data.readers.hdf5 import read_scene
 from feinfn.degrade import PROTOCOLS
 from feinfn.errors import UserError
 
@@ -32,9 +32,9 @@ def test_sample_is_seven_checked_scenes_under_six_megabytes():
     assert [len(p) for p in parts] == [4, 1, 2]
     for name in (n for part in parts for n in part):
         scene = source.load_scene(SAMPLE, name)
-        assert scene.cube_SHW.shape == (31, 128, 128)
-        assert scene.cube_SHW.dtype == np.float32
-        assert 0 <= scene.cube_SHW.min() < scene.cube_SHW.max() <= 1
+        assert scene.raw_SHW.shape == (31, 128, 128)
+        assert scene.cube().dtype == np.float32
+        assert 0 <= scene.cube().min() < scene.cube().max() <= 1
     folder = Path(source.__file__).parent / "sample"
     assert sum(f.stat().st_size for f in folder.iterdir()) < 6_000_000
 
@@ -64,7 +64,7 @@ def test_sample_is_cut_from_the_original_scenes():
     ("cube", "message"),
     [
         (np.full((3, 8, 8), np.nan, np.float32), "192 NaN or inf values"),
-        (np.full((3, 8, 8), 1.5, np.float32), r"from 1.5 to 1.5 in GT, expected \[0, 1\]"),
+        (np.full((3, 8, 8), 1.5, np.float32), r"from 1.5 to 1.5, expected \[0, 1\]"),
         (np.full((3, 8, 8), -0.5, np.float32), "from -0.5"),
         (np.zeros((3, 8, 8), np.int32), "type int32"),
         (np.zeros((8, 8), np.float32), "expected .bands, rows, columns"),
