@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from feinfn.degrade import Pair
 from feinfn.metrics import evaluate
+from feinfn.protocols import Pair
 
 
 @torch.inference_mode()

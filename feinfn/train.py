@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from feinfn.checkpoint import load_state, save_state, save_weights
 from feinfn.config import TrainConfig
 from feinfn.data.patches import Patches
-from feinfn.degrade import Pair
 from feinfn.errors import UserError
 from feinfn.infer import evaluate_pair
 from feinfn.losses import l1_ssim
 from feinfn.model import FeINFN
+from feinfn.protocols import Pair
 from feinfn.schedule import ema_update, epoch_batches, learning_rate, world
 
 STATE, BEST = "state.pt", "best.safetensors"

@@ -67,7 +67,7 @@ for module in pkgutil.walk_packages(feinfn.__path__, 'feinfn.'):
 from feinfn.config import *
 from feinfn.data.patches import Patches, load_pair
 from feinfn.data.source import resolve_data
-from feinfn.degrade import PROTOCOLS
+from feinfn.protocols import PROTOCOLS
 from feinfn.model import FeINFN
 from feinfn.train import train
 model = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)

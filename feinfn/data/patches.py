@@ -9,8 +9,8 @@ from torch import Tensor
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import check_fit, load_scene
-from feinfn.degrade import Pair, Protocol, simulate
 from feinfn.errors import UserError
+from feinfn.protocols import Pair, Protocol, simulate
 
 
 def load_pair(

@@ -11,8 +11,8 @@ from typing import Any
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.scene import Scene
-from feinfn.degrade import Protocol, check_ratio
 from feinfn.errors import UserError
+from feinfn.protocols import Protocol, check_ratio
 
 PARTS = ("train", "validation", "test")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from feinfn.degrade import PROTOCOLS
 from feinfn.describe import costs
+from feinfn.protocols import PROTOCOLS
 from mhiflab.spec import expand, read_study
 
 IMAGE_PX = 512

@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from feinfn.degrade import PROTOCOLS
 from feinfn.metrics import CONVENTION
+from feinfn.protocols import PROTOCOLS
 from mhiflab.spec import Spec
 
 SCHEMA_VERSION = 1

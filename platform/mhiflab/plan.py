@@ -9,8 +9,8 @@ from rich.table import Table
 
 from feinfn.config import DataConfig
 from feinfn.data.source import Survey, check_fit, survey
-from feinfn.degrade import PROTOCOLS
 from feinfn.errors import UserError
+from feinfn.protocols import PROTOCOLS
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from feinfn.config import PRESETS, STRICT, DataConfig, ModelConfig, TrainConfig, require
 from feinfn.data.source import resolve_data
-from feinfn.degrade import PROTOCOLS
 from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
+from feinfn.protocols import PROTOCOLS
 from mhiflab.paths import shipped_studies
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from feinfn.degrade import PROTOCOLS
 from feinfn.errors import UserError
 from feinfn.metrics import HIGHER_IS_BETTER, METRICS
+from feinfn.protocols import PROTOCOLS
 from mhiflab.plan import Plan
 from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
 from mhiflab.worker import FUSED, UPSAMPLED

@@ -12,10 +12,10 @@ import torch
 
 from feinfn.checkpoint import write_atomic
 from feinfn.data.patches import Patches, load_pair
-from feinfn.degrade import PROTOCOLS, Pair
 from feinfn.infer import fuse
 from feinfn.metrics import CONVENTION, METRICS, evaluate
 from feinfn.model import FeINFN, count_parameters
+from feinfn.protocols import PROTOCOLS, Pair
 from feinfn.schedule import world
 from feinfn.strips import strips_within
 from feinfn.train import BEST, Report, train

@@ -12,8 +12,8 @@ from feinfn.config import DataConfig, ModelConfig
 from feinfn.data import source
 from feinfn.data.patches import Patches, load_pair
 from feinfn.data.readers.hdf5 import read_scene
-from feinfn.degrade import PROTOCOLS
 from feinfn.errors import UserError
+from feinfn.protocols import PROTOCOLS
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 SAMPLE = source.resolve_data(DataConfig())

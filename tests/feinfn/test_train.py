@@ -17,9 +17,9 @@ from feinfn.checkpoint import load_state, write_atomic
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.patches import Patches, load_pair
 from feinfn.data.source import resolve_data
-from feinfn.degrade import PROTOCOLS
 from feinfn.errors import UserError
 from feinfn.model import FeINFN
+from feinfn.protocols import PROTOCOLS
 from feinfn.schedule import epoch_batches, learning_rate
 
 MODEL = ModelConfig(

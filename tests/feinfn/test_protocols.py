@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from feinfn.degrade import PROTOCOLS, simulate, srf_matrix
 from feinfn.errors import UserError
 from feinfn.filters import MATMUL_SIDE, filter_bands, gaussian_taps
+from feinfn.protocols import PROTOCOLS, simulate, srf_matrix
 
 CAVE = PROTOCOLS["cave_x4"]
 BANDS_NM = np.arange(400, 701, 10.0)
