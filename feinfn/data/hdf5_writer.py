@@ -44,6 +44,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
                 f"{path}: no space left on the disk; free some or choose another folder"
             ) from None
 
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
     write_atomic(path, guarded)
 
 

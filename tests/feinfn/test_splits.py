@@ -22,7 +22,7 @@ def test_published_splits_are_disjoint_and_whole(name):
 
 def test_validation_is_cut_by_the_stated_rule():
     chosen = split("alphabetical_20_12")
-    assert chosen.validation == ("balloons_ms", "face_ms", "fake_and_real_strawberries_ms")
+    assert chosen.validation == ("balloons_ms", "face_ms", "fake_and_real_sushi_ms")
     a, b = split("mhfnet_20_12"), split("mhfnet_minus_watercolors_20_11")
     assert (a.train, a.validation) == (b.train, b.validation)
     assert set(a.test) - set(b.test) == {"watercolors_ms"}
