@@ -12,7 +12,6 @@ from typing import Any
 
 import h5py
 import torch
-from torch import Tensor
 
 from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.scene import Scene
@@ -86,35 +85,44 @@ def simulated(
 ) -> Iterator[Pair]:
     """Yield the pairs of whole scenes, or one batch for each row of patches of each scene.
 
-    A patch is degraded by itself, so its border sees itself mirrored and not its surroundings.
-    Rounding above 1 is clipped. Raises `UserError` for a patch that does not fit scene or ratio.
+    A patch is degraded by itself, so its border sees itself continued and not its surroundings.
+    What noise or rounding moves out of [0, 1] is clipped. Raises `UserError` for a patch that does
+    not fit scene or ratio, and for scenes that do not fit the protocol.
     """
+    count = 0
     for scene in scenes:
-        if scene.msi_MHW is not None:
-            raise UserError(
-                f"{scene.source}: found a measured pair, expected a scene; simulating an MSI would "
-                "ignore the measured one"
+        planes = [scene.cube()] + ([] if scene.msi_MHW is None else [scene.msi_MHW])
+        cube_SHW, *msi_MHW = map(torch.from_numpy, planes)
+        for row in _windows(scene, protocol.ratio, patch_px, stride_px):
+            pair = simulate(
+                torch.stack([cube_SHW[window] for window in row]),
+                scene.wavelengths_nm,
+                protocol,
+                scene.source,
+                msi_BMHW=torch.stack([x[window] for x in msi_MHW for window in row])
+                if msi_MHW
+                else None,
+                noise_seed=count,
             )
-        cube_SHW = torch.from_numpy(scene.cube())
-        for batch_BSHW in _batches(cube_SHW, scene.source, protocol.ratio, patch_px, stride_px):
-            pair = simulate(batch_BSHW, scene.wavelengths_nm, protocol, scene.source)
+            count += len(row)
             yield Pair(*(getattr(pair, field.name).clamp(0, 1) for field in fields(pair)))
 
 
-def _batches(
-    cube_SHW: Tensor, source: str, ratio: int, patch_px: int | None, stride_px: int
-) -> Iterator[Tensor]:
-    """Yield the cube itself as a batch of one, or its patches, row by row."""
+def _windows(
+    scene: Scene, ratio: int, patch_px: int | None, stride_px: int
+) -> Iterator[list[tuple[slice, slice, slice]]]:
+    """Yield the windows of a scene, row by row; the whole of it is one window."""
+    every = slice(None)
     if patch_px is None:
-        yield cube_SHW[None]
+        yield [(every, every, every)]
         return
-    height, width = cube_SHW.shape[1:]
+    height, width = scene.raw_SHW.shape[1:]
     if patch_px % ratio or not 0 < patch_px <= min(height, width) or stride_px < 1:
         raise UserError(
-            f"{source}: found patches of {patch_px} px every {stride_px} px, expected a multiple "
-            f"of {ratio} up to the scene's {height}x{width}, and a stride of at least 1"
+            f"{scene.source}: found patches of {patch_px} px every {stride_px} px, expected a "
+            f"multiple of {ratio} up to the scene's {height}x{width}, and a stride of at least 1"
         )
     for top in range(0, height - patch_px + 1, stride_px):
+        rows = slice(top, top + patch_px)
         lefts = range(0, width - patch_px + 1, stride_px)
-        rows = cube_SHW[:, top : top + patch_px]
-        yield torch.stack([rows[:, :, left : left + patch_px] for left in lefts])
+        yield [(every, rows, slice(left, left + patch_px)) for left in lefts]

@@ -117,11 +117,11 @@ def contact_sheet(pictures: list[np.ndarray], path: Path) -> None:
     """Save pictures as one PNG, five a row."""
     from PIL import Image
 
-    side = max(max(p.shape[:2]) for p in pictures)
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     columns = min(5, len(pictures))
     rows = -(-len(pictures) // columns)
-    sheet = np.zeros((rows * side, columns * side, 3), np.uint8)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
     for i, picture in enumerate(pictures):
-        top, left = i // columns * side, i % columns * side
+        top, left = i // columns * height, i % columns * width
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    Image.fromarray(sheet[: picture.shape[0]] if len(pictures) == 1 else sheet).save(path, "PNG")
+    Image.fromarray(sheet).save(path, "PNG")

@@ -1,0 +1,323 @@
+"""The commands under `mhiflab data`: look at scenes, prepare, identify and export them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from feinfn.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from feinfn.data.scene import Scene
+
+data_app = typer.Typer(
+    help="Look at scenes, prepare them once without loss, identify and export them.",
+    no_args_is_help=True,
+)
+out = Console(highlight=False)
+
+KNOWN = ("indian_pines", "jasper", "pavia_centre", "paris")
+
+
+class DataSet(StrEnum):
+    """What `prepare` can read."""
+
+    cave = "cave"
+    harvard = "harvard"
+    indian_pines = "indian_pines"
+    jasper = "jasper"
+    pavia_centre = "pavia_centre"
+    paris = "paris"
+    files = "files"
+
+
+class Part(StrEnum):
+    """What `export` can write."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
+FullScale = Annotated[
+    float | None,
+    typer.Option(help="The stored number that means 1, where the file does not say (4095, 10000)."),
+]
+Wavelengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIRST:LAST:STEP",
+        help="Band centres in nm, where the file does not say, e.g. 400:700:10.",
+    ),
+]
+
+
+def _grid_nm(text: str | None) -> "np.ndarray | None":
+    """Return the wavelengths that FIRST:LAST:STEP stands for."""
+    import numpy as np
+
+    if text is None:
+        return None
+    try:
+        first, last, step = (float(word) for word in text.split(":"))
+        count = round((last - first) / step) + 1
+    except (ValueError, ZeroDivisionError):
+        count = 0
+    if count < 1:
+        raise UserError(f"--wavelengths: found {text!r}, expected FIRST:LAST:STEP, as 400:700:10")
+    return np.linspace(first, last, count)
+
+
+Loaders = dict[str, Callable[[], "Scene"]]
+
+
+def _loaders(path: Path, full_scale: float | None, wavelengths: str | None) -> Loaders:
+    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
+    from functools import partial
+
+    from feinfn.data.readers import read_any, scenes_in
+    from feinfn.data.store import is_store, manifest, read_stored
+
+    if is_store(path):
+        return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
+    options = {"full_scale": full_scale, "wavelengths_nm": _grid_nm(wavelengths)}
+    scenes = scenes_in(path) if path.is_dir() else {path.stem: path}
+    return {name: partial(read_any, file, name=name, **options) for name, file in scenes.items()}
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the time left; yield its on_progress(name, done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda name, done, total: bar.update(
+            task, description=f"{what} {escape(name)}", completed=done, total=total
+        )
+
+
+@data_app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A scene, a folder of scenes, or a scene store.")],
+    thumbnail: Annotated[
+        Path | None, typer.Option(help="Write a pseudo-RGB picture of every scene to this PNG.")
+    ] = None,
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Show what data holds: arrays, bands, values, and what looks wrong; one row a scene.
+
+    A file that cannot be read gets a row with the reason, and the exit code is 1.
+    """
+    from feinfn.data.inspect import contact_sheet, contents, facts, pseudo_rgb
+
+    arrays = contents(path)
+    if arrays:
+        table = Table("array", "shape", "type", title=escape(str(path)), title_justify="left")
+        for row in arrays:
+            table.add_row(*map(escape, row))
+        out.print(table)
+    head = ("scene", "bands", "size", "type", "values", "full scale", "used", "bits", "wavelengths")
+    table = Table(*head, "notes and problems", title="Scenes", title_justify="left")
+    pictures, failed = [], 0
+    loaders = _loaders(path, full_scale, wavelengths)
+    for name, load in loaders.items():
+        try:
+            scene = load()
+        except UserError as error:
+            failed += 1
+            table.add_row(escape(name), *[""] * 8, f"[red]{escape(str(error))}[/]")
+            continue
+        f = facts(scene)
+        table.add_row(
+            escape(name),
+            str(f.shape[0]),
+            f"{f.shape[1]}x{f.shape[2]}",
+            f.kind,
+            f"{f.low:g} to {f.high:g}",
+            f"{f.full_scale:g}",
+            f"{f.used:.1%}",
+            str(f.bit_depth or "unknown"),
+            f.wavelengths,
+            escape("; ".join(f.problems)),
+        )
+        if thumbnail:
+            pictures.append(pseudo_rgb(scene, 256))
+    out.print(table)
+    if thumbnail and pictures:
+        from feinfn.data.hdf5_writer import write_whole
+
+        write_whole(thumbnail, lambda partial: contact_sheet(pictures, partial))
+        out.print(f"Picture  {thumbnail}", soft_wrap=True)
+    if failed:
+        raise UserError(f"{path}: {failed} of {len(loaders)} scenes cannot be read; see the table")
+
+
+@data_app.command()
+def prepare(
+    dataset: Annotated[DataSet, typer.Argument(metavar="SET", help="What the source is.")],
+    source: Annotated[Path, typer.Option(help="Folder or file of the original data.")],
+    store: Annotated[Path, typer.Option("--out", help="The scene store to write.")],
+    split: Annotated[
+        str | None, typer.Option(help="A split (mhiflab data splits) or a JSON file.")
+    ] = None,
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Write original data into one lossless scene store; a stopped run continues.
+
+    Prints the set's fingerprint, which depends on names and pixels alone.
+    """
+    from feinfn.data.prepare import prepare as prepare_store
+    from feinfn.data.readers import read_any, read_known, scenes_in
+    from feinfn.data.splits import split as read_split
+
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; --source is where the data lies")
+    name, options = dataset.value, {"full_scale": full_scale, "wavelengths_nm": None}
+    settings = {"full_scale": full_scale, "wavelengths": wavelengths}
+    if name == "files":
+        options["wavelengths_nm"] = _grid_nm(wavelengths)
+    elif any(value is not None for value in settings.values()):
+        raise UserError(
+            f"--full-scale and --wavelengths: found with {name}, whose numbers are known, expected "
+            "with files only; leave them out"
+        )
+    if name in KNOWN:
+        scenes = {name: source}
+    else:
+        scenes = scenes_in(source) if source.is_dir() else {source.stem: source}
+
+    def read(scene: str, path: Path) -> "Scene":
+        if name == "files":
+            return read_any(path, name=scene, **options)
+        return read_known(name, path)
+
+    started = time.monotonic()
+    with _progress("preparing") as on_progress:
+        told = prepare_store(
+            scenes,
+            store,
+            read=read,
+            set_name=name,
+            split=read_split(split) if split else None,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    left_out = len(scenes) - len(told["scenes"])
+    size_mb = store.stat().st_size / 1e6
+    out.print(
+        f"{len(told['scenes'])} scenes, {size_mb:.1f} MB, {time.monotonic() - started:.1f} s  "
+        f"{store}",
+        soft_wrap=True,
+    )
+    if left_out:
+        out.print(f"{left_out} scenes of the source stand in no part of the split and are left out")
+    out.print(f"Fingerprint  {told['fingerprint']}", soft_wrap=True)
+
+
+@data_app.command()
+def fingerprint(
+    paths: Annotated[list[Path], typer.Argument(help="Scenes, folders of scenes, scene stores.")],
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Print the pixel hash of every scene and the fingerprint of each set.
+
+    Equal pixels and wavelengths give equal hashes, whatever the layout they are stored in.
+    """
+    from feinfn.data.store import set_fingerprint
+
+    for path in paths:
+        hashes = {}
+        for name, load in _loaders(path, full_scale, wavelengths).items():
+            hashes[name] = load().pixel_hash()
+            out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
+        out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)
+
+
+@data_app.command()
+def export(
+    source: Annotated[Path, typer.Option(help="A scene store (mhiflab data prepare).")],
+    protocol: Annotated[
+        str, typer.Option(help="How inputs are simulated (mhiflab data protocols).")
+    ],
+    file: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    part: Annotated[Part, typer.Option(help="Which part of the store's split.")],
+    patch: Annotated[
+        int | None, typer.Option(help="Cut patches of this many pixels; default: whole scenes.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Pixels between patches; default 34.")] = None,
+) -> None:
+    """Write simulated pairs as GT, LRHSI, RGB and HSI_up, for other training codes."""
+    from feinfn.data.export import STRIDE_PX, facts, simulated
+    from feinfn.data.export import export as write
+    from feinfn.data.store import manifest, read_stored
+    from feinfn.protocols import PROTOCOLS
+
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    told = manifest(source)
+    if part != Part.all and not told["split"]:
+        raise UserError(
+            f"{source}: the store has no split, so it has no part {part.value}; prepare it with "
+            "--split, or export --part all"
+        )
+    if stride is not None and patch is None:
+        raise UserError("--stride: found without --patch, expected both or none")
+    names = sorted(told["scenes"]) if part == Part.all else told["split"][part.value]
+    chosen, step = PROTOCOLS[protocol], stride if stride is not None else STRIDE_PX
+
+    with _progress("exporting") as on_progress:
+
+        def scenes() -> "Iterator[Scene]":
+            for done, name in enumerate(names):
+                on_progress(name, done, len(names))
+                yield read_stored(source, name)
+
+        about = facts(chosen, names, patch, step)
+        count = write(simulated(scenes(), chosen, patch, step), file, about)
+    out.print(f"{count} images of {len(names)} scenes  {file}", soft_wrap=True)
+    out.print(f"{about['about']}; bands of RGB: {about['band_order_of_RGB']}", soft_wrap=True)
+
+
+@data_app.command()
+def splits() -> None:
+    """List the splits that come with the package."""
+    from feinfn.data.splits import SPLITS
+
+    table = Table("split", "train", "validation", "test", "source", show_lines=True)
+    for name, split in SPLITS.items():
+        sizes = (str(len(names)) for names in split.parts().values())
+        table.add_row(name, *sizes, escape(split.source))
+    out.print(table)
+    out.print(
+        "The lists have no validation part of their own; it is cut from the training scenes: by "
+        "name, the first and every 7th after it. Harvard: which 10 and 10 images are in use is not "
+        "known; give --split a JSON file with the lists train, validation and test.",
+    )
+
+
+@data_app.command()
+def protocols() -> None:
+    """List the protocols: ratio, blur, spectral response, and what of them is inferred."""
+    from feinfn.protocols import PROTOCOLS
+
+    table = Table("protocol", "fields that change numbers", "about", "source", show_lines=True)
+    for name, protocol in PROTOCOLS.items():
+        fields = "\n".join(f"{k}: {v}" for k, v in protocol.definition().items() if k != "name")
+        table.add_row(name, escape(fields), escape(protocol.about), escape(protocol.source))
+    out.print(table)
