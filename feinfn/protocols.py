@@ -1,151 +1,192 @@
-"""Protocols: how LR-HSI, MSI and the upsampled LR-HSI are simulated from a scene.
+"""Named protocols, with what their lines state and what had to be inferred."""
 
-Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
-"""
-
-from dataclasses import asdict, dataclass
-from importlib.resources import files
+import math
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from feinfn.simulate import Pair, Protocol, check_ratio, is_local, reach_px, simulate
 
-from feinfn.errors import UserError
-from feinfn.filters import filter_bands, gaussian_taps
+__all__ = ["PROTOCOLS", "Pair", "Protocol", "check_ratio", "is_local", "reach_px", "simulate"]
+
+LINE = "descriptions of the prepared files of the FeINFN line"
+AKHTAR = "the D700 table of Akhtar et al. (ECCV 2014)"
+NSSR = "the D700 table that NSSR, CNN-FUS and MHF-net use"
+CENTRED = "sampled so that the PSF is centred on the LR pixel's cell"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """A complete recipe for the inputs; every field but the texts changes the numbers."""
+def _line(ratio: int, **fields: Any) -> Protocol:
+    return Protocol(
+        ratio=ratio,
+        psf="gaussian",
+        psf_px=3,
+        psf_sigma_px=0.5,
+        psf_border="reflect",
+        phase_px=ratio // 2,
+        srf="nikon_d700_akhtar_norm",
+        known=f"3x3 Gaussian, sigma 0.5, every {ratio}th pixel; prepared files hold the MSI as "
+        + ", ".join(fields["msi_order"])
+        + "; LMS bicubic.",
+        source=LINE,
+        **fields,
+    )
 
-    name: str
-    ratio: int
-    """HR pixels per LR pixel along each axis."""
-    psf_px: int
-    """Side of the Gaussian PSF in HR pixels."""
-    psf_sigma_px: float
-    """Its standard deviation in HR pixels."""
-    psf_border: str
-    """How the blur continues the image (a mode of torch.nn.functional.pad)."""
-    phase_px: int
-    """HR row and column that becomes LR row and column 0."""
-    srf: str
-    """Spectral response table under feinfn/data/srf."""
-    msi_order: tuple[str, ...]
-    """Columns of the table that become MSI bands, in this order."""
-    upsampling: str
-    """Interpolation from LR-HSI to LMS (torch, align_corners=False)."""
-    about: str
-    source: str
 
-    def definition(self) -> dict[str, Any]:
-        """Return the fields that change numbers: the protocol's part of a run key."""
-        return {k: v for k, v in asdict(self).items() if k not in ("about", "source")}
+def _cave(ratio: int) -> Protocol:
+    return _line(
+        ratio,
+        name=f"cave_x{ratio}",
+        msi_order=("B", "G", "R"),
+        about=f"CAVE at ratio {ratio} as in the papers FeINFN compares with.",
+        inferred=f"Rows and columns {ratio // 2}, {ratio // 2 + ratio}, ... (what MATLAB's "
+        "imresize 'nearest' picks, and next to the cell's centre); mirrored border; "
+        f"{AKHTAR}; MSI order; LMS clipped to [0, 1].",
+    )
+
+
+def _harvard(ratio: int) -> Protocol:
+    return _line(
+        ratio,
+        name=f"harvard_x{ratio}",
+        srf_by="index",
+        msi_order=("R", "G", "B"),
+        about=f"Harvard at ratio {ratio} as in the papers FeINFN compares with.",
+        inferred=f"Phase, border and clipping as for CAVE; {AKHTAR}, whose 31 entries from 400 to "
+        "700 nm are given to Harvard's 31 bands from 420 to 720 nm one by one, because the table "
+        "ends at 700 nm and has as many entries as there are bands.",
+    )
+
+
+def _dhif(ratio: int) -> Protocol:
+    return Protocol(
+        name=f"dhif_x{ratio}",
+        ratio=ratio,
+        psf="gaussian",
+        psf_px=ratio,
+        psf_sigma_px=2.0,
+        psf_border="circular",
+        phase_px=ratio // 2 - 1,
+        srf="nikon_d700_nssr_norm",
+        msi_order=("R", "G", "B"),
+        about=f"DHIF-Net's data set at ratio {ratio}; SFNO follows it.",
+        known=f"Gaussian of {ratio}x{ratio} taps, sigma 2, circular border, sampled at ratio/2 - 1 "
+        "(DHIF-Net's own network samples at ratio/2 instead).",
+        inferred=f"{NSSR}, R, G, B; centre tap {ratio // 2}, which puts the PSF on the LR pixel's "
+        "cell; LMS bicubic, clipped to [0, 1].",
+        source="TaoHuang95/DHIF-Net 6434366, data set; weili419/SFNO 156fecb",
+    )
+
+
+def _cnnfus(ratio: int) -> Protocol:
+    return Protocol(
+        name=f"cnnfus_x{ratio}",
+        ratio=ratio,
+        psf="gaussian",
+        psf_px=7,
+        psf_sigma_px=2.0,
+        psf_border="circular",
+        phase_px=0,
+        srf="nikon_d700_nssr_norm",
+        msi_order=("R", "G", "B"),
+        about=f"CNN-FUS at ratio {ratio}.",
+        known=f"7x7 Gaussian, sigma 2; {NSSR}.",
+        inferred="Circular border and phase 0, as a blur in the Fourier domain suggests; MSI order "
+        "R, G, B; LMS bicubic, clipped to [0, 1].",
+        source="descriptions of CNN-FUS",
+    )
+
+
+def _lso(ratio: int) -> Protocol:
+    sigma = ratio / 2
+    taps = 2 * math.ceil(3 * sigma) + 1
+    return Protocol(
+        name=f"lso_x{ratio}",
+        ratio=ratio,
+        psf="gaussian",
+        psf_px=taps,
+        psf_sigma_px=sigma,
+        psf_border="reflect",
+        phase_px=0,
+        srf="nikon_d700_akhtar_norm",
+        msi_order=("B", "G", "R"),
+        about=f"LSO at ratio {ratio}: the LR-HSI is made in its loader.",
+        known=f"Gaussian, sigma ratio/2 = {sigma:g}, 2 ceil(3 sigma) + 1 = {taps} taps, phase 0.",
+        inferred=f"Mirrored border; MSI as in the prepared CAVE files ({AKHTAR}, B, G, R); LMS "
+        "bicubic, clipped to [0, 1].",
+        source="weili419/LSO 5bebab0 (ICML 2026)",
+    )
+
+
+def _yokoya(ratio: int, **fields: Any) -> Protocol:
+    """Return a protocol with Yokoya's PSF: full width at half maximum = one LR pixel."""
+    chosen = (
+        f"{2 * ratio}x{2 * ratio} taps, {CENTRED}; mirrored border; LMS bicubic, clipped to [0, 1]"
+    )
+    return Protocol(
+        ratio=ratio,
+        psf="gaussian",
+        psf_px=2 * ratio,
+        psf_sigma_px=ratio / 2.355,
+        psf_border="reflect",
+        phase_px=ratio // 2 - 1,
+        known=f"Gaussian, sigma ratio/2.355 (Yokoya).{fields.pop('known', '')}",
+        inferred=f"{chosen}.{fields.pop('inferred', '')}",
+        **fields,
+    )
+
+
+def _yokoya_cave(ratio: int) -> Protocol:
+    return _yokoya(
+        ratio,
+        name=f"yokoya_x{ratio}",
+        srf="nikon_d700_akhtar_norm",
+        msi_order=("B", "G", "R"),
+        about=f"CAVE at ratio {ratio} with the PSF usual in remote sensing.",
+        inferred=" SRF and MSI order as in cave_x4, so that only the PSF differs.",
+        source="descriptions of Yokoya's degradation",
+    )
 
 
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in [
-        Protocol(
-            name="cave_x4",
-            ratio=4,
-            psf_px=3,
-            psf_sigma_px=0.5,
-            psf_border="reflect",
-            phase_px=2,
-            srf="nikon_d700_akhtar_norm",
-            msi_order=("B", "G", "R"),
-            upsampling="bicubic",
-            about="CAVE at ratio 4 as in the papers FeINFN compares with: 3x3 Gaussian, sigma 0.5, "
-            "every 4th pixel. Inferred, not stated anywhere: rows and columns 2, 6, 10, ... (what "
-            "MATLAB's imresize 'nearest' picks, and next to the cell's centre at 1.5), mirrored "
-            "border, the D700 table of Akhtar et al. (rows normalised), MSI stored B, G, R, LMS "
-            "clipped to [0, 1].",
-            source="descriptions of the prepared CAVE files of the FeINFN line",
-        )
+        *map(_cave, (4, 8)),
+        *map(_harvard, (4, 8)),
+        *map(_dhif, (4, 8, 16, 32)),
+        *map(_cnnfus, (8, 16, 32)),
+        *map(_lso, (4, 8, 16)),
+        *map(_yokoya_cave, (4, 8)),
+        _yokoya(
+            4,
+            name="indian_pines_x4",
+            srf="landsat_indian_pines",
+            srf_by="index",
+            msi_order=("B", "G", "R", "NIR", "SWIR1", "SWIR2"),
+            about="Indian Pines (AVIRIS, 200 bands) at ratio 4, fused with Landsat bands.",
+            known=" Landsat response as a 6x200 matrix.",
+            inferred=" Band names, from the matrix's columns.",
+            source="matrix for Indian_pines_corrected; see feinfn/data/srf/README.md",
+        ),
+        _yokoya(
+            4,
+            name="ikonos_x4",
+            srf="ikonos",
+            msi_order=("B", "G", "R", "NIR"),
+            about="Any sensor with wavelengths (Jasper Ridge, Pavia Centre) at ratio 4, fused with "
+            "IKONOS bands.",
+            known=" IKONOS response by wavelength, 350 to 1035 nm.",
+            inferred=" IKONOS sees nothing beyond its table, where its response has fallen below "
+            "0.2 % of the peak.",
+            source="table of the IKONOS response; see feinfn/data/srf/README.md",
+        ),
+        _yokoya(
+            4,
+            name="paris_x4",
+            srf="measured",
+            msi_order=("MS1p", "MS1", "MS2", "MS3", "MS4", "MS4p", "MS5p", "MS5", "MS7"),
+            about="The real pair of Paris: Hyperion is the reference and is degraded at ratio 4, "
+            "the MSI is what ALI measured on the same grid.",
+            known=" The MSI is measured.",
+            inferred=" Order of ALI's bands, by wavelength as in the matrix from Hyperion to ALI.",
+            source="Paris, Hyperion and ALI, 72x72 pixels",
+        ),
     ]
 }
-
-
-def srf_matrix(protocol: Protocol, wavelengths_nm: np.ndarray | None) -> Tensor:
-    """Return the spectral response [M, S] on a scene's bands, each row summing to 1, float64.
-
-    The table is interpolated linearly; raises `UserError` for bands outside its range.
-    """
-    if wavelengths_nm is None:
-        raise UserError(
-            f"protocol {protocol.name}: the scene has no wavelengths, but its response table is by "
-            "wavelength; name the scene's wavelengths or use a protocol with a matrix"
-        )
-    text = files("feinfn").joinpath(f"data/srf/{protocol.srf}.csv").read_text()
-    header, *lines = text.strip().splitlines()
-    columns = header.split(",")
-    table = np.array([[float(v) for v in line.split(",")] for line in lines])
-    grid = table[:, 0]
-    low, high = wavelengths_nm.min(), wavelengths_nm.max()
-    if not (low >= grid[0] and high <= grid[-1]):
-        raise UserError(
-            f"protocol {protocol.name}: the scene's bands span {low:g} to {high:g} nm, but the "
-            f"response table {protocol.srf} covers {grid[0]:g} to {grid[-1]:g} nm; drop the bands "
-            "outside or use a protocol with another table"
-        )
-    rows = [np.interp(wavelengths_nm, grid, table[:, columns.index(c)]) for c in protocol.msi_order]
-    matrix = np.stack(rows)
-    for name, total in zip(protocol.msi_order, matrix.sum(axis=1), strict=True):
-        if total <= 0:
-            raise UserError(
-                f"protocol {protocol.name}: MSI band {name} sees nothing of the scene's bands from "
-                f"{low:g} to {high:g} nm; use scenes that cover it or another protocol"
-            )
-    return torch.from_numpy(matrix / matrix.sum(axis=1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The inputs of one fusion, [B, ...] on one device, and the reference they came from."""
-
-    msi_BMHW: Tensor
-    lms_BSHW: Tensor
-    lr_hsi_BShw: Tensor
-    reference_BSHW: Tensor
-
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (MSI, LMS, LR-HSI), the arguments of a network's forward."""
-        return self.msi_BMHW, self.lms_BSHW, self.lr_hsi_BShw
-
-
-def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, what: str) -> None:
-    """Raise `UserError` unless HR size = ratio x LR size."""
-    expected = tuple(ratio * n for n in lr_size)
-    if tuple(hr_size) != expected:
-        raise UserError(
-            f"{what}: found HR size {hr_size[0]}x{hr_size[1]} with LR size "
-            f"{lr_size[0]}x{lr_size[1]}, expected HR = {ratio} x LR; crop the scene to "
-            f"{expected[0]}x{expected[1]} or use a protocol of another ratio"
-        )
-
-
-def simulate(
-    reference_BSHW: Tensor,
-    wavelengths_nm: np.ndarray | None,
-    protocol: Protocol,
-    what: str = "scene",
-) -> Pair:
-    """Return the inputs that a protocol makes of reference cubes [B, S, H, W] in [0, 1].
-
-    Raises `UserError` where the size is no multiple of the ratio or the bands do not fit the SRF.
-    """
-    height, width = reference_BSHW.shape[-2:]
-    ratio, half = protocol.ratio, protocol.psf_px // 2
-    check_ratio((height // ratio, width // ratio), (height, width), ratio, what)
-    padded = F.pad(reference_BSHW, (half, half, half, half), mode=protocol.psf_border)
-    blurred = filter_bands(padded, gaussian_taps(protocol.psf_px, protocol.psf_sigma_px))
-    lr_hsi = blurred[..., protocol.phase_px :: ratio, protocol.phase_px :: ratio].contiguous()
-    response = srf_matrix(protocol, wavelengths_nm).to(reference_BSHW)
-    msi = torch.einsum("ms,bshw->bmhw", response, reference_BSHW).contiguous()
-    lms = F.interpolate(
-        lr_hsi, size=(height, width), mode=protocol.upsampling, align_corners=False
-    ).clamp(0, 1)
-    return Pair(msi, lms, lr_hsi, reference_BSHW)

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from feinfn.errors import UserError
 from feinfn.filters import MATMUL_SIDE, filter_bands, gaussian_taps
-from feinfn.protocols import PROTOCOLS, simulate, srf_matrix
+from feinfn.protocols import PROTOCOLS, simulate
 
 CAVE = PROTOCOLS["cave_x4"]
 BANDS_NM = np.arange(400, 701, 10.0)
@@ -25,7 +25,7 @@ def test_lr_hsi_is_blur_and_every_fourth_pixel():
 
 
 def test_msi_is_blue_green_red_and_rows_sum_to_one():
-    response = srf_matrix(CAVE, BANDS_NM)
+    response = CAVE.response(31, BANDS_NM).matrix
     assert torch.allclose(response.sum(dim=1), torch.ones(3, dtype=torch.float64))
     peaks = BANDS_NM[response.argmax(dim=1)]
     assert peaks[0] < peaks[1] < peaks[2]
@@ -40,7 +40,7 @@ def test_size_that_is_no_multiple_of_the_ratio_is_named():
 
 def test_bands_outside_the_response_table_are_named():
     with pytest.raises(UserError, match="covers 400 to 700 nm"):
-        srf_matrix(CAVE, BANDS_NM + 20)
+        CAVE.response(31, BANDS_NM + 20)
 
 
 @pytest.mark.parametrize("padding", [0, 5])

@@ -1,0 +1,273 @@
+"""Degradation operators: how a sensor sees a scene, with the adjoint of the linear part of each.
+
+Every operator maps [B, S, H, W] of any floating type on any device and is differentiable; for
+`A = operator`, <A x, y> = <x, A.adjoint(y, size of x)> where A is linear.
+
+Legend: B batch, S bands, M MSI bands, H W rows and columns.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from feinfn.config import require
+from feinfn.errors import UserError
+from feinfn.filters import filter_bands, filter_window, gaussian_taps
+
+Border = Literal["zero", "reflect", "replicate", "circular"]
+Size = tuple[int, int]
+
+PAD_MODES = {b: b for b in ("reflect", "replicate", "circular")} | {"zero": "constant"}
+"""Borders and their names in torch; scipy.ndimage says mirror, nearest, wrap and constant."""
+
+
+class Operator(ABC):
+    """A degradation; the base keeps the size, and its linear part is the identity."""
+
+    @abstractmethod
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        """Return the degraded image."""
+
+    def out_size(self, size_HW: Size) -> Size:
+        """Return rows and columns of the image that one of `size_HW` becomes."""
+        return size_HW
+
+    def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
+        """Apply the adjoint of the linear part; `size_HW` is the size before degradation."""
+        return y_BSHW
+
+
+@dataclass(frozen=True, eq=False)
+class Blur(Operator):
+    """Convolve every band with a PSF, keeping the size.
+
+    The kernel's centre is tap n // 2 of 0 ... n-1 (as in scipy.ndimage.convolve), so an even PSF of
+    n taps reaches n/2 - 1 pixels up and left and n/2 down and right: sampled at row n/2 - 1, it
+    covers rows 0 ... n-1. Raises `UserError` where a border cannot continue so small an image.
+    """
+
+    kernel: Tensor
+    """[rows, columns], or [taps] of a separable PSF with equal sides."""
+    border: Border = "zero"
+    """Values outside the image: 0, mirrored without repeating the edge pixel, the edge pixel's, or
+    those of the opposite side."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.kernel.shape)
+        good = self.kernel.ndim in (1, 2) and 0 not in shape
+        require(good, "kernel", shape, "a shape [taps] or [rows, columns]")
+        finite = bool(torch.isfinite(self.kernel).all())
+        require(finite, "kernel", self.kernel.tolist() if not finite else "", "finite numbers")
+        require(self.border in PAD_MODES, "border", self.border, f"one of {sorted(PAD_MODES)}")
+
+    @classmethod
+    def gaussian(cls, size_px: int, sigma_px: float, border: Border = "zero") -> "Blur":
+        """Return a Gaussian PSF of `size_px` taps a side, sampled about their middle, sum 1."""
+        require(size_px >= 1, "size_px", size_px, "an integer >= 1")
+        require(0 < sigma_px < math.inf, "sigma_px", sigma_px, "a number > 0")
+        return cls(gaussian_taps(size_px, sigma_px), border)
+
+    @classmethod
+    def box(cls, size_px: int, border: Border = "zero") -> "Blur":
+        """Return the mean over `size_px` x `size_px` pixels."""
+        require(size_px >= 1, "size_px", size_px, "an integer >= 1")
+        return cls(torch.full((size_px,), 1 / size_px, dtype=torch.float64), border)
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        height, width = x_BSHW.shape[-2:]
+        rows, cols = self.kernel.shape[0], self.kernel.shape[-1]
+        # Mirroring leaves out the edge pixel and needs one more; torch wraps round only once.
+        spare = {"reflect": 1, "circular": 0}.get(self.border)
+        if spare is not None and (rows // 2 + spare > height or cols // 2 + spare > width):
+            raise UserError(
+                f"border: found {self.border!r} with a PSF of {rows}x{cols} on an image of "
+                f"{height}x{width}, expected an image of at least {rows // 2 + spare}x"
+                f"{cols // 2 + spare}; use a larger image, a smaller PSF or the border 'zero'"
+            )
+        pads = [(cols - 1) // 2, cols // 2, (rows - 1) // 2, rows // 2]
+        padded = F.pad(x_BSHW, pads, mode=PAD_MODES[self.border])
+        return _correlate(padded, self.kernel.flip(tuple(range(self.kernel.ndim))))
+
+    def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
+        rows, cols = self.kernel.shape[0], self.kernel.shape[-1]
+        x = F.pad(y_BSHW, [cols - 1, cols - 1, rows - 1, rows - 1])
+        x = _correlate(x, self.kernel)
+        for dim, taps in ((-2, rows), (-1, cols)):
+            x = self._fold(x, dim, size_HW[dim], taps)
+        return x
+
+    def _fold(self, x_BSHW: Tensor, dim: int, size: int, taps: int) -> Tensor:
+        """Add the border back to the pixels that it was made of: the adjoint of padding."""
+        # Pixels are numbered from 1; what a zero border contributes collects in 0 and is dropped.
+        pixels = torch.arange(1.0, size + 1, device=x_BSHW.device).view(1, 1, -1)
+        pads = [(taps - 1) // 2, taps // 2]
+        origin = F.pad(pixels, pads, mode=PAD_MODES[self.border]).flatten().long()
+        shape = list(x_BSHW.shape)
+        shape[dim] = size + 1
+        return x_BSHW.new_zeros(shape).index_add(dim, origin, x_BSHW).narrow(dim, 1, size)
+
+
+def _correlate(x_BSHW: Tensor, kernel: Tensor) -> Tensor:
+    if kernel.ndim == 1:
+        return filter_bands(x_BSHW, kernel)
+    return filter_window(x_BSHW, kernel, padding=0)
+
+
+@dataclass(frozen=True)
+class Decimate(Operator):
+    """Keep every `ratio`-th row and column, from `row` and `col` on; any image size."""
+
+    ratio: int
+    row: int = 0
+    col: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.ratio >= 1, "ratio", self.ratio, "an integer >= 1")
+        for name in ("row", "col"):
+            phase, expected = getattr(self, name), f"from 0 to {self.ratio - 1} (ratio - 1)"
+            require(0 <= phase < self.ratio, name, phase, expected)
+
+    def out_size(self, size_HW: Size) -> Size:
+        height, width = size_HW
+        if self.row >= height or self.col >= width:
+            raise UserError(
+                f"image: found {height}x{width}, expected more than {self.row} rows and {self.col} "
+                "columns, where sampling begins; use a larger image or a smaller ratio"
+            )
+        return math.ceil((height - self.row) / self.ratio), math.ceil(
+            (width - self.col) / self.ratio
+        )
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        height, width = x_BSHW.shape[-2:]
+        self.out_size((height, width))
+        return x_BSHW[..., self.row :: self.ratio, self.col :: self.ratio].contiguous()
+
+    def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
+        x = y_BSHW.new_zeros(*y_BSHW.shape[:-2], *size_HW)
+        x[..., self.row :: self.ratio, self.col :: self.ratio] = y_BSHW
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralResponse(Operator):
+    """Weigh the S bands of every pixel to M bands; `feinfn.srf` resamples tables to matrices."""
+
+    matrix: Tensor
+    """[M, S]."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.matrix.shape)
+        require(self.matrix.ndim == 2 and 0 not in shape, "matrix", shape, "a shape [M, S]")
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        found, expected = x_BSHW.shape[1], self.matrix.shape[1]
+        if found != expected:
+            raise UserError(
+                f"image: found {found} bands, expected {expected}, as many as the spectral "
+                "response has; choose other data or another response"
+            )
+        return torch.einsum("ms,bshw->bmhw", self.matrix.to(x_BSHW), x_BSHW).contiguous()
+
+    def adjoint(self, y_BMHW: Tensor, size_HW: Size) -> Tensor:
+        return torch.einsum("ms,bmhw->bshw", self.matrix.to(y_BMHW), y_BMHW).contiguous()
+
+
+@dataclass(frozen=True)
+class Noise(Operator):
+    """Add white Gaussian noise, not clipped.
+
+    SNR of a band = mean square of the band over the noise's variance, per image. Image b of a batch
+    draws from seed b of `seed`, where an integer stands for seed, seed + 1, ...; equal seeds give
+    equal noise on one kind of device. The gradient takes the noise as a constant.
+    """
+
+    snr_db: float | tuple[float, ...]
+    """In dB: one number, or one per band."""
+    seed: int | tuple[int, ...] = 0
+
+    def __post_init__(self) -> None:
+        values = self.snr_db if isinstance(self.snr_db, tuple) else (self.snr_db,)
+        require(
+            all(math.isfinite(v) for v in values), "snr_db", self.snr_db, "finite numbers in dB"
+        )
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        batch, bands = x_BSHW.shape[:2]
+        snr_db = torch.as_tensor(self.snr_db, dtype=x_BSHW.dtype, device=x_BSHW.device)
+        found = snr_db.numel()
+        require(found in (1, bands), "snr_db", found, f"1 or {bands} numbers, one per band")
+        seeds = range(self.seed, self.seed + batch) if isinstance(self.seed, int) else self.seed
+        require(len(seeds) == batch, "seed", len(seeds), f"{batch} seeds, one per image")
+        power_BS11 = x_BSHW.detach().square().mean(dim=(-2, -1), keepdim=True)
+        sigma_BS11 = (power_BS11 / 10 ** (snr_db.view(-1, 1, 1) / 10)).sqrt()
+        return x_BSHW + sigma_BS11 * _normal(x_BSHW, seeds)
+
+
+def _normal(like_BSHW: Tensor, seeds: Sequence[int]) -> Tensor:
+    def draw(seed: int) -> Tensor:
+        generator = torch.Generator(like_BSHW.device).manual_seed(seed)
+        return torch.empty_like(like_BSHW[0]).normal_(generator=generator)
+
+    return torch.stack([draw(seed) for seed in seeds])
+
+
+@dataclass(frozen=True)
+class Quantise(Operator):
+    """Round to the 2**bits levels from 0 to 1, as a sensor that saturates there.
+
+    The gradient is passed straight through, as if nothing were rounded.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        require(1 <= self.bits <= 16, "bits", self.bits, "an integer from 1 to 16")
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        top = 2**self.bits - 1
+        stored = (x_BSHW.detach().clamp(0, 1) * top).round() / top
+        # Equal to `stored` exactly: x - x is 0 wherever x is finite.
+        return stored + (x_BSHW - x_BSHW.detach())
+
+
+@dataclass(frozen=True)
+class Chain(Operator):
+    """Apply operators one after another, the first one first."""
+
+    operators: tuple[Operator, ...]
+
+    def out_size(self, size_HW: Size) -> Size:
+        for operator in self.operators:
+            size_HW = operator.out_size(size_HW)
+        return size_HW
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        for operator in self.operators:
+            x_BSHW = operator(x_BSHW)
+        return x_BSHW
+
+    def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
+        sizes = [size_HW]
+        for operator in self.operators[:-1]:
+            sizes.append(operator.out_size(sizes[-1]))
+        for operator, size in zip(reversed(self.operators), reversed(sizes), strict=True):
+            y_BSHW = operator.adjoint(y_BSHW, size)
+        return y_BSHW
+
+
+OPERATORS: dict[str, Operator] = {
+    "blur": Blur.gaussian(4, 1.5, "reflect"),
+    "decimate": Decimate(4, 1, 1),
+    "response": SpectralResponse(torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.5, 0.5]])),
+    "noise": Noise(30.0),
+    "quantise": Quantise(12),
+    "chain": Chain((Blur.box(3, "circular"), Decimate(2, 1, 0), Noise(40.0), Quantise(8))),
+}
+"""An example of each operator by name, for images of three bands; its type is the constructor."""

@@ -1,0 +1,263 @@
+"""Simulation: how LR-HSI, MSI and the upsampled LR-HSI (LMS) are made from a scene.
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from feinfn.config import STRICT, require
+from feinfn.degrade import (
+    PAD_MODES,
+    Blur,
+    Border,
+    Chain,
+    Decimate,
+    Noise,
+    Operator,
+    Quantise,
+    SpectralResponse,
+)
+from feinfn.errors import UserError
+from feinfn.srf import read_srf
+
+TEXTS = ("name", "about", "known", "inferred", "source")
+SUPPORT_PX = {"nearest": 0, "bilinear": 1, "bicubic": 2}
+"""Upsampling modes, with the LR pixels beyond a window on which its interpolation depends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A complete recipe for the inputs; every field but the texts changes the numbers."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    name: str
+    """The line it comes from and its ratio, as in cave_x4."""
+    ratio: int
+    """HR pixels per LR pixel along each axis."""
+    psf: Literal["gaussian", "box", "delta"]
+    """Blur before sampling: a Gaussian, a mean over psf_px pixels, or none."""
+    psf_px: int = 1
+    """Side of the PSF in HR pixels; an even PSF's centre is tap psf_px / 2, see degrade.Blur."""
+    psf_sigma_px: float | None = None
+    """Standard deviation of a Gaussian PSF in HR pixels; null for the others."""
+    psf_border: Border
+    """How the blur continues the image."""
+    phase_px: int
+    """HR row and column that becomes LR row and column 0."""
+    srf: str
+    """Response under feinfn/data/srf, the path of a .csv file, or `measured`: the scene's MSI."""
+    srf_by: Literal["wavelength", "index"] = "wavelength"
+    """Resample the response at the bands' wavelengths, or give its entry i to band i."""
+    msi_order: tuple[str, ...]
+    """Bands of the response that become MSI bands, in this order; names where it is measured."""
+    upsampling: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    """Interpolation from LR-HSI to LMS (torch, align_corners=False), then clipped to [0, 1]."""
+    hsi_snr_db: float | None = None
+    """SNR of every LR-HSI band in dB (see degrade.Noise); null adds no noise."""
+    msi_snr_db: float | None = None
+    """SNR of every MSI band in dB; null adds no noise."""
+    lr_bits: int | None = None
+    """Bits of the LR-HSI, rounded after noise; null does not round."""
+    msi_bits: int | None = None
+    """Bits of the MSI, rounded after noise; null does not round."""
+    about: str = ""
+    """One sentence for people."""
+    known: str = ""
+    """What its line states."""
+    inferred: str = ""
+    """What nobody states and was chosen here, with the reason."""
+    source: str = ""
+    """Where the statements stand."""
+
+    def __post_init__(self) -> None:
+        def check(condition: bool, field: str, expected: str) -> None:
+            require(condition, f"protocol.{field}", getattr(self, field), expected)
+
+        for field, words in (
+            ("psf", ("gaussian", "box", "delta")),
+            ("psf_border", tuple(PAD_MODES)),
+            ("srf_by", ("wavelength", "index")),
+            ("upsampling", tuple(SUPPORT_PX)),
+        ):
+            check(getattr(self, field) in words, field, "one of " + ", ".join(words))
+        check(self.ratio >= 1, "ratio", "an integer >= 1")
+        check(0 <= self.phase_px < self.ratio, "phase_px", f"from 0 to {self.ratio - 1}")
+        delta = self.psf == "delta"
+        check(
+            self.psf_px == 1 if delta else self.psf_px >= 1,
+            "psf_px",
+            "1 for psf 'delta'" if delta else "an integer >= 1",
+        )
+        sigma = self.psf_sigma_px
+        if self.psf == "gaussian":
+            positive = sigma is not None and 0 < sigma < math.inf
+            check(positive, "psf_sigma_px", "a number > 0 for psf 'gaussian'")
+        else:
+            check(sigma is None, "psf_sigma_px", f"null for psf {self.psf!r}")
+        order = self.msi_order
+        unique = len(set(order)) == len(order) >= 1
+        check(unique, "msi_order", "one or more bands, each once")
+        for field in ("hsi_snr_db", "msi_snr_db"):
+            snr = getattr(self, field)
+            check(snr is None or math.isfinite(snr), field, "a finite number of dB, or null")
+        for field in ("lr_bits", "msi_bits"):
+            bits = getattr(self, field)
+            check(bits is None or 1 <= bits <= 16, field, "an integer from 1 to 16, or null")
+
+    def definition(self) -> dict[str, Any]:
+        """Return what changes numbers, the response by content: the protocol's part of a run key.
+
+        Raises `UserError` where the response cannot be read.
+        """
+        fields = {k: v for k, v in asdict(self).items() if k not in TEXTS}
+        # 30 and 30.0 are the same number, but not the same JSON.
+        for field in ("psf_sigma_px", "hsi_snr_db", "msi_snr_db"):
+            fields[field] = None if fields[field] is None else float(fields[field])
+        if self.srf != "measured":
+            fields["srf"] = f"sha256:{read_srf(self.srf).sha256()}"
+        return fields
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the definition, 64 hexadecimal digits."""
+        text = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def spatial(self) -> Chain:
+        """Return blur and sampling, the linear operator from HR to LR pixels."""
+        sample = Decimate(self.ratio, self.phase_px, self.phase_px)
+        if self.psf == "delta":
+            return Chain((sample,))
+        if self.psf == "box":
+            return Chain((Blur.box(self.psf_px, self.psf_border), sample))
+        assert self.psf_sigma_px is not None
+        return Chain((Blur.gaussian(self.psf_px, self.psf_sigma_px, self.psf_border), sample))
+
+    def response(self, bands: int, wavelengths_nm: np.ndarray | None) -> SpectralResponse:
+        """Return the linear operator from S bands at these wavelengths to MSI bands.
+
+        Raises `UserError` where the scene's bands do not fit, or the MSI is measured.
+        """
+        if self.srf == "measured":
+            raise UserError(
+                f"protocol {self.name}: the MSI is measured, so there is no spectral response; use "
+                "a protocol with a table"
+            )
+        table = read_srf(self.srf)
+        return SpectralResponse(table.matrix(self.msi_order, bands, wavelengths_nm, self.srf_by))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The inputs of one fusion, [B, ...] on one device, and the reference they came from."""
+
+    msi_BMHW: Tensor
+    lms_BSHW: Tensor
+    lr_hsi_BShw: Tensor
+    reference_BSHW: Tensor
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (MSI, LMS, LR-HSI), the arguments of a network's forward."""
+        return self.msi_BMHW, self.lms_BSHW, self.lr_hsi_BShw
+
+
+def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, what: str) -> None:
+    """Raise `UserError` unless HR size = ratio x LR size."""
+    expected = tuple(ratio * n for n in lr_size)
+    if tuple(hr_size) != expected:
+        raise UserError(
+            f"{what}: found HR size {hr_size[0]}x{hr_size[1]} with LR size "
+            f"{lr_size[0]}x{lr_size[1]}, expected HR = {ratio} x LR; crop the scene to "
+            f"{expected[0]}x{expected[1]} or use a protocol of another ratio"
+        )
+
+
+def simulate(
+    reference_BSHW: Tensor,
+    wavelengths_nm: np.ndarray | None,
+    protocol: Protocol,
+    what: str = "scene",
+    *,
+    msi_BMHW: Tensor | None = None,
+    noise_seed: int | Sequence[int] = 0,
+) -> Pair:
+    """Return the inputs that a protocol makes of reference cubes [B, S, H, W] in [0, 1].
+
+    `msi_BMHW` is the measured MSI on the reference's grid, read only by protocols that ask for it.
+    Noise is drawn from `noise_seed` (image b of the batch: entry b, or an integer + b). LR-HSI and
+    MSI are not clipped, so noise may leave [0, 1]; bits and LMS may not.
+
+    Raises `UserError` where the size is no multiple of the ratio, or bands or MSI do not fit.
+    """
+    batch, bands, height, width = reference_BSHW.shape
+    ratio = protocol.ratio
+    check_ratio((height // ratio, width // ratio), (height, width), ratio, what)
+    if protocol.srf == "measured":
+        msi = _measured(msi_BMHW, (batch, len(protocol.msi_order), height, width), protocol, what)
+    else:
+        msi = protocol.response(bands, wavelengths_nm)(reference_BSHW)
+    seeds = range(noise_seed, noise_seed + batch) if isinstance(noise_seed, int) else noise_seed
+    # Even and odd seeds, so that LR-HSI and MSI never share their noise.
+    hsi_sensor = _sensor(protocol.hsi_snr_db, protocol.lr_bits, [2 * s for s in seeds])
+    msi_sensor = _sensor(protocol.msi_snr_db, protocol.msi_bits, [2 * s + 1 for s in seeds])
+    lr_hsi, msi = hsi_sensor(protocol.spatial()(reference_BSHW)), msi_sensor(msi)
+    # torch refuses align_corners, even False, for the mode that ignores it.
+    corners = None if protocol.upsampling == "nearest" else False
+    lms = F.interpolate(
+        lr_hsi, size=(height, width), mode=protocol.upsampling, align_corners=corners
+    ).clamp(0, 1)
+    return Pair(msi, lms, lr_hsi, reference_BSHW)
+
+
+def _measured(
+    msi_BMHW: Tensor | None, shape: tuple[int, ...], protocol: Protocol, what: str
+) -> Tensor:
+    found = "none" if msi_BMHW is None else f"shape {list(msi_BMHW.shape)}"
+    if msi_BMHW is None or tuple(msi_BMHW.shape) != shape:
+        raise UserError(
+            f"{what}: found {found} as measured MSI, expected shape {list(shape)}, which protocol "
+            f"{protocol.name} needs; use a scene that has one or a protocol with a response"
+        )
+    return msi_BMHW
+
+
+def _sensor(snr_db: float | None, bits: int | None, seeds: list[int]) -> Chain:
+    steps: list[Operator] = []
+    if snr_db is not None:
+        steps.append(Noise(snr_db, tuple(seeds)))
+    if bits is not None:
+        steps.append(Quantise(bits))
+    return Chain(tuple(steps))
+
+
+def reach_px(protocol: Protocol) -> int:
+    """Return the HR pixels beyond a window on which its simulation depends, as multiple of ratio.
+
+    A window whose edges lie on multiples of the ratio (or on the image's edge) gets the inputs of
+    the whole image if it is simulated with this margin, which is then cut off. Not where `is_local`
+    is false.
+    """
+    support, ratio, phase = SUPPORT_PX[protocol.upsampling], protocol.ratio, protocol.phase_px
+    # LMS reaches `support` LR pixels out on both sides; they lie at `phase` in their cells.
+    before = support * ratio - phase + (protocol.psf_px - 1) // 2
+    after = (support - 1) * ratio + 1 + phase + protocol.psf_px // 2
+    return math.ceil(max(before, after, 0) / ratio) * ratio
+
+
+def is_local(protocol: Protocol) -> bool:
+    """Return whether a window's simulation depends on its surroundings only.
+
+    Noise is scaled by the mean square of all that is simulated at once, and a circular border joins
+    opposite edges of the image.
+    """
+    noisy = protocol.hsi_snr_db is not None or protocol.msi_snr_db is not None
+    return not noisy and (protocol.psf_border != "circular" or protocol.psf_px == 1)
