@@ -75,7 +75,8 @@ def facts(protocol: Protocol, names: Iterable[str], patch_px: int | None, stride
         if patch_px
         else "whole scenes",
         "band_order_of_RGB": ",".join(protocol.msi_order),
-        "protocol": json.dumps(protocol.definition()),
+        "protocol": protocol.name,
+        "protocol_definition": json.dumps(protocol.definition()),
         "scenes": json.dumps(list(names)),
     }
 

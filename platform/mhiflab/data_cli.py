@@ -316,8 +316,10 @@ def protocols() -> None:
     """List the protocols: ratio, blur, spectral response, and what of them is inferred."""
     from feinfn.protocols import PROTOCOLS
 
-    table = Table("protocol", "fields that change numbers", "about", "source", show_lines=True)
-    for name, protocol in PROTOCOLS.items():
-        fields = "\n".join(f"{k}: {v}" for k, v in protocol.definition().items() if k != "name")
-        table.add_row(name, escape(fields), escape(protocol.about), escape(protocol.source))
+    table = Table("protocol", "ratio", "PSF", "SRF", "known", "inferred", show_lines=True)
+    for name, p in PROTOCOLS.items():
+        sigma = "" if p.psf_sigma_px is None else f", sigma {p.psf_sigma_px:.3g}"
+        psf = f"{p.psf} {p.psf_px}x{p.psf_px}{sigma}, {p.psf_border}, phase {p.phase_px}"
+        srf = f"{p.srf} by {p.srf_by}: {', '.join(p.msi_order)}"
+        table.add_row(name, str(p.ratio), psf, *map(escape, (srf, p.known, p.inferred)))
     out.print(table)
