@@ -1,11 +1,8 @@
-"""What a data file holds: its arrays, the facts of a scene, what looks wrong, and a picture."""
+"""What a scene holds and what looks wrong with it, and a small picture of it."""
 
-import zipfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from feinfn.data.scene import Scene
@@ -61,38 +58,6 @@ def facts(scene: Scene) -> Facts:
         wavelengths="unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
         problems=tuple(problems),
     )
-
-
-def contents(path: Path) -> list[tuple[str, str, str]]:
-    """Return (key, shape, type) of every array in a file, or file types and counts of a folder.
-
-    Empty for other formats and for files that cannot be read: reading the scene says why.
-    """
-    if path.is_dir():
-        counts = Counter(p.suffix or "no suffix" for p in path.rglob("*") if p.is_file())
-        return [(suffix, f"{n} files", "") for suffix, n in sorted(counts.items())]
-    try:
-        if h5py.is_hdf5(path):
-            found: list[tuple[str, str, str]] = []
-            with h5py.File(path) as file:
-                file.visititems(lambda key, x: _note(found, key, x))
-            return found
-        if path.suffix == ".mat":
-            from scipy.io import whosmat
-
-            return [(key, str(shape), kind) for key, shape, kind in whosmat(path)]
-        if path.suffix in (".npy", ".npz"):
-            opened = np.load(path, mmap_mode="r")
-            arrays = {path.stem: opened} if path.suffix == ".npy" else opened
-            return [(key, str(x.shape), str(x.dtype)) for key, x in arrays.items()]
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        pass
-    return []
-
-
-def _note(found: list[tuple[str, str, str]], key: str, x: h5py.HLObject) -> None:
-    if isinstance(x, h5py.Dataset):
-        found.append((key, str(x.shape), str(x.dtype)))
 
 
 def pseudo_rgb(scene: Scene, side_px: int) -> np.ndarray:

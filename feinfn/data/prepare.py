@@ -16,6 +16,7 @@ import h5py
 
 from feinfn import __version__
 from feinfn.data.hdf5_writer import write_hdf5, write_whole
+from feinfn.data.readers.geo import envi_data, envi_header
 from feinfn.data.scene import Scene
 from feinfn.data.splits import Split
 from feinfn.data.store import LAYOUT, is_store, manifest, set_fingerprint, write_scene
@@ -89,19 +90,19 @@ def source_files(path: Path) -> list[dict[str, Any]]:
     These are all files of a folder, or a file and, for ENVI, header and data.
     """
     folder = path if path.is_dir() else path.parent
-    if path.is_dir():
-        paths = sorted(p for p in path.rglob("*") if p.is_file())
-    else:
-        twins = sorted(path.parent.glob(f"{path.stem}*.hdr")) and path.parent.glob(f"{path.stem}.*")
-        paths = sorted({path, *twins})
     try:
+        if path.is_dir():
+            paths = {p for p in path.rglob("*") if p.is_file()}
+        else:
+            header = envi_header(path)
+            paths = {header, envi_data(path)} if header else {path}
         return [
             {
                 "name": p.relative_to(folder).as_posix(),
                 "size": p.stat().st_size,
                 "sha256": _sha256(p),
             }
-            for p in paths
+            for p in sorted(paths)
         ]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +27,7 @@ data_app = typer.Typer(
 out = Console(highlight=False)
 
 KNOWN = ("indian_pines", "jasper", "pavia_centre", "paris")
+BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
 
 
 class DataSet(StrEnum):
@@ -70,29 +72,54 @@ def _grid_nm(text: str | None) -> "np.ndarray | None":
         return None
     try:
         first, last, step = (float(word) for word in text.split(":"))
-        count = round((last - first) / step) + 1
-    except (ValueError, ZeroDivisionError):
-        count = 0
-    if count < 1:
+        nm = np.linspace(first, last, round((last - first) / step) + 1 if step > 0 else 0)
+    except (ValueError, OverflowError):
+        nm = np.empty(0)
+    # The last band must lie on the grid: 400:705:10 would otherwise get another step unnoticed.
+    if len(nm) == 0 or (len(nm) > 1 and not np.isclose(nm[1] - nm[0], step)):
         raise UserError(f"--wavelengths: found {text!r}, expected FIRST:LAST:STEP, as 400:700:10")
-    return np.linspace(first, last, count)
+    return nm
 
 
+Key = Annotated[
+    str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
+]
+BandsAxis = Annotated[
+    int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
+]
 Loaders = dict[str, Callable[[], "Scene"]]
 
 
-def _loaders(path: Path, full_scale: float | None, wavelengths: str | None) -> Loaders:
-    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
-    from functools import partial
+def _options(
+    key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
+) -> dict[str, Any]:
+    """Return the options that read_any takes, but those that were not given."""
+    options = {
+        "key": key,
+        "bands_axis": bands_axis,
+        "full_scale": full_scale,
+        "wavelengths_nm": _grid_nm(wavelengths),
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
-    from feinfn.data.readers import read_any, scenes_in
+
+def _loaders(path: Path, options: dict[str, Any]) -> Loaders:
+    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
+    from feinfn.data.readers import read_any
     from feinfn.data.store import is_store, manifest, read_stored
 
     if is_store(path):
         return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
-    options = {"full_scale": full_scale, "wavelengths_nm": _grid_nm(wavelengths)}
-    scenes = scenes_in(path) if path.is_dir() else {path.stem: path}
-    return {name: partial(read_any, file, name=name, **options) for name, file in scenes.items()}
+    return {
+        name: partial(read_any, file, name=name, **options) for name, file in _scenes(path).items()
+    }
+
+
+def _scenes(path: Path) -> dict[str, Path]:
+    """Return name -> path of every scene of a folder, or of the one scene that it is."""
+    from feinfn.data.readers import scenes_in
+
+    return scenes_in(path) if path.is_dir() else {path.stem: path}
 
 
 @contextmanager
@@ -109,12 +136,37 @@ def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
+def _show_arrays(path: Path) -> None:
+    """Print what a scene's file or folder is, and its arrays; a folder of scenes has none."""
+    from feinfn.data.readers import KINDS, kind_of
+    from feinfn.data.store import is_store, manifest
+
+    if is_store(path):
+        told = manifest(path)
+        split = told["split"]["name"] if told["split"] else "none"
+        out.print(f"{path}: scene store of {told['set']}, split {split}", soft_wrap=True)
+        return
+    try:
+        kind = KINDS[kind_of(path)]
+        arrays = kind.arrays(path)
+    except UserError:
+        # The row of the scene says what is wrong.
+        return
+    table = Table("array", "shape", "type", title=escape(f"{path}: {kind.about}"))
+    table.title_justify = "left"
+    for key, array in arrays.items():
+        table.add_row(escape(key), " x ".join(map(str, array.shape)), array.dtype)
+    out.print(table)
+
+
 @data_app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A scene, a folder of scenes, or a scene store.")],
     thumbnail: Annotated[
         Path | None, typer.Option(help="Write a pseudo-RGB picture of every scene to this PNG.")
     ] = None,
+    key: Key = None,
+    bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
 ) -> None:
@@ -122,18 +174,13 @@ def inspect(
 
     A file that cannot be read gets a row with the reason, and the exit code is 1.
     """
-    from feinfn.data.inspect import contact_sheet, contents, facts, pseudo_rgb
+    from feinfn.data.inspect import contact_sheet, facts, pseudo_rgb
 
-    arrays = contents(path)
-    if arrays:
-        table = Table("array", "shape", "type", title=escape(str(path)), title_justify="left")
-        for row in arrays:
-            table.add_row(*map(escape, row))
-        out.print(table)
+    _show_arrays(path)
     head = ("scene", "bands", "size", "type", "values", "full scale", "used", "bits", "wavelengths")
     table = Table(*head, "notes and problems", title="Scenes", title_justify="left")
     pictures, failed = [], 0
-    loaders = _loaders(path, full_scale, wavelengths)
+    loaders = _loaders(path, _options(key, bands_axis, full_scale, wavelengths))
     for name, load in loaders.items():
         try:
             scene = load()
@@ -174,6 +221,8 @@ def prepare(
     split: Annotated[
         str | None, typer.Option(help="A split (mhiflab data splits) or a JSON file.")
     ] = None,
+    key: Key = None,
+    bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
 ) -> None:
@@ -182,37 +231,42 @@ def prepare(
     Prints the set's fingerprint, which depends on names and pixels alone.
     """
     from feinfn.data.prepare import prepare as prepare_store
-    from feinfn.data.readers import read_any, read_known, scenes_in
+    from feinfn.data.readers import read_any, read_known
     from feinfn.data.splits import split as read_split
 
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
-    name, options = dataset.value, {"full_scale": full_scale, "wavelengths_nm": None}
-    settings = {"full_scale": full_scale, "wavelengths": wavelengths}
-    if name == "files":
-        options["wavelengths_nm"] = _grid_nm(wavelengths)
-    elif any(value is not None for value in settings.values()):
+    options = _options(key, bands_axis, full_scale, wavelengths)
+    if options and dataset != DataSet.files:
         raise UserError(
-            f"--full-scale and --wavelengths: found with {name}, whose numbers are known, expected "
-            "with files only; leave them out"
+            f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose files are "
+            "known, expected with files only; leave it out"
         )
-    if name in KNOWN:
-        scenes = {name: source}
-    else:
-        scenes = scenes_in(source) if source.is_dir() else {source.stem: source}
+    known = dataset in KNOWN
+    scenes = {dataset.value: source} if known else _scenes(source)
 
-    def read(scene: str, path: Path) -> "Scene":
-        if name == "files":
-            return read_any(path, name=scene, **options)
-        return read_known(name, path)
+    def read(name: str, path: Path) -> "Scene":
+        if known:
+            return read_known(dataset.value, path)
+        scene = read_any(path, name=name, **options)
+        expected_nm = BANDS_NM.get(dataset)
+        found = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
+        if expected_nm and found != tuple(expected_nm):
+            raise UserError(
+                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {found[:1]} to "
+                f"{found[-1:]}, expected {len(expected_nm)} bands from {expected_nm[0]} to "
+                f"{expected_nm[-1]} nm as in {dataset}; read other data as files"
+            )
+        return scene
 
+    settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in options.items()}
     started = time.monotonic()
     with _progress("preparing") as on_progress:
         told = prepare_store(
             scenes,
             store,
             read=read,
-            set_name=name,
+            set_name=dataset.value,
             split=read_split(split) if split else None,
             settings=settings,
             on_progress=on_progress,
@@ -232,6 +286,8 @@ def prepare(
 @data_app.command()
 def fingerprint(
     paths: Annotated[list[Path], typer.Argument(help="Scenes, folders of scenes, scene stores.")],
+    key: Key = None,
+    bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
 ) -> None:
@@ -241,9 +297,10 @@ def fingerprint(
     """
     from feinfn.data.store import set_fingerprint
 
+    options = _options(key, bands_axis, full_scale, wavelengths)
     for path in paths:
         hashes = {}
-        for name, load in _loaders(path, full_scale, wavelengths).items():
+        for name, load in _loaders(path, options).items():
             hashes[name] = load().pixel_hash()
             out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
         out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)
@@ -299,7 +356,10 @@ def splits() -> None:
     """List the splits that come with the package."""
     from feinfn.data.splits import SPLITS
 
-    table = Table("split", "train", "validation", "test", "source", show_lines=True)
+    table = Table(show_lines=True)
+    table.add_column("split", no_wrap=True)
+    for column in ("train", "validation", "test", "source"):
+        table.add_column(column, overflow="fold")
     for name, split in SPLITS.items():
         sizes = (str(len(names)) for names in split.parts().values())
         table.add_row(name, *sizes, escape(split.source))
