@@ -76,9 +76,11 @@ def make_scene(
         raise UserError(
             f"{source}: found an array of shape {raw_SHW.shape}, expected [bands, rows, columns]"
         )
+    raw_SHW = raw_SHW.astype(raw_SHW.dtype.newbyteorder("="), copy=False)
     kind = raw_SHW.dtype
     if kind in (np.uint8, np.uint16):
-        raw, full_scale = raw_SHW, full_scale or float(np.iinfo(kind).max)
+        raw = raw_SHW
+        full_scale = float(np.iinfo(kind).max) if full_scale is None else full_scale
     elif np.issubdtype(kind, np.integer):
         if full_scale is None:
             raise UserError(
@@ -88,15 +90,16 @@ def make_scene(
         fits = raw_SHW.min() >= 0 and raw_SHW.max() <= 65535
         raw = raw_SHW.astype(np.uint16) if fits else raw_SHW.astype(np.float32)
     elif np.issubdtype(kind, np.floating):
-        raw, full_scale = raw_SHW.astype(np.float32), full_scale or 1.0
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
+            raw = raw_SHW.astype(np.float32)
+        full_scale = 1.0 if full_scale is None else full_scale
     else:
         raise UserError(f"{source}: found numbers of type {kind}, expected real numbers")
     for what, values in (("", raw), (" of the MSI", msi_MHW)):
         if values is not None:
             _check_range(values, full_scale, f"{source}{what}")
     if wavelengths_nm is not None:
-        wavelengths_nm = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
-        _check_wavelengths(wavelengths_nm, raw.shape[0], source)
+        wavelengths_nm = _checked_wavelengths(wavelengths_nm, raw.shape[0], source)
     depth = None if raw.dtype == np.float32 else int(np.ceil(np.log2(full_scale + 1)))
     msi = None if msi_MHW is None else scaled(msi_MHW, full_scale)
     return Scene(
@@ -127,17 +130,26 @@ def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
         )
 
 
-def _check_wavelengths(wavelengths_nm: np.ndarray, bands: int, source: str) -> None:
-    """Raise `UserError` unless there is one wavelength a band, ascending."""
-    if wavelengths_nm.shape != (bands,):
+def _checked_wavelengths(wavelengths_nm: np.ndarray, bands: int, source: str) -> np.ndarray:
+    """Return wavelengths as float64 [S]; `UserError` unless one a band, positive, ascending."""
+    try:
+        found = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
         raise UserError(
-            f"{source}: found {wavelengths_nm.size} wavelengths for {bands} bands, expected one a "
-            "band"
-        )
-    if not (np.isfinite(wavelengths_nm).all() and (np.diff(wavelengths_nm) > 0).all()):
-        where = int((~(np.diff(wavelengths_nm) > 0)).argmax())
+            f"{source}: found wavelengths that are no real numbers, expected band centres in nm; "
+            "correct them"
+        ) from None
+    if found.shape != (bands,):
         raise UserError(
-            f"{source}: found wavelength {wavelengths_nm[where]:g} nm followed by "
-            f"{wavelengths_nm[min(where + 1, bands - 1)]:g} nm, expected ascending band centres; "
-            "the bands are shuffled: sort them by wavelength"
+            f"{source}: found {found.size} wavelengths for {bands} bands, expected one a band; "
+            "name those of the bands that are stored"
         )
+    steps = np.diff(found, prepend=0.0)
+    if not (np.isfinite(found).all() and (steps > 0).all()):
+        where = int((~np.isfinite(found) | ~(steps > 0)).argmax())
+        before = f"followed {found[where - 1]:g} nm" if where else "came first"
+        raise UserError(
+            f"{source}: found wavelength {found[where]:g} nm, which {before}, expected ascending "
+            "band centres above 0; the bands are shuffled or doubled: sort them by wavelength"
+        )
+    return found

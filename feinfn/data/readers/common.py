@@ -1,0 +1,167 @@
+"""What all readers share: options, guarded reading, sizes and the order of axes."""
+
+import importlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feinfn.data.scene import Scene, make_scene
+from feinfn.errors import UserError
+
+# Deflate cannot shrink by more than 1032; a file that claims more is broken or hostile.
+MAX_EXPANSION = 1100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user says about a file where the file itself does not."""
+
+    key: str | None = None
+    """The variable, dataset or (in a prepared file) index to read."""
+    bands_axis: int | None = None
+    """The axis that counts bands, in the order in which the format shows its arrays."""
+    rows: int | None = None
+    """Rows and columns of the image that a [bands, pixels] matrix holds column by column."""
+    cols: int | None = None
+    full_scale: float | None = None
+    wavelengths_nm: Sequence[float] | np.ndarray | None = None
+    name: str | None = None
+
+    def scene(
+        self,
+        raw_SHW: np.ndarray,
+        path: Path,
+        *,
+        name: str | None = None,
+        wavelengths_nm: Any = None,
+        full_scale: float | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Scene:
+        """Return the checked scene; what the user said goes before what the file says."""
+        return make_scene(
+            self.name or name or path.stem,
+            raw_SHW,
+            wavelengths_nm if self.wavelengths_nm is None else np.asarray(self.wavelengths_nm),
+            str(path),
+            full_scale=full_scale if self.full_scale is None else self.full_scale,
+            notes=notes,
+        )
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Array:
+    """Shape and type of a stored array, without its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@contextmanager
+def reading(path: Path, form: str) -> Iterator[None]:
+    """Turn whatever a format's library raises for a bad file into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise almost every type for broken files
+        text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read as {form} ({text}); the file is truncated or of another "
+            "format: copy or prepare it again"
+        ) from None
+
+
+def head(path: Path, remedy: str = "look at the spelling, or name a file that exists") -> bytes:
+    """Return a file's first 520 bytes; `UserError` where there is no file to read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(520)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {remedy}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: found a folder, expected a file; name a file in it") from None
+    except PermissionError:
+        raise UserError(
+            f"{path}: found a file without permission to read, expected a readable one; ask its "
+            "owner, or change its mode"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be opened ({error}), expected a file; {remedy}") from None
+
+
+def needs(module: str, install: str) -> Any:
+    """Import an optional library; `UserError` says what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"this format needs {module}, which was not found; run: pip install '{install}'"
+        ) from None
+
+
+def check_size(path: Path, what: str, shape: Sequence[int], itemsize: int, stored: int) -> None:
+    """Raise `UserError` where an array claims more than `stored` bytes could hold."""
+    if min(shape, default=0) <= 0 or math.prod(shape) * itemsize > MAX_EXPANSION * stored:
+        raise UserError(
+            f"{path}: found {what} of shape {tuple(shape)} in {stored} bytes, expected a non-empty "
+            "array that fits its file; the file is damaged or was never filled: prepare it again"
+        )
+
+
+def choose(path: Path, arrays: Mapping[str, Array], key: str | None, also: str = "") -> str:
+    """Return the array to read: `key`, or else the only candidate, a 3-D array.
+
+    `also` names one further candidate, where a format knows one that is not 3-D.
+    """
+    shown = ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in arrays.items()) or "no arrays"
+    if key is not None:
+        if key not in arrays:
+            raise UserError(f"{path}: found {shown}, expected {key}; name one of these with key")
+        return key
+    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also.split()]
+    if len(found) != 1:
+        raise UserError(
+            f"{path}: found {shown}, expected exactly one array with three axes; name the scene's "
+            "with key"
+        )
+    return found[0]
+
+
+def bands_first(path: Path, raw: np.ndarray, axis: int | None, bands: int | None) -> np.ndarray:
+    """Return a 3-D array as [S, H, W].
+
+    `axis` None takes the first or last axis if only one of them has `bands` entries or, where
+    that number is not known, at most half of what the other two have; else it raises `UserError`,
+    because a guess would mix space and spectrum.
+    """
+    if raw.ndim != 3:
+        raise UserError(
+            f"{path}: found an array of shape {raw.shape}, expected three axes; name another "
+            "array with key"
+        )
+    if axis is None:
+        near = [
+            a
+            for a in (0, 2)
+            if (
+                raw.shape[a] == bands if bands else 2 * raw.shape[a] <= min(np.delete(raw.shape, a))
+            )
+        ]
+        if len(near) != 1:
+            raise UserError(
+                f"{path}: found shape {raw.shape}, expected to be told which axis counts the "
+                f"{f'{bands} ' if bands else ''}bands; say bands_axis=0 for [bands, rows, columns] or bands_axis=2 "
+                "for [rows, columns, bands]"
+            )
+        axis = near[0]
+    if axis not in range(-3, 3):
+        raise UserError(f"{path}: found bands_axis {axis}, expected 0, 1 or 2")
+    return np.moveaxis(raw, axis, 0)

@@ -1,0 +1,94 @@
+"""ENVI and GeoTIFF through rasterio (an optional dependency)."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feinfn.data.readers.common import DEFAULTS, Array, Options, check_size, head, needs, reading
+from feinfn.data.scene import Scene
+from feinfn.errors import UserError
+
+TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_PER_NM = {"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0, "unknown": 1.0, "": 1.0}
+_PER_NM |= {"micrometers": 1000.0, "micrometer": 1000.0, "microns": 1000.0, "um": 1000.0}
+
+
+def envi_header(path: Path) -> Path | None:
+    """Return the ENVI header of a header or data file, None where it has none."""
+    beside = (path, path.with_suffix(".hdr"), Path(f"{path}.hdr"))
+    return next((p for p in beside if p.is_file() and head(p).startswith(b"ENVI")), None)
+
+
+def envi_data(path: Path) -> Path:
+    """Return the data file of an ENVI header or data file; `UserError` where it is missing."""
+    header = envi_header(path)
+    if header != path:
+        return path
+    stem = path.with_suffix("")
+    for suffix in ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw"):
+        if (found := Path(f"{stem}{suffix}")).is_file():
+            return found
+    raise UserError(
+        f"{path}: found an ENVI header, expected its data file {stem.name} (or .img, .dat, .bsq, "
+        ".bil, .bip, .raw) beside it; copy both"
+    )
+
+
+def raster_arrays(path: Path) -> dict[str, Array]:
+    """Return the raster's shape [S, H, W] and type, as name -> array."""
+    with _opened(path) as raster:
+        return {path.stem: Array((raster.count, raster.height, raster.width), raster.dtypes[0])}
+
+
+def read_raster(path: Path, options: Options = DEFAULTS) -> Scene:
+    """Read all bands; wavelengths and ENVI's reflectance scale factor where the file has them.
+
+    Wavelengths without a unit count as nm. Raises `UserError` where rasterio is missing.
+    """
+    with _opened(path) as raster:
+        shape = raster.count, raster.height, raster.width
+        itemsize, stored = np.dtype(raster.dtypes[0]).itemsize, Path(raster.name).stat().st_size
+        check_size(path, "a raster", shape, itemsize, stored)
+        envi = raster.tags(ns="ENVI")
+        expected = int(envi.get("header_offset", 0)) + math.prod(shape) * itemsize
+        # rasterio fills what a short ENVI file lacks with zeros, without a word.
+        if raster.driver == "ENVI" and stored < expected:
+            raise UserError(
+                f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; the "
+                "file is truncated: copy it again"
+            )
+        raw = raster.read()
+        wavelengths = _wavelengths(path, [raster.tags(i) for i in raster.indexes])
+        factor = envi.get("reflectance_scale_factor")
+        scale = None if factor is None else float(factor)
+    notes = () if scale is None else (f"ENVI's reflectance scale factor is {scale:g}.",)
+    return options.scene(raw, path, wavelengths_nm=wavelengths, full_scale=scale, notes=notes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    start = head(path)
+    file = path if start.startswith(TIFF) else envi_data(path)
+    driver = "GTiff" if file == path and start.startswith(TIFF) else "ENVI"
+    rasterio = needs("rasterio", "mhiflab[geo]")
+    with reading(path, f"{driver} raster"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # most scenes have no map projection, and need none
+        with rasterio.open(file, driver=driver) as raster:
+            yield raster
+
+
+def _wavelengths(path: Path, tags: list[dict[str, str]]) -> list[float] | None:
+    if any("wavelength" not in tag for tag in tags):
+        return None
+    units = {tag.get("wavelength_units", "").lower() for tag in tags}
+    if len(units) > 1 or not units <= _PER_NM.keys():
+        raise UserError(
+            f"{path}: found wavelength units {sorted(units)}, expected nanometers or micrometers; "
+            "correct the header"
+        )
+    return [float(tag["wavelength"]) * _PER_NM[min(units)] for tag in tags]

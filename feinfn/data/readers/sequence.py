@@ -1,0 +1,140 @@
+"""Folders with one numbered grey image a band."""
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from feinfn.data.readers.common import DEFAULTS, Options, check_size, head, needs, reading
+from feinfn.data.readers.geo import raster_arrays, read_raster
+from feinfn.data.scene import Scene
+from feinfn.errors import UserError
+
+_BAND = re.compile(r"(?!\.)(?P<prefix>.*?)_?(?P<number>\d+)\.(?P<suffix>png|tiff?)", re.IGNORECASE)
+
+
+def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
+    """Return the common part of the names, and band number -> file in ascending order.
+
+    Looks in `folder` or in the folder of the same name within. Both empty: no numbered images.
+    Raises `UserError` for two images of one number, or for images of more than one scene.
+    """
+    for place in (folder, folder / folder.resolve().name):
+        found = [(m, f) for f in _files(place) if (m := _BAND.fullmatch(f.name))]
+        if found:
+            break
+    else:
+        return "", {}
+    kinds = sorted({f"{m['prefix']}*.{m['suffix'].lower()}" for m, _ in found})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{place}: found images of {len(kinds)} scenes ({', '.join(kinds[:4])}), expected the "
+            "bands of one; give each scene a folder of its own"
+        )
+    files: dict[int, Path] = {}
+    for match, file in sorted(found, key=lambda pair: (int(pair[0]["number"]), pair[1])):
+        number = int(match["number"])
+        if number in files:
+            raise UserError(
+                f"{file}: found band {number} twice (also {files[number].name}), expected one file "
+                "a band; remove the wrong one"
+            )
+        files[number] = file
+    if found[0][0]["suffix"].lower() != "png":
+        (first,) = raster_arrays(next(iter(files.values()))).values()
+        if first.shape[0] != 1:  # numbered scenes, each a raster of its own
+            return "", {}
+    return found[0][0]["prefix"], files
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [f for f in folder.iterdir() if f.is_file()] if folder.is_dir() else []
+    except PermissionError:
+        raise UserError(
+            f"{folder}: found a folder without permission to read, expected a readable one; ask "
+            "its owner, or change its mode"
+        ) from None
+
+
+def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None:
+    """Raise `UserError` naming every missing and every extra band."""
+    missing = sorted(set(expected) - set(found))
+    extra = sorted(set(found) - set(expected))
+    if missing or extra:
+        raise UserError(
+            f"{folder}: found {len(found)} bands (missing: {missing or 'none'}; extra: "
+            f"{extra or 'none'}), expected {expected[0]} to {expected[-1]}; copy the scene again "
+            "or remove what is not part of it"
+        )
+
+
+def read_bands(files: dict[int, Path]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the images as uint16 (or a raster's own type) [S, H, W], and notes.
+
+    8-bit PNGs are brought to 16 bits (x 257). Raises `UserError` for images of different sizes or
+    depths, and for colour.
+    """
+    bands = {f: _png(f) if f.suffix.lower() == ".png" else _raster(f) for f in files.values()}
+    (first, reference), *others = bands.items()
+    for file, band in others:
+        if (band.dtype, band.shape) != (reference.dtype, reference.shape):
+            raise UserError(
+                f"{file}: found {band.dtype} of shape {band.shape}, expected {reference.dtype} "
+                f"{reference.shape} as in {first.name}; the bands of a scene share size and bit "
+                "depth: copy this one again"
+            )
+    raw = np.stack(list(bands.values()))
+    if raw.dtype != np.uint8:
+        return raw, ()
+    return raw.astype(np.uint16) * 257, ("8-bit images, brought to 16 bits (x 257).",)
+
+
+def _png(path: Path) -> np.ndarray:
+    """Return a grey PNG as uint8 or uint16 [H, W]."""
+    start = head(path)
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
+        raise UserError(f"{path}: found another format, expected PNG; copy the image again")
+    width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
+    # Pillow would silently cut 16-bit colour down to 8 bits, so the header decides, not its mode.
+    if (depth, colour) not in ((16, 0), (8, 0), (8, 2), (8, 6)):
+        raise UserError(
+            f"{path}: found {depth} bits of PNG colour type {colour}, expected 16-bit or 8-bit "
+            "grey (or 8-bit RGB with R = G = B); export the band as a grey image"
+        )
+    check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
+    pillow = needs("PIL.Image", "pillow")
+    with reading(path, "PNG"), pillow.open(path, formats=["PNG"]) as image:
+        pixels = np.asarray(image)
+    if pixels.ndim == 3:
+        if (pixels[..., :3] != pixels[..., :1]).any():
+            raise UserError(
+                f"{path}: found colour (R, G and B differ), expected a grey image; a colour "
+                "rendering is not a band: remove it or rename it without a number"
+            )
+        pixels = pixels[..., 0]
+    return pixels.astype(np.uint8 if depth == 8 else np.uint16)
+
+
+def _raster(path: Path) -> np.ndarray:
+    raster = read_raster(path)
+    if len(raster.raw_SHW) != 1:
+        raise UserError(
+            f"{path}: found {len(raster.raw_SHW)} bands, expected one in each file of a sequence; "
+            "read the file by itself"
+        )
+    return raster.raw_SHW[0]
+
+
+def read_sequence(path: Path, options: Options = DEFAULTS) -> Scene:
+    """Read a folder of numbered single-band images, ascending by number without gaps."""
+    prefix, files = band_files(path)
+    if not files:
+        raise UserError(
+            f"{path}: found no numbered images, expected <scene>_01.png, <scene>_02.png, ...; name "
+            "the folder that holds them"
+        )
+    check_numbers(path, files, range(min(files), max(files) + 1))
+    raw_SHW, notes = read_bands(files)
+    return options.scene(raw_SHW, path, name=prefix or path.resolve().name, notes=notes)
