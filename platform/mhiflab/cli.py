@@ -14,6 +14,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.data_cli import data_app
 from mhiflab.paths import Lab, study_path
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_app, name="data")
 out = Console(highlight=False)
 
 StudyArgument = Annotated[

@@ -1,0 +1,129 @@
+"""Simulated pairs in the HDF5 layout that training codes of this field read.
+
+Four float32 arrays in [0, 1], [N, C, H, W]: `GT` reference, `LRHSI`, `RGB` (the MSI, whatever its
+bands) and `HSI_up` (the LR-HSI, upsampled).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+
+from feinfn.data.hdf5_writer import write_hdf5
+from feinfn.data.scene import Scene
+from feinfn.errors import UserError
+from feinfn.protocols import Pair, Protocol, simulate
+
+KEYS = {
+    "GT": "reference_BSHW",
+    "LRHSI": "lr_hsi_BShw",
+    "RGB": "msi_BMHW",
+    "HSI_up": "lms_BSHW",
+}
+PATCH_PX = 64
+STRIDE_PX = 34
+"""With 33 the only stride that cuts a scene of 512 pixels into the 14x14 patches of the released
+files (3,920 of 20 scenes); 34 leaves less of the scene out. Inferred from that count."""
+
+
+def export(pairs: Iterable[Pair], path: Path, about: Mapping[str, Any]) -> int:
+    """Write pairs one after the other, with facts as attributes; return how many images there are.
+
+    Raises `UserError` for pairs of different shapes, for none at all, and for a full disk.
+    """
+    count = 0
+
+    def fill(file: h5py.File) -> None:
+        nonlocal count
+        for pair in pairs:
+            for key, field in KEYS.items():
+                x = getattr(pair, field).cpu().numpy()
+                if key not in file:
+                    file.create_dataset(
+                        key,
+                        (0, *x.shape[1:]),
+                        "f4",
+                        maxshape=(None, *x.shape[1:]),
+                        chunks=x[:1].shape,
+                    )
+                array = file[key]
+                if array.shape[1:] != x.shape[1:]:
+                    raise UserError(
+                        f"{path}: found images of {key} of shape {x.shape[1:]} after others of "
+                        f"{array.shape[1:]}, expected one shape; export patches or one size at once"
+                    )
+                array.resize(count + len(x), axis=0)
+                array[count:] = x
+            count += len(x)
+        if not count:
+            raise UserError(f"{path}: found nothing to export, expected at least one scene")
+        file.attrs.update(about)
+
+    write_hdf5(path, fill)
+    return count
+
+
+def facts(protocol: Protocol, names: Iterable[str], patch_px: int | None, stride_px: int) -> dict:
+    """Return what an exported file says of itself: attributes of text and numbers."""
+    cut = f"patches of {patch_px} px every {stride_px} px, row by row, each degraded by itself"
+    return {
+        "about": f"{cut} (as the released files seem to be: inferred)"
+        if patch_px
+        else "whole scenes",
+        "band_order_of_RGB": ",".join(protocol.msi_order),
+        "protocol": protocol.name,
+        "protocol_definition": json.dumps(protocol.definition()),
+        "scenes": json.dumps(list(names)),
+    }
+
+
+def simulated(
+    scenes: Iterable[Scene], protocol: Protocol, patch_px: int | None, stride_px: int = STRIDE_PX
+) -> Iterator[Pair]:
+    """Yield the pairs of whole scenes, or one batch for each row of patches of each scene.
+
+    A patch is degraded by itself, so its border sees itself continued and not its surroundings.
+    What noise or rounding moves out of [0, 1] is clipped. Raises `UserError` for a patch that does
+    not fit scene or ratio, and for scenes that do not fit the protocol.
+    """
+    count = 0
+    for scene in scenes:
+        planes = [scene.cube()] + ([] if scene.msi_MHW is None else [scene.msi_MHW])
+        cube_SHW, *msi_MHW = map(torch.from_numpy, planes)
+        for row in _windows(scene, protocol.ratio, patch_px, stride_px):
+            pair = simulate(
+                torch.stack([cube_SHW[window] for window in row]),
+                scene.wavelengths_nm,
+                protocol,
+                scene.source,
+                msi_BMHW=torch.stack([x[window] for x in msi_MHW for window in row])
+                if msi_MHW
+                else None,
+                noise_seed=count,
+            )
+            count += len(row)
+            yield Pair(*(getattr(pair, field.name).clamp(0, 1) for field in fields(pair)))
+
+
+def _windows(
+    scene: Scene, ratio: int, patch_px: int | None, stride_px: int
+) -> Iterator[list[tuple[slice, slice, slice]]]:
+    """Yield the windows of a scene, row by row; the whole of it is one window."""
+    every = slice(None)
+    if patch_px is None:
+        yield [(every, every, every)]
+        return
+    height, width = scene.raw_SHW.shape[1:]
+    if patch_px % ratio or not 0 < patch_px <= min(height, width) or stride_px < 1:
+        raise UserError(
+            f"{scene.source}: found patches of {patch_px} px every {stride_px} px, expected a "
+            f"multiple of {ratio} up to the scene's {height}x{width}, and a stride of at least 1"
+        )
+    for top in range(0, height - patch_px + 1, stride_px):
+        rows = slice(top, top + patch_px)
+        lefts = range(0, width - patch_px + 1, stride_px)
+        yield [(every, rows, slice(left, left + patch_px)) for left in lefts]

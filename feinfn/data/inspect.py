@@ -1,0 +1,92 @@
+"""What a scene holds and what looks wrong with it, and a small picture of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feinfn.data.scene import Scene
+
+RGB_NM = (640.0, 550.0, 460.0)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A scene in a line; values are as stored."""
+
+    name: str
+    shape: tuple[int, int, int]
+    kind: str
+    low: float
+    high: float
+    full_scale: float
+    bit_depth: int | None
+    wavelengths: str
+    problems: tuple[str, ...]
+
+    @property
+    def used(self) -> float:
+        """The highest value as a fraction of the full scale."""
+        return self.high / self.full_scale
+
+
+def facts(scene: Scene) -> Facts:
+    """Return the facts of a scene and what looks wrong with it."""
+    raw, nm = scene.raw_SHW, scene.wavelengths_nm
+    problems = list(scene.notes)
+    if nm is None:
+        problems.append("no wavelengths: response tables by wavelength cannot be used")
+    flat = [band + 1 for band, x in enumerate(raw) if x.min() == x.max()]
+    if flat:
+        problems.append(f"bands without content: {', '.join(map(str, flat))}")
+    full = float((raw >= scene.full_scale).mean())
+    if full > 0.001:
+        problems.append(f"{full:.1%} of the values are at the full scale: saturated")
+    if raw.max() < scene.full_scale / 8:
+        problems.append(
+            f"only {raw.max() / scene.full_scale:.1%} of the full scale is used: is "
+            f"{scene.full_scale:g} right?"
+        )
+    return Facts(
+        name=scene.name,
+        shape=raw.shape,
+        kind=str(raw.dtype) + ("" if scene.msi_MHW is None else f" + MSI {scene.msi_MHW.shape}"),
+        low=float(raw.min()),
+        high=float(raw.max()),
+        full_scale=scene.full_scale,
+        bit_depth=scene.bit_depth,
+        wavelengths="unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
+        problems=tuple(problems),
+    )
+
+
+def pseudo_rgb(scene: Scene, side_px: int) -> np.ndarray:
+    """Return a small picture, uint8 [rows, columns, 3], at most `side_px` along each axis.
+
+    The bands next to 640, 550 and 460 nm (without wavelengths: at 5/6, 1/2 and 1/6 of the bands),
+    99 % of the values below white, gamma 2.2.
+    """
+    bands, nm = scene.raw_SHW.shape[0], scene.wavelengths_nm
+    if nm is None:
+        chosen = [bands * part // 6 for part in (5, 3, 1)]
+    else:
+        chosen = [int(np.abs(nm - wanted).argmin()) for wanted in RGB_NM]
+    step = -(-max(scene.raw_SHW.shape[1:]) // side_px)
+    small = scene.raw_SHW[chosen, ::step, ::step].astype(np.float32)
+    white = max(float(np.quantile(small, 0.99)), 1e-9)
+    shown = (small / white).clip(0, 1) ** (1 / 2.2)
+    return np.rint(255 * shown).astype(np.uint8).transpose(1, 2, 0)
+
+
+def contact_sheet(pictures: list[np.ndarray], path: Path) -> None:
+    """Save pictures as one PNG, five a row."""
+    from PIL import Image
+
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    Image.fromarray(sheet).save(path, "PNG")

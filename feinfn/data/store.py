@@ -1,0 +1,144 @@
+"""Scene stores: many scenes in one HDF5 file, lossless, readable window by window.
+
+Layout: `scenes/<name>/hsi` [S, H, W] and, for measured pairs, `scenes/<name>/msi` [M, H, W]; a
+scene's facts are attributes of its group, the set's are the JSON attribute `manifest`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from feinfn.data.scene import Scene, scaled
+from feinfn.errors import UserError
+
+LAYOUT = "feinfn scene store 1"
+CHUNK_PX = 64
+
+
+def set_fingerprint(hashes: Mapping[str, str]) -> str:
+    """Return the SHA-256 over the sorted lines `name:pixel hash` of a set of scenes."""
+    lines = "".join(f"{name}:{hashes[name]}\n" for name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def lossless(scene: Scene) -> tuple[np.ndarray, float, str]:
+    """Return (numbers to store, their full scale, how they are stored), equal bit for bit.
+
+    Integers stay as they are; floats become uint16 only where that gives back every bit of them.
+    """
+    raw = scene.raw_SHW
+    if np.issubdtype(raw.dtype, np.integer):
+        return raw, scene.full_scale, f"{raw.dtype} as read"
+    fractions = scene.cube()
+    counts = np.rint(fractions * np.float32(65535)).astype(np.uint16)
+    # Bits, because -0.0 equals 0.0.
+    if np.array_equal(scaled(counts, 65535).view(np.uint32), fractions.view(np.uint32)):
+        return counts, 65535.0, "uint16, because every value is a multiple of 1/65535"
+    return raw, scene.full_scale, "float32, because uint16 would lose bits"
+
+
+def write_scene(group: h5py.Group, scene: Scene) -> None:
+    """Write one scene into an empty group."""
+    raw, full_scale, storage = lossless(scene)
+    for key, x in (("hsi", raw), ("msi", scene.msi_MHW)):
+        if x is not None:
+            chunk = (x.shape[0], *(min(CHUNK_PX, n) for n in x.shape[1:]))
+            group.create_dataset(
+                key, data=x, chunks=chunk, compression="gzip", shuffle=True, fletcher32=True
+            )
+    facts = {
+        "full_scale": full_scale,
+        "storage": storage,
+        "bit_depth": scene.bit_depth,
+        "wavelengths_nm": scene.wavelengths_nm,
+        "notes": json.dumps(scene.notes),
+        "pixel_hash": scene.pixel_hash(),
+    }
+    group.attrs.update({key: value for key, value in facts.items() if value is not None})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a scene store; raise `UserError` for another file, or for damage met inside."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a scene store (mhiflab data prepare)")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("layout") != LAYOUT:
+                raise UserError(
+                    f"{path}: found an HDF5 file with keys {sorted(file)}, expected a scene store "
+                    f"({LAYOUT}); make one with mhiflab data prepare"
+                )
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a scene store ({error}); the file is damaged, truncated or "
+            "of another format: prepare it again"
+        ) from None
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a file is a scene store; damaged and foreign files are not."""
+    try:
+        manifest(path)
+    except UserError:
+        return False
+    return True
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """Return what a store says of itself: set, split, and every scene's sources and hash."""
+    with _opened(path) as file:
+        return json.loads(file.attrs["manifest"])
+
+
+def read_stored(path: Path, name: str) -> Scene:
+    """Read one scene of a store, equal in pixels and facts to the scene that was prepared."""
+    return _read(path, name, None)
+
+
+def read_window(path: Path, name: str, rows: tuple[int, int], columns: tuple[int, int]) -> Scene:
+    """Read the window [first, last) of one scene, touching only the chunks it needs.
+
+    A measured MSI on a finer grid is cut to the same ground. Raises `UserError` for a window that
+    is empty or reaches outside.
+    """
+    return _read(path, name, (rows, columns))
+
+
+def _read(path: Path, name: str, window: tuple[tuple[int, int], tuple[int, int]] | None) -> Scene:
+    with _opened(path) as file:
+        scenes = file["scenes"]
+        if name not in scenes:
+            raise UserError(f"{path}: no scene {name!r}; it holds {', '.join(scenes)}")
+        group = scenes[name]
+        size = group["hsi"].shape[1:]
+        for (first, last), length in zip(window or (), size, strict=False):
+            if not 0 <= first < last <= length:
+                raise UserError(
+                    f"{path}: found a window {window} of scene {name}, expected rows within "
+                    f"[0, {size[0]}) and columns within [0, {size[1]})"
+                )
+
+        def cut(key: str) -> np.ndarray:
+            finer = group[key].shape[1] // size[0]
+            spans = [slice(a * finer, b * finer) for a, b in window or ()]
+            return group[key][(slice(None), *spans)]
+
+        facts = group.attrs
+        return Scene(
+            name=name,
+            raw_SHW=cut("hsi"),
+            full_scale=float(facts["full_scale"]),
+            wavelengths_nm=facts.get("wavelengths_nm"),
+            source=f"{path}:{name}",
+            bit_depth=int(facts["bit_depth"]) if "bit_depth" in facts else None,
+            msi_MHW=cut("msi") if "msi" in group else None,
+            notes=tuple(json.loads(facts["notes"])),
+        )

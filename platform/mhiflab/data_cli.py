@@ -1,0 +1,385 @@
+"""The commands under `mhiflab data`: look at scenes, prepare, identify and export them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from feinfn.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from feinfn.data.scene import Scene
+
+data_app = typer.Typer(
+    help="Look at scenes, prepare them once without loss, identify and export them.",
+    no_args_is_help=True,
+)
+out = Console(highlight=False)
+
+KNOWN = ("indian_pines", "jasper", "pavia_centre", "paris")
+BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
+
+
+class DataSet(StrEnum):
+    """What `prepare` can read."""
+
+    cave = "cave"
+    harvard = "harvard"
+    indian_pines = "indian_pines"
+    jasper = "jasper"
+    pavia_centre = "pavia_centre"
+    paris = "paris"
+    files = "files"
+
+
+class Part(StrEnum):
+    """What `export` can write."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
+FullScale = Annotated[
+    float | None,
+    typer.Option(help="The stored number that means 1, where the file does not say (4095, 10000)."),
+]
+Wavelengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIRST:LAST:STEP",
+        help="Band centres in nm, where the file does not say, e.g. 400:700:10.",
+    ),
+]
+
+
+def _grid_nm(text: str | None) -> "np.ndarray | None":
+    """Return the wavelengths that FIRST:LAST:STEP stands for."""
+    import numpy as np
+
+    if text is None:
+        return None
+    try:
+        first, last, step = (float(word) for word in text.split(":"))
+        nm = np.linspace(first, last, round((last - first) / step) + 1 if step > 0 else 0)
+    except (ValueError, OverflowError):
+        nm = np.empty(0)
+    # The last band must lie on the grid: 400:705:10 would otherwise get another step unnoticed.
+    if len(nm) == 0 or (len(nm) > 1 and not np.isclose(nm[1] - nm[0], step)):
+        raise UserError(f"--wavelengths: found {text!r}, expected FIRST:LAST:STEP, as 400:700:10")
+    return nm
+
+
+Key = Annotated[
+    str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
+]
+BandsAxis = Annotated[
+    int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
+]
+Loaders = dict[str, Callable[[], "Scene"]]
+
+
+def _options(
+    key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
+) -> dict[str, Any]:
+    """Return the options that read_any takes, but those that were not given."""
+    options = {
+        "key": key,
+        "bands_axis": bands_axis,
+        "full_scale": full_scale,
+        "wavelengths_nm": _grid_nm(wavelengths),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _loaders(path: Path, options: dict[str, Any]) -> Loaders:
+    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
+    from feinfn.data.readers import read_any
+    from feinfn.data.store import is_store, manifest, read_stored
+
+    if is_store(path):
+        return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
+    return {
+        name: partial(read_any, file, name=name, **options) for name, file in _scenes(path).items()
+    }
+
+
+def _scenes(path: Path) -> dict[str, Path]:
+    """Return name -> path of every scene of a folder, or of the one scene that it is."""
+    from feinfn.data.readers import scenes_in
+
+    return scenes_in(path) if path.is_dir() else {path.stem: path}
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the time left; yield its on_progress(name, done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda name, done, total: bar.update(
+            task, description=f"{what} {escape(name)}", completed=done, total=total
+        )
+
+
+def _show_arrays(path: Path) -> None:
+    """Print what a scene's file or folder is, and its arrays; a folder of scenes has none."""
+    from feinfn.data.readers import KINDS, kind_of
+    from feinfn.data.store import is_store, manifest
+
+    if is_store(path):
+        told = manifest(path)
+        split = told["split"]["name"] if told["split"] else "none"
+        out.print(f"{path}: scene store of {told['set']}, split {split}", soft_wrap=True)
+        return
+    try:
+        kind = KINDS[kind_of(path)]
+        arrays = kind.arrays(path)
+    except UserError:
+        # The row of the scene says what is wrong.
+        return
+    table = Table("array", "shape", "type", title=escape(f"{path}: {kind.about}"))
+    table.title_justify = "left"
+    for key, array in arrays.items():
+        table.add_row(escape(key), " x ".join(map(str, array.shape)), array.dtype)
+    out.print(table)
+
+
+@data_app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A scene, a folder of scenes, or a scene store.")],
+    thumbnail: Annotated[
+        Path | None, typer.Option(help="Write a pseudo-RGB picture of every scene to this PNG.")
+    ] = None,
+    key: Key = None,
+    bands_axis: BandsAxis = None,
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Show what data holds: arrays, bands, values, and what looks wrong; one row a scene.
+
+    A file that cannot be read gets a row with the reason, and the exit code is 1.
+    """
+    from feinfn.data.inspect import contact_sheet, facts, pseudo_rgb
+
+    _show_arrays(path)
+    head = ("scene", "bands", "size", "type", "values", "full scale", "used", "bits", "wavelengths")
+    table = Table(*head, "notes and problems", title="Scenes", title_justify="left")
+    pictures, failed = [], 0
+    loaders = _loaders(path, _options(key, bands_axis, full_scale, wavelengths))
+    for name, load in loaders.items():
+        try:
+            scene = load()
+        except UserError as error:
+            failed += 1
+            table.add_row(escape(name), *[""] * 8, f"[red]{escape(str(error))}[/]")
+            continue
+        f = facts(scene)
+        table.add_row(
+            escape(name),
+            str(f.shape[0]),
+            f"{f.shape[1]}x{f.shape[2]}",
+            f.kind,
+            f"{f.low:g} to {f.high:g}",
+            f"{f.full_scale:g}",
+            f"{f.used:.1%}",
+            str(f.bit_depth or "unknown"),
+            f.wavelengths,
+            escape("; ".join(f.problems)),
+        )
+        if thumbnail:
+            pictures.append(pseudo_rgb(scene, 256))
+    out.print(table)
+    if thumbnail and pictures:
+        from feinfn.data.hdf5_writer import write_whole
+
+        write_whole(thumbnail, lambda partial: contact_sheet(pictures, partial))
+        out.print(f"Picture  {thumbnail}", soft_wrap=True)
+    if failed:
+        raise UserError(f"{path}: {failed} of {len(loaders)} scenes cannot be read; see the table")
+
+
+@data_app.command()
+def prepare(
+    dataset: Annotated[DataSet, typer.Argument(metavar="SET", help="What the source is.")],
+    source: Annotated[Path, typer.Option(help="Folder or file of the original data.")],
+    store: Annotated[Path, typer.Option("--out", help="The scene store to write.")],
+    split: Annotated[
+        str | None, typer.Option(help="A split (mhiflab data splits) or a JSON file.")
+    ] = None,
+    key: Key = None,
+    bands_axis: BandsAxis = None,
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Write original data into one lossless scene store; a stopped run continues.
+
+    Prints the set's fingerprint, which depends on names and pixels alone.
+    """
+    from feinfn.data.prepare import prepare as prepare_store
+    from feinfn.data.readers import read_any, read_known
+    from feinfn.data.splits import split as read_split
+
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; --source is where the data lies")
+    options = _options(key, bands_axis, full_scale, wavelengths)
+    if options and dataset != DataSet.files:
+        raise UserError(
+            f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose files are "
+            "known, expected with files only; leave it out"
+        )
+    known = dataset in KNOWN
+    scenes = {dataset.value: source} if known else _scenes(source)
+
+    def read(name: str, path: Path) -> "Scene":
+        if known:
+            return read_known(dataset.value, path)
+        scene = read_any(path, name=name, **options)
+        expected_nm = BANDS_NM.get(dataset)
+        found = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
+        if expected_nm and found != tuple(expected_nm):
+            raise UserError(
+                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {found[:1]} to "
+                f"{found[-1:]}, expected {len(expected_nm)} bands from {expected_nm[0]} to "
+                f"{expected_nm[-1]} nm as in {dataset}; read other data as files"
+            )
+        return scene
+
+    settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in options.items()}
+    started = time.monotonic()
+    with _progress("preparing") as on_progress:
+        told = prepare_store(
+            scenes,
+            store,
+            read=read,
+            set_name=dataset.value,
+            split=read_split(split) if split else None,
+            settings=settings,
+            on_progress=on_progress,
+        )
+    left_out = len(scenes) - len(told["scenes"])
+    size_mb = store.stat().st_size / 1e6
+    out.print(
+        f"{len(told['scenes'])} scenes, {size_mb:.1f} MB, {time.monotonic() - started:.1f} s  "
+        f"{store}",
+        soft_wrap=True,
+    )
+    if left_out:
+        out.print(f"{left_out} scenes of the source stand in no part of the split and are left out")
+    out.print(f"Fingerprint  {told['fingerprint']}", soft_wrap=True)
+
+
+@data_app.command()
+def fingerprint(
+    paths: Annotated[list[Path], typer.Argument(help="Scenes, folders of scenes, scene stores.")],
+    key: Key = None,
+    bands_axis: BandsAxis = None,
+    full_scale: FullScale = None,
+    wavelengths: Wavelengths = None,
+) -> None:
+    """Print the pixel hash of every scene and the fingerprint of each set.
+
+    Equal pixels and wavelengths give equal hashes, whatever the layout they are stored in.
+    """
+    from feinfn.data.store import set_fingerprint
+
+    options = _options(key, bands_axis, full_scale, wavelengths)
+    for path in paths:
+        hashes = {}
+        for name, load in _loaders(path, options).items():
+            hashes[name] = load().pixel_hash()
+            out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
+        out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)
+
+
+@data_app.command()
+def export(
+    source: Annotated[Path, typer.Option(help="A scene store (mhiflab data prepare).")],
+    protocol: Annotated[
+        str, typer.Option(help="How inputs are simulated (mhiflab data protocols).")
+    ],
+    file: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
+    part: Annotated[Part, typer.Option(help="Which part of the store's split.")],
+    patch: Annotated[
+        int | None, typer.Option(help="Cut patches of this many pixels; default: whole scenes.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Pixels between patches; default 34.")] = None,
+) -> None:
+    """Write simulated pairs as GT, LRHSI, RGB and HSI_up, for other training codes."""
+    from feinfn.data.export import STRIDE_PX, facts, simulated
+    from feinfn.data.export import export as write
+    from feinfn.data.store import manifest, read_stored
+    from feinfn.protocols import PROTOCOLS
+
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    told = manifest(source)
+    if part != Part.all and not told["split"]:
+        raise UserError(
+            f"{source}: the store has no split, so it has no part {part.value}; prepare it with "
+            "--split, or export --part all"
+        )
+    if stride is not None and patch is None:
+        raise UserError("--stride: found without --patch, expected both or none")
+    names = sorted(told["scenes"]) if part == Part.all else told["split"][part.value]
+    chosen, step = PROTOCOLS[protocol], stride if stride is not None else STRIDE_PX
+
+    with _progress("exporting") as on_progress:
+
+        def scenes() -> "Iterator[Scene]":
+            for done, name in enumerate(names):
+                on_progress(name, done, len(names))
+                yield read_stored(source, name)
+
+        about = facts(chosen, names, patch, step)
+        count = write(simulated(scenes(), chosen, patch, step), file, about)
+    out.print(f"{count} images of {len(names)} scenes  {file}", soft_wrap=True)
+    out.print(f"{about['about']}; bands of RGB: {about['band_order_of_RGB']}", soft_wrap=True)
+
+
+@data_app.command()
+def splits() -> None:
+    """List the splits that come with the package."""
+    from feinfn.data.splits import SPLITS
+
+    table = Table(show_lines=True)
+    table.add_column("split", no_wrap=True)
+    for column in ("train", "validation", "test", "source"):
+        table.add_column(column, overflow="fold")
+    for name, split in SPLITS.items():
+        sizes = (str(len(names)) for names in split.parts().values())
+        table.add_row(name, *sizes, escape(split.source))
+    out.print(table)
+    out.print(
+        "The lists have no validation part of their own; it is cut from the training scenes: by "
+        "name, the first and every 7th after it. Harvard: which 10 and 10 images are in use is not "
+        "known; give --split a JSON file with the lists train, validation and test.",
+    )
+
+
+@data_app.command()
+def protocols() -> None:
+    """List the protocols: ratio, blur, spectral response, and what of them is inferred."""
+    from feinfn.protocols import PROTOCOLS
+
+    table = Table("protocol", "ratio", "PSF", "SRF", "known", "inferred", show_lines=True)
+    for name, p in PROTOCOLS.items():
+        sigma = "" if p.psf_sigma_px is None else f", sigma {p.psf_sigma_px:.3g}"
+        psf = f"{p.psf} {p.psf_px}x{p.psf_px}{sigma}, {p.psf_border}, phase {p.phase_px}"
+        srf = f"{p.srf} by {p.srf_by}: {', '.join(p.msi_order)}"
+        table.add_row(name, str(p.ratio), psf, *map(escape, (srf, p.known, p.inferred)))
+    out.print(table)
