@@ -1,0 +1,166 @@
+"""Values, values per band and maps of one image under a convention."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feinfn.errors import UserError
+from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
+from feinfn.metrics.hypercomplex import q2n
+from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band
+
+Index = Callable[[Convention, Tensor, Tensor, int], float]
+
+_INDICES: dict[str, Index] = {
+    "psnr": lambda c, a, b, ratio: c.psnr(a, b),
+    "sam": lambda c, a, b, ratio: c.sam(a, b),
+    "ergas": lambda c, a, b, ratio: c.ergas(a, b, ratio),
+    "ssim": lambda c, a, b, ratio: c.ssim_per_band(a, b).mean().item(),
+    "rmse": lambda c, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
+    "cc": lambda c, a, b, ratio: cc_per_band(a, b).mean().item(),
+    "scc": lambda c, a, b, ratio: scc(a, b),
+    "uiqi": lambda c, a, b, ratio: uiqi_per_band(a, b).mean().item(),
+    "q2n": lambda c, a, b, ratio: q2n(a, b),
+}
+_PER_BAND: dict[str, Callable[[Convention, Tensor, Tensor], Tensor]] = {
+    "psnr": lambda c, a, b: c.psnr_per_band(a, b),
+    "ssim": lambda c, a, b: c.ssim_per_band(a, b),
+    "rmse": lambda c, a, b: mse_per_band(a, b).sqrt(),
+    "cc": lambda c, a, b: cc_per_band(a, b),
+    "uiqi": lambda c, a, b: uiqi_per_band(a, b),
+}
+ALL_INDICES = tuple(_INDICES)
+METRICS = ALL_INDICES[:4]
+"""The printed ones."""
+PER_BAND = tuple(_PER_BAND)
+HIGHER_IS_BETTER = {name: name not in ("sam", "ergas", "rmse") for name in ALL_INDICES}
+
+
+def smallest_px(index: str, convention: str = CONVENTION) -> int:
+    """Return the shortest image side for which an index is defined."""
+    rule = find_convention(convention)
+    windows = {"ssim": rule.ssim_px, "scc": 3 + rule.cut_px}
+    windows |= dict.fromkeys(("uiqi", "q2n"), 32 + rule.cut_px)
+    return windows.get(index, 1 + rule.cut_px)
+
+
+def evaluate(
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    ratio: int,
+    convention: str = CONVENTION,
+    indices: Sequence[str] = METRICS,
+) -> dict[str, float]:
+    """Return indices of one image: PSNR (dB), SAM (degrees), ERGAS and SSIM, or those named.
+
+    Args: fused, reference [S, H, W] with peak 1; ratio of the protocol; indices of `ALL_INDICES`.
+    CC, SSIM and UIQI are means over bands, RMSE is the cube's. Raises `UserError` for an unknown
+    convention, shapes that differ, NaN, and images smaller than an index's window.
+    """
+    images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
+    return {name: _INDICES[name](rule, a, b, ratio) for name, rule, a, b in images}
+
+
+def compare(
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    ratio: int,
+    conventions: Sequence[str] = tuple(CONVENTIONS),
+    indices: Sequence[str] = ALL_INDICES,
+) -> dict[str, dict[str, float]]:
+    """Return what `evaluate` does under each convention; what they share is computed once."""
+    known: dict[tuple[Any, ...], float] = {}
+    found: dict[str, dict[str, float]] = {}
+    for name in conventions:
+        keys = {index: _ingredients(find_convention(name), index) for index in indices}
+        new = [index for index in indices if keys[index] not in known]
+        values = evaluate(fused_SHW, reference_SHW, ratio, name, new) if new else {}
+        known |= {keys[index]: value for index, value in values.items()}
+        found[name] = {index: known[key] for index, key in keys.items()}
+    return found
+
+
+def _ingredients(rule: Convention, index: str) -> tuple[Any, ...]:
+    """Return an index with everything of a convention that it depends on."""
+    if index in ("psnr", "sam", "ergas"):
+        return index, rule.name
+    own = rule.ssim_window if index == "ssim" else rule.cut_px
+    return index, rule.dtype, rule.levels, own
+
+
+def per_band(
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    convention: str = CONVENTION,
+    indices: Sequence[str] = PER_BAND,
+) -> dict[str, Tensor]:
+    """Return indices of every band, each [S] float64; arguments and errors as `evaluate`."""
+    images = _images(fused_SHW, reference_SHW, convention, indices, PER_BAND)
+    return {name: _PER_BAND[name](rule, a, b) for name, rule, a, b in images}
+
+
+def maps(
+    fused_SHW: Tensor, reference_SHW: Tensor, convention: str = CONVENTION
+) -> dict[str, Tensor]:
+    """Return where an image is wrong, of the size that the convention leaves, float64.
+
+    `sam_deg` [H, W] is the spectral angle in degrees, NaN where a pixel is left out; `error` [H, W]
+    the absolute error averaged over bands; `error_SHW` that of every band. Errors as `evaluate`.
+    """
+    rule, fused, reference = _prepared(fused_SHW, reference_SHW, convention, ())
+    a, b = rule.cut(fused), rule.cut(reference)
+    error_SHW = (a - b).abs()
+    sam_deg = torch.rad2deg(rule.angles(a, b))
+    return {"sam_deg": sam_deg, "error": error_SHW.mean(dim=0), "error_SHW": error_SHW}
+
+
+def psnr_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    """Return the PSNR of every band in dB under `matlab`, [S]; inf for a band without error."""
+    return per_band(fused_SHW, reference_SHW, indices=("psnr",))["psnr"]
+
+
+def ssim_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    """Return the SSIM of every band under `matlab`, [S]."""
+    return per_band(fused_SHW, reference_SHW, indices=("ssim",))["ssim"]
+
+
+def _prepared(
+    fused: Tensor, reference: Tensor, convention: str, indices: Sequence[str]
+) -> tuple[Convention, Tensor, Tensor]:
+    """Return the convention and the images as it takes them, not cut yet; raises `UserError`."""
+    rule = find_convention(convention)
+    if fused.shape != reference.shape or fused.dim() != 3 or 0 in fused.shape:
+        raise UserError(
+            f"metrics: found shapes {tuple(fused.shape)} and {tuple(reference.shape)}, expected "
+            "two equal shapes [bands, rows, columns]"
+        )
+    for name in indices or ("",):
+        side = smallest_px(name, convention)
+        if min(fused.shape[1:]) < side:
+            raise UserError(
+                f"metrics: found images of {fused.shape[1]}x{fused.shape[2]} pixels, expected at "
+                f"least {side}x{side} for {name or 'maps'} under {convention}; evaluate larger "
+                "images or leave it out"
+            )
+    if not bool(torch.isfinite(fused).all() and torch.isfinite(reference).all()):
+        raise UserError("metrics: found NaN or inf in an image, expected finite reflectances")
+    return rule, rule.prepare(fused), rule.prepare(reference)
+
+
+def _images(
+    fused: Tensor,
+    reference: Tensor,
+    convention: str,
+    indices: Sequence[str],
+    known: Sequence[str],
+) -> Iterator[tuple[str, Convention, Tensor, Tensor]]:
+    """Yield every index with its convention and the two images that it takes."""
+    for name in indices:
+        if name not in known:
+            raise UserError(f"metrics: found index {name!r}, expected some of {', '.join(known)}")
+    rule, whole_a, whole_b = _prepared(fused, reference, convention, indices)
+    for name in indices:
+        whole = name == "ssim"
+        yield name, rule, *((whole_a, whole_b) if whole else map(rule.cut, (whole_a, whole_b)))

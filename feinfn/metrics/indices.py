@@ -1,0 +1,113 @@
+"""Indices that every convention shares, of float64 images.
+
+torchmetrics has the names SCC and UQI for other definitions: its SCC is a high-pass filter's local
+correlation, its UQI an 11x11 Gaussian window. MSE, ERGAS and SAM agree with it where no pixel is
+black; they stay here because training runs without it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from feinfn.filters import gaussian_taps, ssim_map
+
+FLAT = 1e-14
+"""Variance, as a part of the mean square, below which a window counts as constant: what rounding
+leaves of a constant window is ten times less, one step of 16 bits in 32x32 pixels ten times more.
+"""
+
+
+def mse_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    """Return the mean squared error of every band, [S]."""
+    return ((fused_SHW - reference_SHW) ** 2).mean(dim=(1, 2))
+
+
+def ergas(fused_SHW: Tensor, reference_SHW: Tensor, ratio: float) -> float:
+    """Return (100 / ratio) sqrt(mean over bands of MSE / mean(reference)^2).
+
+    A reference band of zeros makes it inf, or NaN where the fused band is zero as well.
+    """
+    mean = reference_SHW.mean(dim=(1, 2))
+    relative = mse_per_band(fused_SHW, reference_SHW) / mean**2
+    return 100 / ratio * relative.mean().sqrt().item()
+
+
+def angles(fused_SHW: Tensor, reference_SHW: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Return the angle between the two spectra of every pixel in radians, [H, W].
+
+    NaN where either spectrum is zero, unless `epsilon` is added to the product of their norms;
+    cosines beyond 1 by rounding count as 1.
+    """
+    squares = (fused_SHW * fused_SHW).sum(0) * (reference_SHW * reference_SHW).sum(0)
+    cosine = (fused_SHW * reference_SHW).sum(0) / (squares.sqrt() + epsilon)
+    return torch.acos(cosine.clamp(-1, 1))
+
+
+def window_means(x: Tensor, taps: Sequence[float]) -> Tensor:
+    """Return the means weighted by the outer product of `taps`, 'valid' border, of [..., H, W].
+
+    On a CPU shifted sums are many times faster than a float64 convolution of one channel.
+    """
+    for axis in (-2, -1):
+        length = x.shape[axis] - len(taps) + 1
+        means = torch.zeros_like(x.narrow(axis, 0, length))
+        for shift, weight in enumerate(taps):
+            means.add_(x.narrow(axis, shift, length), alpha=weight)
+        x = means
+    return x
+
+
+def ssim_gaussian(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    """Return the SSIM of every band, [S]: images times 255, 11x11 Gaussian, 'valid' border."""
+    taps = gaussian_taps(11, 1.5).tolist()
+    pairs = zip(fused_SHW * 255, reference_SHW * 255, strict=True)
+    smooth = partial(window_means, taps=taps)
+    return torch.stack(
+        [ssim_map(a[None, None], b[None, None], smooth, peak=255.0).mean() for a, b in pairs]
+    )
+
+
+def cc_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    """Return the correlation coefficient of every band, [S]; NaN for a constant band."""
+    a, b = (x - x.mean(dim=(1, 2), keepdim=True) for x in (fused_SHW, reference_SHW))
+    power = (a * a).sum(dim=(1, 2)) * (b * b).sum(dim=(1, 2))
+    return (a * b).sum(dim=(1, 2)) / power.sqrt()
+
+
+def _edges(image_SHW: Tensor) -> Tensor:
+    """Return Sobel gradient magnitudes, zero border, of images without their outer pixel ring."""
+    kernel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], dtype=torch.float64)
+    both = torch.stack([kernel, kernel.T])[:, None].to(image_SHW.device)
+    gradients = F.conv2d(image_SHW[:, None, 1:-1, 1:-1], both, padding=1)
+    return gradients.pow(2).sum(1).sqrt()
+
+
+def scc(fused_SHW: Tensor, reference_SHW: Tensor) -> float:
+    """Return sum(F G) / (|F| |G|) of the edges F, G of all bands; NaN for an image without any."""
+    a, b = _edges(fused_SHW), _edges(reference_SHW)
+    return ((a * b).sum() / (a.norm() * b.norm())).item()
+
+
+def universal_quality(mean_a: Tensor, mean_b: Tensor, squares: Tensor, product: Tensor) -> Tensor:
+    """Return the universal quality index (Wang and Bovik, IEEE SPL 2002) from window means.
+
+    `squares` is mean(a^2) + mean(b^2), `product` mean(a b). Where both windows are constant only
+    the means count, and two windows of zeros are equal.
+    """
+    means = mean_a**2 + mean_b**2
+    spread = squares - means
+    luminance = torch.where(means > 0, 2 * mean_a * mean_b / means, 1.0)
+    contrast = 2 * (product - mean_a * mean_b) / spread
+    return torch.where(spread > FLAT * squares, luminance * contrast, luminance)
+
+
+def uiqi_per_band(fused_SHW: Tensor, reference_SHW: Tensor, window_px: int = 32) -> Tensor:
+    """Return the universal quality index of every band, [S]: box windows at every position."""
+    values = []
+    for a, b in zip(fused_SHW, reference_SHW, strict=True):
+        stack = torch.stack([a, b, a * a + b * b, a * b])
+        values.append(universal_quality(*window_means(stack, [1 / window_px] * window_px)).mean())
+    return torch.stack(values)

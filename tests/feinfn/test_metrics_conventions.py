@@ -1,0 +1,270 @@
+"""Every convention against a transcription of its definition that shares no code with it.
+
+The transcriptions use numpy and scipy alone.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from reference import arrays
+from scipy.ndimage import gaussian_filter, uniform_filter
+from test_metrics import PAIRS, pair
+
+from feinfn.errors import UserError
+from feinfn.metrics import (
+    ALL_INDICES,
+    CONVENTIONS,
+    HIGHER_IS_BETTER,
+    METRICS,
+    compare,
+    evaluate,
+    find_convention,
+    maps,
+    per_band,
+)
+
+
+def bands_mse(a, b):
+    return np.array([np.mean(np.square(x - y)) for x, y in zip(a, b, strict=True)])
+
+
+def np_psnr(a, b, peak=1.0, offset=0.0):
+    with np.errstate(divide="ignore"):
+        return np.mean(20 * np.log10(peak / np.sqrt(bands_mse(a, b) + offset)))
+
+
+def np_ergas(a, b, ratio):
+    return 100 / ratio * np.sqrt(np.mean(bands_mse(a, b) / b.mean(axis=(1, 2)) ** 2))
+
+
+def np_angles(a, b):
+    """Angles of the pixels whose spectra are both not zero."""
+    a, b = a.reshape(len(a), -1).T, b.reshape(len(b), -1).T
+    seen = a.any(axis=1) & b.any(axis=1)
+    a, b = a[seen], b[seen]
+    cosine = np.einsum("ps,ps->p", a, b) / np.sqrt(
+        np.einsum("ps,ps->p", a, a) * np.einsum("ps,ps->p", b, b)
+    )
+    return np.arccos(np.minimum(cosine, 1)), (~seen).sum()
+
+
+def np_ssim(a, b, window, c1, c2, correction=1.0):
+    """Mean SSIM over bands; `window` averages and cuts to the valid part."""
+    values = []
+    for x, y in zip(a, b, strict=True):
+        mx, my = window(x), window(y)
+        vx = correction * (window(x * x) - mx * mx)
+        vy = correction * (window(y * y) - my * my)
+        vxy = correction * (window(x * y) - mx * my)
+        top = (2 * mx * my + c1) * (2 * vxy + c2)
+        values.append(np.mean(top / ((mx**2 + my**2 + c1) * (vx + vy + c2))))
+    return np.mean(values)
+
+
+def gaussian11(x):
+    return gaussian_filter(x, 1.5, truncate=5 / 1.5, mode="constant")[5:-5, 5:-5]
+
+
+def uniform7(x):
+    return uniform_filter(x, 7)[3:-3, 3:-3]
+
+
+def np_matlab(a, b, ratio):
+    return {
+        "psnr": np_psnr(a, b),
+        "sam": np.degrees(np_angles(a, b)[0].mean()),
+        "ergas": np_ergas(a, b, ratio),
+        "ssim": np_ssim(a * 255, b * 255, gaussian11, 2.55**2, 7.65**2),
+    }
+
+
+def np_released_python(a, b, ratio):
+    a, b = (x.astype(np.float32).astype(float) for x in (a, b))
+    inner_a, inner_b = a[:, :-1, :-1], b[:, :-1, :-1]
+    angle = np.mean(np_angles(inner_a, inner_b)[0])
+    return {
+        "psnr": np_psnr(inner_a, inner_b),
+        "sam": round(angle, 6) * 180 / 3.14159256,
+        "ergas": np_ergas(inner_a, inner_b, 4),
+        "ssim": np_ssim(a, b, uniform7, 0.01**2, 0.03**2, correction=49 / 48),
+    }
+
+
+def np_psrt(a, b, ratio):
+    angle, black = np_angles(a, b)
+    mse = np.mean((a - b) ** 2)
+    with np.errstate(divide="ignore"):
+        psnr = 10 * np.log10(b.max() ** 2 / mse)
+    sam = math.nan if black else np.degrees(angle.mean())
+    return {**np_matlab(a, b, 4), "psnr": psnr, "sam": sam}
+
+
+def np_uint8(a, b, ratio):
+    a, b = (np.rint(255 * np.clip(x, 0, 1)) / 255 for x in (a, b))
+    return np_matlab(a, b, ratio)
+
+
+def np_ergas_100_4(a, b, ratio):
+    return np_matlab(a, b, 4)
+
+
+def np_sfno(a, b, ratio):
+    norms = np.sqrt((a * a).sum(axis=0)) * np.sqrt((b * b).sum(axis=0))
+    angle = np.arccos((a * b).sum(axis=0) / (norms + 1e-8))
+    return {
+        **np_matlab(a, b, 4),
+        "psnr": np_psnr(a, b, offset=1e-8),
+        "sam": np.degrees(angle.mean()),
+    }
+
+
+TRANSCRIPTIONS = {
+    "matlab": np_matlab,
+    "released_python": np_released_python,
+    "psrt": np_psrt,
+    "uint8": np_uint8,
+    "ergas_100_4": np_ergas_100_4,
+    "sfno": np_sfno,
+    "lso": np_ergas_100_4,
+}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for index, value in expected.items():
+        if index == "sam" and value < 2e-6:
+            # acos near 1: one unit in the last place of the cosine is 1e-6 degrees.
+            assert found[index] < 2e-6
+        else:
+            np.testing.assert_allclose(found[index], value, rtol=1e-6, err_msg=index)
+
+
+def test_every_convention_has_a_transcription():
+    assert TRANSCRIPTIONS.keys() == CONVENTIONS.keys()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_convention_equals_its_transcription(convention, name):
+    fused, reference = pair(name)
+    ratio = PAIRS[name]["ratio"]
+    expected = TRANSCRIPTIONS[convention](fused.numpy(), reference.numpy(), ratio)
+    assert_same(evaluate(fused, reference, ratio, convention), expected)
+
+
+def test_definitions_tell_conventions_apart_but_for_the_two_that_agree():
+    seen = {}
+    for name, convention in CONVENTIONS.items():
+        fields = {k: v for k, v in convention.definition().items() if k != "name"}
+        seen.setdefault(str(fields), []).append(name)
+        assert convention.about
+        assert convention.source
+    assert [names for names in seen.values() if len(names) > 1] == [["ergas_100_4", "lso"]]
+
+
+def test_differences_have_the_known_size():
+    """What the released Python moves on these pairs, and its ERGAS at x8."""
+    shift = {}
+    for name in ("noisy64_r4", "scaled64_r8"):
+        ratio = PAIRS[name]["ratio"]
+        both = compare(*pair(name), ratio, ("matlab", "released_python"), METRICS)
+        shift[name] = both["released_python"]["ssim"] - both["matlab"]["ssim"]
+    assert shift == pytest.approx({"noisy64_r4": 0.02, "scaled64_r8": -0.012}, abs=2e-3)
+    assert both["released_python"]["ergas"] / both["matlab"]["ergas"] == pytest.approx(2, rel=2e-3)
+    frozen = evaluate(*pair("scaled64_r8"), 8, "ergas_100_4")["ergas"]
+    assert frozen == pytest.approx(2 * both["matlab"]["ergas"], rel=1e-12)
+
+
+def test_black_pixels():
+    black = pair("zeropixels64_r4")
+    sam = {name: evaluate(*black, 4, name)["sam"] for name in CONVENTIONS}
+    assert math.isnan(sam["psrt"])
+    left_out = maps(*black)["sam_deg"]
+    share = left_out.isnan().double().mean().item()
+    assert sam["matlab"] == pytest.approx(left_out.nanmean().item(), rel=1e-12)
+    # The epsilon of 1e-8 turns a lit pixel by less than 1e-4 degrees.
+    assert sam["sfno"] == pytest.approx((1 - share) * sam["matlab"] + share * 90, abs=1e-4)
+    nothing = torch.zeros(3, 16, 16)
+    assert math.isnan(evaluate(nothing, nothing, 4)["sam"])
+    assert evaluate(nothing, nothing, 4, "sfno")["sam"] == pytest.approx(90)
+
+
+def test_maps_equal_matlab_and_add_up():
+    fused, reference = pair("zeropixels64_r4")
+    found = maps(fused, reference)
+    golden = np.degrees(arrays("metrics_zeropixels64_r4")["sam_map_rad"])
+    seen = ~found["sam_deg"].isnan().numpy()
+    np.testing.assert_allclose(found["sam_deg"][seen], golden[seen], rtol=1e-6)
+    np.testing.assert_allclose(found["error"], (fused - reference).abs().mean(0))
+    assert found["error_SHW"].shape == reference.shape
+    assert maps(fused, reference, "released_python")["error"].shape == (63, 63)
+
+
+def test_zero_bands():
+    fused, reference = pair("noisy64_r4")
+    reference = reference.clone()
+    reference[3] = 0
+    assert evaluate(fused, reference, 4)["ergas"] == math.inf
+    both = fused.clone()
+    both[3] = 0
+    assert math.isnan(evaluate(both, reference, 4)["ergas"])
+    bands = per_band(both, reference)
+    assert bands["psnr"][3] == math.inf
+    assert bands["uiqi"][3] == 1
+    assert bands["cc"][3].isnan()
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_identical_images_are_perfect(convention):
+    image = torch.rand(5, 64, 64, generator=torch.Generator().manual_seed(1)).double() + 0.1
+    values = evaluate(image / 2, image / 2, 4, convention, ALL_INDICES)
+    cap = 80 if convention == "sfno" else math.inf
+    assert values.pop("psnr") == pytest.approx(cap, rel=1e-12)
+    # acos near 1: one unit in the last place of the cosine is 1e-6 degrees; sfno's epsilon more.
+    assert values.pop("sam") < (0.02 if convention == "sfno" else 2e-6)
+    for index, value in values.items():
+        assert value == pytest.approx(float(HIGHER_IS_BETTER[index]), abs=1e-12), index
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_per_band_values_average_to_the_whole(convention):
+    fused, reference = pair("noisy64_r4")
+    bands = per_band(fused, reference, convention)
+    whole = evaluate(fused, reference, 4, convention, ALL_INDICES)
+    for index in ("ssim", "cc", "uiqi"):
+        assert bands[index].mean().item() == pytest.approx(whole[index], rel=1e-12)
+    assert bands["rmse"].square().mean().sqrt().item() == pytest.approx(whole["rmse"], rel=1e-12)
+    if convention != "psrt":  # one MSE over the cube
+        assert bands["psnr"].mean().item() == pytest.approx(whole["psnr"], rel=1e-12)
+    assert compare(fused, reference, 4)[convention] == whole
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_nan_is_refused(convention):
+    image = torch.rand(3, 40, 40)
+    broken = image.clone()
+    broken[1, 2, 3] = math.nan
+    with pytest.raises(UserError, match="NaN or inf"):
+        evaluate(broken, image, 4, convention)
+
+
+def test_small_images_name_the_index_that_needs_more():
+    image = torch.rand(3, 10, 40)
+    with pytest.raises(UserError, match="expected at least 11x11 for ssim under matlab"):
+        evaluate(image, image, 4)
+    assert evaluate(image, image, 4, "released_python")["ssim"] == 1
+    assert evaluate(image, image, 4, indices=("psnr",))["psnr"] == math.inf
+    with pytest.raises(UserError, match="32x32 for uiqi"):
+        evaluate(image, image, 4, indices=("uiqi",))
+
+
+def test_unknown_names_are_told_the_nearest():
+    with pytest.raises(UserError, match="found 'Matlb', did you mean 'matlab'"):
+        find_convention("Matlb")
+    image = torch.rand(3, 16, 16)
+    with pytest.raises(UserError, match="found index 'psnrr', expected some of psnr"):
+        evaluate(image, image, 4, indices=("psnrr",))
+    with pytest.raises(UserError, match="found index 'sam', expected some of psnr, ssim"):
+        per_band(image, image, indices=("sam",))
