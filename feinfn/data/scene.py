@@ -134,7 +134,7 @@ def _checked_wavelengths(wavelengths_nm: np.ndarray, bands: int, source: str) ->
     """Return wavelengths as float64 [S]; `UserError` unless one a band, positive, ascending."""
     try:
         found = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{source}: found wavelengths that are no real numbers, expected band centres in nm; "
             "correct them"

@@ -71,7 +71,7 @@ def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
     if raw.ndim != 2:
         axis = -1 if options.bands_axis is None else options.bands_axis
         return options.scene(bands_first(path, raw, axis, None), path)
-    if raw.shape[1] != rows * cols:
+    if raw.shape[1] != rows * cols or rows < 1:
         raise UserError(
             f"{path}: found {key} of shape {raw.shape} and an image of {rows} rows and {cols} "
             "columns, expected [bands, rows * columns]; say rows and cols, or transpose "

@@ -2,16 +2,28 @@
 
 import re
 import struct
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers.common import DEFAULTS, Options, check_size, head, needs, reading
+from feinfn.data.readers.common import (
+    DEFAULTS,
+    Options,
+    check_size,
+    entries,
+    head,
+    is_folder,
+    needs,
+    reading,
+)
 from feinfn.data.readers.geo import raster_arrays, read_raster
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
-_BAND = re.compile(r"(?!\.)(?P<prefix>.*?)_?(?P<number>\d+)\.(?P<suffix>png|tiff?)", re.IGNORECASE)
+_BAND = re.compile(
+    r"(?!\.)(?P<prefix>.*?)_?(?P<number>[0-9]+)\.(?P<suffix>png|tiff?)", re.IGNORECASE
+)
 
 
 def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
@@ -21,7 +33,11 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     Raises `UserError` for two images of one number, or for images of more than one scene.
     """
     for place in (folder, folder / folder.resolve().name):
-        found = [(m, f) for f in _files(place) if (m := _BAND.fullmatch(f.name))]
+        found = [
+            (m, f)
+            for f in (entries(place) if is_folder(place) else [])
+            if (m := _BAND.fullmatch(f.name)) and f.is_file()
+        ]
         if found:
             break
     else:
@@ -48,20 +64,10 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     return found[0][0]["prefix"], files
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [f for f in folder.iterdir() if f.is_file()] if folder.is_dir() else []
-    except PermissionError:
-        raise UserError(
-            f"{folder}: found a folder without permission to read, expected a readable one; ask "
-            "its owner, or change its mode"
-        ) from None
-
-
 def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None:
-    """Raise `UserError` naming every missing and every extra band."""
-    missing = sorted(set(expected) - set(found))
-    extra = sorted(set(found) - set(expected))
+    """Raise `UserError` naming missing and extra bands, twenty of each at most."""
+    missing = list(islice((n for n in expected if n not in found), 20))
+    extra = [n for n in found if n not in expected][:20]
     if missing or extra:
         raise UserError(
             f"{folder}: found {len(found)} bands (missing: {missing or 'none'}; extra: "
