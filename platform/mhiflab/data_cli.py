@@ -26,7 +26,6 @@ data_app = typer.Typer(
 )
 out = Console(highlight=False)
 
-KNOWN = ("indian_pines", "jasper", "pavia_centre", "paris")
 BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
 
 
@@ -231,7 +230,8 @@ def prepare(
     Prints the set's fingerprint, which depends on names and pixels alone.
     """
     from feinfn.data.prepare import prepare as prepare_store
-    from feinfn.data.readers import read_any, read_known
+    from feinfn.data.readers import read_any
+    from feinfn.data.readers.known import KNOWN, read_known
     from feinfn.data.splits import split as read_split
 
     if not source.exists():
@@ -242,7 +242,7 @@ def prepare(
             f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose files are "
             "known, expected with files only; leave it out"
         )
-    known = dataset in KNOWN
+    known = dataset.value in KNOWN
     scenes = {dataset.value: source} if known else _scenes(source)
 
     def read(name: str, path: Path) -> "Scene":

@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from feinfn.errors import UserError
+from mhiflab.cli import app
+
 NM = np.arange(400.0, 701.0, 10.0)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CROPS, PNGS = SHARED / "cave_crop256", SHARED / "cave_png"
@@ -127,23 +130,30 @@ def test_prepare_with_a_split_of_ones_own_and_export(mhiflab: Run, layouts, tmp_
         expected = cube(0)[:, 8:40, 16:48] / np.float32(65535)
         np.testing.assert_array_equal(file["GT"][5], expected)
     failed(mhiflab("data", "export", *words, "--part", "validation"), "nothing to export")
-    failed(mhiflab("data", "export", *words, "--part", "test", "--stride", 8), "without --patch")
 
 
-def test_mistakes_are_named(mhiflab: Run, layouts, tmp_path):
+def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def mistake(message: str, *words: object) -> None:
+        with pytest.raises(UserError, match=message):
+            app(["data", *map(str, words)], standalone_mode=False)
+
     source = ("--source", layouts["h5"], "--out", "store.h5")
-    prepare = ("data", "prepare")
-    done = mhiflab(*prepare, "cave", *source, "--split", "mhfnet_20_12")
-    failed(done, "split mhfnet_20_12: found no scene balloons_ms, beads_ms")
-    failed(mhiflab(*prepare, "cave", *source, "--full-scale", 9), "--full-scale: found with cave")
-    failed(mhiflab(*prepare, "harvard", *source), "expected 31 bands from 420 to 720 nm")
-    failed(mhiflab(*prepare, "files", "--source", "absent", "--out", "x"), "absent: no such file")
-    words = (*prepare, "files", *source, "--wavelengths")
-    failed(mhiflab(*words, "400:705:10"), "found '400:705:10', expected FIRST:LAST:STEP")
-    ok(mhiflab(*prepare, "cave", *source))
-    export = ("data", "export", "--source", "store.h5", "--out", "out.h5")
-    failed(mhiflab(*export, "--protocol", "x", "--part", "all"), "found 'x', expected one of cave")
-    failed(mhiflab(*export, "--protocol", "cave_x4", "--part", "test"), "the store has no split")
+    message = "split mhfnet_20_12: found no scene balloons_ms, beads_ms"
+    mistake(message, "prepare", "cave", *source, "--split", "mhfnet_20_12")
+    mistake("--full-scale: found with cave", "prepare", "cave", *source, "--full-scale", 9)
+    mistake("expected 31 bands from 420 to 720 nm", "prepare", "harvard", *source)
+    mistake("absent: no such file", "prepare", "files", "--source", "absent", "--out", "x")
+    for text in ("400:705:10", "400:700:0", "400:700", "nm", "400:700:1e-300"):
+        message = f"found '{text}', expected FIRST:LAST:STEP"
+        mistake(message, "prepare", "files", *source, "--wavelengths", text)
+    app(["data", "prepare", "cave", *map(str, source)], standalone_mode=False)
+    export = ("export", "--source", "store.h5", "--out", "out.h5")
+    mistake("found 'x', expected one of cave", *export, "--protocol", "x", "--part", "all")
+    mistake("the store has no split", *export, "--protocol", "cave_x4", "--part", "test")
+    words = ("--protocol", "cave_x4", "--part", "all", "--stride", 8)
+    mistake("--stride: found without --patch", *export, *words)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["h5", "mat", "npy", "png", "store.h5"], "nothing half-written"
 
