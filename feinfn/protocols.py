@@ -22,8 +22,8 @@ def _line(ratio: int, **fields: Any) -> Protocol:
         psf_border="reflect",
         phase_px=ratio // 2,
         srf="nikon_d700_akhtar_norm",
-        known=f"As far as known: 3x3 Gaussian, sigma 0.5, every {ratio}th pixel; the line's code says "
-        "that prepared files hold the MSI as " + ", ".join(fields["msi_order"]) + ".",
+        known=f"As far as known: 3x3 Gaussian, sigma 0.5, every {ratio}th pixel; the line's code "
+        "says that prepared files hold the MSI as " + ", ".join(fields["msi_order"]) + ".",
         source=LINE,
         **fields,
     )
@@ -172,8 +172,8 @@ PROTOCOLS: dict[str, Protocol] = {
             about="Any sensor with wavelengths (Jasper Ridge, Pavia Centre) at ratio 4, fused with "
             "IKONOS bands.",
             known=" IKONOS response by wavelength, 350 to 1035 nm.",
-            inferred=" These bands see nothing beyond the table, at whose ends they have fallen below "
-            "0.2 % of their peaks.",
+            inferred=" These bands see nothing beyond the table, at whose ends they have fallen "
+            "below 0.2 % of their peaks.",
             source="table of the IKONOS response; see feinfn/data/srf/README.md",
         ),
         _yokoya(
