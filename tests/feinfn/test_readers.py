@@ -81,7 +81,8 @@ def envi(root: Path, cube: np.ndarray = CUBE, more: str = "", order: str = "<") 
     (root / "toys.hdr").write_text(
         f"ENVI\nsamples = {cube.shape[2]}\nlines = {cube.shape[1]}\nbands = {cube.shape[0]}\n"
         "header offset = 0\nfile type = ENVI Standard\ninterleave = bsq\n"
-        f"data type = {2 if cube.dtype.kind == 'i' else 12}\nbyte order = {int(order == '>')}\n{more}"
+        f"data type = {2 if cube.dtype.kind == 'i' else 12}\n"
+        f"byte order = {int(order == '>')}\n{more}"
     )
     return root / "toys.hdr"
 
