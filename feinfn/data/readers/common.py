@@ -117,13 +117,14 @@ def _forbidden(path: Path) -> UserError:
     )
 
 
-def needs(module: str, install: str) -> Any:
+def needs(path: Path, module: str, install: str) -> Any:
     """Import an optional library; `UserError` says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise UserError(
-            f"this format needs {module}, which was not found; run: pip install '{install}'"
+            f"{path}: found no {module}, expected it for files of this format; run: pip install "
+            f"'{install}'"
         ) from None
 
 
