@@ -108,12 +108,12 @@ def read_hdf5(path: Path, options: Options = DEFAULTS) -> Scene:
     """
     with opened(path) as file:
         arrays = arrays_in(file)
-        plain = options.key is None and "GT" in arrays
+        plain = options.key in (None, "GT") and "GT" in arrays
         key = "GT" if plain else choose(path, arrays, options.key)
         raw = load(path, file, key)
         given = options.wavelengths_nm
         if given is None and "wavelength_nm" in file:
             given = load(path, file, "wavelength_nm")
-    if not plain:
+    if not plain or options.bands_axis is not None:
         raw = bands_first(path, raw, options.bands_axis, None if given is None else len(given))
     return options.scene(raw, path, wavelengths_nm=given)

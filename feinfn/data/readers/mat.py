@@ -76,7 +76,7 @@ def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
     arrays = mat_arrays(path)
     rows, cols = _image_size(path, arrays, options)
     matrices = [k for k, a in arrays.items() if len(a.shape) == 2 and a.shape[1] == rows * cols]
-    key = choose(path, arrays, options.key, " ".join(matrices))
+    key = choose(path, arrays, options.key, matrices)
     raw = load_mat(path, key, arrays)
     if raw.ndim != 2:
         axis = -1 if options.bands_axis is None else options.bands_axis
