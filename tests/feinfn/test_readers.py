@@ -11,7 +11,6 @@ from PIL import Image
 
 from feinfn.data.readers import KINDS, describe, kind_of, read_any, scenes_in
 from feinfn.data.readers.common import Options
-from feinfn.data.readers.mat import read_mat
 from feinfn.data.readers.pair import join, read_pair
 from feinfn.data.readers.prepared import read_prepared
 from feinfn.errors import UserError
@@ -81,7 +80,8 @@ def envi(root: Path, cube: np.ndarray = CUBE, more: str = "", order: str = "<") 
     (root / "toys.hdr").write_text(
         f"ENVI\nsamples = {cube.shape[2]}\nlines = {cube.shape[1]}\nbands = {cube.shape[0]}\n"
         "header offset = 0\nfile type = ENVI Standard\ninterleave = bsq\n"
-        f"data type = {2 if cube.dtype.kind == 'i' else 12}\nbyte order = {int(order == '>')}\n{more}"
+        f"data type = {2 if cube.dtype.kind == 'i' else 12}\n"
+        f"byte order = {int(order == '>')}\n{more}"
     )
     return root / "toys.hdr"
 
@@ -174,10 +174,8 @@ def test_prepared_files_are_read_image_by_image(tmp_path):
     assert (found.count, found.shape_SHW, found.ratio, found.msi_order) == (3, (5, 8, 8), 4, "BGR")
     with h5py.File(path) as file:
         np.testing.assert_array_equal(found.scene(2).raw_SHW, file["GT"][2])
-        pair = found.pair(1)
-        np.testing.assert_array_equal(pair.msi_MHW, file["RGB"][1])
-        np.testing.assert_array_equal(pair.lms_SHW, file["HSI_up"][1])
-        np.testing.assert_array_equal(pair.lr_hsi_Shw, file["LRHSI"][1])
+        for stored, key in zip(found.pair(1), ("RGB", "HSI_up", "LRHSI"), strict=True):
+            np.testing.assert_array_equal(stored, file[key][1])
     assert found.scene(0, Options(wavelengths_nm=range(1, 6))).wavelengths_nm[4] == 5
     assert read_any(path, key="2").pixel_hash() == found.scene(2).pixel_hash()
 
@@ -201,8 +199,7 @@ def test_matrices_hold_pixels_column_by_column(write, tmp_path):
     path = write(tmp_path, Y=matrix, lines=12 * one, cols=10 * one)
     np.testing.assert_array_equal(read_any(path).raw_SHW, CUBE)
     path = write(tmp_path, Y=matrix)
-    told = Options(key="Y", rows=12, cols=10)
-    np.testing.assert_array_equal(read_mat(path, told).raw_SHW, CUBE)
+    np.testing.assert_array_equal(read_any(path, key="Y", rows=12, cols=10).raw_SHW, CUBE)
     with pytest.raises(UserError, match="say rows and cols"):
         read_any(path, key="Y")
 
@@ -258,6 +255,15 @@ def test_single_band_rasters_are_one_scene(tmp_path):
     path = sequence(tmp_path)
     assert scenes_in(path) == {"b": path}
     assert scenes_in(tmp_path) == {"b": path}
+
+
+def test_signed_rasters_of_a_sequence_need_a_full_scale(tmp_path):
+    for number in range(3):
+        tiff(tmp_path / f"b{number}.tif", (CUBE[number : number + 1] // 2).astype(np.int16))
+    scene = read_any(tmp_path, full_scale=32767)
+    np.testing.assert_array_equal(scene.raw_SHW, CUBE[:3] // 2)
+    with pytest.raises(UserError, match=r"b0.tif: found numbers of type int16"):
+        read_any(tmp_path)
 
 
 def test_two_scenes_of_one_name_are_refused(tmp_path):

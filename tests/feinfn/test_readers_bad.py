@@ -130,6 +130,20 @@ def test_wrong_shuffled_and_doubled_wavelengths_are_named(layout, nm, tmp_path):
     refused(WRITERS[layout](tmp_path), message, wavelengths_nm=nm, bands_axis=axis)
 
 
+def test_wavelengths_that_are_no_numbers_are_named(tmp_path):
+    path = plain_h5(tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["wavelength_nm"]
+        file["wavelength_nm"] = ["400 nm"] * 31
+    refused(path, "found wavelength_nm of type object")
+
+
+def test_links_to_other_files_are_not_followed(tmp_path):
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["GT"] = h5py.ExternalLink(str(plain_h5(tmp_path)), "GT")
+    refused(tmp_path / "link.h5", "found no arrays")
+
+
 def test_shuffled_bands_in_a_file_are_named(tmp_path):
     path = plain_h5(tmp_path)
     with h5py.File(path, "r+") as file:

@@ -89,6 +89,8 @@ def read_any(
     *,
     key: str | None = None,
     bands_axis: int | None = None,
+    rows: int | None = None,
+    cols: int | None = None,
     full_scale: float | None = None,
     wavelengths_nm: Sequence[float] | np.ndarray | None = None,
     name: str | None = None,
@@ -101,6 +103,8 @@ def read_any(
     options = Options(
         key=key,
         bands_axis=bands_axis,
+        rows=rows,
+        cols=cols,
         full_scale=full_scale,
         wavelengths_nm=wavelengths_nm,
         name=name,

@@ -46,7 +46,7 @@ class Options:
         return make_scene(
             self.name or name or path.stem,
             raw_SHW,
-            wavelengths_nm if self.wavelengths_nm is None else self.wavelengths_nm,  # type: ignore[arg-type]
+            wavelengths_nm if self.wavelengths_nm is None else self.wavelengths_nm,
             str(path),
             full_scale=full_scale if self.full_scale is None else self.full_scale,
             notes=notes,
@@ -117,13 +117,14 @@ def _forbidden(path: Path) -> UserError:
     )
 
 
-def needs(module: str, install: str) -> Any:
+def needs(path: Path, module: str, install: str) -> Any:
     """Import an optional library; `UserError` says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise UserError(
-            f"this format needs {module}, which was not found; run: pip install '{install}'"
+            f"{path}: found no {module}, expected it for files of this format; run: pip install "
+            f"'{install}'"
         ) from None
 
 
@@ -136,17 +137,19 @@ def check_size(path: Path, what: str, shape: Sequence[int], itemsize: int, store
         )
 
 
-def choose(path: Path, arrays: Mapping[str, Array], key: str | None, also: str = "") -> str:
+def choose(
+    path: Path, arrays: Mapping[str, Array], key: str | None, also: Sequence[str] = ()
+) -> str:
     """Return the array to read: `key`, or else the only candidate, a 3-D array.
 
-    `also` names one further candidate, where a format knows one that is not 3-D.
+    `also` names further candidates, where a format knows some that are not 3-D.
     """
     shown = ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in arrays.items()) or "no arrays"
     if key is not None:
         if key not in arrays:
             raise UserError(f"{path}: found {shown}, expected {key}; name one of these with key")
         return key
-    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also.split()]
+    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also]
     if len(found) != 1:
         raise UserError(
             f"{path}: found {shown}, expected exactly one array with three axes; name the scene's "

@@ -76,13 +76,17 @@ def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None
         )
 
 
-def read_bands(files: dict[int, Path]) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_bands(
+    files: dict[int, Path], full_scale: float | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the images as uint16 (or a raster's own type) [S, H, W], and notes.
 
     8-bit PNGs are brought to 16 bits (x 257). Raises `UserError` for images of different sizes or
     depths, and for colour.
     """
-    bands = {f: _png(f) if f.suffix.lower() == ".png" else _raster(f) for f in files.values()}
+    bands = {
+        f: _png(f) if f.suffix.lower() == ".png" else _raster(f, full_scale) for f in files.values()
+    }
     (first, reference), *others = bands.items()
     for file, band in others:
         if (band.dtype, band.shape) != (reference.dtype, reference.shape):
@@ -110,7 +114,7 @@ def _png(path: Path) -> np.ndarray:
             "grey (or 8-bit RGB with R = G = B); export the band as a grey image"
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
-    pillow = needs("PIL.Image", "pillow")
+    pillow = needs(path, "PIL.Image", "pillow")
     with reading(path, "PNG"), pillow.open(path, formats=["PNG"]) as image:
         pixels = np.asarray(image)
     if pixels.ndim == 3:
@@ -123,8 +127,8 @@ def _png(path: Path) -> np.ndarray:
     return pixels.astype(np.uint8 if depth == 8 else np.uint16)
 
 
-def _raster(path: Path) -> np.ndarray:
-    raster = read_raster(path)
+def _raster(path: Path, full_scale: float | None) -> np.ndarray:
+    raster = read_raster(path, Options(full_scale=full_scale))
     if len(raster.raw_SHW) != 1:
         raise UserError(
             f"{path}: found {len(raster.raw_SHW)} bands, expected one in each file of a sequence; "
@@ -142,5 +146,5 @@ def read_sequence(path: Path, options: Options = DEFAULTS) -> Scene:
             "the folder that holds them"
         )
     check_numbers(path, files, range(min(files), max(files) + 1))
-    raw_SHW, notes = read_bands(files)
+    raw_SHW, notes = read_bands(files, options.full_scale)
     return options.scene(raw_SHW, path, name=prefix or path.resolve().name, notes=notes)
