@@ -12,6 +12,9 @@ from reference import arrays
 from scipy.ndimage import gaussian_filter, uniform_filter
 from test_metrics import PAIRS, pair
 
+from feinfn.config import DataConfig, ModelConfig
+from feinfn.data.patches import load_pair
+from feinfn.data.source import resolve_data
 from feinfn.errors import UserError
 from feinfn.metrics import (
     ALL_INDICES,
@@ -24,6 +27,7 @@ from feinfn.metrics import (
     maps,
     per_band,
 )
+from feinfn.protocols import PROTOCOLS
 
 
 def bands_mse(a, b):
@@ -152,6 +156,16 @@ def test_convention_equals_its_transcription(convention, name):
     ratio = PAIRS[name]["ratio"]
     expected = TRANSCRIPTIONS[convention](fused.numpy(), reference.numpy(), ratio)
     assert_same(evaluate(fused, reference, ratio, convention), expected)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_convention_equals_its_transcription_on_a_real_scene(convention):
+    data = resolve_data(DataConfig())
+    cave = PROTOCOLS["cave_x4"]
+    scene, _ = load_pair(data, data.test[0], cave, ModelConfig(), torch.device("cpu"))
+    fused, reference = scene.lms_BSHW[0], scene.reference_BSHW[0]
+    expected = TRANSCRIPTIONS[convention](*(x.double().numpy() for x in (fused, reference)), 4)
+    assert_same(evaluate(fused, reference, 4, convention), expected)
 
 
 def test_definitions_tell_conventions_apart_but_for_the_two_that_agree():
