@@ -196,8 +196,8 @@ def evaluate_command(
     """Score a fused image against its reference under every metric convention in use.
 
     The same pair differs by decibels between the definitions behind printed tables; the second line
-    of a cell is the difference to the first column. Images are [bands, rows, columns] ([rows,
-    columns, bands] in .mat files), integers of 8 or 16 bits or floats in [0, 1].
+    of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat files
+    rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
     """
     import torch
 
