@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.data_cli import data_app
+from mhiflab.evaluate import evaluate_command
 from mhiflab.paths import Lab, study_path
 
 app = typer.Typer(
@@ -175,6 +176,9 @@ def ui(
     words += ["--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words]))
+
+
+app.command("evaluate")(evaluate_command)
 
 
 def main() -> None:

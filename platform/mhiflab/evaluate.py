@@ -1,0 +1,239 @@
+"""The `evaluate` command: any fused image against its reference, conventions side by side."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from feinfn.errors import UserError
+
+LABELS = {
+    "psnr": ("PSNR (dB)", 3),
+    "sam": ("SAM (deg)", 3),
+    "ergas": ("ERGAS", 3),
+    "ssim": ("SSIM", 4),
+    "rmse": ("RMSE", 4),
+    "cc": ("CC", 4),
+    "scc": ("SCC", 4),
+    "uiqi": ("UIQI", 4),
+    "q2n": ("Q2n", 4),
+}
+"""Index -> row name and decimals."""
+MAT_BYTES = 2**31 - 1
+"""Longest variable of a version 5 .mat file."""
+
+
+def read_cube(path: Path, key: str | None = None) -> np.ndarray:
+    """Return the image [S, H, W] of a .mat, .npy, .npz or .h5 file.
+
+    .mat files hold [H, W, S], the others [S, H, W]; uint8 and uint16 are divided by their maximum,
+    floats must have peak 1. Raises `UserError` for a file, key, shape or type that does not fit.
+    """
+    every = _arrays(path)
+    arrays = {k: v for k, v in every.items() if k == key or (key is None and v.ndim == 3)}
+    if len(arrays) != 1:
+        found = {k: v.shape for k, v in every.items()}
+        wanted = "one array [bands, rows, columns]; choose one" if key is None else repr(key)
+        raise UserError(f"{path}: found arrays {found}, expected {wanted} with --key")
+    name, raw = arrays.popitem()
+    if raw.ndim != 3 or 0 in raw.shape or not np.issubdtype(raw.dtype, np.number):
+        raise UserError(
+            f"{path}: found {name} of shape {raw.shape} and type {raw.dtype}, expected three axes "
+            "of real numbers"
+        )
+    if raw.dtype in (np.uint8, np.uint16):
+        return raw / float(np.iinfo(raw.dtype).max)
+    if not np.issubdtype(raw.dtype, np.floating):
+        raise UserError(
+            f"{path}: found {name} of type {raw.dtype}, expected uint8, uint16 or floats in [0, 1]"
+        )
+    if not np.isfinite(raw).all():
+        raise UserError(f"{path}: found NaN or inf in {name}, expected numbers")
+    # A fused image may leave [0, 1] a little; other units are far away.
+    if abs(raw).max() > 2:
+        raise UserError(
+            f"{path}: found values from {raw.min():g} to {raw.max():g} in {name}, expected [0, 1]; "
+            "divide by the sensor's full scale"
+        )
+    return raw
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of a file, three axes as [S, H, W]."""
+    import h5py
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = path.suffix.lower()
+    try:
+        if kind == ".npy":
+            return {path.stem: np.load(path)}
+        if kind == ".npz":
+            with np.load(path) as file:
+                return dict(file)
+        # MATLAB's version 7.3 is HDF5 with the axes reversed: [S, W, H].
+        if kind in (".mat", ".h5", ".hdf5") and h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                found = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+            mat = kind == ".mat"
+            return {k: v.swapaxes(1, 2) if mat and v.ndim == 3 else v for k, v in found.items()}
+        if kind == ".mat":
+            found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+            return {k: np.moveaxis(v, -1, 0) if v.ndim == 3 else v for k, v in found.items()}
+    except Exception as error:
+        # Each of the four readers has exceptions of its own for damaged files.
+        raise UserError(
+            f"{path}: cannot be read ({error}); the file is truncated or of another format"
+        ) from None
+    raise UserError(f"{path}: expected a .mat, .npy, .npz or .h5 file")
+
+
+def comparison(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return indices by conventions; a second line shows the difference to the first column."""
+    first = next(iter(found.values()))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("index", no_wrap=True)
+    for name in found:
+        table.add_column(name.replace("_", "_\n"), justify="right")
+    for index, base in first.items():
+        label, digits = LABELS[index]
+        cells = [_cell(values[index], base, digits) for values in found.values()]
+        table.add_row(label, *cells)
+    return table
+
+
+def _cell(value: float, base: float, digits: int) -> str:
+    """Return the value, and below it the difference where its digits tell it from the base."""
+    text = f"{value:.{digits}f}"
+    if text == f"{base:.{digits}f}":
+        return text
+    difference = f"\n{value - base:+.{digits}f}" if math.isfinite(value - base) else ""
+    return f"[yellow]{text}{difference}[/]"
+
+
+def write_csv(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Write one row per convention and index, with all digits."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["convention", "index", "value"])
+        writer.writerows([c, i, repr(v)] for c, values in found.items() for i, v in values.items())
+
+
+def write_mat(path: Path, fused_SHW: np.ndarray, reference_SHW: np.ndarray, ratio: int) -> None:
+    """Write what the MATLAB package reads: `sr` and `gt` [H, W, S] and `ratio`, version 5.
+
+    float64, because from float32 images its SAM differs by up to 7e-4 degrees.
+    """
+    from scipy.io import savemat
+
+    cubes = {
+        name: np.moveaxis(x, 0, -1).astype(np.float64)
+        for name, x in (("sr", fused_SHW), ("gt", reference_SHW))
+    }
+    if cubes["gt"].nbytes > MAT_BYTES:
+        raise UserError(
+            f"--mat: found images of {cubes['gt'].nbytes / 2**30:.1f} GiB as float64, expected "
+            "less than 2 GiB, the limit of version 5 .mat files; crop both images"
+        )
+    savemat(path, {**cubes, "ratio": float(ratio)}, appendmat=False, do_compression=True)
+
+
+def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], convention: str) -> None:
+    """Draw the fused image in pseudo-RGB, its mean absolute error and its spectral angles."""
+    from matplotlib.figure import Figure
+
+    from mhiflab.worker import pseudo_rgb
+
+    figure = Figure(figsize=(11, 3.8), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 3)
+    axes[0].imshow(pseudo_rgb(fused_SHW, None), interpolation="nearest")
+    axes[0].set_title("Fused (pseudo-RGB)")
+    panels = (("error", "Mean absolute error"), ("sam_deg", "SAM (deg), white: left out"))
+    for axis, (key, title) in zip(axes[1:], panels, strict=True):
+        values = np.asarray(maps[key])
+        seen = values[np.isfinite(values)]
+        # A few wrong pixels would hide all others.
+        limit = float(np.percentile(seen, 99.5)) if seen.size else 0.0
+        shown = axis.imshow(
+            values, cmap="cividis", vmin=0, vmax=limit or 1, interpolation="nearest"
+        )
+        figure.colorbar(shown, ax=axis, extend="max")
+        axis.set_title(title)
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle(f"convention {convention}")
+    # Without the software entry the file does not depend on matplotlib's version string.
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def evaluate_command(
+    fused: Annotated[Path, typer.Option(help="Fused image: .mat, .npy, .npz or .h5.")],
+    reference: Annotated[Path, typer.Option(help="Its reference, of the same shape.")],
+    ratio: Annotated[int, typer.Option(min=1, help="Ratio of the protocol, for ERGAS.")] = 4,
+    convention: Annotated[
+        list[str] | None, typer.Option(help="One or more; default: all, side by side.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Array inside the files.")] = None,
+    reference_key: Annotated[
+        str | None, typer.Option(help="Array inside the reference's file, where it differs.")
+    ] = None,
+    mat: Annotated[Path | None, typer.Option(help="Write both for the MATLAB package.")] = None,
+    map_: Annotated[
+        Path | None, typer.Option("--map", help="Write a PNG of errors and spectral angles.")
+    ] = None,
+    csv_: Annotated[Path | None, typer.Option("--csv", help="Write all digits as CSV.")] = None,
+) -> None:
+    """Score a fused image against its reference under every metric convention in use.
+
+    The same pair differs by decibels between the definitions behind printed tables; the second line
+    of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat files
+    rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
+    """
+    import torch
+
+    from feinfn.checkpoint import write_atomic
+    from feinfn.metrics import ALL_INDICES, CONVENTIONS, compare, find_convention, maps, smallest_px
+
+    names = list(dict.fromkeys(convention or CONVENTIONS))
+    rules = [find_convention(name) for name in names]
+    sr, gt = read_cube(fused, key), read_cube(reference, reference_key or key)
+    if sr.shape != gt.shape:
+        raise UserError(
+            f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "
+            f"{reference}; axes are [rows, columns, bands] in .mat files alone"
+        )
+    a, b = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (sr, gt))
+    side = min(gt.shape[1:])
+    needs = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
+    indices = [index for index, least in needs.items() if least <= side]
+    found = compare(a, b, ratio, names, indices)
+
+    out = Console(highlight=False)
+    out.print(comparison(found))
+    if left := [index for index in ALL_INDICES if index not in indices]:
+        out.print(f"Left out, their windows are larger than the image: {_listed(left)}")
+    for rule in rules:
+        out.print(f"[bold]{rule.name}[/]: {escape(rule.about)} Source: {escape(rule.source)}.")
+    if csv_:
+        write_atomic(csv_, lambda path: write_csv(path, found))
+    if mat:
+        write_atomic(mat, lambda path: write_mat(path, sr, gt, ratio))
+    if map_:
+        drawn = maps(a, b, names[0])
+        write_atomic(map_, lambda path: write_map(path, sr, drawn, names[0]))
+    for path in filter(None, (csv_, mat, map_)):
+        out.print(f"Written {escape(str(path))}", soft_wrap=True)
+
+
+def _listed(indices: Sequence[str]) -> str:
+    return ", ".join(LABELS[index][0] for index in indices)
