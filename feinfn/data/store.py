@@ -36,10 +36,14 @@ def lossless(scene: Scene) -> tuple[np.ndarray, float, str]:
     if np.issubdtype(raw.dtype, np.integer):
         return raw, scene.full_scale, f"{raw.dtype} as read"
     fractions = scene.cube()
-    counts = np.rint(fractions * np.float32(65535)).astype(np.uint16)
-    # Bits, because -0.0 equals 0.0.
-    if np.array_equal(scaled(counts, 65535).view(np.uint32), fractions.view(np.uint32)):
-        return counts, 65535.0, "uint16, because every value is a multiple of 1/65535"
+    for values, full_scale, why in (
+        (raw, scene.full_scale, "every value is a whole number"),
+        (fractions * np.float32(65535), 65535.0, "every value is a multiple of 1/65535"),
+    ):
+        counts = np.rint(values.clip(0, 65535)).astype(np.uint16)
+        # Bits, because -0.0 equals 0.0.
+        if np.array_equal(scaled(counts, full_scale).view(np.uint32), fractions.view(np.uint32)):
+            return counts, full_scale, f"uint16, because {why}"
     return raw, scene.full_scale, "float32, because uint16 would lose bits"
 
 

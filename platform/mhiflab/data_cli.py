@@ -83,6 +83,10 @@ def _grid_nm(text: str | None) -> "np.ndarray | None":
 Key = Annotated[
     str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
 ]
+Published = Annotated[
+    str | None,
+    typer.Option("--set", help="Read it as this published set: indian_pines, jasper, ..."),
+]
 BandsAxis = Annotated[
     int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
 ]
@@ -102,13 +106,16 @@ def _options(
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _loaders(path: Path, options: dict[str, Any]) -> Loaders:
+def _loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loaders:
     """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
     from feinfn.data.readers import read_any
+    from feinfn.data.readers.known import read_known
     from feinfn.data.store import is_store, manifest, read_stored
 
     if is_store(path):
         return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
+    if published:
+        return {published: partial(read_known, published, path)}
     return {
         name: partial(read_any, file, name=name, **options) for name, file in _scenes(path).items()
     }
@@ -143,7 +150,8 @@ def _show_arrays(path: Path) -> None:
     if is_store(path):
         told = manifest(path)
         split = told["split"]["name"] if told["split"] else "none"
-        out.print(f"{path}: scene store of {told['set']}, split {split}", soft_wrap=True)
+        text = f"{path}: scene store of {told['set']}, split {split}"
+        out.print(escape(text), soft_wrap=True)
         return
     try:
         kind = KINDS[kind_of(path)]
@@ -151,10 +159,10 @@ def _show_arrays(path: Path) -> None:
     except UserError:
         # The row of the scene says what is wrong.
         return
-    table = Table("array", "shape", "type", title=escape(f"{path}: {kind.about}"))
-    table.title_justify = "left"
+    table = Table("array", "shape", "type")
     for key, array in arrays.items():
         table.add_row(escape(key), " x ".join(map(str, array.shape)), array.dtype)
+    out.print(f"{escape(str(path))}: {escape(kind.about)}", soft_wrap=True)
     out.print(table)
 
 
@@ -164,6 +172,7 @@ def inspect(
     thumbnail: Annotated[
         Path | None, typer.Option(help="Write a pseudo-RGB picture of every scene to this PNG.")
     ] = None,
+    published: Published = None,
     key: Key = None,
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
@@ -176,29 +185,26 @@ def inspect(
     from feinfn.data.inspect import contact_sheet, facts, pseudo_rgb
 
     _show_arrays(path)
-    head = ("scene", "bands", "size", "type", "values", "full scale", "used", "bits", "wavelengths")
-    table = Table(*head, "notes and problems", title="Scenes", title_justify="left")
+    table = Table(show_lines=True)
+    table.add_column("scene", no_wrap=True)
+    for column in ("cube", "values", "wavelengths", "notes and problems"):
+        table.add_column(column)
     pictures, failed = [], 0
-    loaders = _loaders(path, _options(key, bands_axis, full_scale, wavelengths))
+    loaders = _loaders(path, published, _options(key, bands_axis, full_scale, wavelengths))
     for name, load in loaders.items():
         try:
             scene = load()
         except UserError as error:
             failed += 1
-            table.add_row(escape(name), *[""] * 8, f"[red]{escape(str(error))}[/]")
+            table.add_row(escape(name), "", "", "", f"[red]{escape(str(error))}[/]")
             continue
         f = facts(scene)
         table.add_row(
             escape(name),
-            str(f.shape[0]),
-            f"{f.shape[1]}x{f.shape[2]}",
-            f.kind,
-            f"{f.low:g} to {f.high:g}",
-            f"{f.full_scale:g}",
-            f"{f.used:.1%}",
-            str(f.bit_depth or "unknown"),
+            f"{f.shape[0]} bands {f.shape[1]}x{f.shape[2]}, {f.kind}, {f.bit_depth or '?'} bits",
+            f"{f.low:g} to {f.high:g} of {f.full_scale:g} ({f.used:.1%} used)",
             f.wavelengths,
-            escape("; ".join(f.problems)),
+            escape("\n".join(f.problems)),
         )
         if thumbnail:
             pictures.append(pseudo_rgb(scene, 256))
@@ -286,6 +292,7 @@ def prepare(
 @data_app.command()
 def fingerprint(
     paths: Annotated[list[Path], typer.Argument(help="Scenes, folders of scenes, scene stores.")],
+    published: Published = None,
     key: Key = None,
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
@@ -300,7 +307,7 @@ def fingerprint(
     options = _options(key, bands_axis, full_scale, wavelengths)
     for path in paths:
         hashes = {}
-        for name, load in _loaders(path, options).items():
+        for name, load in _loaders(path, published, options).items():
             hashes[name] = load().pixel_hash()
             out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
         out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Exported pairs: the layout of the literature, and what is degraded by itself."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import h5py
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated
+from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS, simulate
+from feinfn.protocols import PROTOCOLS, Pair, simulate
 
 CAVE = PROTOCOLS["cave_x4"]
 NM = np.arange(400.0, 701.0, 10.0)
@@ -48,6 +50,29 @@ def test_patches_are_degraded_by_themselves(tmp_path):
             )
         assert file.attrs["band_order_of_RGB"] == "B,G,R"
         assert "each degraded by itself" in file.attrs["about"]
+
+
+@pytest.mark.parametrize("ratio", [4, 8])
+def test_imported_file_exports_to_the_same_bits(ratio, tmp_path):
+    random, first = np.random.default_rng(ratio), tmp_path / "theirs.h5"
+    sizes = {"GT": (31, 64), "LRHSI": (31, 64 // ratio), "RGB": (3, 64), "HSI_up": (31, 64)}
+    with h5py.File(first, "w") as file:
+        for key, (bands, side) in sizes.items():
+            file[key] = random.random((3, bands, side, side)).astype(np.float32)
+    theirs = read_prepared(first)
+
+    def pairs() -> Iterator[Pair]:
+        for i in range(theirs.count):
+            stored = theirs.pair(i)
+            images = (stored.msi_MHW, stored.lms_SHW, stored.lr_hsi_Shw, theirs.scene(i).cube())
+            yield Pair(*(torch.from_numpy(x)[None] for x in images))
+
+    assert export(pairs(), tmp_path / "ours.h5", {}) == 3
+    with h5py.File(first) as a, h5py.File(tmp_path / "ours.h5") as b:
+        assert sorted(a) == sorted(b)
+        for key in sizes:
+            assert a[key][()].tobytes() == b[key][()].tobytes()
+            assert (a[key].dtype, a[key].shape) == (b[key].dtype, b[key].shape)
 
 
 def test_a_scene_of_512_pixels_gives_196_patches():

@@ -32,6 +32,16 @@ CUBES = {
 }
 
 
+def test_whole_numbers_read_as_floats_are_stored_as_integers(tmp_path):
+    counts = (COUNTS % 10001).astype(np.float32)
+    scene = make_scene("a", counts, None, "x", full_scale=10000)
+    (tmp_path / "a.bin").touch()
+    prepare({"a": tmp_path / "a.bin"}, tmp_path / "out.h5", read=lambda name, path: scene)
+    stored = read_stored(tmp_path / "out.h5", "a")
+    assert (stored.raw_SHW.dtype, stored.full_scale) == (np.uint16, 10000)
+    assert stored.pixel_hash() == scene.pixel_hash()
+
+
 def sources(folder: Path, cubes: dict[str, np.ndarray]) -> dict[str, Path]:
     for name, cube in cubes.items():
         with h5py.File(folder / f"{name}.h5", "w") as file:

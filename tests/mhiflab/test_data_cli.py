@@ -93,7 +93,7 @@ def test_equal_pixels_have_one_fingerprint_in_every_layout(mhiflab: Run, layouts
 def test_inspect_shows_every_scene_and_a_picture(mhiflab: Run, layouts, tmp_path):
     shown = ok(mhiflab("data", "inspect", layouts["png"], "--thumbnail", "sheet.png"))
     row = next(line for line in shown.splitlines() if "a_ms" in line)
-    for word in ("31", "40x48", "uint16", "100.0%", "16", "400 to 700 nm"):
+    for word in ("31 bands 40x48, uint16, 16 bits", "of 65535 (100.0% used)", "400 to 700 nm"):
         assert word in row
     assert Image.open(tmp_path / "sheet.png").size == (96, 40)
     one = ok(mhiflab("data", "inspect", layouts["mat"] / "a_ms.mat"))
