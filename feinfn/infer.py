@@ -1,14 +1,23 @@
 """Whole-image fusion and evaluation."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from feinfn.config import ModelConfig
+from feinfn.errors import UserError
 from feinfn.metrics import evaluate
-from feinfn.protocols import Pair
+from feinfn.model import FeINFN
+from feinfn.protocols import Inputs, Pair
 
 
 @torch.inference_mode()
-def fuse(model: nn.Module, pair: Pair) -> Tensor:
+def fuse(model: nn.Module, pair: Inputs) -> Tensor:
     """Return the fused HSI [B, S, H, W], clipped to [0, 1], in evaluation mode."""
     was_training = model.training
     model.eval()
@@ -20,3 +29,30 @@ def fuse(model: nn.Module, pair: Pair) -> Tensor:
 def evaluate_pair(model: nn.Module, pair: Pair, ratio: int) -> dict[str, float]:
     """Return the metrics of the fused image of a batch of one."""
     return evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], ratio)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> FeINFN:
+    """Return the network of a weights file that training kept, in evaluation mode.
+
+    The file (safetensors) carries its ModelConfig. Raises `UserError` for any other file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {})["config"])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as weights of a network ({error!r}); expected a .safetensors "
+            "file that a run has kept"
+        ) from None
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
+    }
+    try:
+        model = FeINFN(ModelConfig(**fields)).to(device)
+        model.load_state_dict(load_file(path, device=str(device)))
+    except (TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: its configuration or tensors are of another version of the network "
+            f"({str(error).splitlines()[0]}); use the version that made it"
+        ) from None
+    return model.eval()

@@ -3,9 +3,28 @@
 import math
 from typing import Any
 
-from feinfn.simulate import Pair, Protocol, check_ratio, is_local, reach_px, simulate
+from feinfn.simulate import (
+    Inputs,
+    Pair,
+    Protocol,
+    check_ratio,
+    is_local,
+    reach_px,
+    simulate,
+    upsample,
+)
 
-__all__ = ["PROTOCOLS", "Pair", "Protocol", "check_ratio", "is_local", "reach_px", "simulate"]
+__all__ = [
+    "PROTOCOLS",
+    "Inputs",
+    "Pair",
+    "Protocol",
+    "check_ratio",
+    "is_local",
+    "reach_px",
+    "simulate",
+    "upsample",
+]
 
 LINE = "descriptions of the prepared files of the FeINFN line"
 AKHTAR = "the D700 table of Akhtar et al. (ECCV 2014)"

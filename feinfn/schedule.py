@@ -1,13 +1,16 @@
 """What each step of training does by rule: its patches, learning rate and weight average."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from feinfn.config import TrainConfig
+
+T = TypeVar("T")
 
 EMA_START = 100
 """Iterations before the weight average starts to lag (released recipe: update_after_step)."""
@@ -20,22 +23,33 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Return the rate of an epoch counted from 0: linear warm-up, then half a cosine."""
+def learning_rate(config: TrainConfig, epoch: int, part: float = 0.0) -> float:
+    """Return the rate at a part of an epoch counted from 0 (periodic: one rate an epoch)."""
     if epoch < config.warmup_epochs:
-        return config.lr * (0.1 + 0.9 * epoch / config.warmup_epochs)
-    span = max(config.epochs - config.warmup_epochs, 1)
-    phase = (epoch - config.warmup_epochs) / span
-    return config.lr_final + (config.lr - config.lr_final) * 0.5 * (1 + math.cos(math.pi * phase))
+        return config.lr * (0.1 + 0.9 * (epoch + part) / config.warmup_epochs)
+    late = epoch - config.warmup_epochs
+    if config.schedule == "periodic":
+        progress = late / config.period_epochs
+    else:
+        progress = (late + part) / max(config.epochs - config.warmup_epochs, 1)
+    fall = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr_final + (config.lr - config.lr_final) * fall
 
 
-def epoch_batches(patches: int, batch: int, seed: int, epoch: int) -> Iterator[list[int]]:
-    """Yield this worker's part of each global batch; an incomplete last batch is left out."""
+def batches(windows: Sequence[T], batch: int, seed: int, epoch: int) -> Iterator[list[T]]:
+    """Yield this worker's part of each global batch of an epoch, in an order drawn from the seed.
+
+    An incomplete last batch is left out.
+    """
     rank, workers = world()
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(patches, generator=generator).tolist()
-    for start in range(0, patches - batch + 1, batch):
-        yield order[start : start + batch][rank::workers]
+    order = torch.randperm(len(windows), generator=epoch_generator(seed, epoch)).tolist()
+    for start in range(0, len(windows) - batch + 1, batch):
+        yield [windows[i] for i in order[start : start + batch][rank::workers]]
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return the source of everything that is drawn for one epoch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 @torch.no_grad()

@@ -157,17 +157,23 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The inputs of one fusion, [B, ...] on one device, and the reference they came from."""
+class Inputs:
+    """What one fusion starts from, [B, ...] on one device."""
 
     msi_BMHW: Tensor
     lms_BSHW: Tensor
     lr_hsi_BShw: Tensor
-    reference_BSHW: Tensor
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return (MSI, LMS, LR-HSI), the arguments of a network's forward."""
         return self.msi_BMHW, self.lms_BSHW, self.lr_hsi_BShw
+
+
+@dataclass(frozen=True)
+class Pair(Inputs):
+    """Inputs and the reference they came from."""
+
+    reference_BSHW: Tensor
 
 
 def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, what: str) -> None:
@@ -210,12 +216,16 @@ def simulate(
     hsi_sensor = _sensor(protocol.hsi_snr_db, protocol.lr_bits, [2 * s for s in seeds])
     msi_sensor = _sensor(protocol.msi_snr_db, protocol.msi_bits, [2 * s + 1 for s in seeds])
     lr_hsi, msi = hsi_sensor(protocol.spatial()(reference_BSHW)), msi_sensor(msi)
+    return Pair(msi, upsample(lr_hsi, protocol), lr_hsi, reference_BSHW)
+
+
+def upsample(lr_hsi_BShw: Tensor, protocol: Protocol) -> Tensor:
+    """Return the LMS of an LR-HSI, clipped to [0, 1]."""
+    size = [protocol.ratio * n for n in lr_hsi_BShw.shape[-2:]]
     # torch refuses align_corners, even False, for the mode that ignores it.
     corners = None if protocol.upsampling == "nearest" else False
-    lms = F.interpolate(
-        lr_hsi, size=(height, width), mode=protocol.upsampling, align_corners=corners
-    ).clamp(0, 1)
-    return Pair(msi, lms, lr_hsi, reference_BSHW)
+    lms = F.interpolate(lr_hsi_BShw, size=size, mode=protocol.upsampling, align_corners=corners)
+    return lms.clamp(0, 1)
 
 
 def _measured(

@@ -6,10 +6,10 @@ seed and epoch alone, so a state saved at the end of an epoch is complete.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,15 +19,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 from feinfn.checkpoint import load_state, save_state, save_weights
 from feinfn.config import TrainConfig
-from feinfn.data.patches import Patches
 from feinfn.errors import UserError
 from feinfn.infer import evaluate_pair
-from feinfn.losses import l1_ssim
+from feinfn.losses import training_loss
 from feinfn.model import FeINFN
 from feinfn.protocols import Pair
-from feinfn.schedule import ema_update, epoch_batches, learning_rate, world
+from feinfn.schedule import batches, ema_update, learning_rate, world
 
 STATE, BEST = "state.pt", "best.safetensors"
+
+
+class Feed(Protocol):
+    """Where training patches come from: windows of scenes, or prepared files."""
+
+    ratio: int
+
+    def __len__(self) -> int:
+        """Return the patches of one epoch."""
+
+    def windows(self, seed: int, epoch: int) -> Sequence[Any]:
+        """Return what identifies the patches of an epoch."""
+
+    def batch(self, windows: Sequence[Any], /) -> Pair:
+        """Return some patches as one batch on the device."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Report:
     metrics: dict[str, float]
 
 
-def check_batch(patches: Patches, config: TrainConfig) -> None:
+def check_batch(patches: Feed, config: TrainConfig) -> None:
     """Raise `UserError` where the patches cannot fill one batch or workers cannot share it."""
     workers = world()[1]
     if config.batch_size % workers:
@@ -62,7 +76,11 @@ class Trainer:
         self.weights: list[Tensor] = list(model.parameters())
         self.average = [w.detach().clone() for w in self.weights] if config.ema_decay else []
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self.weights,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.device = self.weights[0].device
         self.epoch = self.step = 0
@@ -91,18 +109,21 @@ class Trainer:
         self.best = state["best"]
         torch.set_rng_state(state["rng"].cpu())
 
-    def train_epoch(self, patches: Patches) -> dict[str, float]:
+    def train_epoch(self, patches: Feed) -> dict[str, float]:
         """Run one epoch; raise `UserError` if a loss was NaN or inf, before anything is saved."""
         started = time.perf_counter()
-        config, losses = self.config, []
-        rate = learning_rate(config, self.epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        for indices in epoch_batches(len(patches), config.batch_size, self.seed, self.epoch):
-            pair = patches.batch(indices)
+        config = self.config
+        losses: list[Tensor] = []
+        windows = patches.windows(self.seed, self.epoch)
+        steps = len(windows) // config.batch_size
+        for chosen in batches(windows, config.batch_size, self.seed, self.epoch):
+            rate = learning_rate(config, self.epoch, len(losses) / steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            pair = patches.batch(chosen)
             with torch.autocast(self.device.type, torch.bfloat16, config.precision == "bfloat16"):
                 fused_BSHW = self.network(*pair.inputs())
-            loss = l1_ssim(fused_BSHW.float(), pair.reference_BSHW, config.ssim_weight)
+            loss = training_loss(config, fused_BSHW.float(), pair.reference_BSHW)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if config.clip_norm is not None:
@@ -129,7 +150,7 @@ class Trainer:
         self.seconds += time.perf_counter() - started
         return {"loss": history.mean().item(), "lr": rate, "train_seconds": self.seconds}
 
-    def validate(self, validation: list[Pair], ratio: int) -> dict[str, float]:
+    def validate(self, validation: Sequence[Pair], ratio: int) -> dict[str, float]:
         """Evaluate the averaged weights (if any) and keep them if PSNR is the best so far."""
         raw = [w.detach().clone() for w in self.weights] if self.average else []
         with torch.no_grad():
@@ -152,8 +173,8 @@ class Trainer:
 
 def train(
     model: FeINFN,
-    patches: Patches,
-    validation: list[Pair],
+    patches: Feed,
+    validation: Sequence[Pair],
     config: TrainConfig,
     seed: int,
     folder: Path,

@@ -65,8 +65,9 @@ import importlib.util, pathlib, pkgutil, feinfn, torch
 for module in pkgutil.walk_packages(feinfn.__path__, 'feinfn.'):
     importlib.import_module(module.name)
 from feinfn.config import *
-from feinfn.data.patches import Patches, load_pair
-from feinfn.data.source import resolve_data
+from feinfn.data.pairs import ScenePairs
+from feinfn.data.patches import Patches
+from feinfn.data.source import load_scene, resolve_data
 from feinfn.protocols import PROTOCOLS
 from feinfn.model import FeINFN
 from feinfn.train import train
@@ -74,10 +75,12 @@ model = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)
 config = TrainConfig(epochs=1, patch_px=32, stride_px=64, batch_size=2)
 data, cave = resolve_data(DataConfig()), PROTOCOLS['cave_x4']
 def load(names):
-    return [load_pair(data, n, cave, model, torch.device('cpu'))[0] for n in names]
-patches = Patches(load(data.train[:1]), 4, 32, 64)
+    return [load_scene(data, n) for n in names]
+cpu = torch.device('cpu')
+patches = Patches(load(data.train[:1]), cave, config, cpu)
+validation = ScenePairs(load(data.validation), cave, model, cpu)
 folder = pathlib.Path('state')
-best = train(FeINFN(model), patches, load(data.validation), config, 1, folder, lambda r: None)
+best = train(FeINFN(model), patches, validation, config, 1, folder, lambda r: None)
 absent = [n for n in ('ray', 'mlflow', 'pandas', 'pydantic', 'yaml', 'rich', 'mhiflab')
           if importlib.util.find_spec(n) is None]
 print(best['epoch'], len(absent))
@@ -129,7 +132,7 @@ def test_unpacked_wheel_works_in_an_empty_folder(wheel, tmp_path):
 import mhiflab, feinfn
 from mhiflab.paths import checkout, shipped_studies, study_path
 from mhiflab.plan import read_plan
-print(mhiflab.__file__, checkout(), shipped_studies(), len(read_plan(study_path('demo')).entries))
+print(mhiflab.__file__, checkout(), len(shipped_studies()), len(read_plan(study_path('demo')).entries))
 """
     shown = python(code, empty, PYTHONPATH=str(site))
     assert shown == f"{site}/mhiflab/__init__.py None ['demo'] 4"

@@ -24,9 +24,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from feinfn.config import PRESETS, ModelConfig
+from feinfn.config import PRESETS, ModelConfig, TrainConfig
 from feinfn.describe import costs
-from feinfn.losses import l1_ssim
+from feinfn.losses import training_loss
 from feinfn.model import FeINFN
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -60,7 +60,7 @@ def build(
         # Records CUDA graphs.
         compiled = torch.compile(model, fullgraph=True, dynamic=False, mode="reduce-overhead")
         network = cast(nn.Module, compiled)
-    return network, lambda a, b: l1_ssim(a, b, 0.1)
+    return network, lambda a, b: training_loss(TrainConfig(), a, b)
 
 
 def autocast(kind: str, device: torch.device) -> torch.autocast:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from feinfn.data.picture import colours, rgb_bands
 from feinfn.data.scene import Scene
-
-RGB_NM = (640.0, 550.0, 460.0)
 
 
 @dataclass(frozen=True)
@@ -60,22 +59,16 @@ def facts(scene: Scene) -> Facts:
     )
 
 
-def pseudo_rgb(scene: Scene, side_px: int) -> np.ndarray:
+def small_picture(scene: Scene, side_px: int) -> np.ndarray:
     """Return a small picture, uint8 [rows, columns, 3], at most `side_px` along each axis.
 
-    The bands next to 640, 550 and 460 nm (without wavelengths: at 5/6, 1/2 and 1/6 of the bands),
-    99 % of the values below white, gamma 2.2.
+    99 % of the values are below white.
     """
-    bands, nm = scene.raw_SHW.shape[0], scene.wavelengths_nm
-    if nm is None:
-        chosen = [bands * part // 6 for part in (5, 3, 1)]
-    else:
-        chosen = [int(np.abs(nm - wanted).argmin()) for wanted in RGB_NM]
+    chosen = rgb_bands(len(scene.raw_SHW), scene.wavelengths_nm)
     step = -(-max(scene.raw_SHW.shape[1:]) // side_px)
     small = scene.raw_SHW[chosen, ::step, ::step].astype(np.float32)
     white = max(float(np.quantile(small, 0.99)), 1e-9)
-    shown = (small / white).clip(0, 1) ** (1 / 2.2)
-    return np.rint(255 * shown).astype(np.uint8).transpose(1, 2, 0)
+    return colours(small, white)
 
 
 def contact_sheet(pictures: list[np.ndarray], path: Path) -> None:

@@ -1,71 +1,205 @@
-"""Training patches: aligned windows of whole scenes that were simulated once."""
+"""Training patches: windows of scenes whose inputs are simulated on the device, batch by batch.
+
+The border rule: a window is cut with a margin as wide as the protocol reaches, degraded, and the
+margin dropped, so that its inputs equal those of the whole simulated scene. At the scene's own edge
+the margin ends where the scene ends and the protocol's border applies, as it does to the whole
+scene. A circular border would need the far side of the scene there, so that windows of circular
+protocols keep the reach away from the edge. With `data.inputs: patch` there is no margin: every
+patch is degraded by itself, as the prepared files of this field do.
+"""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.source import check_fit, load_scene
+from feinfn.config import TrainConfig
+from feinfn.data.scene import Scene, scaled
 from feinfn.errors import UserError
-from feinfn.protocols import Pair, Protocol, simulate
+from feinfn.protocols import Pair, Protocol, reach_px, simulate
+from feinfn.schedule import epoch_generator
+
+Cut = tuple[np.ndarray, np.ndarray | None, int, int]
+"""A window with its margin, turned: cube, measured MSI, row and column of the patch in it."""
+
+TURNS = 8
+"""Ways to turn and mirror a square."""
 
 
-def load_pair(
-    data: DataConfig, name: str, protocol: Protocol, model: ModelConfig, device: torch.device
-) -> tuple[Pair, np.ndarray | None]:
-    """Read a scene and simulate its inputs, batch of one; return them with the wavelengths in nm.
+@dataclass(frozen=True)
+class Window:
+    """A square patch: scene, top left corner in HR pixels, and how it is turned (0: not)."""
 
-    Raises `UserError` where scene, protocol and model do not fit each other.
-    """
-    scene = load_scene(data, name)
-    check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
-    cube = torch.from_numpy(scene.cube())[None].to(device)
-    pair = simulate(cube, scene.wavelengths_nm, protocol, scene.source)
-    return pair, scene.wavelengths_nm
+    scene: int
+    top: int
+    left: int
+    turn: int = 0
+    noise_seed: int = 0
+    """What a noisy protocol draws from."""
+
+
+def turned(x: np.ndarray, turn: int) -> np.ndarray:
+    """Return [..., H, W] mirrored (turn 1), flipped (2) and transposed (4), as the bits say."""
+    x = x[..., ::-1] if turn & 1 else x
+    x = x[..., ::-1, :] if turn & 2 else x
+    return x.swapaxes(-1, -2) if turn & 4 else x
 
 
 class Patches:
-    """All windows of `patch_px` on a grid of `stride_px` in the given scenes, row by row.
+    """The windows of an epoch and the batches that they make.
 
-    Windows of the simulated inputs are cut from whole-image simulations, so patch borders see the
-    same blur and upsampling as the image they come from.
+    Scenes stay as they were given (stored type, possibly memory shared between processes); only a
+    batch is copied and brought to the device.
     """
 
-    def __init__(self, pairs: Sequence[Pair], ratio: int, patch_px: int, stride_px: int) -> None:
-        for field, value in (("patch_px", patch_px), ("stride_px", stride_px)):
-            if value % ratio:
-                raise UserError(f"train.{field}: found {value}, expected a multiple of {ratio}")
-        self.pairs, self.ratio, self.patch_px = pairs, ratio, patch_px
-        self.windows = [
-            (scene, top, left)
-            for scene, pair in enumerate(pairs)
-            for top in range(0, pair.reference_BSHW.shape[-2] - patch_px + 1, stride_px)
-            for left in range(0, pair.reference_BSHW.shape[-1] - patch_px + 1, stride_px)
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        protocol: Protocol,
+        config: TrainConfig,
+        device: torch.device,
+        alone: bool = False,
+    ) -> None:
+        """Lay the grid of `config.stride_px`; `alone` degrades every patch by itself.
+
+        Raises `UserError` for patch or stride that do not fit ratio or scenes, and for scenes whose
+        bands differ.
+        """
+        self.scenes, self.protocol, self.config, self.device = scenes, protocol, config, device
+        self.ratio = protocol.ratio
+        for field, value in (("patch_px", config.patch_px), ("stride_px", config.stride_px)):
+            if value % self.ratio and not (alone and field == "stride_px"):
+                raise UserError(
+                    f"train.{field}: found {value}, expected a multiple of {self.ratio}"
+                )
+        for scene in scenes[1:]:
+            _check_same_bands(scenes[0], scene)
+        self.margin = 0 if alone else reach_px(protocol)
+        self.step = 1 if alone else self.ratio
+        self.keep_out = self.margin if protocol.psf_border == "circular" else 0
+        self.grid = [
+            Window(scene, top, left)
+            for scene in range(len(scenes))
+            for top in self._starts(scene, 1)
+            for left in self._starts(scene, 2)
         ]
-        if not self.windows:
-            sizes = sorted({tuple(p.reference_BSHW.shape[-2:]) for p in pairs})
+        if not self.grid:
+            sizes = sorted({scene.raw_SHW.shape[1:] for scene in scenes})
+            away = f" less {self.keep_out} px at every edge" if self.keep_out else ""
             raise UserError(
-                f"train.patch_px: found {patch_px}, expected at most the size of the training "
-                f"scenes {sizes}"
+                f"train.patch_px: found {config.patch_px}, expected at most the size of the "
+                f"training scenes {sizes}{away}"
             )
 
+    def _starts(self, scene: int, axis: int) -> range:
+        size = self.scenes[scene].raw_SHW.shape[axis]
+        end = size - self.keep_out - self.config.patch_px
+        return range(self.keep_out, end + 1, self.config.stride_px)
+
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.grid)
 
-    def batch(self, indices: Sequence[int]) -> Pair:
-        """Return the windows with these indices as one batch."""
-        cuts = [self._cut(*self.windows[i]) for i in indices]
-        return Pair(*(torch.cat(tensors) for tensors in zip(*cuts, strict=True)))
+    def windows(self, seed: int, epoch: int) -> list[Window]:
+        """Return the windows of an epoch: the grid, or as many drawn at random places."""
+        config = self.config
+        noisy = protocol_noise(self.protocol)
+        if config.sampling == "grid" and not config.augment and not noisy:
+            return self.grid
+        draw = epoch_generator(seed, -1 - epoch)
+        chances = torch.rand(len(self.grid), 3, generator=draw, dtype=torch.float64).tolist()
+        drawn = []
+        for i, (window, (u, v, w)) in enumerate(zip(self.grid, chances, strict=True)):
+            top, left = window.top, window.left
+            if config.sampling == "random":
+                top, left = self._place(window.scene, 1, u), self._place(window.scene, 2, v)
+            turn = int(w * TURNS) if config.augment else 0
+            noise = (seed * 1_000_003 + epoch) * len(self.grid) + i if noisy else 0
+            drawn.append(Window(window.scene, top, left, turn, noise))
+        return drawn
 
-    def _cut(self, scene: int, top: int, left: int) -> list[Tensor]:
-        pair, hr_rows = self.pairs[scene], self.pairs[scene].reference_BSHW.shape[-2]
-        cuts = []
-        for field in fields(pair):
-            x = getattr(pair, field.name)
-            shrink = hr_rows // x.shape[-2]
-            y, z, size = top // shrink, left // shrink, self.patch_px // shrink
-            cuts.append(x[..., y : y + size, z : z + size])
-        return cuts
+    def _place(self, scene: int, axis: int, chance: float) -> int:
+        room = self.scenes[scene].raw_SHW.shape[axis] - 2 * self.keep_out - self.config.patch_px
+        return self.keep_out + int(chance * (room // self.step + 1)) * self.step
+
+    def batch(self, windows: Sequence[Window]) -> Pair:
+        """Return the windows' inputs and references, one batch on the device."""
+        cuts = [self._cut(window) for window in windows]
+        seeds = [window.noise_seed for window in windows]
+        if len({cube.shape for cube, *_ in cuts}) == 1:
+            return self._simulated(cuts, seeds)
+        # Scenes smaller than patch and margins give cuts of their own size.
+        pairs = [self._simulated([c], [s]) for c, s in zip(cuts, seeds, strict=True)]
+        return Pair(*(torch.cat([getattr(p, field.name) for p in pairs]) for field in fields(Pair)))
+
+    def _cut(self, window: Window) -> Cut:
+        """Return the window with its margin, turned."""
+        scene, size = self.scenes[window.scene], self.config.patch_px
+        height, width = scene.raw_SHW.shape[1:]
+        low = [max(start - self.margin, 0) for start in (window.top, window.left)]
+        high = [
+            min(start + size + self.margin, end)
+            for start, end in ((window.top, height), (window.left, width))
+        ]
+        if self.margin:
+            # Cuts at the edge are moved inwards to full size, so that a batch is one array.
+            full = size + 2 * self.margin
+            low = [max(min(a, end - full), 0) for a, end in zip(low, (height, width), strict=True)]
+            high = [min(a + full, end) for a, end in zip(low, (height, width), strict=True)]
+        rows, cols = slice(low[0], high[0]), slice(low[1], high[1])
+        top, left = window.top - low[0], window.left - low[1]
+        if window.turn & 1:
+            left = high[1] - low[1] - size - left
+        if window.turn & 2:
+            top = high[0] - low[0] - size - top
+        if window.turn & 4:
+            top, left = left, top
+        cube = scaled(turned(scene.raw_SHW[:, rows, cols], window.turn), scene.full_scale)
+        msi = None
+        if scene.msi_MHW is not None:
+            msi = turned(scene.msi_MHW[:, rows, cols], window.turn)
+        return cube, msi, top, left
+
+    def _simulated(self, cuts: list[Cut], seeds: list[int]) -> Pair:
+        cubes = torch.from_numpy(np.stack([cube for cube, *_ in cuts])).to(self.device)
+        measured = [msi for _, msi, *_ in cuts if msi is not None]
+        pair = simulate(
+            cubes,
+            self.scenes[0].wavelengths_nm,
+            self.protocol,
+            "training patch",
+            msi_BMHW=torch.from_numpy(np.stack(measured)).to(self.device) if measured else None,
+            noise_seed=seeds,
+        )
+        corners = [(top, left) for *_, top, left in cuts]
+        size = self.config.patch_px
+
+        def inner(x: Tensor, shrink: int) -> Tensor:
+            side = size // shrink
+            windows = [
+                x[i, :, y // shrink : y // shrink + side, z // shrink : z // shrink + side]
+                for i, (y, z) in enumerate(corners)
+            ]
+            return torch.stack(windows)
+
+        return Pair(
+            inner(pair.msi_BMHW, 1),
+            inner(pair.lms_BSHW, 1),
+            inner(pair.lr_hsi_BShw, self.ratio),
+            inner(pair.reference_BSHW, 1),
+        )
+
+
+def protocol_noise(protocol: Protocol) -> bool:
+    """Return whether a protocol adds noise: patches draw their own, scaled by their own power."""
+    return protocol.hsi_snr_db is not None or protocol.msi_snr_db is not None
+
+
+def _check_same_bands(first: Scene, other: Scene) -> None:
+    same = np.array_equal(first.wavelengths_nm, other.wavelengths_nm)  # type: ignore[arg-type]
+    if not same or (first.msi_MHW is None) != (other.msi_MHW is None):
+        raise UserError(
+            f"{other.source}: found other band centres or another kind of MSI than in "
+            f"{first.source}, expected training scenes of one sensor; train on one set at a time"
+        )

@@ -1,15 +1,22 @@
-"""Where scenes come from: the embedded sample or a folder, with splits and fingerprints."""
+"""Where scenes come from: the embedded sample, a scene store or a folder; splits, fingerprints."""
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from feinfn.config import DataConfig, ModelConfig
+import numpy as np
+
+from feinfn.config import DataConfig, ModelConfig, Region, require
+from feinfn.data import store
+from feinfn.data.readers import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_scene
+from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.protocols import Protocol, check_ratio
@@ -24,32 +31,89 @@ def sample_manifest() -> dict[str, dict[str, str]]:
 
 
 def resolve_data(config: DataConfig) -> DataConfig:
-    """Return the configuration with every scene named; the sample fills its own split.
+    """Return the configuration with every scene named and an absolute path (workers may run
+    elsewhere).
 
-    A folder becomes absolute, because workers may run elsewhere.
-
-    Raises `UserError` for names the sample does not hold.
+    The sample and a scene store fill the parts that are not given by their own split. Raises
+    `UserError` for scenes that the source does not hold, or a part without any.
     """
-    if config.source != "sample":
-        return replace(config, source=str(Path(config.source).resolve()))
-    manifest = sample_manifest()
+    own: dict[str, tuple[str, ...]] = {}
+    known: Collection[str] | None = None
+    path = Path(config.source).resolve()
+    if config.source != "sample" and not path.exists():
+        raise UserError(
+            f"data.source: found {config.source!r}, which does not exist ({path}); expected "
+            "`sample`, a scene store (mhiflab data prepare makes one) or a folder of scenes"
+        )
+    if config.source == "sample":
+        manifest = sample_manifest()
+        known = manifest
+        for part in PARTS:
+            own[part] = tuple(n for n, entry in manifest.items() if entry["part"] == part)
+    elif path.is_file():
+        described = store.manifest(path)
+        known, own = described["scenes"], described["split"]
+    elif config.inputs != "stored":
+        known = scenes_in(path)
     parts: dict[str, Any] = {}
     for part in PARTS:
-        names = getattr(config, part)
-        unknown = [n for n in names if n not in manifest]
-        if unknown:
-            raise UserError(
-                f"data.{part}: found {unknown[0]!r}, expected scenes of the sample: "
-                + ", ".join(manifest)
-            )
-        parts[part] = names or tuple(n for n, entry in manifest.items() if entry["part"] == part)
-    return replace(config, **parts)
+        names = getattr(config, part) or tuple(own.get(part, ()))
+        require(len(names) > 0, f"data.{part}", names, "at least one scene name")
+        for name in names:
+            scene = Region.parse(name, f"data.{part}").scene
+            if known is not None and scene not in known:
+                close = get_close_matches(scene, known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise UserError(
+                    f"data.{part}: found {scene!r}, {hint}expected scenes of {config.source}: "
+                    + ", ".join(sorted(known))
+                )
+        parts[part] = names
+    source = "sample" if config.source == "sample" else str(path)
+    return replace(config, **parts, source=source)
 
 
 def load_scene(config: DataConfig, name: str) -> Scene:
-    """Read one scene of the source; the sample's files are checked against their SHA-256."""
-    if config.source != "sample":
-        return read_scene(Path(config.source) / f"{name}.h5")
+    """Read one scene of the source, or a window of one; raise `UserError`.
+
+    The sample's files are checked against their SHA-256.
+    """
+    region = Region.parse(name, "data")
+    path = Path(config.source)
+    if config.source == "sample":
+        scene = _sample_scene(region.scene)
+    elif path.is_file():
+        scene = store.read_stored(path, region.scene)
+    else:
+        found = scenes_in(path)
+        if region.scene not in found:
+            raise UserError(f"{path}: no scene {region.scene!r}, found " + ", ".join(sorted(found)))
+        scene = read_any(found[region.scene])
+    return _windowed(scene, region, name)
+
+
+def _windowed(scene: Scene, region: Region, name: str) -> Scene:
+    """Return the region's window of a scene, under the name that asks for it."""
+    if region.rows is None or region.cols is None:
+        return replace(scene, name=name)
+    (top, bottom), (left, right) = region.rows, region.cols
+    height, width = scene.raw_SHW.shape[1:]
+    if bottom > height or right > width:
+        raise UserError(
+            f"{name}: the window ends at {bottom}x{right}, but {scene.source} has {height}x{width} "
+            "pixels; name a window inside it"
+        )
+    msi = scene.msi_MHW
+    if msi is not None:
+        finer = msi.shape[-1] // width
+        msi = np.ascontiguousarray(
+            msi[:, top * finer : bottom * finer, left * finer : right * finer]
+        )
+    raw = np.ascontiguousarray(scene.raw_SHW[:, top:bottom, left:right])
+    return replace(scene, name=name, raw_SHW=raw, msi_MHW=msi)
+
+
+def _sample_scene(name: str) -> Scene:
     entry = sample_manifest()[name]
     with as_file(files("feinfn").joinpath("data/sample", entry["file"])) as path:
         if not path.is_file():
@@ -76,12 +140,19 @@ class Survey:
 def survey(config: DataConfig) -> Survey:
     """Read every scene once and return the data's identity and shapes; raises `UserError`."""
     digest = hashlib.sha256()
-    scenes = []
+    scenes: list[tuple[str, tuple[int, ...]]] = []
     for part in PARTS:
         for name in getattr(config, part):
-            scene = load_scene(config, name)
-            digest.update(f"{part}/{name}:{scene.pixel_hash()}\n".encode())
-            scenes.append((scene.source, scene.raw_SHW.shape))
+            if config.inputs == "stored":
+                file = read_prepared(Path(config.source) / f"{name}.h5")
+                with file.path.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+                scenes.append((str(file.path), file.shape_SHW))
+            else:
+                scene = load_scene(config, name)
+                content = scene.pixel_hash()
+                scenes.append((scene.source, scene.raw_SHW.shape))
+            digest.update(f"{part}/{name}:{content}\n".encode())
     return Survey(digest.hexdigest(), tuple(scenes))
 
 

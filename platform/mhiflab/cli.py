@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +60,7 @@ def _root(
     """Options before the command; `--debug` is also taken anywhere else."""
 
 
-def _render(study: str, lab: Lab) -> None:
+def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
     from mhiflab.figures import error_figure
     from mhiflab.plan import read_plan, reconcile
     from mhiflab.tables import collect, markdown, write_tables
@@ -67,11 +69,12 @@ def _render(study: str, lab: Lab) -> None:
     plan = read_plan(study_path(study))
     store = recorded_store(lab)
     plan = reconcile(plan, store, lab)
-    results = collect(plan, store)
-    folder = lab.rendered(plan.name)
-    written = write_tables(plan, results, folder)
+    folder, written = lab.rendered(plan.name), []
+    for convention in conventions:
+        results = collect(plan, store, convention)
+        written += write_tables(plan, results, folder)
+        out.print(Markdown(markdown(plan, results)))
     written.append(error_figure(plan, results, store, folder / "figure.png"))
-    out.print(Markdown(markdown(plan, results)))
     out.print("\nTables  " + "  ".join(str(path) for path in written[:-1]), soft_wrap=True)
     out.print(f"Figure  {written[-1]}", soft_wrap=True)
     out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
@@ -130,13 +133,66 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
 
 
 @app.command()
-def table(study: StudyArgument, lab: LabOption = HERE) -> None:
+def table(
+    study: StudyArgument,
+    convention: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric convention (matlab by default); repeat for several tables."),
+    ] = None,
+    lab: LabOption = HERE,
+) -> None:
     """Render a finished study from its recorded runs: Markdown, LaTeX, CSV and one figure.
 
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    _render(study, Lab(lab))
+    _render(study, Lab(lab), convention or [None])
+
+
+@app.command()
+def robustness(
+    study: StudyArgument,
+    case: Annotated[str, typer.Option(help="Only this case of the study; all by default.")] = "",
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="PSF width as a multiple of the protocol's; repeat for more."),
+    ] = None,
+    srf: Annotated[
+        list[str] | None, typer.Option(help="Further response table; repeat for more.")
+    ] = None,
+    snr: Annotated[
+        list[float] | None, typer.Option(help="Signal-to-noise ratio in dB; repeat for more.")
+    ] = None,
+    lab: LabOption = HERE,
+) -> None:
+    """Evaluate a study's finished runs off their protocol: PSF x SRF x noise.
+
+    Only cells that are not on record are computed; table and picture become artifacts of each run.
+    """
+    from mhiflab.plan import read_plan, reconcile
+    from mhiflab.robustness import Grid, record_picture, summary
+    from mhiflab.robustness import robustness as evaluate_grid
+    from mhiflab.tables import frame_table
+    from mhiflab.tracking import recorded_store
+
+    folder = Lab(lab)
+    store = recorded_store(folder)
+    grid = Grid()
+    if sigma:
+        grid = replace(grid, sigma_factors=tuple(sigma))
+    if snr:
+        grid = replace(grid, snrs_db=tuple(snr))
+    grid = replace(grid, srfs=tuple(srf or ()))
+    plan = reconcile(read_plan(study_path(study)), store, folder)
+    entries = [e for e in plan.entries if case in ("", e.trial.case)]
+    if not entries:
+        names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))
+        raise UserError(f"--case: found {case!r}, expected one of {names}")
+    for entry in entries:
+        found = evaluate_grid(entry, store, folder, grid, out)
+        path = record_picture(store, entry, found, folder)
+        out.print(frame_table(summary(found), f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
+        out.print(f"Picture  {path}", soft_wrap=True)
 
 
 @app.command()

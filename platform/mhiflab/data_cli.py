@@ -182,7 +182,7 @@ def inspect(
 
     A file that cannot be read gets a row with the reason, and the exit code is 1.
     """
-    from feinfn.data.inspect import contact_sheet, facts, pseudo_rgb
+    from feinfn.data.inspect import contact_sheet, facts, small_picture
 
     _show_arrays(path)
     table = Table(show_lines=True)
@@ -207,7 +207,7 @@ def inspect(
             escape("\n".join(f.problems)),
         )
         if thumbnail:
-            pictures.append(pseudo_rgb(scene, 256))
+            pictures.append(small_picture(scene, 256))
     out.print(table)
     if thumbnail and pictures:
         from feinfn.data.hdf5_writer import write_whole

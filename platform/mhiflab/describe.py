@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.table import Table
 
 from feinfn.describe import costs
-from feinfn.protocols import PROTOCOLS
 from mhiflab.spec import expand, read_study
 
 IMAGE_PX = 512
@@ -20,7 +19,7 @@ def cost_tables(path: Path) -> Iterator[Table]:
     study = read_study(path)
     seen = set()
     for trial in expand(study, str(path)):
-        ratio = PROTOCOLS[trial.spec.protocol].ratio
+        ratio = trial.spec.protocol.ratio
         if (trial.spec.model, ratio) in seen:
             continue
         seen.add((trial.spec.model, ratio))

@@ -151,7 +151,7 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     """Draw the fused image in pseudo-RGB, its mean absolute error and its spectral angles."""
     from matplotlib.figure import Figure
 
-    from mhiflab.worker import pseudo_rgb
+    from feinfn.data.picture import pseudo_rgb
 
     figure = Figure(figsize=(11, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots(1, 3)

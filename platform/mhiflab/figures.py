@@ -6,11 +6,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from feinfn.metrics import METRICS
 from mhiflab.plan import Plan
-from mhiflab.tables import NAMES, Results, upsampled_label
+from mhiflab.scores import FUSED, UPSAMPLED
+from mhiflab.tables import DIGITS, NAMES, Results, upsampled_label
 from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file
-from mhiflab.worker import FUSED, UPSAMPLED
 
 
 def _pictures(plan: Plan, store: Store) -> dict[str, dict[str, np.ndarray]]:
@@ -29,43 +28,57 @@ def _pictures(plan: Plan, store: Store) -> dict[str, dict[str, np.ndarray]]:
 def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path:
     """Draw pseudo-RGB and error maps of one test scene: upsampled and every case.
 
-    The scene is the first test scene, the seed each case's first; errors are absolute differences
+    The scene is the first test image, the seed each case's first; errors are absolute differences
     in reflectance averaged over bands, on one scale that ends at the 99.5th percentile.
     """
     pictures = _pictures(plan, store)
     first_case = next(iter(pictures))
-    scene = plan.entries[0].trial.spec.data.test[0]
+    scene = results.images["scene"].iloc[0]
     seed = plan.study.seeds[0]
     columns = [(upsampled_label(results), first_case, UPSAMPLED)]
     columns += [(results.labels[case], case, FUSED) for case in pictures]
-    errors = [pictures[c][f"{scene}/{m}/error"].astype(np.float32) for _, c, m in columns]
-    limit = float(np.percentile(np.stack(errors), 99.5))
+    # Real pairs without reference have no errors to show.
+    errors = {
+        i: pictures[c][f"{scene}/{m}/error"].astype(np.float32)
+        for i, (_, c, m) in enumerate(columns, 1)
+        if f"{scene}/{m}/error" in pictures[c]
+    }
     images = results.images
 
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8, "svg.hashsalt": "mhiflab"}):
         count = len(columns) + 1
         figure = Figure(figsize=(1.9 * count + 0.5, 4.6), dpi=200, layout="constrained")
         axes = figure.subplots(2, count, squeeze=False)
-        reference = pictures[first_case][f"{scene}/reference/rgb"]
-        axes[0, 0].imshow(reference, interpolation="nearest")
-        axes[0, 0].set_title("Reference (pseudo-RGB)")
+        reference = pictures[first_case].get(f"{scene}/reference/rgb")
+        if reference is not None:
+            axes[0, 0].imshow(reference, interpolation="nearest")
+            axes[0, 0].set_title("Reference (pseudo-RGB)")
+        else:
+            axes[0, 0].set_axis_off()
         axes[1, 0].set_axis_off()
-        for i, ((label, case, method), error) in enumerate(zip(columns, errors, strict=True), 1):
+        for i, (label, case, method) in enumerate(columns, 1):
             rows = (images["case"] == case) & (images["method"] == method)
             rows &= (images["scene"] == scene) & (images["seed"] == seed)
             values = images[rows].iloc[0]
             axes[0, i].imshow(pictures[case][f"{scene}/{method}/rgb"], interpolation="nearest")
             axes[0, i].set_title("\n".join(_wrapped(label)))
-            shown = axes[1, i].imshow(
-                error, cmap="cividis", vmin=0, vmax=limit, interpolation="nearest"
+            if i in errors:
+                limit = float(np.percentile(np.stack(list(errors.values())), 99.5))
+                shown = axes[1, i].imshow(
+                    errors[i], cmap="cividis", vmin=0, vmax=limit, interpolation="nearest"
+                )
+            lower = axes[1, i] if i in errors else axes[0, i]
+            lower.set_xlabel(
+                "\n".join(f"{NAMES[m]} {values[m]:.{DIGITS[m]}f}" for m in results.metrics[:2])
             )
-            psnr, sam = values[METRICS[0]], values[METRICS[1]]
-            axes[1, i].set_xlabel(f"{NAMES['psnr']} {psnr:.2f}\n{NAMES['sam']} {sam:.2f}")
+            if i not in errors:
+                axes[1, i].set_axis_off()
         for axis in axes.flat:
             axis.set_xticks([])
             axis.set_yticks([])
-        bar = figure.colorbar(shown, ax=axes[1, :].tolist(), fraction=0.03, extend="max")
-        bar.set_label("mean absolute error")
+        if errors:
+            bar = figure.colorbar(shown, ax=axes[1, :].tolist(), fraction=0.03, extend="max")
+            bar.set_label("mean absolute error")
         figure.suptitle(f"{scene}, seed {seed}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the software entry the file does not depend on matplotlib's version string.

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from feinfn.metrics import CONVENTION
-from feinfn.protocols import PROTOCOLS
 from mhiflab.spec import Spec
 
 SCHEMA_VERSION = 1
@@ -16,8 +15,8 @@ SCHEMA_VERSION = 1
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     """Return what a run key hashes: the resolved spec with data by content, not by path."""
     content = asdict(spec)
-    content["data"] = fingerprint
-    content["protocol"] = PROTOCOLS[spec.protocol].definition()
+    content["data"] = {"fingerprint": fingerprint, "inputs": spec.data.inputs}
+    content["protocol"] = spec.protocol.definition()
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
 

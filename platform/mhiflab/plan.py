@@ -10,7 +10,6 @@ from rich.table import Table
 from feinfn.config import DataConfig
 from feinfn.data.source import Survey, check_fit, survey
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
@@ -68,7 +67,7 @@ def check_trial(trial: Trial, data: Survey) -> None:
     """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
     spec = trial.spec
     for source, shape in data.scenes:
-        check_fit(source, shape, PROTOCOLS[spec.protocol], spec.model)
+        check_fit(source, shape, spec.protocol, spec.model)
     batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
     if batch % workers:
         raise UserError(

@@ -12,11 +12,19 @@ from typing import Any, ClassVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from feinfn.config import PRESETS, STRICT, DataConfig, ModelConfig, TrainConfig, require
+from feinfn.config import (
+    PRESETS,
+    RECIPES,
+    STRICT,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    require,
+)
 from feinfn.data.source import resolve_data
 from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols import PROTOCOLS, Protocol
 from mhiflab.paths import shipped_studies
 
 
@@ -62,13 +70,11 @@ class Spec:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    protocol: str = "cave_x4"
+    protocol: Protocol = field(default_factory=lambda: PROTOCOLS["cave_x4"])
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 1
 
     def __post_init__(self) -> None:
-        names = "one of " + ", ".join(PROTOCOLS)
-        require(self.protocol in PROTOCOLS, "protocol", self.protocol, names)
         require(self.seed >= 0, "seed", self.seed, "an integer >= 0")
 
 
@@ -187,26 +193,48 @@ def _set(settings: dict[str, Any], key: str, value: Any, where: str) -> dict[str
     if not rest:
         return {**settings, head: value}
     inner = settings.get(head, {})
+    if head == "protocol" and isinstance(inner, str):
+        inner = {"preset": inner}
     if not isinstance(inner, Mapping):
         raise UserError(f"{where}: key {key!r} leads through {head!r}, which holds no keys")
     return {**settings, head: _set(dict(inner), rest, value, where)}
 
 
-def _resolve_preset(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Replace model.preset by the fields it stands for."""
-    model = settings.get("model")
-    if not isinstance(model, Mapping) or "preset" not in model:
-        return settings
-    given = {k: v for k, v in model.items() if k != "preset"}
-    name = model["preset"]
-    if name not in PRESETS:
-        raise UserError(f"{where}: model.preset: found {name!r}, expected {', '.join(PRESETS)}")
-    return {**settings, "model": {**asdict(PRESETS[name]), **given}}
+NAMED: dict[str, Mapping[str, Any]] = {"model": PRESETS, "train": RECIPES, "protocol": PROTOCOLS}
+"""What `preset` may name in each section; a protocol alone may be given by its name only."""
+
+
+def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Replace every section's preset by the fields it stands for; its other keys override them.
+
+    A protocol that was changed gets a name that tells so.
+    """
+    resolved = dict(settings)
+    for section, known in NAMED.items():
+        value = settings.get(section)
+        if section == "protocol" and isinstance(value, str):
+            value = {"preset": value}
+        if not isinstance(value, Mapping) or "preset" not in value:
+            continue
+        given = {k: v for k, v in value.items() if k != "preset"}
+        name = value["preset"]
+        if name not in known:
+            close = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            field_name = "protocol" if section == "protocol" else f"{section}.preset"
+            raise UserError(
+                f"{where}: {field_name}: found {name!r}, {hint}expected {', '.join(known)}"
+            )
+        if section == "protocol" and given:
+            changes = "+".join(f"{k}={v}" for k, v in sorted(given.items()))
+            given = {"name": f"{name}+{changes}", **given}
+        resolved[section] = {**asdict(known[name]), **given}
+    return resolved
 
 
 def parse_trial(settings: dict[str, Any], seed: int, where: str) -> tuple[Spec, Resources]:
     """Return the resolved spec and resources of one trial's settings; raise `UserError`."""
-    base: Base = _build(Base, _resolve_preset(settings, where), where)
+    base: Base = _build(Base, _resolve_named(settings, where), where)
     shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
     spec = Spec(**shared, seed=seed)
     return replace(spec, data=resolve_data(spec.data)), base.resources

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from feinfn.config import DataConfig
+from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
@@ -158,8 +160,30 @@ def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log:
     return follow.failures
 
 
+def share_scenes(plan: Plan) -> dict[DataConfig, dict[str, Any]]:
+    """Put every scene that missing trials train or choose on into Ray's object store, once.
+
+    Workers read them in place: one copy a node, however many trials. Test scenes are left out:
+    a trial opens them itself when its training has ended.
+    """
+    import ray
+
+    shared: dict[DataConfig, dict[str, Any]] = {}
+    refs: dict[tuple[str, str], Any] = {}
+    for entry in plan.missing:
+        data = entry.trial.spec.data
+        if data in shared or data.inputs == "stored":
+            continue
+        for name in (*data.train, *data.validation):
+            if (data.source, name) not in refs:
+                refs[data.source, name] = ray.put(load_scene(data, name))
+        shared[data] = {n: refs[data.source, n] for n in (*data.train, *data.validation)}
+    return shared
+
+
 def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[str, Job]:
     """Return the job of every missing trial by run key."""
+    shared = share_scenes(plan)
     code, here = code_provenance(), replace(lab, root=lab.root.resolve())
     return {
         entry.key: Job(
@@ -175,6 +199,7 @@ def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[st
             uri=uri,
             scratch=scratch,
             code=code,
+            shared=shared.get(entry.trial.spec.data, {}),
         )
         for entry in plan.missing
     }

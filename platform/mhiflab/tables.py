@@ -1,19 +1,23 @@
 """Tables from runs, and from nothing else: the same runs give the same bytes."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
+from rich.markup import escape
+from rich.table import Table
 
 from feinfn.errors import UserError
-from feinfn.metrics import HIGHER_IS_BETTER, METRICS
-from feinfn.protocols import PROTOCOLS
+from feinfn.metrics import CONVENTION, HIGHER_IS_BETTER
 from mhiflab.plan import Plan
+from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
-from mhiflab.worker import FUSED, UPSAMPLED
 
 NAMES = {"psnr": "PSNR (dB)", "sam": "SAM (deg)", "ergas": "ERGAS", "ssim": "SSIM"}
-DIGITS = {"psnr": 2, "sam": 2, "ergas": 2, "ssim": 4}
+NAMES |= {"d_lambda": "D_lambda", "d_s": "D_S", "qnr": "QNR"}
+DIGITS = {"psnr": 2, "sam": 2, "ergas": 2, "ssim": 4, "d_lambda": 4, "d_s": 4, "qnr": 4}
+BEST_IS_HIGH = HIGHER_IS_BETTER | {"d_lambda": False, "d_s": False, "qnr": True}
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,24 @@ class Results:
     """Per-image metrics of a finished study: one row per case, seed, scene and method."""
 
     images: pd.DataFrame
+    convention: str
     labels: dict[str, str]
+    upsampling: str
+    """The protocol's way from LR-HSI to LMS."""
     keys: dict[tuple[str, int], str]
 
+    @property
+    def metrics(self) -> list[str]:
+        """The printed metrics of the table's convention."""
+        return list(metrics_of(self.convention))
 
-def collect(plan: Plan, store: Store) -> Results:
-    """Read the per-image tables of all trials from the record.
 
-    Raises `UserError` if a trial has no finished run, or if protocols or conventions are mixed.
+def collect(plan: Plan, store: Store, convention: str | None = None) -> Results:
+    """Read the per-image tables of all trials from the record, in one metric convention.
+
+    By default the usual one, or for real pairs without reference the one that needs none. Raises
+    `UserError` if a trial has no finished run, if protocols are mixed, or if a run has no numbers
+    in this convention.
     """
     if plan.missing:
         names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in plan.missing[:4])
@@ -50,19 +64,41 @@ def collect(plan: Plan, store: Store) -> Results:
             frame = pd.read_csv(path, float_precision="round_trip")
         frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
     images = pd.concat(frames, ignore_index=True)
-    for column in ("protocol", "convention"):
-        found = sorted(images[column].unique())
-        if len(found) != 1:
-            raise UserError(f"{plan.path}: one table cannot mix {column}s, found {found}")
+    protocols = sorted(images["protocol"].unique())
+    if len(protocols) != 1:
+        raise UserError(f"{plan.path}: one table cannot mix protocols, found {protocols}")
+    images, convention = _in_convention(images, convention, plan)
     labels = {entry.trial.case: entry.trial.label for entry in plan.entries}
     keys = {(e.trial.case, e.trial.spec.seed): e.key for e in plan.entries}
-    return Results(images, labels, keys)
+    return Results(images, convention, labels, plan.entries[0].trial.spec.protocol.upsampling, keys)
+
+
+def _in_convention(
+    images: pd.DataFrame, convention: str | None, plan: Plan
+) -> tuple[pd.DataFrame, str]:
+    found = list(images["convention"].unique())
+    if convention is None:
+        convention = CONVENTION if CONVENTION in found else WITHOUT_REFERENCE
+    if convention not in found:
+        close = get_close_matches(convention, found, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"--convention: found {convention!r}, {hint}expected one that the runs of {plan.path} "
+            "were evaluated in: " + ", ".join(found)
+        )
+    chosen = images[images["convention"] == convention].reset_index(drop=True)
+    counts = chosen.groupby(["case", "seed"]).size()
+    if counts.nunique() != 1 or len(counts) != len(images.groupby(["case", "seed"])):
+        raise UserError(
+            f"{plan.path}: not every run has all its images in convention {convention}; run the "
+            "study again, or use another convention"
+        )
+    return chosen, convention
 
 
 def upsampled_label(results: Results) -> str:
     """Return the row name of the upsampled LR-HSI."""
-    protocol = PROTOCOLS[results.images["protocol"].iloc[0]]
-    return f"{protocol.upsampling.capitalize()} upsampling"
+    return f"{results.upsampling.capitalize()} upsampling"
 
 
 def summary(results: Results) -> pd.DataFrame:
@@ -71,31 +107,33 @@ def summary(results: Results) -> pd.DataFrame:
     The upsampled LR-HSI has no seed, so its standard deviation is empty. Runs of one protocol must
     agree on it; if they do not, the record is inconsistent and `UserError` is raised.
     """
-    images = results.images
-    upsampled = images[images["method"] == UPSAMPLED].groupby("scene", sort=True)[list(METRICS)]
+    images, metrics = results.images, results.metrics
+    upsampled = images[images["method"] == UPSAMPLED].groupby("scene", sort=True)[results.metrics]
     if (upsampled.max() - upsampled.min()).max().max() > 1e-6:
         raise UserError("record: runs disagree on the upsampled LR-HSI of one scene and protocol")
     rows: list[dict[str, object]] = [{"method": upsampled_label(results), "seeds": 0}]
-    rows[0] |= {f"{m}_mean": upsampled.first()[m].mean() for m in METRICS}
+    rows[0] |= {f"{m}_mean": upsampled.first()[m].mean() for m in metrics}
     for case, label in results.labels.items():
         fused = images[(images["case"] == case) & (images["method"] == FUSED)]
-        seeds = fused.groupby("seed", sort=True)[list(METRICS)].mean()
+        seeds = fused.groupby("seed", sort=True)[results.metrics].mean()
         row: dict[str, object] = {"method": label, "seeds": len(seeds)}
-        for m in METRICS:
+        for m in metrics:
             row |= {f"{m}_mean": seeds[m].mean(), f"{m}_std": seeds[m].std(ddof=1)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _cells(table: pd.DataFrame, plus_minus: str, bold: tuple[str, str]) -> list[list[str]]:
+def _cells(
+    table: pd.DataFrame, metrics: list[str], plus_minus: str, bold: tuple[str, str]
+) -> list[list[str]]:
     best = {
-        m: table[f"{m}_mean"].max() if HIGHER_IS_BETTER[m] else table[f"{m}_mean"].min()
-        for m in METRICS
+        m: table[f"{m}_mean"].max() if BEST_IS_HIGH[m] else table[f"{m}_mean"].min()
+        for m in metrics
     }
     lines = []
     for _, row in table.iterrows():
         cells = [str(row["method"])]
-        for m in METRICS:
+        for m in metrics:
             mean, std = row[f"{m}_mean"], row[f"{m}_std"]
             text = f"{mean:.{DIGITS[m]}f}"
             text = f"{bold[0]}{text}{bold[1]}" if mean == best[m] else text
@@ -104,8 +142,8 @@ def _cells(table: pd.DataFrame, plus_minus: str, bold: tuple[str, str]) -> list[
     return lines
 
 
-def _header(up: str, down: str) -> list[str]:
-    return ["Method", *(f"{NAMES[m]} {up if HIGHER_IS_BETTER[m] else down}" for m in METRICS)]
+def _header(metrics: list[str], up: str, down: str) -> list[str]:
+    return ["Method", *(f"{NAMES[m]} {up if BEST_IS_HIGH[m] else down}" for m in metrics)]
 
 
 def _footer(plan: Plan, results: Results) -> list[str]:
@@ -116,16 +154,16 @@ def _footer(plan: Plan, results: Results) -> list[str]:
     return [
         f"Mean and standard deviation over seeds {seeds} of the mean over the test images "
         f"({scenes}).",
-        f"Protocol {images['protocol'].iloc[0]}; metric convention {images['convention'].iloc[0]}.",
+        f"Protocol {images['protocol'].iloc[0]}; metric convention {results.convention}.",
         f"Runs: {keys}.",
     ]
 
 
 def markdown(plan: Plan, results: Results) -> str:
     """Return the study's table as Markdown."""
-    header = _header("↑", "↓")
-    lines = [header, ["---", *["---:"] * len(METRICS)]]
-    lines += _cells(summary(results), " ± ", ("**", "**"))
+    header = _header(results.metrics, "↑", "↓")
+    lines = [header, ["---", *["---:"] * len(results.metrics)]]
+    lines += _cells(summary(results), results.metrics, " ± ", ("**", "**"))
     rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = "  \n".join(_footer(plan, results))
     return f"### {plan.study.title}\n\n{rows}\n\n{notes}\n"
@@ -139,24 +177,47 @@ def _tex(text: str) -> str:
 
 def latex(plan: Plan, results: Results) -> str:
     """Return the study's table as LaTeX (needs the booktabs package)."""
-    cells = _cells(summary(results), r" $\pm$ ", (r"\textbf{", "}"))
+    cells = _cells(summary(results), results.metrics, r" $\pm$ ", (r"\textbf{", "}"))
     body = "\n".join(" & ".join([_tex(line[0]), *line[1:]]) + r" \\" for line in cells)
     notes = "\n".join(f"% {line}" for line in _footer(plan, results))
-    header = " & ".join(_header(r"$\uparrow$", r"$\downarrow$"))
+    header = " & ".join(_header(results.metrics, r"$\uparrow$", r"$\downarrow$"))
+    columns = "l" + "r" * len(results.metrics)
     return (
         f"{notes}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(plan.study.title)}}}\n"
-        f"\\begin{{tabular}}{{l{'r' * len(METRICS)}}}\n\\toprule\n{header} \\\\\n\\midrule\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n"
         f"{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
 
+def frame_table(frame: pd.DataFrame, title: str) -> Table:
+    """Return a data frame as a console table, metrics with their usual digits."""
+    table = Table(title=escape(title), title_justify="left")
+    for column in frame.columns:
+        table.add_column(escape(NAMES.get(column, column)), justify="right")
+    for _, row in frame.iterrows():
+        cells = [
+            f"{row[c]:.{DIGITS[c]}f}"
+            if c in DIGITS
+            else f"{row[c]:g}"
+            if isinstance(row[c], float)
+            else str(row[c])
+            for c in frame.columns
+        ]
+        table.add_row(*map(escape, cells))
+    return table
+
+
 def write_tables(plan: Plan, results: Results, folder: Path) -> list[Path]:
-    """Write table.md, table.tex and table.csv and return their paths."""
+    """Write Markdown, LaTeX and CSV and return their paths; a convention of its own gets its name.
+
+    The usual convention's files are table.md, table.tex and table.csv.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    own = "" if results.convention == CONVENTION else f"-{results.convention}"
     texts = {
-        "table.md": markdown(plan, results),
-        "table.tex": latex(plan, results),
-        "table.csv": summary(results).to_csv(index=False, lineterminator="\n"),
+        f"table{own}.md": markdown(plan, results),
+        f"table{own}.tex": latex(plan, results),
+        f"table{own}.csv": summary(results).to_csv(index=False, lineterminator="\n"),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")

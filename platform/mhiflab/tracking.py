@@ -26,7 +26,9 @@ from mhiflab.paths import Lab
 EXPERIMENT = "mhiflab"
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
 ERROR_TAG = "mhiflab.error"
-IMAGES_FILE, QUICKLOOK_FILE, ERROR_FILE = "metrics_test.csv", "quicklook.npz", "error.txt"
+IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
+QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
+ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 
 
 def tracking_uri(lab: Lab) -> str:
@@ -204,6 +206,12 @@ class TrialRecord:
         with explained(self.store.uri):
             self.client.set_tag(self.run_id, ERROR_TAG, message[:4000])
             self.client.set_terminated(self.run_id, "FAILED")
+
+
+def add_artifact(store: Store, run_id: str, path: Path) -> None:
+    """Store one more file with a finished run."""
+    with explained(store.uri):
+        store.client.log_artifact(run_id, str(path))
 
 
 @contextmanager

@@ -1,33 +1,41 @@
 """What one worker of a trial does: train, and on rank 0 evaluate and record."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from feinfn.checkpoint import write_atomic
-from feinfn.data.patches import Patches, load_pair
-from feinfn.infer import fuse
-from feinfn.metrics import CONVENTION, METRICS, evaluate
+from feinfn.data.pairs import ScenePairs, with_reference
+from feinfn.data.patches import Patches
+from feinfn.data.scene import Scene
+from feinfn.data.source import load_scene
+from feinfn.data.stored import StoredPairs, prepared_file
+from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
-from feinfn.protocols import PROTOCOLS, Pair
 from feinfn.schedule import world
 from feinfn.strips import strips_within
 from feinfn.train import BEST, Report, train
 from mhiflab.identity import canonical
 from mhiflab.paths import Lab
 from mhiflab.provenance import machine_provenance
+from mhiflab.scores import (
+    FUSED,
+    WITHOUT_REFERENCE,
+    Scores,
+    TestImage,
+    metrics_of,
+    scene_images,
+    score,
+    stored_images,
+)
 from mhiflab.spec import Resources, Spec
-from mhiflab.tracking import IMAGES_FILE, QUICKLOOK_FILE, TrialRecord, open_store
-
-RGB_NM = (640.0, 550.0, 460.0)
-FUSED, UPSAMPLED = "fused", "upsampled"
-"""Methods of a run's per-image table: the trained network, and the LMS it starts from."""
+from mhiflab.tracking import BANDS_FILE, IMAGES_FILE, QUICKLOOK_FILE, TrialRecord, open_store
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,20 @@ class Job:
     uri: str
     scratch: Path
     code: dict[str, Any]
+    shared: dict[str, Any] = field(default_factory=dict)
+    """Scenes for training and choosing by name, as references to Ray's object store."""
+
+    def scenes(self, names: tuple[str, ...]) -> list[Scene]:
+        """Return scenes without a copy where the driver shared them, else from their source."""
+        found = []
+        for name in names:
+            if name in self.shared:
+                import ray
+
+                found.append(ray.get(self.shared[name]))
+            else:
+                found.append(load_scene(self.spec.data, name))
+        return found
 
     def record(self) -> TrialRecord:
         """Return this trial's run in the store."""
@@ -69,44 +91,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def pseudo_rgb(cube_SHW: np.ndarray, wavelengths_nm: np.ndarray | None) -> np.ndarray:
-    """Return uint8 [H, W, 3] from the bands nearest to red, green and blue, gamma 1/2.2.
-
-    Without wavelengths the bands at 3/4, 1/2 and 1/4 of the range stand for them.
-    """
-    if wavelengths_nm is None:
-        bands = [len(cube_SHW) * part // 4 for part in (3, 2, 1)]
-    else:
-        bands = [int(np.abs(wavelengths_nm - nm).argmin()) for nm in RGB_NM]
-    rgb = np.moveaxis(cube_SHW[bands], 0, -1).clip(0, 1) ** (1 / 2.2)
-    return np.round(rgb * 255).astype(np.uint8)
-
-
-def evaluate_test(
-    model: FeINFN, pairs: dict[str, tuple[Pair, np.ndarray | None]], job: Job
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Return per-image metrics of the fused and upsampled image, and the pictures of each scene."""
-    spec = job.spec
-    rows, pictures = [], {}
-    for scene, (pair, wavelengths) in pairs.items():
-        reference = pair.reference_BSHW[0]
-        pictures[f"{scene}/reference/rgb"] = pseudo_rgb(reference.cpu().numpy(), wavelengths)
-        for method, image in ((FUSED, fuse(model, pair)[0]), (UPSAMPLED, pair.lms_BSHW[0])):
-            values = evaluate(image, reference, PROTOCOLS[spec.protocol].ratio)
-            about = {"scene": scene, "method": method, "protocol": spec.protocol}
-            rows.append({**about, "convention": CONVENTION, **values})
-            pictures[f"{scene}/{method}/rgb"] = pseudo_rgb(image.cpu().numpy(), wavelengths)
-            error = (image - reference).abs().mean(dim=0).cpu().numpy()
-            pictures[f"{scene}/{method}/error"] = error.astype(np.float16)
-    return pd.DataFrame(rows), pictures
-
-
 def _record_start(record: TrialRecord, job: Job) -> None:
     spec, code = job.spec, job.code
     record.settings(
         flatten(asdict(spec)),
         {
-            "mhiflab.protocol": spec.protocol,
+            "mhiflab.protocol": spec.protocol.name,
             "mhiflab.convention": CONVENTION,
             "mhiflab.data_fingerprint": job.fingerprint,
             "mhiflab.git_commit": str(code["git_commit"]),
@@ -117,24 +107,49 @@ def _record_start(record: TrialRecord, job: Job) -> None:
     record.json(canonical(spec, job.fingerprint), "identity.json")
 
 
-def _record_end(
-    record: TrialRecord, job: Job, folder: Path, table: pd.DataFrame, pictures: dict[str, Any]
-) -> None:
-    fused = table[table["method"] == FUSED]
-    steps = job.spec.train.epochs
-    finite = {f"test_{m}": float(fused[m].mean()) for m in METRICS}
-    record.metrics(steps, finite)
-    write_atomic(folder / IMAGES_FILE, lambda path: table.to_csv(path, index=False))
+def _record_end(record: TrialRecord, job: Job, folder: Path, scores: Scores) -> None:
+    images = scores.images
+    fused = images[images["method"] == FUSED]
+    for convention in (CONVENTION, WITHOUT_REFERENCE):
+        rows = fused[fused["convention"] == convention]
+        means = {f"test_{m}": float(rows[m].mean()) for m in metrics_of(convention) if len(rows)}
+        record.metrics(job.spec.train.epochs, means)
 
     def write_pictures(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez_compressed(file, **pictures)
+            np.savez_compressed(file, **scores.pictures)  # type: ignore[arg-type]
 
     write_atomic(folder / QUICKLOOK_FILE, write_pictures)
-    for name in (IMAGES_FILE, QUICKLOOK_FILE):
+    for name, table in ((IMAGES_FILE, images), (BANDS_FILE, scores.bands)):
+        write_atomic(folder / name, partial(table.to_csv, index=False))
+    for name in (IMAGES_FILE, BANDS_FILE, QUICKLOOK_FILE):
         record.artifact(folder / name)
     record.artifact(folder / BEST, "model")
     record.json(asdict(job.spec.model), "model/config.json")
+
+
+def _stored(job: Job, names: tuple[str, ...], device: torch.device) -> StoredPairs:
+    spec = job.spec
+    files = [prepared_file(spec.data, name) for name in names]
+    return StoredPairs(files, spec.protocol, spec.model, device)
+
+
+def _training_data(
+    job: Job, device: torch.device
+) -> tuple[Patches | StoredPairs, ScenePairs | StoredPairs]:
+    """Return what to train on, and what the best epoch is chosen on."""
+    spec, data = job.spec, job.spec.data
+    if data.inputs == "stored":
+        return _stored(job, data.train, device), _stored(job, data.validation, device)
+    train = [with_reference(scene, spec.protocol) for scene in job.scenes(data.train)]
+    patches = Patches(train, spec.protocol, spec.train, device, data.inputs == "patch")
+    return patches, ScenePairs(job.scenes(data.validation), spec.protocol, spec.model, device)
+
+
+def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
+    if job.spec.data.inputs == "stored":
+        return stored_images(_stored(job, job.spec.data.test, device))
+    return scene_images(job.scenes(job.spec.data.test), job.spec, device)
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float]], None]) -> None:
@@ -146,27 +161,17 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     started = time.perf_counter()
     spec, folder = job.spec, job.lab.checkpoints(job.key)
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
-    protocol = PROTOCOLS[spec.protocol]
+    protocol = spec.protocol
     torch.manual_seed(spec.seed)
     model = FeINFN(spec.model).to(device)
     model.memory_mib = job.resources.memory_mib
     model.recompute = job.resources.recompute
-
-    def load(names: tuple[str, ...]) -> list[tuple[Pair, np.ndarray | None]]:
-        return [load_pair(spec.data, name, protocol, spec.model, device) for name in names]
-
-    patches = Patches(
-        [pair for pair, _ in load(spec.data.train)],
-        protocol.ratio,
-        spec.train.patch_px,
-        spec.train.stride_px,
-    )
-    validation = [pair for pair, _ in load(spec.data.validation)]
+    patches, validation = _training_data(job, device)
     if model.memory_mib is not None:
-        for pair in validation:
+        for height, width in validation.sizes():
             # Now, and not after the first epoch.
-            (h, w), (height, width) = pair.lr_hsi_BShw.shape[-2:], pair.lms_BSHW.shape[-2:]
-            strips_within(model.memory_mib, spec.model, (h, w), (height, width), 1)
+            lr_size = height // protocol.ratio, width // protocol.ratio
+            strips_within(model.memory_mib, spec.model, lr_size, (height, width), 1)
     record = job.record() if world()[0] == 0 else None
     if record:
         _record_start(record, job)
@@ -178,9 +183,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
 
     best = train(model, patches, validation, spec.train, spec.seed, folder, on_epoch)
     if record:
-        test = dict(zip(spec.data.test, load(spec.data.test), strict=True))
-        table, pictures = evaluate_test(model, test, job)
-        _record_end(record, job, folder, table, pictures)
+        _record_end(record, job, folder, score(model, _test_images(job, device), spec))
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
         record.json(
             {

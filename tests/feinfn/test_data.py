@@ -10,7 +10,7 @@ import torch
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data import source
-from feinfn.data.patches import Patches, load_pair
+from feinfn.data.pairs import scene_pair
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.errors import UserError
 from feinfn.protocols import PROTOCOLS
@@ -109,20 +109,28 @@ def test_scene_in_two_parts_is_refused():
 
 
 def test_wrong_band_counts_are_named():
+    scene = source.load_scene(SAMPLE, SAMPLE.train[0])
     for change, message in [({"hsi_bands": 30}, "found 31 bands"), ({"msi_bands": 4}, "msi_bands")]:
         with pytest.raises(UserError, match=message):
-            load_pair(SAMPLE, SAMPLE.train[0], CAVE, ModelConfig(**change), CPU)
+            scene_pair(scene, CAVE, ModelConfig(**change), CPU)
 
 
-def test_patches_are_aligned_windows():
-    pair, _ = load_pair(SAMPLE, SAMPLE.train[0], CAVE, ModelConfig(), CPU)
-    patches = Patches([pair], 4, 32, 16)
-    assert len(patches) == 49
-    batch = patches.batch([8])
-    assert patches.windows[8] == (0, 16, 16)
-    assert torch.equal(batch.reference_BSHW, pair.reference_BSHW[..., 16:48, 16:48])
-    assert torch.equal(batch.lr_hsi_BShw, pair.lr_hsi_BShw[..., 4:12, 4:12])
-    with pytest.raises(UserError, match=r"train\.patch_px: found 30"):
-        Patches([pair], 4, 30, 16)
-    with pytest.raises(UserError, match="at most the size"):
-        Patches([pair], 4, 256, 16)
+def test_windows_of_scenes_are_read_and_never_shared_between_parts():
+    name = f"{SAMPLE.train[0]}[16:80, 0:128]"
+    scene = source.load_scene(SAMPLE, name)
+    assert scene.name == name
+    full = source.load_scene(SAMPLE, SAMPLE.train[0])
+    np.testing.assert_array_equal(scene.cube(), full.cube()[:, 16:80])
+    with pytest.raises(UserError, match="window ends at 200x128"):
+        source.load_scene(SAMPLE, f"{SAMPLE.train[0]}[16:200, 0:128]")
+    with pytest.raises(UserError, match=r"data.test: found 'a\[60:90, 0:9\]', .*\(a\[0:64, 0:64\]"):
+        DataConfig(train=("a[0:64, 0:64]",), validation=("b",), test=("a[60:90, 0:9]",))
+    DataConfig(train=("a[0:64, 0:64]",), validation=("b",), test=("a[64:90, 0:9]",))
+    for bad in ("a[0:64]", "a[9:3, 0:4]", "a[", ""):
+        with pytest.raises(UserError, match=r"data\.train: found"):
+            DataConfig(train=(bad,))
+
+
+def test_unknown_scenes_name_the_nearest():
+    with pytest.raises(UserError, match="found 'cloth', did you mean 'cloth_ms'"):
+        source.resolve_data(DataConfig(train=("cloth",)))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from reference import SMALL, arrays
 
-from feinfn.config import ModelConfig
+from feinfn.config import ModelConfig, TrainConfig
 from feinfn.errors import UserError
-from feinfn.losses import l1_ssim
+from feinfn.losses import training_loss
 from feinfn.model import FeINFN, count_parameters
 from feinfn.released import load_released_state_dict, released_name, released_state_dict
 
@@ -94,7 +94,7 @@ def test_training_trajectory_equals_released(name, dtype, reference, released_mo
     allowed = 25 * np.abs(float32 - float64) + 1e-6 if dtype == torch.float32 else 1e-7
     losses = []
     for _ in range(11):
-        loss = l1_ssim(model(*inputs(case, dtype)), target, ssim_weight=0.1)
+        loss = training_loss(TrainConfig(), model(*inputs(case, dtype)), target)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

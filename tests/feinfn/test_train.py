@@ -1,6 +1,5 @@
 """The training loop: it learns, resumes bit for bit, diverges loudly, and shares batches."""
 
-import copy
 import math
 import socket
 from dataclasses import replace
@@ -14,13 +13,14 @@ import torch.multiprocessing as mp
 
 from feinfn import train as training
 from feinfn.checkpoint import load_state, write_atomic
-from feinfn.config import DataConfig, ModelConfig, TrainConfig
-from feinfn.data.patches import Patches, load_pair
-from feinfn.data.source import resolve_data
+from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
+from feinfn.data.pairs import ScenePairs
+from feinfn.data.patches import Patches
+from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS
-from feinfn.schedule import epoch_batches, learning_rate
+from feinfn.protocols import PROTOCOLS, Pair
+from feinfn.schedule import batches, learning_rate
 
 MODEL = ModelConfig(
     feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16
@@ -31,15 +31,16 @@ CONFIG = TrainConfig(
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 
 
-def data():
-    scenes = resolve_data(DataConfig())
-    pairs = [load_pair(scenes, n, CAVE, MODEL, CPU)[0] for n in scenes.train[:1]]
-    validation = [load_pair(scenes, n, CAVE, MODEL, CPU)[0] for n in scenes.validation]
-    return Patches(pairs, 4, CONFIG.patch_px, CONFIG.stride_px), validation
+def data(config: TrainConfig = CONFIG) -> tuple[Patches, ScenePairs]:
+    names = resolve_data(DataConfig())
+    train, validation = (
+        [load_scene(names, n) for n in part] for part in (names.train[:1], names.validation)
+    )
+    return Patches(train, CAVE, config, CPU), ScenePairs(validation, CAVE, MODEL, CPU)
 
 
 def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None):
-    patches, validation = data()
+    patches, validation = data(config)
     torch.manual_seed(5)
     model = FeINFN(MODEL)
     best = training.train(model, patches, validation, config, 5, folder, on_epoch)
@@ -89,7 +90,8 @@ def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
 
     def poison(report):
         if report.epoch == 1:
-            patches.pairs[0].reference_BSHW.fill_(math.nan)
+            scene = patches.scenes[0]
+            patches.scenes = [replace(scene, raw_SHW=scene.cube() * math.nan)]
 
     with pytest.raises(UserError, match=r"diverged: the loss was nan at step 5 \(epoch 2\)"):
         training.train(model, patches, validation, CONFIG, 5, tmp_path, poison)
@@ -109,9 +111,21 @@ def test_schedule_and_order():
     assert rates[0] == pytest.approx(0.1)
     assert rates[2] == pytest.approx(1.0)
     assert rates[2:] == sorted(rates[2:], reverse=True)
-    once, again, other = (list(epoch_batches(10, 4, 1, e)) for e in (3, 3, 4))
+    once, again, other = (list(batches(range(10), 4, 1, e)) for e in (3, 3, 4))
     assert once == again != other
     assert len(once) == 2
+    halfway = learning_rate(config, 2, 0.5)
+    assert rates[3] < halfway < rates[2]
+    linear = replace(config, schedule="linear")
+    assert learning_rate(linear, 6) == pytest.approx(0.55)
+
+
+def test_released_schedule_turns_back_every_300_epochs():
+    released = RECIPES["released"]
+    # Read off the authors' scheduler, epochs counted from 1.
+    known = {1: 2e-4, 151: 1.05e-4, 301: 1e-5, 601: 2e-4, 2000: 5.836e-5}
+    for epoch, rate in known.items():
+        assert learning_rate(released, epoch - 1, 0.5) == pytest.approx(rate, rel=1e-3)
 
 
 def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
@@ -126,9 +140,8 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     torch.manual_seed(5)
     config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
     trainer = training.Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
-    patches.pairs = [copy.deepcopy(p) for p in patches.pairs]
-    patches.windows = patches.windows[:4]
-    patches.pairs = [type(p)(*(t.double() for t in vars(p).values())) for p in patches.pairs]
+    patches.grid, single = patches.grid[:4], patches.batch
+    patches.batch = lambda w: Pair(*(t.double() for t in vars(single(w)).values()))  # type: ignore[method-assign]
     metrics = trainer.train_epoch(patches)
     if rank == 0:
         grads = [w.grad for w in trainer.weights]

@@ -1,7 +1,5 @@
 """Run keys: what changes them and what does not."""
 
-from dataclasses import replace
-
 import pytest
 
 from mhiflab import identity
@@ -35,20 +33,21 @@ def test_key_follows_every_value_data_and_schema(monkeypatch):
         key({**SETTINGS, "model": {**SETTINGS["model"], "fourier_branch": False}}),
         key(SETTINGS, seed=2),
         key(SETTINGS, fingerprint="other"),
+        key({**SETTINGS, "protocol": {"preset": "cave_x4", "phase_px": 1}}),
     }
-    protocol = identity.PROTOCOLS["cave_x4"]
-    monkeypatch.setitem(identity.PROTOCOLS, "cave_x4", replace(protocol, phase_px=1))
-    keys.add(key(SETTINGS))
     monkeypatch.setattr(identity, "SCHEMA_VERSION", 2)
     keys.add(key(SETTINGS))
     assert len(keys) == 7
 
 
-def test_texts_of_a_protocol_are_not_identity(monkeypatch):
-    before = key(SETTINGS)
-    protocol = identity.PROTOCOLS["cave_x4"]
-    monkeypatch.setitem(identity.PROTOCOLS, "cave_x4", replace(protocol, about="reworded"))
-    assert key(SETTINGS) == before
+def test_texts_and_the_name_of_a_protocol_are_not_identity():
+    told = {"preset": "cave_x4", "name": "mine", "about": "reworded"}
+    assert key({**SETTINGS, "protocol": told}) == key(SETTINGS)
+
+
+def test_how_inputs_are_made_of_scenes_is_identity():
+    alone = {**SETTINGS, "data": {**SETTINGS.get("data", {}), "inputs": "patch"}}
+    assert key(alone) != key(SETTINGS)
 
 
 def test_trial_that_stands_in_two_cases_is_executed_once(write_study):

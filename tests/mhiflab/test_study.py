@@ -19,6 +19,7 @@ from tiny import TINY
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
+from feinfn.metrics import CONVENTIONS
 from feinfn.model import FeINFN
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
@@ -28,6 +29,7 @@ from mhiflab.worker import Job, run_worker
 
 ARTIFACTS = {
     "identity.json",
+    "metrics_bands.csv",
     "metrics_test.csv",
     "model/best.safetensors",
     "model/config.json",
@@ -95,7 +97,12 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     config["mlp_widths"] = tuple(config["mlp_widths"])
     FeINFN(ModelConfig(**config)).load_state_dict(load_file(weights))
     images = pd.read_csv(client.download_artifacts(by_case["full"], "metrics_test.csv"))
-    assert len(images) == 4
+    assert len(images) == 4 * len(CONVENTIONS)
+    assert set(images["convention"]) == set(CONVENTIONS)
+    bands = pd.read_csv(client.download_artifacts(by_case["full"], "metrics_bands.csv"))
+    per_image = bands.groupby(["scene", "method"])["psnr"].mean()
+    usual = images[images["convention"] == "matlab"].set_index(["scene", "method"])["psnr"]
+    pd.testing.assert_series_equal(per_image.sort_index(), usual.sort_index())
     assert set(images["method"]) == {"fused", "upsampled"}
 
     # A study that grows runs only what is new.

@@ -1,0 +1,172 @@
+"""A finished run evaluated off its protocol: every PSF, SRF and noise level of a grid.
+
+Finished cells are kept beside the run's training state as they come, so that a grid that was cut
+off continues; the complete table and its picture become artifacts of the run.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+
+from feinfn.checkpoint import write_atomic
+from feinfn.config import require
+from feinfn.data.pairs import scene_pair
+from feinfn.data.scene import Scene
+from feinfn.data.source import load_scene
+from feinfn.errors import UserError
+from feinfn.infer import fuse, load_model
+from feinfn.metrics import CONVENTION, METRICS, evaluate
+from feinfn.protocols import Protocol
+from mhiflab.paths import Lab
+from mhiflab.plan import Entry
+from mhiflab.spec import Spec
+from mhiflab.tracking import ROBUSTNESS_FILE, ROBUSTNESS_PICTURE, Store, add_artifact, artifact_file
+
+CELL = ["sigma_factor", "srf", "snr_db"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is varied around a run's own protocol; the run's own values are always among them."""
+
+    sigma_factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    """PSF widths as multiples of the protocol's own; the kernel grows along."""
+    srfs: tuple[str, ...] = ()
+    """Further response tables."""
+    snrs_db: tuple[float, ...] = (float("inf"), 40.0, 30.0, 20.0)
+    """Signal-to-noise ratios of LR-HSI and MSI; inf adds no noise."""
+
+    def __post_init__(self) -> None:
+        good = all(0 < f < float("inf") for f in self.sigma_factors)
+        require(good, "--sigma", self.sigma_factors, "finite factors > 0")
+        require(not any(np.isnan(self.snrs_db)), "--snr", self.snrs_db, "decibels, or inf")
+
+    def protocols(self, own: Protocol) -> dict[tuple[float, str, float], Protocol]:
+        """Return the protocol of every cell."""
+        factors = sorted({1.0, *self.sigma_factors})
+        srfs = list(dict.fromkeys([own.srf, *self.srfs]))
+        levels = sorted({float("inf"), *self.snrs_db}, reverse=True)
+        return {
+            (factor, srf, snr): _varied(own, factor, srf, snr)
+            for factor, srf, snr in itertools.product(factors, srfs, levels)
+        }
+
+
+def _varied(own: Protocol, factor: float, srf: str, snr_db: float) -> Protocol:
+    changed = replace(own, name=f"{own.name} off protocol", srf=srf)
+    if factor != 1:
+        # As many taps as keep the same number of standard deviations, an odd number more or less.
+        more = 2 * round(own.psf_px * (factor - 1) / 2)
+        size = max(own.psf_px + more, 1)
+        sigma = None if own.psf_sigma_px is None else own.psf_sigma_px * factor
+        changed = replace(changed, psf_sigma_px=sigma, psf_px=size)
+    if np.isfinite(snr_db):
+        changed = replace(changed, hsi_snr_db=snr_db, msi_snr_db=snr_db)
+    return changed
+
+
+def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, spec: Spec) -> list:
+    rows = []
+    for scene in scenes:
+        pair = scene_pair(scene, protocol, spec.model, torch.device("cpu"))
+        values = evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], protocol.ratio)
+        rows.append({"scene": scene.name, "protocol_hash": protocol.hash()[:12], **values})
+    return rows
+
+
+def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console) -> pd.DataFrame:
+    """Return the metrics of a finished trial in every cell of a grid, one row a scene.
+
+    Only cells that are not on record are computed. Raises `UserError` for a trial without a
+    finished run, or a PSF or SRF that does not fit its scenes.
+    """
+    if entry.state != "done" or entry.run is None:
+        raise UserError(
+            f"{entry.trial.label}, seed {entry.trial.spec.seed}: found state {entry.state}, "
+            "expected a finished run; execute the study first"
+        )
+    spec, run_id = entry.trial.spec, entry.run.info.run_id
+    path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
+    table = _recorded(store, run_id, path)
+    have = set(table[[*CELL, "protocol_hash"]].itertuples(index=False, name=None))
+    cells = grid.protocols(spec.protocol)
+    missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in have}
+    if missing:
+        with artifact_file(store, run_id, "model/best.safetensors") as weights:
+            model = load_model(weights)
+        model.memory_mib = entry.trial.resources.memory_mib
+        scenes = [load_scene(spec.data, name) for name in spec.data.test]
+        for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
+            about = dict(zip(CELL, cell, strict=True)) | {"convention": CONVENTION}
+            rows = [about | row for row in _evaluate(model, scenes, protocol, spec)]
+            table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+            table = table.sort_values([*CELL, "scene"], ignore_index=True)
+            _write(table, path)
+        add_artifact(store, run_id, path)
+    wanted = [(*c, p.hash()[:12]) for c, p in cells.items()]
+    keys = table[[*CELL, "protocol_hash"]].apply(tuple, axis=1)
+    return table[keys.isin(wanted)].reset_index(drop=True)
+
+
+def _recorded(store: Store, run_id: str, path: Path) -> pd.DataFrame:
+    """Return the cells computed so far, here or on record."""
+    if not path.is_file():
+        try:
+            with artifact_file(store, run_id, ROBUSTNESS_FILE) as recorded:
+                return pd.read_csv(recorded, float_precision="round_trip")
+        except UserError:
+            columns = [*CELL, "convention", "scene", "protocol_hash", *METRICS]
+            return pd.DataFrame(columns=columns)
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    write_atomic(path, lambda p: table.to_csv(p, index=False, lineterminator="\n"))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over scenes of every cell."""
+    return table.groupby(CELL, sort=False)[list(METRICS)].mean().reset_index()
+
+
+def picture(table: pd.DataFrame, title: str, path: Path) -> Path:
+    """Draw PSNR over PSF width, one line a noise level, one panel a response table."""
+    means = summary(table)
+    srfs = list(dict.fromkeys(means["srf"]))
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
+        figure = Figure(figsize=(3.2 * len(srfs) + 0.6, 2.8), dpi=200, layout="constrained")
+        axes = figure.subplots(1, len(srfs), squeeze=False, sharey=True)[0]
+        colours = mpl.colormaps["cividis"](np.linspace(0, 0.9, means["snr_db"].nunique()))
+        for axis, srf in zip(axes, srfs, strict=True):
+            panel = means[means["srf"] == srf]
+            levels = sorted(panel["snr_db"].unique(), reverse=True)
+            for colour, snr in zip(colours, levels, strict=False):
+                line = panel[panel["snr_db"] == snr].sort_values("sigma_factor")
+                label = "no noise" if np.isinf(snr) else f"{snr:g} dB SNR"
+                axis.plot(line["sigma_factor"], line["psnr"], "o-", color=colour, label=label)
+            axis.axvline(1, color="0.7", linewidth=0.8, zorder=0)
+            axis.set_title(srf)
+            axis.set_xlabel("PSF width / trained width")
+        axes[0].set_ylabel("PSNR (dB)")
+        axes[0].legend()
+        figure.suptitle(title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
+    """Draw a trial's table beside its training state and store it with the run."""
+    assert entry.run is not None, "a table is made of a finished run"
+    path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
+    picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}", path)
+    add_artifact(store, entry.run.info.run_id, path)
+    return path

@@ -1,0 +1,124 @@
+"""What a finished network is scored by: tables and pictures of its test images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from feinfn.data.pairs import has_reference, observed_inputs, scene_pair
+from feinfn.data.picture import pseudo_rgb
+from feinfn.data.scene import Scene
+from feinfn.data.stored import StoredPairs
+from feinfn.infer import fuse
+from feinfn.metrics import CONVENTION, CONVENTIONS, METRICS, PER_BAND, compare, maps, per_band, qnr
+from feinfn.model import FeINFN
+from feinfn.protocols import Inputs, Pair
+from mhiflab.spec import Spec
+
+FUSED, UPSAMPLED = "fused", "upsampled"
+"""Methods of a run's per-image table: the trained network, and the LMS it starts from."""
+WITHOUT_REFERENCE = "without_reference"
+"""The convention of indices that need no reference."""
+WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")
+
+
+def metrics_of(convention: str) -> tuple[str, ...]:
+    """Return the printed metrics of a convention."""
+    return WITHOUT_REFERENCE_METRICS if convention == WITHOUT_REFERENCE else METRICS
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """One image to be fused, and its reference where one exists."""
+
+    name: str
+    inputs: Inputs
+    wavelengths_nm: np.ndarray | None
+    measured_msi: bool
+
+    @property
+    def reference(self) -> Tensor | None:
+        """The reference [S, H, W]."""
+        return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
+
+
+def scene_images(scenes: list[Scene], spec: Spec, device: torch.device) -> Iterator[TestImage]:
+    """Yield the test images of scenes: simulated, or as a real pair was measured."""
+    for scene in scenes:
+        inputs: Inputs
+        if has_reference(scene):
+            inputs = scene_pair(scene, spec.protocol, spec.model, device)
+        else:
+            inputs = observed_inputs(scene, spec.protocol, device)
+        measured = scene.msi_MHW is not None
+        yield TestImage(scene.name, inputs, scene.wavelengths_nm, measured)
+
+
+def stored_images(pairs: StoredPairs) -> Iterator[TestImage]:
+    """Yield the images of prepared files."""
+    for name, pair in zip(pairs.names(), pairs, strict=True):
+        yield TestImage(name, pair, None, measured_msi=False)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every number and picture that later tables and figures are made of."""
+
+    images: pd.DataFrame
+    """One row an image, method and convention."""
+    bands: pd.DataFrame
+    """One row an image, method and band, in the default convention."""
+    pictures: dict[str, np.ndarray]
+    """`<image>/<method>/rgb`, `.../error` and `.../sam`."""
+
+
+def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
+    """Fuse every image once; return all conventions' metrics, per-band metrics and pictures."""
+    rows: list[dict[str, object]] = []
+    bands: list[pd.DataFrame] = []
+    pictures: dict[str, np.ndarray] = {}
+    for image in images:
+        if image.reference is not None:
+            rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
+            pictures[f"{image.name}/reference/rgb"] = rgb
+        methods = {FUSED: fuse(model, image.inputs)[0], UPSAMPLED: image.inputs.lms_BSHW[0]}
+        for method, fused in methods.items():
+            about = {"scene": image.name, "method": method, "protocol": spec.protocol.name}
+            here = f"{image.name}/{method}"
+            pictures[f"{here}/rgb"] = pseudo_rgb(fused.cpu().numpy(), image.wavelengths_nm)
+            rows += [about | row for row in _rows(fused, image, spec.protocol.ratio)]
+            if image.reference is not None:
+                bands.append(_bands(fused, image).assign(**about))
+                found = maps(fused, image.reference)
+                pictures[f"{here}/error"] = found["error"].cpu().numpy().astype(np.float16)
+                pictures[f"{here}/sam"] = found["sam_deg"].cpu().numpy().astype(np.float16)
+    per_image = pd.DataFrame(rows)
+    return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures)
+
+
+def _rows(fused_SHW: Tensor, image: TestImage, ratio: int) -> Iterator[dict[str, object]]:
+    if image.reference is not None:
+        found = compare(fused_SHW, image.reference, ratio, tuple(CONVENTIONS), METRICS)
+        for convention, values in found.items():
+            yield {"convention": convention, **values}
+    if image.measured_msi:
+        lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
+        # Blocks of 32 pixels, or as large as the image allows.
+        block = min(32, min(fused_SHW.shape[1:]) // ratio * ratio)
+        yield {
+            "convention": WITHOUT_REFERENCE,
+            **qnr(fused_SHW, lr_hsi, msi, block_px=block - block % ratio),
+        }
+
+
+def _bands(fused_SHW: Tensor, image: TestImage) -> pd.DataFrame:
+    assert image.reference is not None, "bands are compared with a reference"
+    wanted = [index for index in PER_BAND if index in ("psnr", "ssim", "rmse")]
+    values = per_band(fused_SHW, image.reference, CONVENTION, wanted)
+    table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
+    table.insert(0, "band", range(1, len(table) + 1))
+    nm = image.wavelengths_nm
+    return table.assign(wavelength_nm=np.nan if nm is None else nm, convention=CONVENTION)
