@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.data.readers import arrays, cave, geo, harvard, hdf5, mat, pair, prepared, sequence
+from feinfn.data.readers import (
+    arrays,
+    cave,
+    geo,
+    harvard,
+    hdf5,
+    mat,
+    mat5,
+    pair,
+    prepared,
+    sequence,
+)
 from feinfn.data.readers.common import Array, Options, entries, head, is_folder
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
@@ -56,7 +67,7 @@ def kind_of(path: Path) -> str:
             f"{path}: found a folder without numbered images, expected a scene; name a scene in it"
         )
     start = head(path)
-    if mat.is_mat5(start):
+    if mat5.is_mat5(start):
         return _kind_of_mat(path)
     if hdf5.is_hdf5(start):
         with hdf5.opened(path) as file:
