@@ -2,6 +2,7 @@
 
 import re
 import struct
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def _png(path: Path) -> np.ndarray:
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
     pillow = needs(path, "PIL.Image", "pillow")
-    with reading(path, "PNG"), pillow.open(path, formats=["PNG"]) as image:
+    # From memory, because from a file Pillow allocates whatever length a damaged chunk claims.
+    content = BytesIO(path.read_bytes())
+    with reading(path, "PNG"), pillow.open(content, formats=["PNG"]) as image:
         pixels = np.asarray(image)
     if pixels.ndim == 3:
         if (pixels[..., :3] != pixels[..., :1]).any():
