@@ -246,9 +246,23 @@ def test_envi_says_wavelengths_scale_and_byte_order(tmp_path):
 
 
 def test_numbered_scenes_are_no_sequence(tmp_path):
-    for number in (1, 2):
-        tiff(tmp_path / f"field{number}.tif", CUBE[:3])
-    assert set(scenes_in(tmp_path)) == {"field1", "field2"}
+    for name in ("field1", "field2", "town1"):
+        tiff(tmp_path / f"{name}.tif", CUBE[:3])
+    (tmp_path / "town1.tif").write_bytes(b"II*\0 damaged")
+    assert set(scenes_in(tmp_path)) == {"field1", "field2", "town1"}
+
+
+def test_figures_beside_scenes_hide_nothing(tmp_path):
+    plain_h5(tmp_path)
+    (tmp_path / "figures").mkdir()
+    for name in ("map_1.png", "plot_1.png", "figures/map_1.png", "figures/plot_1.png"):
+        Image.fromarray(CUBE[0]).save(tmp_path / name)
+    assert scenes_in(tmp_path) == {
+        "toys": tmp_path / "toys.h5",
+        "figures": tmp_path / "figures",
+    }
+    with pytest.raises(UserError, match="images of 2 scenes"):
+        read_any(tmp_path / "figures")
 
 
 def test_single_band_rasters_are_one_scene(tmp_path):

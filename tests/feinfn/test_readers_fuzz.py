@@ -126,3 +126,10 @@ def test_damaged_files_end_in_a_scene_or_a_user_error(layout):
 
     check(layout, whole(layout)[1])
     every()
+
+
+def test_a_png_chunk_that_claims_a_hundred_megabytes_is_not_believed():
+    files = dict(whole("images")[1])
+    files["toys/toys_0.png"] = files["toys/toys_0.png"].replace(b"\0\0\0MIDAT", b"\6\0\0MIDAT")
+    assert files != whole("images")[1]
+    check("images", files)

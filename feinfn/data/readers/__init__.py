@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.data.readers import arrays, cave, geo, harvard, hdf5, mat, pair, prepared, sequence
+from feinfn.data.readers import (
+    arrays,
+    cave,
+    geo,
+    harvard,
+    hdf5,
+    mat,
+    mat5,
+    pair,
+    prepared,
+    sequence,
+)
 from feinfn.data.readers.common import Array, Options, entries, head, is_folder
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
@@ -56,7 +67,7 @@ def kind_of(path: Path) -> str:
             f"{path}: found a folder without numbered images, expected a scene; name a scene in it"
         )
     start = head(path)
-    if mat.is_mat5(start):
+    if mat5.is_mat5(start):
         return _kind_of_mat(path)
     if hdf5.is_hdf5(start):
         with hdf5.opened(path) as file:
@@ -115,6 +126,15 @@ def read_any(
     return KINDS[kind].read(path, options)
 
 
+def _images_name(folder: Path, least: int = 1) -> str | None:
+    """Return the name of a folder's image sequence, None where it has fewer than `least` bands."""
+    try:
+        prefix, files = sequence.band_files(folder)
+    except UserError:
+        return folder.resolve().name  # listed all the same: reading it says what is wrong
+    return (prefix or folder.resolve().name) if len(files) >= max(least, 1) else None
+
+
 def scenes_in(folder: Path) -> dict[str, Path]:
     """Return name -> path of every scene in a folder, by name, unread.
 
@@ -129,8 +149,7 @@ def scenes_in(folder: Path) -> dict[str, Path]:
             continue
         name = path.stem if path.suffix.lower() in SUFFIXES else None
         if is_folder(path):
-            prefix, files = sequence.band_files(path)
-            name = (prefix or path.name) if files else None
+            name = _images_name(path)
         if name in found:
             raise UserError(
                 f"{path}: found a second scene named {name} (also {found[name].name}), expected "
@@ -138,9 +157,9 @@ def scenes_in(folder: Path) -> dict[str, Path]:
             )
         if name is not None:
             found[name] = path
-    prefix, files = sequence.band_files(folder)
-    if files and not any(path.is_file() and path not in files.values() for path in found.values()):
-        found = {prefix or folder.resolve().name: folder}
+    if all(path.suffix.lower() in (".tif", ".tiff") for path in found.values()):
+        own = _images_name(folder, len(found))
+        found = {own: folder} if own else found
     if not found:
         raise UserError(
             f"{folder}: found no scenes, expected files ({', '.join(SUFFIXES)}) or folders of "

@@ -25,7 +25,7 @@ def read_harvard(path: Path, options: Options = DEFAULTS) -> Scene:
             f"{path}: found {shown}, expected a Harvard scene, ref [rows, columns, 31]; name a "
             "variable with key to read the file as any other .mat"
         )
-    raw = bands_first(path, load_mat(path, "ref", arrays), -1, None)
+    raw = bands_first(path, load_mat(path, "ref"), -1, None)
     notes = tuple(
         f"The file also holds {key} {arrays[key].shape}; ref was taken as it is."
         for key in ("lbl", "calib")

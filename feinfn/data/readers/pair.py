@@ -26,7 +26,7 @@ def read_pair(path: Path, options: Options = DEFAULTS, msi_key: str = MSI) -> Sc
                 f"{path}: found {shown}, expected {key} [rows, columns, bands]; name the HSI with "
                 "key and the MSI with msi_key"
             )
-        both.append(bands_first(path, load_mat(path, key, arrays), -1, None))
+        both.append(bands_first(path, load_mat(path, key), -1, None))
     hsi = options.scene(both[0], path)
     return join(hsi, replace(options, wavelengths_nm=None).scene(both[1], path))
 

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -33,11 +34,8 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     Raises `UserError` for two images of one number, or for images of more than one scene.
     """
     for place in (folder, folder / folder.resolve().name):
-        found = [
-            (m, f)
-            for f in (entries(place) if is_folder(place) else [])
-            if (m := _BAND.fullmatch(f.name)) and f.is_file()
-        ]
+        names = entries(place) if is_folder(place) else []
+        found = [(m, f) for f in names if (m := _BAND.fullmatch(f.name)) and _is_band(f)]
         if found:
             break
     else:
@@ -57,11 +55,17 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
                 "a band; remove the wrong one"
             )
         files[number] = file
-    if found[0][0]["suffix"].lower() != "png":
-        (first,) = raster_arrays(next(iter(files.values()))).values()
-        if first.shape[0] != 1:  # numbered scenes, each a raster of its own
-            return "", {}
     return found[0][0]["prefix"], files
+
+
+def _is_band(path: Path) -> bool:
+    """Tell a band's image from a numbered scene, which is a raster of many bands."""
+    if path.suffix.lower() == ".png" or not path.is_file():
+        return path.is_file()
+    try:
+        return all(array.shape[0] == 1 for array in raster_arrays(path).values())
+    except UserError:
+        return True  # a damaged band is still one, and reading it says what is wrong
 
 
 def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None:
@@ -115,7 +119,9 @@ def _png(path: Path) -> np.ndarray:
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
     pillow = needs(path, "PIL.Image", "pillow")
-    with reading(path, "PNG"), pillow.open(path, formats=["PNG"]) as image:
+    # From memory, because from a file Pillow allocates whatever length a damaged chunk claims.
+    content = BytesIO(path.read_bytes())
+    with reading(path, "PNG"), pillow.open(content, formats=["PNG"]) as image:
         pixels = np.asarray(image)
     if pixels.ndim == 3:
         if (pixels[..., :3] != pixels[..., :1]).any():
