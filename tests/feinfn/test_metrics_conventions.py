@@ -161,6 +161,23 @@ def test_convention_equals_its_transcription_on_a_real_scene(convention):
     assert_same(evaluate(fused, reference, 4, convention), expected)
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_convention_equals_its_transcription_outside_the_range(convention):
+    rng = np.random.default_rng(2)
+    reference = rng.uniform(0, 1, (4, 20, 24))
+    fused = reference + rng.normal(0, 0.2, reference.shape)
+    expected = TRANSCRIPTIONS[convention](fused, reference, 8)
+    found = evaluate(torch.from_numpy(fused), torch.from_numpy(reference), 8, convention)
+    assert_same(found, expected)
+
+
+def test_released_python_sees_float32_images():
+    reference = torch.arange(1, 257).double().view(1, 16, 16) / 256
+    fused = reference + 1e-10
+    assert evaluate(fused, reference, 4)["psnr"] == pytest.approx(200, abs=1e-3)
+    assert evaluate(fused, reference, 4, "released_python")["psnr"] == math.inf
+
+
 def test_definitions_tell_conventions_apart_but_for_the_two_that_agree():
     seen = {}
     for name, convention in CONVENTIONS.items():

@@ -95,10 +95,11 @@ def test_q2n_of_one_band_is_the_quality_index_of_normalised_blocks():
     assert q2n(fused, reference) == pytest.approx(abs(expected), rel=1e-10)
 
 
-def test_q2n_mirrors_to_whole_blocks():
-    reference = image(6, height=48, width=64)
+@pytest.mark.parametrize("axis", [1, 2])
+def test_q2n_mirrors_to_whole_blocks(axis):
+    reference = image(6, height=64, width=64).narrow(axis, 0, 48)
     fused = noisy(reference, 7)
-    a, b = (torch.cat([x, x.flip(1)[:, :16]], dim=1) for x in (fused, reference))
+    a, b = (torch.cat([x, x.narrow(axis, 32, 16).flip(axis)], dim=axis) for x in (fused, reference))
     assert q2n(fused, reference) == q2n(a, b)
 
 
@@ -132,8 +133,9 @@ def test_uiqi_slides_over_every_position():
 
 
 def test_constant_windows_compare_their_means():
-    dark, light = torch.full((1, 40, 40), 0.3).double(), torch.full((1, 40, 40), 0.6).double()
-    assert uiqi_per_band(dark, light).item() == pytest.approx(0.8, rel=1e-12)
+    dark = torch.linspace(0.01, 0.3, 99).double()[:, None, None].expand(-1, 40, 40).contiguous()
+    quality_S = uiqi_per_band(dark, 3 * dark)
+    torch.testing.assert_close(quality_S, torch.full_like(quality_S, 0.6), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", ["noisy64_r4", "blur128_r4", "scaled64_r8"])
