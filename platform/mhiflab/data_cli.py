@@ -184,6 +184,8 @@ def inspect(
     """
     from feinfn.data.inspect import contact_sheet, facts, pseudo_rgb
 
+    if thumbnail and thumbnail.suffix.lower() != ".png":
+        raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")
     _show_arrays(path)
     table = Table(show_lines=True)
     table.add_column("scene", no_wrap=True)
@@ -334,6 +336,8 @@ def export(
 
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if file.exists():
+        raise UserError(f"{file}: found a file there; remove it or choose another name with --out")
     told = manifest(source)
     if part != Part.all and not told["split"]:
         raise UserError(

@@ -153,6 +153,8 @@ def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
     mistake("found 'x', expected one of cave", *export, "--protocol", "x", "--part", "all")
     mistake("the store has no split", *export, "--protocol", "cave_x4", "--part", "test")
     words = ("--protocol", "cave_x4", "--part", "all", "--stride", 8)
+    mistake("store.h5: found a file there", *export[:-1], "store.h5", *words)
+    mistake("expected a name ending in .png", "inspect", "store.h5", "--thumbnail", "store.h5")
     mistake("--stride: found without --patch", *export, *words)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["h5", "mat", "npy", "png", "store.h5"], "nothing half-written"
@@ -188,7 +190,7 @@ def test_real_cave_is_prepared(source, scenes, watercolors, mhiflab: Run, tmp_pa
     with h5py.File(tmp_path / "cave.h5") as file:
         assert {group["hsi"].dtype for group in file["scenes"].values()} == {np.dtype("u2")}
         if watercolors:
-            assert "8-bit" in file["scenes/watercolors_ms"].attrs["notes"]
+            assert b"8-bit" in file["scenes/watercolors_ms"].attrs["notes"]
 
 
 @here
