@@ -1,6 +1,7 @@
 """A scene: one hyperspectral cube in [0, 1], as every reader returns it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def scaled(raw: np.ndarray, full_scale: float) -> np.ndarray:
 def make_scene(
     name: str,
     raw_SHW: np.ndarray,
-    wavelengths_nm: np.ndarray | None,
+    wavelengths_nm: Sequence[float] | np.ndarray | None,
     source: str,
     *,
     full_scale: float | None = None,
@@ -130,11 +131,13 @@ def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
         )
 
 
-def _checked_wavelengths(wavelengths_nm: np.ndarray, bands: int, source: str) -> np.ndarray:
+def _checked_wavelengths(
+    wavelengths_nm: Sequence[float] | np.ndarray, bands: int, source: str
+) -> np.ndarray:
     """Return wavelengths as float64 [S]; `UserError` unless one a band, positive, ascending."""
     try:
         found = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{source}: found wavelengths that are no real numbers, expected band centres in nm; "
             "correct them"

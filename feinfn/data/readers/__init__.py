@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from feinfn.data.readers import arrays, cave, geo, harvard, hdf5, mat, pair, prepared, sequence
-from feinfn.data.readers.common import Array, Options, head
+from feinfn.data.readers.common import Array, Options, entries, head, is_folder
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
@@ -47,7 +48,7 @@ SUFFIXES = (".h5", ".hdf5", ".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr")
 
 def kind_of(path: Path) -> str:
     """Return the name of a path's layout in `KINDS`, by content; raises `UserError` for none."""
-    if path.is_dir():
+    if is_folder(path):
         prefix, files = sequence.band_files(path)
         if files:
             return "cave" if prefix.lower().endswith("_ms") else "sequence"
@@ -88,6 +89,8 @@ def read_any(
     *,
     key: str | None = None,
     bands_axis: int | None = None,
+    rows: int | None = None,
+    cols: int | None = None,
     full_scale: float | None = None,
     wavelengths_nm: Sequence[float] | np.ndarray | None = None,
     name: str | None = None,
@@ -100,6 +103,8 @@ def read_any(
     options = Options(
         key=key,
         bands_axis=bands_axis,
+        rows=rows,
+        cols=cols,
         full_scale=full_scale,
         wavelengths_nm=wavelengths_nm,
         name=name,
@@ -116,14 +121,14 @@ def scenes_in(folder: Path) -> dict[str, Path]:
     Scenes are files with a known suffix and folders of numbered images (both nestings of CAVE);
     the folder may be such a scene itself. Raises `UserError` for none, and for two of one name.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: no such folder; name one that holds scenes")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         if path.name.startswith("."):
             continue
         name = path.stem if path.suffix.lower() in SUFFIXES else None
-        if path.is_dir():
+        if is_folder(path):
             prefix, files = sequence.band_files(path)
             name = (prefix or path.name) if files else None
         if name in found:
@@ -159,14 +164,17 @@ class Description:
     """Why not, and how to mend it."""
 
 
-def describe(path: Path, *, full_scale: float | None = None, key: str | None = None) -> Description:
-    """Look at a path and read it as far as that goes; never raises for what it holds."""
+def describe(path: Path, **told: Any) -> Description:
+    """Look at a path and read it as far as that goes; never raises for what it holds.
+
+    `told` is what `read_any` takes.
+    """
     kind, listed, scene = None, {}, None
     problems: list[str] = []
     try:
         kind = kind_of(path)
         listed = KINDS[kind].arrays(path)
-        scene = read_any(path, full_scale=full_scale, key=key)
+        scene = read_any(path, **told)
     except UserError as error:
         problems.append(str(error))
     return Description(path, kind, listed, scene, tuple(problems))

@@ -26,5 +26,5 @@ def read_cave(path: Path, options: Options = DEFAULTS) -> Scene:
             "<scene>_ms_31.png; name the scene's folder"
         )
     check_numbers(path, files, range(1, len(WAVELENGTHS_NM) + 1))
-    raw_SHW, notes = read_bands(files)
+    raw_SHW, notes = read_bands(files, options.full_scale)
     return options.scene(raw_SHW, path, name=prefix, wavelengths_nm=WAVELENGTHS_NM, notes=notes)

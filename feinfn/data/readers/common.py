@@ -46,7 +46,7 @@ class Options:
         return make_scene(
             self.name or name or path.stem,
             raw_SHW,
-            wavelengths_nm if self.wavelengths_nm is None else np.asarray(self.wavelengths_nm),
+            wavelengths_nm if self.wavelengths_nm is None else self.wavelengths_nm,
             str(path),
             full_scale=full_scale if self.full_scale is None else self.full_scale,
             notes=notes,
@@ -82,28 +82,49 @@ def reading(path: Path, form: str) -> Iterator[None]:
 def head(path: Path, remedy: str = "look at the spelling, or name a file that exists") -> bytes:
     """Return a file's first 520 bytes; `UserError` where there is no file to read."""
     try:
-        with path.open("rb") as file:
-            return file.read(520)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {remedy}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: found a folder, expected a file; name a file in it") from None
+        if path.is_file():  # a pipe would block, a device never end
+            with path.open("rb") as file:
+                return file.read(520)
     except PermissionError:
-        raise UserError(
-            f"{path}: found a file without permission to read, expected a readable one; ask its "
-            "owner, or change its mode"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be opened ({error}), expected a file; {remedy}") from None
+        raise _forbidden(path) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}), expected a file; {remedy}") from None
+    if is_folder(path):
+        raise UserError(f"{path}: found a folder, expected a file; name a file in it")
+    raise UserError(f"{path}: no such file; {remedy}")
 
 
-def needs(module: str, install: str) -> Any:
+def is_folder(path: Path) -> bool:
+    """Tell folders, without an error for what cannot be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what a folder holds, by name; `UserError` where that is not allowed."""
+    try:
+        return sorted(folder.iterdir())
+    except PermissionError:
+        raise _forbidden(folder) from None
+
+
+def _forbidden(path: Path) -> UserError:
+    return UserError(
+        f"{path}: found no permission to read it, expected a readable file or folder; ask its "
+        "owner, or change its mode"
+    )
+
+
+def needs(path: Path, module: str, install: str) -> Any:
     """Import an optional library; `UserError` says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise UserError(
-            f"this format needs {module}, which was not found; run: pip install '{install}'"
+            f"{path}: found no {module}, expected it for files of this format; run: pip install "
+            f"'{install}'"
         ) from None
 
 
@@ -116,17 +137,19 @@ def check_size(path: Path, what: str, shape: Sequence[int], itemsize: int, store
         )
 
 
-def choose(path: Path, arrays: Mapping[str, Array], key: str | None, also: str = "") -> str:
+def choose(
+    path: Path, arrays: Mapping[str, Array], key: str | None, also: Sequence[str] = ()
+) -> str:
     """Return the array to read: `key`, or else the only candidate, a 3-D array.
 
-    `also` names one further candidate, where a format knows one that is not 3-D.
+    `also` names further candidates, where a format knows some that are not 3-D.
     """
     shown = ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in arrays.items()) or "no arrays"
     if key is not None:
         if key not in arrays:
             raise UserError(f"{path}: found {shown}, expected {key}; name one of these with key")
         return key
-    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also.split()]
+    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also]
     if len(found) != 1:
         raise UserError(
             f"{path}: found {shown}, expected exactly one array with three axes; name the scene's "
@@ -156,10 +179,10 @@ def bands_first(path: Path, raw: np.ndarray, axis: int | None, bands: int | None
             )
         ]
         if len(near) != 1:
+            which = f"which axis counts the {bands} bands" if bands else "which axis counts bands"
             raise UserError(
-                f"{path}: found shape {raw.shape}, expected to be told which axis counts the "
-                f"{f'{bands} ' if bands else ''}bands; say bands_axis=0 for [bands, rows, columns] or bands_axis=2 "
-                "for [rows, columns, bands]"
+                f"{path}: found shape {raw.shape}, expected to be told {which}; say bands_axis=0 "
+                "for [bands, rows, columns] or bands_axis=2 for [rows, columns, bands]"
             )
         axis = near[0]
     if axis not in range(-3, 3):

@@ -75,7 +75,7 @@ def _opened(path: Path) -> Iterator[Any]:
     start = head(path)
     file = path if start.startswith(TIFF) else envi_data(path)
     driver = "GTiff" if file == path and start.startswith(TIFF) else "ENVI"
-    rasterio = needs("rasterio", "mhiflab[geo]")
+    rasterio = needs(path, "rasterio", "mhiflab[geo]")
     with reading(path, f"{driver} raster"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # most scenes have no map projection, and need none
         with rasterio.open(file, driver=driver) as raster:

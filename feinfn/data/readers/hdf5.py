@@ -57,25 +57,31 @@ def arrays_in(file: Any) -> dict[str, Array]:
     return {
         key: Array(item.shape, str(item.dtype))
         for key, item in _items(file)
-        if isinstance(item, h5py.Dataset)
-        and item.dtype.kind in "uif"
+        if item.dtype.kind in "uif"
         and item.shape
         and item.attrs.get("MATLAB_class") not in (b"char", b"cell", b"struct")
     }
 
 
 def _items(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and dataset; links to other files are not followed."""
     for key in file:
-        if file.get(key, getlink=True).__class__ is h5py.HardLink:
+        outside = file.get(key, getclass=True, getlink=True) is h5py.ExternalLink
+        if not outside and isinstance(file.get(key), h5py.Dataset):
             yield key, file[key]
 
 
 def load(path: Path, file: Any, key: str, index: int | None = None) -> np.ndarray:
     """Read an array, or one entry of its first axis, once its size was found plausible."""
     dataset = file[key]
-    check_size(path, key, dataset.shape, dataset.dtype.itemsize, path.stat().st_size)
-    check_size(path, f"{key}'s chunks", dataset.chunks or (1,), 1, path.stat().st_size)
-    check_size(path, key, (1,), 1, dataset.id.get_storage_size())
+    if dataset.dtype.kind not in "uif" or not dataset.shape:
+        raise UserError(
+            f"{path}: found {key} of type {dataset.dtype} and shape {dataset.shape}, expected an "
+            "array of real numbers; write it anew"
+        )
+    stored = path.stat().st_size if dataset.id.get_storage_size() else 0
+    check_size(path, key, dataset.shape, dataset.dtype.itemsize, stored)
+    check_size(path, f"{key}'s chunks", dataset.chunks or (1,), 1, stored)
     return dataset[()] if index is None else dataset[index]
 
 
@@ -102,12 +108,12 @@ def read_hdf5(path: Path, options: Options = DEFAULTS) -> Scene:
     """
     with opened(path) as file:
         arrays = arrays_in(file)
-        plain = options.key is None and "GT" in arrays
+        plain = options.key in (None, "GT") and "GT" in arrays
         key = "GT" if plain else choose(path, arrays, options.key)
         raw = load(path, file, key)
         given = options.wavelengths_nm
-        if given is None and "wavelength_nm" in arrays:
+        if given is None and "wavelength_nm" in file:
             given = load(path, file, "wavelength_nm")
-    if not plain:
+    if not plain or options.bands_axis is not None:
         raw = bands_first(path, raw, options.bands_axis, None if given is None else len(given))
     return options.scene(raw, path, wavelengths_nm=given)

@@ -1,9 +1,12 @@
 """MATLAB files, v5 through scipy and v7.3 through HDF5, always seen in MATLAB's order of axes."""
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 
 from feinfn.data.readers import hdf5
 from feinfn.data.readers.common import (
@@ -26,7 +29,8 @@ _SIZES = (("lines", "cols"), ("nRow", "nCol"), ("rows", "cols"), ("nr", "nc"))
 
 def is_mat5(start: bytes) -> bool:
     """Tell a v5 file (MATLAB's -v6 and -v7, Octave, scipy) by its first bytes."""
-    return start[126:128] in (b"IM", b"MI") and start[124:126] in (b"\x00\x01", b"\x01\x00")
+    # A zero among the first four bytes means v4, whose sizes nothing bounds.
+    return start[124:128] in (b"\x00\x01IM", b"\x01\x00MI") and 0 not in start[:4]
 
 
 def mat_arrays(path: Path) -> dict[str, Array]:
@@ -35,10 +39,8 @@ def mat_arrays(path: Path) -> dict[str, Array]:
         with hdf5.opened(path) as file:
             found = hdf5.arrays_in(file)
         return {key: Array(a.shape[::-1], a.dtype) for key, a in found.items()}
-    import scipy.io
-
-    with reading(path, "MATLAB v5"):
-        listed = scipy.io.whosmat(path)
+    with _opened(path) as file:
+        listed = scipy.io.whosmat(file)
     return {key: Array(tuple(shape), kind) for key, shape, kind in listed if kind in _BYTES}
 
 
@@ -47,13 +49,21 @@ def load_mat(path: Path, key: str, arrays: Mapping[str, Array]) -> np.ndarray:
     if not is_mat5(head(path)):
         with hdf5.opened(path) as file:
             return hdf5.load(path, file, key).T
-    import scipy.io
-
     # MATLAB stores doubles that are small integers in one byte each.
     check_size(path, key, arrays[key].shape, _BYTES[arrays[key].dtype], 8 * path.stat().st_size)
-    with reading(path, "MATLAB v5"):
-        found = scipy.io.loadmat(path, variable_names=[key], mat_dtype=True)[key]
-        return np.asarray(found)
+    with _opened(path) as file:
+        return scipy.io.loadmat(file, variable_names=[key], mat_dtype=True)[key]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[mmap.mmap]:
+    # A map gives at most what it has, where a file would allocate whatever a damaged tag claims.
+    with (
+        reading(path, "MATLAB v5"),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        yield mapped
 
 
 def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
@@ -66,12 +76,12 @@ def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
     arrays = mat_arrays(path)
     rows, cols = _image_size(path, arrays, options)
     matrices = [k for k, a in arrays.items() if len(a.shape) == 2 and a.shape[1] == rows * cols]
-    key = choose(path, arrays, options.key, " ".join(matrices))
+    key = choose(path, arrays, options.key, matrices)
     raw = load_mat(path, key, arrays)
     if raw.ndim != 2:
         axis = -1 if options.bands_axis is None else options.bands_axis
         return options.scene(bands_first(path, raw, axis, None), path)
-    if raw.shape[1] != rows * cols:
+    if raw.shape[1] != rows * cols or rows < 1:
         raise UserError(
             f"{path}: found {key} of shape {raw.shape} and an image of {rows} rows and {cols} "
             "columns, expected [bands, rows * columns]; say rows and cols, or transpose "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from feinfn.errors import UserError
 KEYS = ("GT", "LRHSI", "RGB", "HSI_up")
 
 
-@dataclass(frozen=True)
-class StoredPair:
+class StoredPair(NamedTuple):
     """The inputs of one image as stored, float32: nothing is simulated, clipped or reordered."""
 
     msi_MHW: np.ndarray

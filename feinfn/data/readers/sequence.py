@@ -2,16 +2,28 @@
 
 import re
 import struct
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers.common import DEFAULTS, Options, check_size, head, needs, reading
+from feinfn.data.readers.common import (
+    DEFAULTS,
+    Options,
+    check_size,
+    entries,
+    head,
+    is_folder,
+    needs,
+    reading,
+)
 from feinfn.data.readers.geo import raster_arrays, read_raster
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
-_BAND = re.compile(r"(?!\.)(?P<prefix>.*?)_?(?P<number>\d+)\.(?P<suffix>png|tiff?)", re.IGNORECASE)
+_BAND = re.compile(
+    r"(?!\.)(?P<prefix>.*?)_?(?P<number>[0-9]+)\.(?P<suffix>png|tiff?)", re.IGNORECASE
+)
 
 
 def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
@@ -21,7 +33,11 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     Raises `UserError` for two images of one number, or for images of more than one scene.
     """
     for place in (folder, folder / folder.resolve().name):
-        found = [(m, f) for f in _files(place) if (m := _BAND.fullmatch(f.name))]
+        found = [
+            (m, f)
+            for f in (entries(place) if is_folder(place) else [])
+            if (m := _BAND.fullmatch(f.name)) and f.is_file()
+        ]
         if found:
             break
     else:
@@ -48,20 +64,10 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     return found[0][0]["prefix"], files
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [f for f in folder.iterdir() if f.is_file()] if folder.is_dir() else []
-    except PermissionError:
-        raise UserError(
-            f"{folder}: found a folder without permission to read, expected a readable one; ask "
-            "its owner, or change its mode"
-        ) from None
-
-
 def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None:
-    """Raise `UserError` naming every missing and every extra band."""
-    missing = sorted(set(expected) - set(found))
-    extra = sorted(set(found) - set(expected))
+    """Raise `UserError` naming missing and extra bands, twenty of each at most."""
+    missing = list(islice((n for n in expected if n not in found), 20))
+    extra = [n for n in found if n not in expected][:20]
     if missing or extra:
         raise UserError(
             f"{folder}: found {len(found)} bands (missing: {missing or 'none'}; extra: "
@@ -70,13 +76,17 @@ def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None
         )
 
 
-def read_bands(files: dict[int, Path]) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_bands(
+    files: dict[int, Path], full_scale: float | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the images as uint16 (or a raster's own type) [S, H, W], and notes.
 
     8-bit PNGs are brought to 16 bits (x 257). Raises `UserError` for images of different sizes or
     depths, and for colour.
     """
-    bands = {f: _png(f) if f.suffix.lower() == ".png" else _raster(f) for f in files.values()}
+    bands = {
+        f: _png(f) if f.suffix.lower() == ".png" else _raster(f, full_scale) for f in files.values()
+    }
     (first, reference), *others = bands.items()
     for file, band in others:
         if (band.dtype, band.shape) != (reference.dtype, reference.shape):
@@ -104,7 +114,7 @@ def _png(path: Path) -> np.ndarray:
             "grey (or 8-bit RGB with R = G = B); export the band as a grey image"
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
-    pillow = needs("PIL.Image", "pillow")
+    pillow = needs(path, "PIL.Image", "pillow")
     with reading(path, "PNG"), pillow.open(path, formats=["PNG"]) as image:
         pixels = np.asarray(image)
     if pixels.ndim == 3:
@@ -117,8 +127,8 @@ def _png(path: Path) -> np.ndarray:
     return pixels.astype(np.uint8 if depth == 8 else np.uint16)
 
 
-def _raster(path: Path) -> np.ndarray:
-    raster = read_raster(path)
+def _raster(path: Path, full_scale: float | None) -> np.ndarray:
+    raster = read_raster(path, Options(full_scale=full_scale))
     if len(raster.raw_SHW) != 1:
         raise UserError(
             f"{path}: found {len(raster.raw_SHW)} bands, expected one in each file of a sequence; "
@@ -136,5 +146,5 @@ def read_sequence(path: Path, options: Options = DEFAULTS) -> Scene:
             "the folder that holds them"
         )
     check_numbers(path, files, range(min(files), max(files) + 1))
-    raw_SHW, notes = read_bands(files)
+    raw_SHW, notes = read_bands(files, options.full_scale)
     return options.scene(raw_SHW, path, name=prefix or path.resolve().name, notes=notes)
