@@ -63,7 +63,7 @@ class Blur(Operator):
         good = self.kernel.ndim in (1, 2) and 0 not in shape
         require(good, "kernel", shape, "a shape [taps] or [rows, columns]")
         finite = bool(torch.isfinite(self.kernel).all())
-        require(finite, "kernel", self.kernel.tolist() if not finite else "", "finite numbers")
+        require(finite, "kernel", "NaN or inf", "finite numbers")
         require(self.border in PAD_MODES, "border", self.border, f"one of {sorted(PAD_MODES)}")
 
     @classmethod
@@ -135,18 +135,16 @@ class Decimate(Operator):
 
     def out_size(self, size_HW: Size) -> Size:
         height, width = size_HW
-        if self.row >= height or self.col >= width:
+        rows, cols = range(self.row, height, self.ratio), range(self.col, width, self.ratio)
+        if not (rows and cols):
             raise UserError(
                 f"image: found {height}x{width}, expected more than {self.row} rows and {self.col} "
                 "columns, where sampling begins; use a larger image or a smaller ratio"
             )
-        return math.ceil((height - self.row) / self.ratio), math.ceil(
-            (width - self.col) / self.ratio
-        )
+        return len(rows), len(cols)
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
-        height, width = x_BSHW.shape[-2:]
-        self.out_size((height, width))
+        self.out_size((x_BSHW.shape[-2], x_BSHW.shape[-1]))
         return x_BSHW[..., self.row :: self.ratio, self.col :: self.ratio].contiguous()
 
     def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
@@ -194,28 +192,25 @@ class Noise(Operator):
 
     def __post_init__(self) -> None:
         values = self.snr_db if isinstance(self.snr_db, tuple) else (self.snr_db,)
-        require(
-            all(math.isfinite(v) for v in values), "snr_db", self.snr_db, "finite numbers in dB"
-        )
+        require(all(map(math.isfinite, values)), "snr_db", self.snr_db, "finite numbers in dB")
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         batch, bands = x_BSHW.shape[:2]
-        snr_db = torch.as_tensor(self.snr_db, dtype=x_BSHW.dtype, device=x_BSHW.device)
-        found = snr_db.numel()
-        require(found in (1, bands), "snr_db", found, f"1 or {bands} numbers, one per band")
+        snr_db = torch.tensor(self.snr_db).to(x_BSHW).view(-1, 1, 1)
+        require(len(snr_db) in (1, bands), "snr_db", len(snr_db), f"1 or {bands} numbers")
         seeds = range(self.seed, self.seed + batch) if isinstance(self.seed, int) else self.seed
         require(len(seeds) == batch, "seed", len(seeds), f"{batch} seeds, one per image")
         power_BS11 = x_BSHW.detach().square().mean(dim=(-2, -1), keepdim=True)
-        sigma_BS11 = (power_BS11 / 10 ** (snr_db.view(-1, 1, 1) / 10)).sqrt()
+        sigma_BS11 = (power_BS11 / 10 ** (snr_db / 10)).sqrt()
         return x_BSHW + sigma_BS11 * _normal(x_BSHW, seeds)
 
 
 def _normal(like_BSHW: Tensor, seeds: Sequence[int]) -> Tensor:
-    def draw(seed: int) -> Tensor:
-        generator = torch.Generator(like_BSHW.device).manual_seed(seed)
-        return torch.empty_like(like_BSHW[0]).normal_(generator=generator)
-
-    return torch.stack([draw(seed) for seed in seeds])
+    # Always drawn in float32, so that one seed is one noise in every precision.
+    noise = torch.empty(like_BSHW.shape, dtype=torch.float32, device=like_BSHW.device)
+    for image_SHW, seed in zip(noise, seeds, strict=True):
+        image_SHW.normal_(generator=torch.Generator(noise.device).manual_seed(seed))
+    return noise.to(like_BSHW.dtype)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MATMUL_SIDE = 128
-"""Longest image side filtered by a banded matrix product: on a CPU many times faster than a
-convolution of one channel at training sizes, slower at large ones."""
+"""Longest image side filtered by a banded matrix product: on a CPU as fast as a convolution at
+training sizes, slower at large ones."""
+MATMUL_SIDE_FLOAT64 = 512
+"""The same for float64, where a convolution is slow and copies the image once per tap."""
 
 
 def gaussian_taps(size: int, sigma_px: float, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -29,24 +31,23 @@ def filter_matrix(size: int, taps: Tensor, padding: int) -> Tensor:
 def filter_bands(x_BSHW: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
     """Filter every band with the outer product of `taps`; zero border of `padding` pixels."""
     height, width = x_BSHW.shape[-2:]
-    if max(height, width) <= MATMUL_SIDE:
+    longest = MATMUL_SIDE_FLOAT64 if x_BSHW.dtype == torch.float64 else MATMUL_SIDE
+    if max(height, width) <= longest:
         rows = filter_matrix(height, taps, padding).to(x_BSHW)
         cols = filter_matrix(width, taps, padding).to(x_BSHW)
         return rows @ x_BSHW @ cols.T
-    batch, bands = x_BSHW.shape[:2]
-    x = x_BSHW.reshape(batch * bands, 1, height, width)
-    taps = taps.to(x)
-    x = F.conv2d(x, taps.view(1, 1, -1, 1), padding=(padding, 0))
-    x = F.conv2d(x, taps.view(1, 1, 1, -1), padding=(0, padding))
-    return x.view(batch, bands, *x.shape[2:])
+    bands, taps = x_BSHW.shape[1], taps.to(x_BSHW)
+    # One group per band: on a CPU some 20 times faster than a batch of images of one channel.
+    column, row = taps.view(1, 1, -1, 1), taps.view(1, 1, 1, -1)
+    x = F.conv2d(x_BSHW, column.expand(bands, 1, -1, 1), padding=(padding, 0), groups=bands)
+    return F.conv2d(x, row.expand(bands, 1, 1, -1), padding=(0, padding), groups=bands)
 
 
 def filter_window(x_BSHW: Tensor, window: Tensor, padding: int) -> Tensor:
     """Filter every band with a 2-D window that need not be separable."""
-    batch, bands, height, width = x_BSHW.shape
-    x = x_BSHW.reshape(batch * bands, 1, height, width)
-    x = F.conv2d(x, window.to(x)[None, None], padding=padding)
-    return x.view(batch, bands, *x.shape[2:])
+    bands = x_BSHW.shape[1]
+    weight = window.to(x_BSHW).expand(bands, 1, *window.shape)
+    return F.conv2d(x_BSHW, weight, padding=padding, groups=bands)
 
 
 def ssim_map(

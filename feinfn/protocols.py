@@ -22,9 +22,8 @@ def _line(ratio: int, **fields: Any) -> Protocol:
         psf_border="reflect",
         phase_px=ratio // 2,
         srf="nikon_d700_akhtar_norm",
-        known=f"3x3 Gaussian, sigma 0.5, every {ratio}th pixel; prepared files hold the MSI as "
-        + ", ".join(fields["msi_order"])
-        + "; LMS bicubic.",
+        known=f"As far as known: 3x3 Gaussian, sigma 0.5, every {ratio}th pixel; the line's code "
+        "says that prepared files hold the MSI as " + ", ".join(fields["msi_order"]) + ".",
         source=LINE,
         **fields,
     )
@@ -38,7 +37,7 @@ def _cave(ratio: int) -> Protocol:
         about=f"CAVE at ratio {ratio} as in the papers FeINFN compares with.",
         inferred=f"Rows and columns {ratio // 2}, {ratio // 2 + ratio}, ... (what MATLAB's "
         "imresize 'nearest' picks, and next to the cell's centre); mirrored border; "
-        f"{AKHTAR}; MSI order; LMS clipped to [0, 1].",
+        f"{AKHTAR}; LMS bicubic, clipped to [0, 1].",
     )
 
 
@@ -49,7 +48,7 @@ def _harvard(ratio: int) -> Protocol:
         srf_by="index",
         msi_order=("R", "G", "B"),
         about=f"Harvard at ratio {ratio} as in the papers FeINFN compares with.",
-        inferred=f"Phase, border and clipping as for CAVE; {AKHTAR}, whose 31 entries from 400 to "
+        inferred=f"Phase, border and LMS as for CAVE; {AKHTAR}, whose 31 entries from 400 to "
         "700 nm are given to Harvard's 31 bands from 420 to 720 nm one by one, because the table "
         "ends at 700 nm and has as many entries as there are bands.",
     )
@@ -173,8 +172,8 @@ PROTOCOLS: dict[str, Protocol] = {
             about="Any sensor with wavelengths (Jasper Ridge, Pavia Centre) at ratio 4, fused with "
             "IKONOS bands.",
             known=" IKONOS response by wavelength, 350 to 1035 nm.",
-            inferred=" IKONOS sees nothing beyond its table, where its response has fallen below "
-            "0.2 % of the peak.",
+            inferred=" These bands see nothing beyond the table, at whose ends they have fallen "
+            "below 0.2 % of their peaks.",
             source="table of the IKONOS response; see feinfn/data/srf/README.md",
         ),
         _yokoya(
