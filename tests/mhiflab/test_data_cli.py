@@ -129,7 +129,8 @@ def test_prepare_with_a_split_of_ones_own_and_export(mhiflab: Run, layouts, tmp_
         assert file["LRHSI"].shape == (6, 31, 8, 8)
         expected = cube(0)[:, 8:40, 16:48] / np.float32(65535)
         np.testing.assert_array_equal(file["GT"][5], expected)
-    failed(mhiflab("data", "export", *words, "--part", "validation"), "nothing to export")
+    words = (*words[:-1], "validation.h5", "--part", "validation")
+    failed(mhiflab("data", "export", *words), "validation.h5: found nothing to export")
 
 
 def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
@@ -142,7 +143,7 @@ def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
     source = ("--source", layouts["h5"], "--out", "store.h5")
     message = "split mhfnet_20_12: found no scene balloons_ms, beads_ms"
     mistake(message, "prepare", "cave", *source, "--split", "mhfnet_20_12")
-    mistake("--full-scale: found with cave", "prepare", "cave", *source, "--full-scale", 9)
+    mistake("--full-scale: found with jasper", "prepare", "jasper", *source, "--full-scale", 9)
     mistake("expected 31 bands from 420 to 720 nm", "prepare", "harvard", *source)
     mistake("absent: no such file", "prepare", "files", "--source", "absent", "--out", "x")
     for text in ("400:705:10", "400:700:0", "400:700", "nm", "400:700:1e-300"):
