@@ -51,13 +51,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     write_atomic(path, guarded)
 
 
-def write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
-    """Write the HDF5 file that `fill` fills; raise `UserError` where that is not possible."""
+def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool = False) -> None:
+    """Write the HDF5 file that `fill` fills; raise `UserError` where that is not possible.
+
+    `checked` takes the file format of HDF5 1.10, whose structure carries checksums.
+    """
+    form = ("v110", "v110") if checked else None
 
     def write(partial: Path) -> None:
         with _Patient(partial, "w+") as raw:
             try:
-                with h5py.File(raw, "w") as file:
+                with h5py.File(raw, "w", libver=form) as file:
                     fill(file)
             except (OSError, RuntimeError):
                 if raw.error is None:

@@ -19,7 +19,7 @@ from feinfn.data.hdf5_writer import write_hdf5, write_whole
 from feinfn.data.readers.geo import envi_data, envi_header
 from feinfn.data.scene import Scene
 from feinfn.data.splits import Split
-from feinfn.data.store import LAYOUT, is_store, manifest, set_fingerprint, write_scene
+from feinfn.data.store import LAYOUT, is_store, manifest, set_fingerprint, write_facts, write_scene
 from feinfn.errors import UserError
 
 Record = dict[str, Any]
@@ -142,7 +142,7 @@ def _is_staged(stem: Path, record: Record) -> bool:
 def _stage(stem: Path, name: str, record: Record, scene: Scene) -> None:
     """Write one scene and then its note, without which it does not count."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
-    write_hdf5(data, lambda file: write_scene(file.create_group(name), scene))
+    write_hdf5(data, lambda file: write_scene(file.create_group(name), scene), checked=True)
     text = json.dumps({**record, "staged": _sha256(data)})
     write_whole(note, lambda partial: partial.write_bytes(text.encode()))
 
@@ -161,14 +161,14 @@ def _assemble(
             attributes = scenes[name].attrs
             facts[name] = {
                 "sources": record["sources"],
-                **{key: attributes[key] for key in ("pixel_hash", "storage")},
+                **{key: attributes[key].decode() for key in ("pixel_hash", "storage")},
             }
         fingerprint = set_fingerprint({name: f["pixel_hash"] for name, f in facts.items()})
         text["manifest"] = json.dumps({**about, "fingerprint": fingerprint, "scenes": facts})
-        file.attrs.update({"layout": LAYOUT, **text})
+        write_facts(file, {"layout": LAYOUT, **text})
 
     whole = staging / ".whole.h5"
-    write_hdf5(whole, fill)
+    write_hdf5(whole, fill, checked=True)
     whole.replace(out)
     shutil.rmtree(staging)
     return json.loads(text["manifest"])

@@ -64,7 +64,17 @@ def write_scene(group: h5py.Group, scene: Scene) -> None:
         "notes": json.dumps(scene.notes),
         "pixel_hash": scene.pixel_hash(),
     }
-    group.attrs.update({key: value for key, value in facts.items() if value is not None})
+    write_facts(group, facts)
+
+
+def write_facts(group: h5py.Group, facts: Mapping[str, Any]) -> None:
+    """Write attributes, but those that are None.
+
+    Texts get a fixed length: HDF5 keeps no checksum of texts of variable length.
+    """
+    for key, value in facts.items():
+        if value is not None:
+            group.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
 
 @contextmanager
@@ -74,13 +84,15 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path}: no such file; expected a scene store (mhiflab data prepare)")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("layout") != LAYOUT:
+            if file.attrs.get("layout") != LAYOUT.encode():
                 raise UserError(
                     f"{path}: found an HDF5 file with keys {sorted(file)}, expected a scene store "
                     f"({LAYOUT}); make one with mhiflab data prepare"
                 )
             yield file
-    except (OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read as a scene store ({error}); the file is damaged, truncated or "
             "of another format: prepare it again"

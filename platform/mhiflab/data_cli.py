@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,10 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from feinfn.errors import UserError
+from mhiflab.data_options import (
+    BandsAxis,
+    FullScale,
+    Key,
+    Published,
+    Wavelengths,
+    loaders,
+    read_options,
+    scenes_at,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from feinfn.data.scene import Scene
 
 data_app = typer.Typer(
@@ -48,84 +55,6 @@ class Part(StrEnum):
     validation = "validation"
     test = "test"
     all = "all"
-
-
-FullScale = Annotated[
-    float | None,
-    typer.Option(help="The stored number that means 1, where the file does not say (4095, 10000)."),
-]
-Wavelengths = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FIRST:LAST:STEP",
-        help="Band centres in nm, where the file does not say, e.g. 400:700:10.",
-    ),
-]
-
-
-def _grid_nm(text: str | None) -> "np.ndarray | None":
-    """Return the wavelengths that FIRST:LAST:STEP stands for."""
-    import numpy as np
-
-    if text is None:
-        return None
-    try:
-        first, last, step = (float(word) for word in text.split(":"))
-        nm = np.linspace(first, last, round((last - first) / step) + 1 if step > 0 else 0)
-    except (ValueError, OverflowError):
-        nm = np.empty(0)
-    # The last band must lie on the grid: 400:705:10 would otherwise get another step unnoticed.
-    if len(nm) == 0 or (len(nm) > 1 and not np.isclose(nm[1] - nm[0], step)):
-        raise UserError(f"--wavelengths: found {text!r}, expected FIRST:LAST:STEP, as 400:700:10")
-    return nm
-
-
-Key = Annotated[
-    str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
-]
-Published = Annotated[
-    str | None,
-    typer.Option("--set", help="Read it as this published set: indian_pines, jasper, ..."),
-]
-BandsAxis = Annotated[
-    int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
-]
-Loaders = dict[str, Callable[[], "Scene"]]
-
-
-def _options(
-    key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
-) -> dict[str, Any]:
-    """Return the options that read_any takes, but those that were not given."""
-    options = {
-        "key": key,
-        "bands_axis": bands_axis,
-        "full_scale": full_scale,
-        "wavelengths_nm": _grid_nm(wavelengths),
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loaders:
-    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
-    from feinfn.data.readers import read_any
-    from feinfn.data.readers.known import read_known
-    from feinfn.data.store import is_store, manifest, read_stored
-
-    if is_store(path):
-        return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
-    if published:
-        return {published: partial(read_known, published, path)}
-    return {
-        name: partial(read_any, file, name=name, **options) for name, file in _scenes(path).items()
-    }
-
-
-def _scenes(path: Path) -> dict[str, Path]:
-    """Return name -> path of every scene of a folder, or of the one scene that it is."""
-    from feinfn.data.readers import scenes_in
-
-    return scenes_in(path) if path.is_dir() else {path.stem: path}
 
 
 @contextmanager
@@ -184,14 +113,16 @@ def inspect(
     """
     from feinfn.data.inspect import contact_sheet, facts, small_picture
 
+    if thumbnail and thumbnail.suffix.lower() != ".png":
+        raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")
     _show_arrays(path)
     table = Table(show_lines=True)
     table.add_column("scene", no_wrap=True)
     for column in ("cube", "values", "wavelengths", "notes and problems"):
         table.add_column(column)
     pictures, failed = [], 0
-    loaders = _loaders(path, published, _options(key, bands_axis, full_scale, wavelengths))
-    for name, load in loaders.items():
+    loads = loaders(path, published, read_options(key, bands_axis, full_scale, wavelengths))
+    for name, load in loads.items():
         try:
             scene = load()
         except UserError as error:
@@ -215,7 +146,7 @@ def inspect(
         write_whole(thumbnail, lambda partial: contact_sheet(pictures, partial))
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
     if failed:
-        raise UserError(f"{path}: {failed} of {len(loaders)} scenes cannot be read; see the table")
+        raise UserError(f"{path}: {failed} of {len(loads)} scenes cannot be read; see the table")
 
 
 @data_app.command()
@@ -242,14 +173,14 @@ def prepare(
 
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
-    options = _options(key, bands_axis, full_scale, wavelengths)
-    if options and dataset != DataSet.files:
-        raise UserError(
-            f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose files are "
-            "known, expected with files only; leave it out"
-        )
+    options = read_options(key, bands_axis, full_scale, wavelengths)
     known = dataset.value in KNOWN
-    scenes = {dataset.value: source} if known else _scenes(source)
+    if options and known:
+        raise UserError(
+            f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose file is "
+            "known, expected with cave, harvard or files; leave it out"
+        )
+    scenes = {dataset.value: source} if known else scenes_at(source)
 
     def read(name: str, path: Path) -> "Scene":
         if known:
@@ -304,10 +235,10 @@ def fingerprint(
     """
     from feinfn.data.store import set_fingerprint
 
-    options = _options(key, bands_axis, full_scale, wavelengths)
+    options = read_options(key, bands_axis, full_scale, wavelengths)
     for path in paths:
         hashes = {}
-        for name, load in _loaders(path, published, options).items():
+        for name, load in loaders(path, published, options).items():
             hashes[name] = load().pixel_hash()
             out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
         out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)
@@ -334,6 +265,8 @@ def export(
 
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if file.exists():
+        raise UserError(f"{file}: found a file there; remove it or choose another name with --out")
     told = manifest(source)
     if part != Part.all and not told["split"]:
         raise UserError(

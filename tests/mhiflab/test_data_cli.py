@@ -129,7 +129,8 @@ def test_prepare_with_a_split_of_ones_own_and_export(mhiflab: Run, layouts, tmp_
         assert file["LRHSI"].shape == (6, 31, 8, 8)
         expected = cube(0)[:, 8:40, 16:48] / np.float32(65535)
         np.testing.assert_array_equal(file["GT"][5], expected)
-    failed(mhiflab("data", "export", *words, "--part", "validation"), "nothing to export")
+    words = (*words[:-1], "validation.h5", "--part", "validation")
+    failed(mhiflab("data", "export", *words), "validation.h5: found nothing to export")
 
 
 def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
@@ -142,7 +143,7 @@ def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
     source = ("--source", layouts["h5"], "--out", "store.h5")
     message = "split mhfnet_20_12: found no scene balloons_ms, beads_ms"
     mistake(message, "prepare", "cave", *source, "--split", "mhfnet_20_12")
-    mistake("--full-scale: found with cave", "prepare", "cave", *source, "--full-scale", 9)
+    mistake("--full-scale: found with jasper", "prepare", "jasper", *source, "--full-scale", 9)
     mistake("expected 31 bands from 420 to 720 nm", "prepare", "harvard", *source)
     mistake("absent: no such file", "prepare", "files", "--source", "absent", "--out", "x")
     for text in ("400:705:10", "400:700:0", "400:700", "nm", "400:700:1e-300"):
@@ -153,6 +154,8 @@ def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
     mistake("found 'x', expected one of cave", *export, "--protocol", "x", "--part", "all")
     mistake("the store has no split", *export, "--protocol", "cave_x4", "--part", "test")
     words = ("--protocol", "cave_x4", "--part", "all", "--stride", 8)
+    mistake("store.h5: found a file there", *export[:-1], "store.h5", *words)
+    mistake("expected a name ending in .png", "inspect", "store.h5", "--thumbnail", "store.h5")
     mistake("--stride: found without --patch", *export, *words)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["h5", "mat", "npy", "png", "store.h5"], "nothing half-written"
@@ -188,7 +191,7 @@ def test_real_cave_is_prepared(source, scenes, watercolors, mhiflab: Run, tmp_pa
     with h5py.File(tmp_path / "cave.h5") as file:
         assert {group["hsi"].dtype for group in file["scenes"].values()} == {np.dtype("u2")}
         if watercolors:
-            assert "8-bit" in file["scenes/watercolors_ms"].attrs["notes"]
+            assert b"8-bit" in file["scenes/watercolors_ms"].attrs["notes"]
 
 
 @here

@@ -1,0 +1,93 @@
+"""What the data commands are told about files that do not say it themselves, and their scenes."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feinfn.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from feinfn.data.scene import Scene
+
+FullScale = Annotated[
+    float | None,
+    typer.Option(help="The stored number that means 1, where the file does not say (4095, 10000)."),
+]
+Wavelengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIRST:LAST:STEP",
+        help="Band centres in nm, where the file does not say, e.g. 400:700:10.",
+    ),
+]
+
+
+Key = Annotated[
+    str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
+]
+Published = Annotated[
+    str | None,
+    typer.Option("--set", help="Read it as this published set: indian_pines, jasper, ..."),
+]
+BandsAxis = Annotated[
+    int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
+]
+Loaders = dict[str, Callable[[], "Scene"]]
+
+
+def _grid_nm(text: str | None) -> "np.ndarray | None":
+    """Return the wavelengths that FIRST:LAST:STEP stands for."""
+    import numpy as np
+
+    if text is None:
+        return None
+    try:
+        first, last, step = (float(word) for word in text.split(":"))
+        nm = np.linspace(first, last, round((last - first) / step) + 1 if step > 0 else 0)
+    except (ValueError, OverflowError):
+        nm = np.empty(0)
+    # The last band must lie on the grid: 400:705:10 would otherwise get another step unnoticed.
+    if len(nm) == 0 or (len(nm) > 1 and not np.isclose(nm[1] - nm[0], step)):
+        raise UserError(f"--wavelengths: found {text!r}, expected FIRST:LAST:STEP, as 400:700:10")
+    return nm
+
+
+def read_options(
+    key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
+) -> dict[str, Any]:
+    """Return the options that read_any takes, but those that were not given."""
+    options = {
+        "key": key,
+        "bands_axis": bands_axis,
+        "full_scale": full_scale,
+        "wavelengths_nm": _grid_nm(wavelengths),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loaders:
+    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
+    from feinfn.data.readers import read_any
+    from feinfn.data.readers.known import read_known
+    from feinfn.data.store import is_store, manifest, read_stored
+
+    if is_store(path):
+        return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
+    if published:
+        return {published: partial(read_known, published, path)}
+    return {
+        name: partial(read_any, file, name=name, **options)
+        for name, file in scenes_at(path).items()
+    }
+
+
+def scenes_at(path: Path) -> dict[str, Path]:
+    """Return name -> path of every scene of a folder, or of the one scene that it is."""
+    from feinfn.data.readers import scenes_in
+
+    return scenes_in(path) if path.is_dir() else {path.stem: path}
