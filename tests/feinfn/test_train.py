@@ -147,6 +147,9 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
         grads = [w.grad for w in trainer.weights]
         torch.save([grads, metrics["loss"]], Path(folder) / f"{workers}.pt")
     if workers > 1:
+        # Freed last, the network wrapped in `trainer` would end the group while it holds the GIL:
+        # it would wait for gloo's threads, and they for the GIL to free their last work.
+        del trainer
         dist.barrier()
         dist.destroy_process_group()
 
