@@ -132,10 +132,11 @@ def test_unpacked_wheel_works_in_an_empty_folder(wheel, tmp_path):
 import mhiflab, feinfn
 from mhiflab.paths import checkout, shipped_studies, study_path
 from mhiflab.plan import read_plan
-print(mhiflab.__file__, checkout(), len(shipped_studies()), len(read_plan(study_path('demo')).entries))
+print(mhiflab.__file__, checkout(), *shipped_studies(), len(read_plan(study_path('demo')).entries))
 """
     shown = python(code, empty, PYTHONPATH=str(site))
-    assert shown == f"{site}/mhiflab/__init__.py None ['demo'] 4"
+    studies = " ".join(sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml")))
+    assert shown == f"{site}/mhiflab/__init__.py None {studies} 4"
 
 
 def test_cluster_file_is_valid_for_ray():
