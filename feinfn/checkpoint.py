@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file through a temporary one in its folder; nothing half-written is left behind.
 
     Raises `UserError` where the disk is full or the folder is not writable.
@@ -31,13 +32,14 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT) or "space left" in str(error):
             raise UserError(
-                f"{path}: no space left on the disk; free some or choose another folder with --lab"
+                f"{path}: no space left on the disk; free some or choose another place"
             ) from None
         if isinstance(error, OSError):
             raise UserError(f"{path}: cannot be written ({error})") from None
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

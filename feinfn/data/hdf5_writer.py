@@ -1,6 +1,5 @@
 """Files that are written whole or not at all, HDF5 also on a full disk."""
 
-import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import h5py
 
 from feinfn.checkpoint import write_atomic
-from feinfn.errors import UserError
 
 
 class _Patient(io.FileIO):
@@ -31,26 +29,6 @@ class _Patient(io.FileIO):
         return len(data)
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file through a hidden one beside it; raise `UserError` where that is not possible."""
-
-    def guarded(partial: Path) -> None:
-        try:
-            write(partial)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"{path}: no space left on the disk; free some or choose another folder"
-            ) from None
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    write_atomic(path, guarded)
-
-
 def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool = False) -> None:
     """Write the HDF5 file that `fill` fills; raise `UserError` where that is not possible.
 
@@ -69,4 +47,4 @@ def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool =
             if raw.error is not None:
                 raise raw.error
 
-    write_whole(path, write)
+    write_atomic(path, write)

@@ -61,7 +61,7 @@ def _root(
 
 
 def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
-    from mhiflab.figures import error_figure
+    from mhiflab.figures import curve_figure, error_figure
     from mhiflab.plan import read_plan, reconcile
     from mhiflab.tables import collect, markdown, write_tables
     from mhiflab.tracking import recorded_store, tracking_uri
@@ -74,9 +74,12 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
         results = collect(plan, store, convention)
         written += write_tables(plan, results, folder)
         out.print(Markdown(markdown(plan, results)))
-    written.append(error_figure(plan, results, store, folder / "figure.png"))
-    out.print("\nTables  " + "  ".join(str(path) for path in written[:-1]), soft_wrap=True)
-    out.print(f"Figure  {written[-1]}", soft_wrap=True)
+    figures = [
+        error_figure(plan, results, store, folder / "figure.png"),
+        curve_figure(plan, store, folder / "curve.png"),
+    ]
+    out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
+    out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
     out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])

@@ -141,9 +141,9 @@ def inspect(
             pictures.append(small_picture(scene, 256))
     out.print(table)
     if thumbnail and pictures:
-        from feinfn.data.hdf5_writer import write_whole
+        from feinfn.checkpoint import write_atomic
 
-        write_whole(thumbnail, lambda partial: contact_sheet(pictures, partial))
+        write_atomic(thumbnail, lambda partial: contact_sheet(pictures, partial))
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
     if failed:
         raise UserError(f"{path}: {failed} of {len(loads)} scenes cannot be read; see the table")

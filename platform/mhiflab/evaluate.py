@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,18 +33,24 @@ MAT_BYTES = 2**31 - 1
 
 
 def read_cube(path: Path, key: str | None = None) -> np.ndarray:
-    """Return the image [S, H, W] of a .mat, .npy, .npz or .h5 file.
+    """Return the image [S, H, W] of a file of any kind that scenes come in.
 
     .mat files hold [H, W, S], the others [S, H, W]; uint8 and uint16 are divided by their maximum,
     floats must have peak 1. Raises `UserError` for a file, key, shape or type that does not fit.
+    Folders, ENVI and GeoTIFF are read as scenes.
     """
-    every = _arrays(path)
-    arrays = {k: v for k, v in every.items() if k == key or (key is None and v.ndim == 3)}
-    if len(arrays) != 1:
-        found = {k: v.shape for k, v in every.items()}
+    if path.is_dir() or path.suffix.lower() not in (".mat", ".npy", ".npz", ".h5", ".hdf5"):
+        from feinfn.data.readers import read_any
+
+        return read_any(path, key=key).cube()
+    shapes, load = _listed_arrays(path)
+    names = [k for k, shape in shapes.items() if k == key or (key is None and len(shape) == 3)]
+    if len(names) != 1:
         wanted = "one array [bands, rows, columns]; choose one" if key is None else repr(key)
-        raise UserError(f"{path}: found arrays {found}, expected {wanted} with --key")
-    name, raw = arrays.popitem()
+        raise UserError(f"{path}: found arrays {shapes}, expected {wanted} with --key")
+    name, raw = names[0], load(names[0])
+    if path.suffix.lower() == ".mat" and raw.ndim == 3:
+        raw = np.moveaxis(raw, -1, 0)
     if raw.ndim != 3 or 0 in raw.shape or not np.issubdtype(raw.dtype, np.number):
         raise UserError(
             f"{path}: found {name} of shape {raw.shape} and type {raw.dtype}, expected three axes "
@@ -66,35 +73,25 @@ def read_cube(path: Path, key: str | None = None) -> np.ndarray:
     return raw
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a file, three axes as [S, H, W]."""
-    import h5py
-    from scipy.io import loadmat
+def _listed_arrays(
+    path: Path,
+) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
+    """Return the shapes of a file's arrays as the format shows them, and how to load one."""
+    from feinfn.data.readers import arrays, hdf5, mat
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    def load_hdf5(name: str) -> np.ndarray:
+        with hdf5.opened(path) as file:
+            return hdf5.load(path, file, name)
+
     kind = path.suffix.lower()
-    try:
-        if kind == ".npy":
-            return {path.stem: np.load(path)}
-        if kind == ".npz":
-            with np.load(path) as file:
-                return dict(file)
-        # MATLAB's version 7.3 is HDF5 with the axes reversed: [S, W, H].
-        if kind in (".mat", ".h5", ".hdf5") and h5py.is_hdf5(path):
-            with h5py.File(path) as file:
-                found = {k: v[()] for k, v in file.items() if isinstance(v, h5py.Dataset)}
-            mat = kind == ".mat"
-            return {k: v.swapaxes(1, 2) if mat and v.ndim == 3 else v for k, v in found.items()}
-        if kind == ".mat":
-            found = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-            return {k: np.moveaxis(v, -1, 0) if v.ndim == 3 else v for k, v in found.items()}
-    except Exception as error:
-        # Each of the four readers has exceptions of its own for damaged files.
-        raise UserError(
-            f"{path}: cannot be read ({error}); the file is truncated or of another format"
-        ) from None
-    raise UserError(f"{path}: expected a .mat, .npy, .npz or .h5 file")
+    load: Callable[[str], np.ndarray]
+    if kind == ".mat":
+        found, load = mat.mat_arrays(path), partial(mat.load_mat, path)
+    elif kind in (".npy", ".npz"):
+        found, load = arrays.numpy_arrays(path), partial(arrays.load_numpy, path)
+    else:
+        found, load = hdf5.hdf5_arrays(path), load_hdf5
+    return {key: array.shape for key, array in found.items()}, load
 
 
 def comparison(found: Mapping[str, Mapping[str, float]]) -> Table:
@@ -177,7 +174,12 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
 
 
 def evaluate_command(
-    fused: Annotated[Path, typer.Option(help="Fused image: .mat, .npy, .npz or .h5.")],
+    fused: Annotated[
+        Path,
+        typer.Option(
+            help="Fused image: .mat, .npy, .npz, .h5, ENVI, GeoTIFF or a folder of bands."
+        ),
+    ],
     reference: Annotated[Path, typer.Option(help="Its reference, of the same shape.")],
     ratio: Annotated[int, typer.Option(min=1, help="Ratio of the protocol, for ERGAS.")] = 4,
     convention: Annotated[

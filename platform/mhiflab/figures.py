@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mhiflab.plan import Plan
 from mhiflab.scores import FUSED, UPSAMPLED
 from mhiflab.tables import DIGITS, NAMES, Results, upsampled_label
-from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file
+from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file, metric_history
 
 
 def _pictures(plan: Plan, store: Store) -> dict[str, dict[str, np.ndarray]]:
@@ -82,6 +82,44 @@ def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path
         figure.suptitle(f"{scene}, seed {seed}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the software entry the file does not depend on matplotlib's version string.
+        figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def curve_figure(plan: Plan, store: Store, path: Path) -> Path:
+    """Draw validation PSNR over epochs and over training time, one line a run.
+
+    Runs of one case share a colour; the time is that of training alone, as the run measured it.
+    """
+    cases = list(dict.fromkeys(entry.trial.case for entry in plan.entries))
+    colours = mpl.colormaps["cividis"](np.linspace(0, 0.85, len(cases)))
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
+        figure = Figure(figsize=(7, 2.8), dpi=200, layout="constrained")
+        by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+        named = set()
+        for entry in plan.entries:
+            assert entry.run is not None, "a figure is made of finished runs"
+            history = metric_history(store, entry.run.info.run_id, ("val_psnr", "train_seconds"))
+            epochs = sorted(history["val_psnr"])
+            psnr = [history["val_psnr"][e] for e in epochs]
+            minutes = [history["train_seconds"][e] / 60 for e in epochs]
+            case = entry.trial.case
+            style = {
+                "color": colours[cases.index(case)],
+                "linestyle": ("-", "--", "-.", ":")[cases.index(case) % 4],
+                "marker": "o",
+                "markersize": 2,
+                "linewidth": 1,
+                "label": None if case in named else entry.trial.label,
+            }
+            named.add(case)
+            by_epoch.plot(epochs, psnr, **style)
+            by_time.plot(minutes, psnr, **style)
+        by_epoch.set_xlabel("epoch")
+        by_time.set_xlabel("training time (minutes)")
+        by_epoch.set_ylabel("validation PSNR (dB)")
+        by_epoch.legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
     return path
 

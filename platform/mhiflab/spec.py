@@ -236,6 +236,10 @@ def parse_trial(settings: dict[str, Any], seed: int, where: str) -> tuple[Spec, 
     """Return the resolved spec and resources of one trial's settings; raise `UserError`."""
     base: Base = _build(Base, _resolve_named(settings, where), where)
     shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
+    if base.protocol.srf.endswith(".csv"):
+        # Absolute, because workers may run elsewhere.
+        table = str(Path(base.protocol.srf).expanduser().resolve())
+        shared["protocol"] = replace(base.protocol, srf=table)
     spec = Spec(**shared, seed=seed)
     return replace(spec, data=resolve_data(spec.data)), base.resources
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +212,15 @@ def add_artifact(store: Store, run_id: str, path: Path) -> None:
     """Store one more file with a finished run."""
     with explained(store.uri):
         store.client.log_artifact(run_id, str(path))
+
+
+def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Return the recorded values of some metrics of a run by step."""
+    with explained(store.uri):
+        return {
+            name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
+            for name in names
+        }
 
 
 @contextmanager

@@ -76,8 +76,8 @@ def test_unusable_arrays_are_named(arrays, key, message, tmp_path):
         ("bad.npy", "cannot be read"),
         ("bad.npz", "cannot be read"),
         ("bad.mat", "cannot be read"),
-        ("bad.h5", "expected a .mat, .npy, .npz or .h5 file"),
-        ("bad.tif", "expected a .mat, .npy, .npz or .h5 file"),
+        ("bad.h5", "cannot be read as HDF5"),
+        ("bad.tif", "cannot be read"),
     ],
 )
 def test_unreadable_files_are_named(name, message, tmp_path):
