@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from feinfn.config import TrainConfig
-from feinfn.data.scene import Scene, scaled
+from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.protocols import Pair, Protocol, reach_px, simulate
 from feinfn.schedule import epoch_generator
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
-"""A window with its margin, turned: cube, measured MSI, row and column of the patch in it."""
+"""A window with its margin, turned: stored cube, measured MSI, row and column of the patch."""
 
 TURNS = 8
 """Ways to turn and mirror a square."""
@@ -127,10 +127,12 @@ class Patches:
         """Return the windows' inputs and references, one batch on the device."""
         cuts = [self._cut(window) for window in windows]
         seeds = [window.noise_seed for window in windows]
-        if len({cube.shape for cube, *_ in cuts}) == 1:
-            return self._simulated(cuts, seeds)
+        scales = [self.scenes[window.scene].full_scale for window in windows]
+        if len({raw.shape for raw, *_ in cuts}) == 1:
+            return self._simulated(cuts, scales, seeds)
         # Scenes smaller than patch and margins give cuts of their own size.
-        pairs = [self._simulated([c], [s]) for c, s in zip(cuts, seeds, strict=True)]
+        each = zip(cuts, scales, seeds, strict=True)
+        pairs = [self._simulated([cut], [scale], [seed]) for cut, scale, seed in each]
         return Pair(*(torch.cat([getattr(p, field.name) for p in pairs]) for field in fields(Pair)))
 
     def _cut(self, window: Window) -> Cut:
@@ -155,14 +157,17 @@ class Patches:
             top = high[0] - low[0] - size - top
         if window.turn & 4:
             top, left = left, top
-        cube = scaled(turned(scene.raw_SHW[:, rows, cols], window.turn), scene.full_scale)
+        raw = turned(scene.raw_SHW[:, rows, cols], window.turn)
         msi = None
         if scene.msi_MHW is not None:
             msi = turned(scene.msi_MHW[:, rows, cols], window.turn)
-        return cube, msi, top, left
+        return raw, msi, top, left
 
-    def _simulated(self, cuts: list[Cut], seeds: list[int]) -> Pair:
-        cubes = torch.from_numpy(np.stack([cube for cube, *_ in cuts])).to(self.device)
+    def _simulated(self, cuts: list[Cut], scales: list[float], seeds: list[int]) -> Pair:
+        # Stored numbers travel to the device: half the bytes, and the division is done there.
+        stored = torch.from_numpy(np.stack([raw for raw, *_ in cuts])).to(self.device)
+        full_scale = torch.tensor(scales, device=self.device).view(-1, 1, 1, 1)
+        cubes = stored.to(torch.float32) / full_scale
         measured = [msi for _, msi, *_ in cuts if msi is not None]
         pair = simulate(
             cubes,
