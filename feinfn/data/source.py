@@ -52,7 +52,7 @@ def resolve_data(config: DataConfig) -> DataConfig:
             own[part] = tuple(n for n, entry in manifest.items() if entry["part"] == part)
     elif path.is_file():
         described = store.manifest(path)
-        known, own = described["scenes"], described["split"]
+        known, own = described["scenes"], described["split"] or {}
     elif config.inputs != "stored":
         known = scenes_in(path)
     parts: dict[str, Any] = {}

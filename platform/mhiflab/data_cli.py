@@ -20,6 +20,7 @@ from mhiflab.data_options import (
     Published,
     Wavelengths,
     loaders,
+    read_named,
     read_options,
     scenes_at,
 )
@@ -167,7 +168,6 @@ def prepare(
     Prints the set's fingerprint, which depends on names and pixels alone.
     """
     from feinfn.data.prepare import prepare as prepare_store
-    from feinfn.data.readers import read_any
     from feinfn.data.readers.known import KNOWN, read_known
     from feinfn.data.splits import split as read_split
 
@@ -185,7 +185,7 @@ def prepare(
     def read(name: str, path: Path) -> "Scene":
         if known:
             return read_known(dataset.value, path)
-        scene = read_any(path, name=name, **options)
+        scene = read_named(name, path, options)
         expected_nm = BANDS_NM.get(dataset)
         found = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
         if expected_nm and found != tuple(expected_nm):

@@ -72,7 +72,6 @@ def read_options(
 
 def loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loaders:
     """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
-    from feinfn.data.readers import read_any
     from feinfn.data.readers.known import read_known
     from feinfn.data.store import is_store, manifest, read_stored
 
@@ -81,13 +80,41 @@ def loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loade
     if published:
         return {published: partial(read_known, published, path)}
     return {
-        name: partial(read_any, file, name=name, **options)
-        for name, file in scenes_at(path).items()
+        name: partial(read_named, name, file, options) for name, file in scenes_at(path).items()
     }
 
 
 def scenes_at(path: Path) -> dict[str, Path]:
-    """Return name -> path of every scene of a folder, or of the one scene that it is."""
+    """Return name -> path of every scene of a folder, or of those in one file.
+
+    A prepared file (GT, LRHSI, RGB, HSI_up) of several images holds a scene each, numbered.
+    """
     from feinfn.data.readers import scenes_in
 
-    return scenes_in(path) if path.is_dir() else {path.stem: path}
+    found: dict[str, Path] = {}
+    for name, one in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
+        count = _images_in(one)
+        numbered = [f"{name}_{i:05d}" for i in range(count)] if count > 1 else [name]
+        found |= dict.fromkeys(numbered, one)
+    return found
+
+
+def _images_in(path: Path) -> int:
+    """Return the images of a prepared file, 1 for every other layout."""
+    from feinfn.data.readers import kind_of
+    from feinfn.data.readers.prepared import read_prepared
+
+    try:
+        return read_prepared(path).count if kind_of(path) == "prepared" else 1
+    except UserError:
+        # Whoever reads it says what is wrong with it.
+        return 1
+
+
+def read_named(name: str, path: Path, options: dict[str, Any]) -> "Scene":
+    """Read one of the scenes that `scenes_at` found."""
+    from feinfn.data.readers import read_any
+
+    if "key" not in options and _images_in(path) > 1:
+        options = {**options, "key": str(int(name.rsplit("_", 1)[1]))}
+    return read_any(path, name=name, **options)

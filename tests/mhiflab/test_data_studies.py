@@ -53,7 +53,13 @@ def test_sample_prepared_as_a_store_is_the_same_data_as_the_sample(mhiflab, writ
         shown = mhiflab("plan", write_study(base=base(data=data), cases={}))
         assert shown.returncode == 0, shown.stderr
         keys.add(shown.stdout.split("│")[-3].strip())
-    assert len(keys) == 1
+    # A store made with a split fills the parts by itself.
+    (tmp_path / "split.json").write_text(json.dumps(parts))
+    words = ["--source", SAMPLE, "--out", tmp_path / "split.h5", "--split", "split.json"]
+    assert mhiflab("data", "prepare", "files", *words).returncode == 0
+    data = {"source": str(tmp_path / "split.h5")}
+    keys.add(mhiflab("plan", write_study(base=base(data=data), cases={})).stdout.split("│")[-3])
+    assert len({key.strip() for key in keys}) == 1
     missing = {"source": str(tmp_path / "s.h5"), **parts, "train": ["clot_ms"]}
     wrong = mhiflab("plan", write_study(base=base(data=missing), cases={}))
     assert "data.train: found 'clot_ms', did you mean 'cloth_ms'?" in wrong.stderr
@@ -79,6 +85,14 @@ def test_prepared_files_are_trained_on_as_they_are(mhiflab, write_study, tmp_pat
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = pd.read_csv(artifact(tmp_path / "lab", "metrics_test.csv"))
     assert set(table["scene"]) == {"test_x4_00000", "test_x4_00001"}
+    # Their references can be simulated anew as well: every image is a scene.
+    words = ["prepare", "files", "--source", "test_x4.h5", "--out", "again.h5"]
+    done = mhiflab("data", *words, "--wavelengths", "400:700:10")
+    assert done.returncode == 0, done.stderr
+    assert mhiflab("data", "fingerprint", "again.h5").stdout.count("test_x4_0000") == 2
+    for line in mhiflab("data", "fingerprint", "s.h5").stdout.splitlines():
+        if line.endswith(tuple(sample_parts()["test"])):
+            assert line.split()[0] in mhiflab("data", "fingerprint", "again.h5").stdout
     wrong = write_study(base=base(data=data, protocol="cave_x8"), cases={})
     assert "found ratio 4" in mhiflab("run", wrong).stderr
 
