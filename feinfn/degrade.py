@@ -183,7 +183,7 @@ class Noise(Operator):
 
     SNR of a band = mean square of the band over the noise's variance, per image. Image b of a batch
     draws from seed b of `seed`, where an integer stands for seed, seed + 1, ...; equal seeds give
-    equal noise on one kind of device. The gradient takes the noise as a constant.
+    equal noise on every device. The gradient takes the noise as a constant.
     """
 
     snr_db: float | tuple[float, ...]
@@ -206,11 +206,11 @@ class Noise(Operator):
 
 
 def _normal(like_BSHW: Tensor, seeds: Sequence[int]) -> Tensor:
-    # Always drawn in float32, so that one seed is one noise in every precision.
-    noise = torch.empty(like_BSHW.shape, dtype=torch.float32, device=like_BSHW.device)
+    # Always drawn in float32 on the CPU, so that one seed is one noise on every device.
+    noise = torch.empty(like_BSHW.shape, dtype=torch.float32)
     for image_SHW, seed in zip(noise, seeds, strict=True):
-        image_SHW.normal_(generator=torch.Generator(noise.device).manual_seed(seed))
-    return noise.to(like_BSHW.dtype)
+        image_SHW.normal_(generator=torch.Generator().manual_seed(seed))
+    return noise.to(like_BSHW)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,11 @@ class Protocol:
         text = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def noisy(self) -> bool:
+        """Whether noise is added."""
+        return self.hsi_snr_db is not None or self.msi_snr_db is not None
+
     def spatial(self) -> Chain:
         """Return blur and sampling, the linear operator from HR to LR pixels."""
         sample = Decimate(self.ratio, self.phase_px, self.phase_px)
@@ -253,21 +258,12 @@ def reach_px(protocol: Protocol) -> int:
     """Return the HR pixels beyond a window on which its simulation depends, as multiple of ratio.
 
     A window whose edges lie on multiples of the ratio (or on the image's edge) gets the inputs of
-    the whole image if it is simulated with this margin, which is then cut off. Not where `is_local`
-    is false.
+    the whole image if it is simulated with this margin, which is then cut off. Not next
+    to an edge that a circular border joins to the opposite one, and noise is scaled by the power of
+    all that is simulated at once.
     """
     support, ratio, phase = SUPPORT_PX[protocol.upsampling], protocol.ratio, protocol.phase_px
     # LMS reaches `support` LR pixels out on both sides; they lie at `phase` in their cells.
     before = support * ratio - phase + (protocol.psf_px - 1) // 2
     after = (support - 1) * ratio + 1 + phase + protocol.psf_px // 2
     return math.ceil(max(before, after, 0) / ratio) * ratio
-
-
-def is_local(protocol: Protocol) -> bool:
-    """Return whether a window's simulation depends on its surroundings only.
-
-    Noise is scaled by the mean square of all that is simulated at once, and a circular border joins
-    opposite edges of the image.
-    """
-    noisy = protocol.hsi_snr_db is not None or protocol.msi_snr_db is not None
-    return not noisy and (protocol.psf_border != "circular" or protocol.psf_px == 1)

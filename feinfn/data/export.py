@@ -24,10 +24,9 @@ KEYS = {
     "RGB": "msi_BMHW",
     "HSI_up": "lms_BSHW",
 }
-PATCH_PX = 64
 STRIDE_PX = 34
-"""With 33 the only stride that cuts a scene of 512 pixels into the 14x14 patches of the released
-files (3,920 of 20 scenes); 34 leaves less of the scene out. Inferred from that count."""
+"""With 33 the only stride that cuts a scene of 512 pixels into 14x14 patches of 64, as the released
+files do (3,920 of 20 scenes); 34 leaves less of the scene out. Inferred from that count."""
 
 
 def export(pairs: Iterable[Pair], path: Path, about: Mapping[str, Any]) -> int:

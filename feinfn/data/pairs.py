@@ -89,7 +89,3 @@ class ScenePairs(Sequence[Pair]):
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[i] for i in range(len(self)))
-
-    def sizes(self) -> set[tuple[int, int]]:
-        """Return the distinct sizes of the scenes in pixels."""
-        return {(s.raw_SHW.shape[1], s.raw_SHW.shape[2]) for s in self.scenes}

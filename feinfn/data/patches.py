@@ -37,7 +37,7 @@ class Window:
     left: int
     turn: int = 0
     noise_seed: int = 0
-    """What a noisy protocol draws from."""
+    """What a noisy protocol draws from: each patch anew, scaled by the patch's own power."""
 
 
 def turned(x: np.ndarray, turn: int) -> np.ndarray:
@@ -104,7 +104,7 @@ class Patches:
     def windows(self, seed: int, epoch: int) -> list[Window]:
         """Return the windows of an epoch: the grid, or as many drawn at random places."""
         config = self.config
-        noisy = protocol_noise(self.protocol)
+        noisy = self.protocol.noisy
         if config.sampling == "grid" and not config.augment and not noisy:
             return self.grid
         draw = epoch_generator(seed, -1 - epoch)
@@ -115,7 +115,7 @@ class Patches:
             if config.sampling == "random":
                 top, left = self._place(window.scene, 1, u), self._place(window.scene, 2, v)
             turn = int(w * TURNS) if config.augment else 0
-            noise = (seed * 1_000_003 + epoch) * len(self.grid) + i if noisy else 0
+            noise = ((seed * 1_000_003 + epoch) * len(self.grid) + i) % 2**62 if noisy else 0
             drawn.append(Window(window.scene, top, left, turn, noise))
         return drawn
 
@@ -194,11 +194,6 @@ class Patches:
             inner(pair.lr_hsi_BShw, self.ratio),
             inner(pair.reference_BSHW, 1),
         )
-
-
-def protocol_noise(protocol: Protocol) -> bool:
-    """Return whether a protocol adds noise: patches draw their own, scaled by their own power."""
-    return protocol.hsi_snr_db is not None or protocol.msi_snr_db is not None
 
 
 def _check_same_bands(first: Scene, other: Scene) -> None:

@@ -58,7 +58,8 @@ def resolve_data(config: DataConfig) -> DataConfig:
     parts: dict[str, Any] = {}
     for part in PARTS:
         names = getattr(config, part) or tuple(own.get(part, ()))
-        require(len(names) > 0, f"data.{part}", names, "at least one scene name")
+        expected = "at least one scene (or a store prepared with --split)"
+        require(len(names) > 0, f"data.{part}", names, expected)
         for name in names:
             scene = Region.parse(name, f"data.{part}").scene
             if known is not None and scene not in known:
@@ -83,6 +84,9 @@ def load_scene(config: DataConfig, name: str) -> Scene:
     if config.source == "sample":
         scene = _sample_scene(region.scene)
     elif path.is_file():
+        if region.rows and region.cols:
+            window = store.read_window(path, region.scene, region.rows, region.cols)
+            return replace(window, name=name)
         scene = store.read_stored(path, region.scene)
     else:
         found = scenes_in(path)
@@ -128,30 +132,50 @@ def _sample_scene(name: str) -> Scene:
 
 
 @dataclass(frozen=True)
+class Surveyed:
+    """What is known of one scene before a trial opens it."""
+
+    part: str
+    name: str
+    source: str
+    shape_SHW: tuple[int, ...]
+    msi_size: tuple[int, ...] | None
+    """Rows and columns of a measured MSI."""
+    content: str
+    """SHA-256 of its pixels, or of a prepared file."""
+
+    def fused_size(self) -> tuple[int, int]:
+        """Return rows and columns of the image that is fused in the end."""
+        own = self.shape_SHW[1:] if self.msi_size is None else self.msi_size
+        return (own[0], own[1])
+
+
+@dataclass(frozen=True)
 class Survey:
     """The data's identity, and what must fit a model: source and shape of every scene."""
 
     fingerprint: str
     """SHA-256 over every part's scene names and pixels."""
-    scenes: tuple[tuple[str, tuple[int, ...]], ...]
-    """(file, cube shape) of every scene."""
+    scenes: tuple[Surveyed, ...]
 
 
 def survey(config: DataConfig) -> Survey:
     """Read every scene once and return the data's identity and shapes; raises `UserError`."""
     digest = hashlib.sha256()
-    scenes: list[tuple[str, tuple[int, ...]]] = []
+    scenes: list[Surveyed] = []
     for part in PARTS:
         for name in getattr(config, part):
             if config.inputs == "stored":
                 file = read_prepared(Path(config.source) / f"{name}.h5")
                 with file.path.open("rb") as stream:
                     content = hashlib.file_digest(stream, "sha256").hexdigest()
-                scenes.append((str(file.path), file.shape_SHW))
+                found = Surveyed(part, name, str(file.path), file.shape_SHW, None, content)
             else:
                 scene = load_scene(config, name)
                 content = scene.pixel_hash()
-                scenes.append((scene.source, scene.raw_SHW.shape))
+                size = None if scene.msi_MHW is None else scene.msi_MHW.shape[1:]
+                found = Surveyed(part, name, scene.source, scene.raw_SHW.shape, size, content)
+            scenes.append(found)
             digest.update(f"{part}/{name}:{content}\n".encode())
     return Survey(digest.hexdigest(), tuple(scenes))
 

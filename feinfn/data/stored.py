@@ -56,10 +56,6 @@ class StoredPairs(Sequence[Pair]):
             for file, i in self.images
         ]
 
-    def sizes(self) -> set[tuple[int, int]]:
-        """Return the distinct sizes of the images in pixels."""
-        return {file.shape_SHW[1:] for file in self.files}
-
     def windows(self, seed: int, epoch: int) -> Sequence[int]:
         """Return the images of an epoch: all of them."""
         return range(len(self))

@@ -69,15 +69,15 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
     plan = read_plan(study_path(study))
     store = recorded_store(lab)
     plan = reconcile(plan, store, lab)
-    folder, written = lab.rendered(plan.name), []
+    folder = lab.rendered(plan.name)
+    written: list[Path] = []
+    figures: list[Path] = []
     for convention in conventions:
         results = collect(plan, store, convention)
         written += write_tables(plan, results, folder)
         out.print(Markdown(markdown(plan, results)))
-    figures = [
-        error_figure(plan, results, store, folder / "figure.png"),
-        curve_figure(plan, store, folder / "curve.png"),
-    ]
+        figures.append(error_figure(plan, results, store, folder / f"figure{results.suffix}.png"))
+    figures.append(curve_figure(plan, store, folder / "curve.png"))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
     out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)

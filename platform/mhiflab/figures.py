@@ -79,7 +79,7 @@ def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path
         if errors:
             bar = figure.colorbar(shown, ax=axes[1, :].tolist(), fraction=0.03, extend="max")
             bar.set_label("mean absolute error")
-        figure.suptitle(f"{scene}, seed {seed}")
+        figure.suptitle(f"{scene}, seed {seed}, convention {results.convention}")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the software entry the file does not depend on matplotlib's version string.
         figure.savefig(path, metadata={"Software": None})

@@ -1,6 +1,6 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from feinfn.config import DataConfig
-from feinfn.data.source import Survey, check_fit, survey
+from feinfn.data.source import Survey, Surveyed, check_fit, survey
 from feinfn.errors import UserError
+from feinfn.strips import strips_within
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
@@ -22,7 +23,7 @@ class Entry:
     """One wanted trial, its identity, and its state in the record."""
 
     trial: Trial
-    fingerprint: str
+    survey: Survey
     key: str
     state: str
     """done, resume (a training state exists), failed (will be tried again) or new."""
@@ -59,20 +60,64 @@ def read_plan(path: Path) -> Plan:
             surveys[data] = survey(data)
         check_trial(trial, surveys[data])
         fingerprint = surveys[data].fingerprint
-        entries.append(Entry(trial, fingerprint, run_key(trial.spec, fingerprint), "new", None))
+        entries.append(Entry(trial, surveys[data], run_key(trial.spec, fingerprint), "new", None))
     return Plan(path.stem, path, study, tuple(entries))
 
 
 def check_trial(trial: Trial, data: Survey) -> None:
     """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
     spec = trial.spec
-    for source, shape in data.scenes:
-        check_fit(source, shape, spec.protocol, spec.model)
+    for scene in data.scenes:
+        check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
+        if scene.part != "train":
+            _check_evaluated(trial, scene)
+    if spec.data.inputs == "stored":
+        _check_stored(trial, data)
     batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
     if batch % workers:
         raise UserError(
             f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
             f"{workers}: all workers share every batch"
+        )
+
+
+def _check_evaluated(trial: Trial, scene: Surveyed) -> None:
+    """Raise `UserError` for a scene that is too small to score, or too large for the memory."""
+    spec, size = trial.spec, scene.fused_size()
+    ratio = spec.protocol.ratio
+    least = max(11, 2 * ratio) if scene.msi_size else 11
+    if min(size) < least:
+        raise UserError(
+            f"data.{scene.part}: found {scene.name} of {size[0]}x{size[1]} pixels, expected at "
+            f"least {least}x{least}, which the metrics need; take a larger scene or window"
+        )
+    if trial.resources.memory_mib is not None:
+        lr_size = size[0] // ratio, size[1] // ratio
+        strips_within(trial.resources.memory_mib, spec.model, lr_size, size, 1)
+
+
+def _check_stored(trial: Trial, data: Survey) -> None:
+    """Raise `UserError` for what prepared files cannot do."""
+    train, protocol = trial.spec.train, trial.spec.protocol
+    given = {
+        "train.augment": train.augment,
+        "train.sampling: random": train.sampling == "random",
+        "protocol.hsi_snr_db or msi_snr_db": protocol.noisy,
+        "protocol.lr_bits or msi_bits": bool(protocol.lr_bits or protocol.msi_bits),
+    }
+    for field, found in given.items():
+        if found:
+            raise UserError(
+                f"{field}: found with data.inputs: stored, whose inputs are taken as they are, "
+                "expected without; leave it out, or use data.inputs: patch"
+            )
+    shapes = {scene.shape_SHW[1:]: scene for scene in data.scenes if scene.part == "train"}
+    if len(shapes) > 1:
+        (size, one), (other_size, other), *_ = shapes.items()
+        raise UserError(
+            f"data.train: found images of {size[0]}x{size[1]} in {one.source} and of "
+            f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
+            "share batches; export them again with one --patch"
         )
 
 
@@ -89,7 +134,7 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:
             state = "failed"
         elif (lab.checkpoints(entry.key) / STATE).is_file():
             state = "resume"
-        entries.append(Entry(entry.trial, entry.fingerprint, entry.key, state, run))
+        entries.append(replace(entry, state=state, run=run))
     return Plan(plan.name, plan.path, plan.study, tuple(entries))
 
 

@@ -28,7 +28,14 @@ from feinfn.protocols import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
 from mhiflab.spec import Spec
-from mhiflab.tracking import ROBUSTNESS_FILE, ROBUSTNESS_PICTURE, Store, add_artifact, artifact_file
+from mhiflab.tracking import (
+    ROBUSTNESS_FILE,
+    ROBUSTNESS_PICTURE,
+    Store,
+    add_artifact,
+    artifact_file,
+    has_artifact,
+)
 
 CELL = ["sigma_factor", "srf", "snr_db"]
 
@@ -47,7 +54,8 @@ class Grid:
     def __post_init__(self) -> None:
         good = all(0 < f < float("inf") for f in self.sigma_factors)
         require(good, "--sigma", self.sigma_factors, "finite factors > 0")
-        require(not any(np.isnan(self.snrs_db)), "--snr", self.snrs_db, "decibels, or inf")
+        good = all(snr > float("-inf") for snr in self.snrs_db)
+        require(good, "--snr", self.snrs_db, "decibels, or inf")
 
     def protocols(self, own: Protocol) -> dict[tuple[float, str, float], Protocol]:
         """Return the protocol of every cell."""
@@ -61,12 +69,22 @@ class Grid:
 
 
 def _varied(own: Protocol, factor: float, srf: str, snr_db: float) -> Protocol:
+    if own.noisy:
+        raise UserError(
+            f"protocol {own.name}: found noise of its own, expected a protocol without, because "
+            "the grid adds noise; evaluate a run that was trained without noise"
+        )
     changed = replace(own, name=f"{own.name} off protocol", srf=srf)
     if factor != 1:
         # As many taps as keep the same number of standard deviations, an odd number more or less.
         more = 2 * round(own.psf_px * (factor - 1) / 2)
         size = max(own.psf_px + more, 1)
         sigma = None if own.psf_sigma_px is None else own.psf_sigma_px * factor
+        if own.psf == "delta" or (size == own.psf_px and sigma is None):
+            raise UserError(
+                f"--sigma: found {factor:g}, expected 1 or a factor that changes the PSF of "
+                f"protocol {own.name} ({own.psf}, {own.psf_px} px)"
+            )
         changed = replace(changed, psf_sigma_px=sigma, psf_px=size)
     if np.isfinite(snr_db):
         changed = replace(changed, hsi_snr_db=snr_db, msi_snr_db=snr_db)
@@ -85,15 +103,22 @@ def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, s
 def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console) -> pd.DataFrame:
     """Return the metrics of a finished trial in every cell of a grid, one row a scene.
 
-    Only cells that are not on record are computed. Raises `UserError` for a trial without a
-    finished run, or a PSF or SRF that does not fit its scenes.
+    Only cells that are not on record are computed. A real pair without reference is evaluated as in
+    training, both images degraded by the ratio. Raises `UserError` for a trial without a finished
+    run or with stored inputs, or a PSF or SRF that does not fit its scenes.
     """
+    spec = entry.trial.spec
+    if spec.data.inputs == "stored":
+        raise UserError(
+            "data.inputs: found stored, expected scenes, whose inputs can be simulated anew; "
+            "prepare the files' references as scenes (mhiflab data prepare files)"
+        )
     if entry.state != "done" or entry.run is None:
         raise UserError(
-            f"{entry.trial.label}, seed {entry.trial.spec.seed}: found state {entry.state}, "
+            f"{entry.trial.label}, seed {spec.seed}: found state {entry.state}, "
             "expected a finished run; execute the study first"
         )
-    spec, run_id = entry.trial.spec, entry.run.info.run_id
+    run_id = entry.run.info.run_id
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
     table = _recorded(store, run_id, path)
     have = set(table[[*CELL, "protocol_hash"]].itertuples(index=False, name=None))
@@ -110,22 +135,33 @@ def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Consol
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
             table = table.sort_values([*CELL, "scene"], ignore_index=True)
             _write(table, path)
-        add_artifact(store, run_id, path)
+    # Also where nothing is missing: an earlier call may have been cut off before this.
+    if not path.is_file():
+        _write(table, path)
+    add_artifact(store, run_id, path)
     wanted = [(*c, p.hash()[:12]) for c, p in cells.items()]
     keys = table[[*CELL, "protocol_hash"]].apply(tuple, axis=1)
     return table[keys.isin(wanted)].reset_index(drop=True)
 
 
 def _recorded(store: Store, run_id: str, path: Path) -> pd.DataFrame:
-    """Return the cells computed so far, here or on record."""
-    if not path.is_file():
-        try:
-            with artifact_file(store, run_id, ROBUSTNESS_FILE) as recorded:
-                return pd.read_csv(recorded, float_precision="round_trip")
-        except UserError:
-            columns = [*CELL, "convention", "scene", "protocol_hash", *METRICS]
-            return pd.DataFrame(columns=columns)
-    return pd.read_csv(path, float_precision="round_trip")
+    """Return the cells computed so far: on record, and here since then."""
+    columns = [*CELL, "convention", "scene", "protocol_hash", *METRICS]
+    found = [pd.DataFrame(columns=columns)]
+    if has_artifact(store, run_id, ROBUSTNESS_FILE):
+        with artifact_file(store, run_id, ROBUSTNESS_FILE) as recorded:
+            found.append(_read(recorded))
+    if path.is_file():
+        found.append(_read(path))
+    known = [table for table in found if len(table)] or found[:1]
+    both = pd.concat(known, ignore_index=True)
+    return both.drop_duplicates([*CELL, "scene", "protocol_hash"], ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    # A hash of digits alone is no number.
+    text = {"protocol_hash": str, "srf": str, "scene": str}
+    return pd.read_csv(path, float_precision="round_trip", dtype=text)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -106,12 +106,9 @@ def _rows(fused_SHW: Tensor, image: TestImage, ratio: int) -> Iterator[dict[str,
             yield {"convention": convention, **values}
     if image.measured_msi:
         lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
-        # Blocks of 32 pixels, or as large as the image allows.
-        block = min(32, min(fused_SHW.shape[1:]) // ratio * ratio)
-        yield {
-            "convention": WITHOUT_REFERENCE,
-            **qnr(fused_SHW, lr_hsi, msi, block_px=block - block % ratio),
-        }
+        # Blocks of 32 pixels, as near as ratio and image allow.
+        block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
+        yield {"convention": WITHOUT_REFERENCE, **qnr(fused_SHW, lr_hsi, msi, block_px=block)}
 
 
 def _bands(fused_SHW: Tensor, image: TestImage) -> pd.DataFrame:

@@ -189,7 +189,7 @@ def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[st
         entry.key: Job(
             spec=entry.trial.spec,
             resources=entry.trial.resources,
-            fingerprint=entry.fingerprint,
+            survey=entry.survey,
             key=entry.key,
             case=entry.trial.case,
             label=entry.trial.label,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from feinfn.errors import UserError
 from feinfn.metrics import CONVENTION, HIGHER_IS_BETTER
+from feinfn.protocols import Protocol
 from mhiflab.plan import Plan
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
@@ -27,9 +28,13 @@ class Results:
     images: pd.DataFrame
     convention: str
     labels: dict[str, str]
-    upsampling: str
-    """The protocol's way from LR-HSI to LMS."""
+    protocol: Protocol
     keys: dict[tuple[str, int], str]
+
+    @property
+    def suffix(self) -> str:
+        """What files of another convention than the usual one are named by."""
+        return "" if self.convention == CONVENTION else f"-{self.convention}"
 
     @property
     def metrics(self) -> list[str]:
@@ -56,6 +61,12 @@ def collect(plan: Plan, store: Store, convention: str | None = None) -> Results:
             f"{plan.path}: one table cannot mix test scenes, found {sorted(test_sets)}; use one "
             "data.test for all cases"
         )
+    protocols = {e.trial.spec.protocol.hash(): e.trial.spec.protocol for e in plan.entries}
+    if len(protocols) != 1:
+        names = ", ".join(f"{p.name} ({key[:8]})" for key, p in protocols.items())
+        raise UserError(
+            f"{plan.path}: one table cannot mix protocols, found {names}; make one study for each"
+        )
     frames = []
     for entry in plan.entries:
         assert entry.run is not None, "a done entry has a run"
@@ -64,13 +75,10 @@ def collect(plan: Plan, store: Store, convention: str | None = None) -> Results:
             frame = pd.read_csv(path, float_precision="round_trip")
         frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
     images = pd.concat(frames, ignore_index=True)
-    protocols = sorted(images["protocol"].unique())
-    if len(protocols) != 1:
-        raise UserError(f"{plan.path}: one table cannot mix protocols, found {protocols}")
     images, convention = _in_convention(images, convention, plan)
     labels = {entry.trial.case: entry.trial.label for entry in plan.entries}
     keys = {(e.trial.case, e.trial.spec.seed): e.key for e in plan.entries}
-    return Results(images, convention, labels, plan.entries[0].trial.spec.protocol.upsampling, keys)
+    return Results(images, convention, labels, plan.entries[0].trial.spec.protocol, keys)
 
 
 def _in_convention(
@@ -98,7 +106,7 @@ def _in_convention(
 
 def upsampled_label(results: Results) -> str:
     """Return the row name of the upsampled LR-HSI."""
-    return f"{results.upsampling.capitalize()} upsampling"
+    return f"{results.protocol.upsampling.capitalize()} upsampling"
 
 
 def summary(results: Results) -> pd.DataFrame:
@@ -154,7 +162,7 @@ def _footer(plan: Plan, results: Results) -> list[str]:
     return [
         f"Mean and standard deviation over seeds {seeds} of the mean over the test images "
         f"({scenes}).",
-        f"Protocol {images['protocol'].iloc[0]}; metric convention {results.convention}.",
+        f"Protocol {results.protocol.name}; metric convention {results.convention}.",
         f"Runs: {keys}.",
     ]
 
@@ -180,7 +188,8 @@ def latex(plan: Plan, results: Results) -> str:
     cells = _cells(summary(results), results.metrics, r" $\pm$ ", (r"\textbf{", "}"))
     body = "\n".join(" & ".join([_tex(line[0]), *line[1:]]) + r" \\" for line in cells)
     notes = "\n".join(f"% {line}" for line in _footer(plan, results))
-    header = " & ".join(_header(results.metrics, r"$\uparrow$", r"$\downarrow$"))
+    heads = _header(results.metrics, r"$\uparrow$", r"$\downarrow$")
+    header = " & ".join(head.replace("_", r"\_") for head in heads)
     columns = "l" + "r" * len(results.metrics)
     return (
         f"{notes}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(plan.study.title)}}}\n"
@@ -213,7 +222,7 @@ def write_tables(plan: Plan, results: Results, folder: Path) -> list[Path]:
     The usual convention's files are table.md, table.tex and table.csv.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    own = "" if results.convention == CONVENTION else f"-{results.convention}"
+    own = results.suffix
     texts = {
         f"table{own}.md": markdown(plan, results),
         f"table{own}.tex": latex(plan, results),

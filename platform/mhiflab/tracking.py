@@ -31,6 +31,13 @@ QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 
 
+NOT_IDENTITY = {
+    "data.source",
+    *(f"protocol.{text}" for text in ("name", "about", "known", "inferred", "source", "srf")),
+}
+"""Settings outside a run's identity: they may change when it continues, MLflow's params may not."""
+
+
 def tracking_uri(lab: Lab) -> str:
     """Return `MLFLOW_TRACKING_URI`, or the SQLite file of the lab folder, with absolute paths.
 
@@ -168,8 +175,7 @@ class TrialRecord:
         with explained(self.store.uri):
             self.client.log_batch(
                 self.run_id,
-                # Where data lie is no part of a run's identity and may change; params may not.
-                params=[Param(k, str(v)) for k, v in params.items() if k != "data.source"],
+                params=[Param(k, str(v)) for k, v in params.items() if k not in NOT_IDENTITY],
                 tags=[RunTag(k, v) for k, v in tags.items()],
             )
 
@@ -206,6 +212,12 @@ class TrialRecord:
         with explained(self.store.uri):
             self.client.set_tag(self.run_id, ERROR_TAG, message[:4000])
             self.client.set_terminated(self.run_id, "FAILED")
+
+
+def has_artifact(store: Store, run_id: str, name: str) -> bool:
+    """Return whether a run has an artifact of this name at its top."""
+    with explained(store.uri):
+        return any(item.path == name for item in store.client.list_artifacts(run_id))
 
 
 def add_artifact(store: Store, run_id: str, path: Path) -> None:

@@ -14,12 +14,12 @@ from feinfn.checkpoint import write_atomic
 from feinfn.data.pairs import ScenePairs, with_reference
 from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene
-from feinfn.data.source import load_scene
+from feinfn.data.source import Survey, load_scene
 from feinfn.data.stored import StoredPairs, prepared_file
+from feinfn.errors import UserError
 from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
 from feinfn.schedule import world
-from feinfn.strips import strips_within
 from feinfn.train import BEST, Report, train
 from mhiflab.identity import canonical
 from mhiflab.paths import Lab
@@ -44,7 +44,7 @@ class Job:
 
     spec: Spec
     resources: Resources
-    fingerprint: str
+    survey: Survey
     key: str
     case: str
     label: str
@@ -66,8 +66,18 @@ class Job:
 
                 found.append(ray.get(self.shared[name]))
             else:
-                found.append(load_scene(self.spec.data, name))
+                found.append(self._unchanged(load_scene(self.spec.data, name)))
         return found
+
+    def _unchanged(self, scene: Scene) -> Scene:
+        """Return the scene; raise `UserError` if its pixels are not those of the run's identity."""
+        known = {one.name: one.content for one in self.survey.scenes}
+        if scene.pixel_hash() != known[scene.name]:
+            raise UserError(
+                f"{scene.source}: the pixels of {scene.name} changed since the run was planned; "
+                "bring the file back, or plan and run again with the new one"
+            )
+        return scene
 
     def record(self) -> TrialRecord:
         """Return this trial's run in the store."""
@@ -98,13 +108,13 @@ def _record_start(record: TrialRecord, job: Job) -> None:
         {
             "mhiflab.protocol": spec.protocol.name,
             "mhiflab.convention": CONVENTION,
-            "mhiflab.data_fingerprint": job.fingerprint,
+            "mhiflab.data_fingerprint": job.survey.fingerprint,
             "mhiflab.git_commit": str(code["git_commit"]),
             "mhiflab.git_dirty": str(code["git_dirty"]),
         },
     )
     record.json(asdict(spec), "spec.json")
-    record.json(canonical(spec, job.fingerprint), "identity.json")
+    record.json(canonical(spec, job.survey.fingerprint), "identity.json")
 
 
 def _record_end(record: TrialRecord, job: Job, folder: Path, scores: Scores) -> None:
@@ -167,11 +177,6 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     model.memory_mib = job.resources.memory_mib
     model.recompute = job.resources.recompute
     patches, validation = _training_data(job, device)
-    if model.memory_mib is not None:
-        for height, width in validation.sizes():
-            # Now, and not after the first epoch.
-            lr_size = height // protocol.ratio, width // protocol.ratio
-            strips_within(model.memory_mib, spec.model, lr_size, (height, width), 1)
     record = job.record() if world()[0] == 0 else None
     if record:
         _record_start(record, job)
@@ -189,7 +194,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
             {
                 **code,
                 **machine_provenance(device),
-                "data_fingerprint": job.fingerprint,
+                "data_fingerprint": job.survey.fingerprint,
                 "protocol": asdict(protocol),
                 "resources": asdict(job.resources),
                 "workers": world()[1],

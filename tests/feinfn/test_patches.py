@@ -141,4 +141,3 @@ def test_scene_pairs_are_simulated_when_asked_for():
     assert len(pairs) == 1
     assert pairs[0] is not pairs[0]
     assert torch.equal(pairs[0].lms_BSHW, next(iter(pairs)).lms_BSHW)
-    assert pairs.sizes() == {(128, 128)}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from feinfn.errors import UserError
 from feinfn.filters import MATMUL_SIDE, filter_bands, gaussian_taps
-from feinfn.protocols import PROTOCOLS, Protocol, is_local, reach_px, simulate
+from feinfn.protocols import PROTOCOLS, Protocol, reach_px, simulate
 from feinfn.srf import ResponseTable, read_srf
 
 CAVE, HARVARD = PROTOCOLS["cave_x4"], PROTOCOLS["harvard_x4"]
@@ -215,9 +215,6 @@ def test_window_with_its_reach_is_cut_from_the_whole():
     part = simulate(cut, nm, protocol)
     window = part.lms_BSHW[..., reach : reach + size, :size]
     torch.testing.assert_close(window, whole.lms_BSHW[..., top : top + size, :size])
-    assert is_local(protocol)
-    assert not is_local(replace(protocol, msi_snr_db=30.0))
-    assert not is_local(PROTOCOLS["dhif_x4"])
 
 
 def test_definition_follows_numbers_and_not_texts(tmp_path):

@@ -89,12 +89,16 @@ def test_prepared_files_are_trained_on_as_they_are(mhiflab, write_study, tmp_pat
     words = ["prepare", "files", "--source", "test_x4.h5", "--out", "again.h5"]
     done = mhiflab("data", *words, "--wavelengths", "400:700:10")
     assert done.returncode == 0, done.stderr
-    assert mhiflab("data", "fingerprint", "again.h5").stdout.count("test_x4_0000") == 2
-    for line in mhiflab("data", "fingerprint", "s.h5").stdout.splitlines():
-        if line.endswith(tuple(sample_parts()["test"])):
-            assert line.split()[0] in mhiflab("data", "fingerprint", "again.h5").stdout
+    lines = mhiflab("data", "fingerprint", "s.h5", "again.h5").stdout.splitlines()
+    hashes = {line.split()[1]: line.split()[0] for line in lines}
+    test = [hashes[name] for name in sample_parts()["test"]]
+    assert {hashes["test_x4_00000"], hashes["test_x4_00001"]} == set(test)
     wrong = write_study(base=base(data=data, protocol="cave_x8"), cases={})
     assert "found ratio 4" in mhiflab("run", wrong).stderr
+    vain = {**base(data=data)["train"], "augment": True}
+    shown = mhiflab("plan", write_study(base=base(data=data, train=vain), cases={}))
+    assert "train.augment: found with data.inputs: stored" in shown.stderr
+    assert "expected scenes" in mhiflab("robustness", write_study(base=base(data=data))).stderr
 
 
 @pytest.fixture
@@ -132,7 +136,15 @@ def test_real_pair_without_reference_is_trained_fused_and_tabled(
     table = pd.read_csv(artifact(tmp_path / "lab", "metrics_test.csv"))
     assert list(table["convention"]) == ["without_reference"] * 2
     assert table["qnr"].between(0, 1).all()
-    assert (tmp_path / "lab" / "rendered" / "tiny" / "figure.png").is_file()
+    assert (tmp_path / "lab" / "rendered" / "tiny" / "figure-without_reference.png").is_file()
+
+
+def test_what_would_stop_a_trial_late_is_refused_by_the_plan(mhiflab, write_study):
+    parts = sample_parts()
+    small = {**parts, "source": "sample", "test": [f"{parts['test'][0]}[0:8, 0:64]"]}
+    shown = mhiflab("plan", write_study(base=base(data=small), cases={}))
+    assert f"data.test: found {small['test'][0]}" in shown.stderr
+    assert "expected at least 11x11" in shown.stderr
 
 
 def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, write_study, tmp_path):
@@ -148,6 +160,13 @@ def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, writ
     assert (usual["psnr_mean"] != rounded["psnr_mean"]).all()
     wrong = mhiflab("table", study, "--convention", "matlb")
     assert "did you mean 'matlab'?" in wrong.stderr
+
+    for words, message in (
+        (["--snr", "-inf"], "--snr: found (-inf,), expected decibels, or inf"),
+        (["--sigma", "0"], "--sigma: found (0.0,), expected finite factors > 0"),
+        (["--case", "none"], "--case: found 'none', expected one of base"),
+    ):
+        assert message in mhiflab("robustness", study, *words).stderr
 
     first = mhiflab("robustness", study, "--sigma", "2", "--snr", "30")
     assert first.returncode == 0, first.stderr

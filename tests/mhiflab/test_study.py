@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -19,13 +20,14 @@ from tiny import TINY
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
+from feinfn.errors import UserError
 from feinfn.metrics import CONVENTIONS
 from feinfn.model import FeINFN
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
 from mhiflab.provenance import code_provenance
-from mhiflab.tracking import KEY, KIND, open_store, study_run, tracking_uri
-from mhiflab.worker import Job, run_worker
+from mhiflab.tracking import KEY, KIND, TrialRecord, open_store, study_run, tracking_uri
+from mhiflab.worker import Job, flatten, run_worker
 
 ARTIFACTS = {
     "identity.json",
@@ -110,6 +112,21 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     assert "2 of 4 trials to execute" in mhiflab("plan", grown).stdout
 
 
+def test_run_continues_under_another_name_of_the_same_protocol(write_study, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    uri = tracking_uri(lab)
+    keys = set()
+    for protocol in ("cave_x4", {"preset": "cave_x4", "name": "mine", "about": "reworded"}):
+        base = {**TINY["base"], "protocol": protocol}
+        (entry,) = read_plan(write_study(cases={}, base=base)).entries
+        store = open_store(lab, uri)
+        record = TrialRecord(store, entry.key, "trial", study_run(store, "tiny", ""), {})
+        # MLflow refuses a parameter that changes.
+        record.settings(flatten(asdict(entry.trial.spec)), {})
+        keys.add((entry.key, record.run_id))
+    assert len(keys) == 1
+
+
 def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_study, tmp_path):
     cases = {
         "diverging": {"label": "diverging", "set": {"train.lr": 1e30}},
@@ -186,7 +203,7 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     job = Job(
         spec=entry.trial.spec,
         resources=entry.trial.resources,
-        fingerprint=entry.fingerprint,
+        survey=entry.survey,
         key=entry.key,
         case="c",
         label="c",
@@ -211,6 +228,11 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     run_worker(job, torch.device("cpu"), report)
     _, recorded = runs(tmp_path / "lab")
     assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[KIND] == "trial"]
+    # Had a file been exchanged meanwhile, its pixels would have told.
+    first, other = (scenes / f"{name}.h5" for name in parts["test"])
+    shutil.copy(first, other)
+    with pytest.raises(UserError, match=f"{other.name}: the pixels of {other.stem} changed"):
+        job.scenes(tuple(parts["test"]))
 
 
 @pytest.mark.parametrize(

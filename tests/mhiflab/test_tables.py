@@ -1,6 +1,9 @@
 """Tables: what they refuse, and texts that are markup elsewhere."""
 
+from dataclasses import replace
+
 import pytest
+from tiny import TINY
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
@@ -20,16 +23,25 @@ def test_markup_in_titles_and_labels_is_text(write_study):
     assert cells == [r"Ours \[/x] \[bold]"]
 
 
-def test_mixed_test_scenes_are_refused(write_study, tmp_path):
-    cases = {
-        "a": {"label": "a", "set": {}},
-        "b": {"label": "b", "set": {"data.test": ["superballs_ms"]}},
-    }
-    plan = read_plan(write_study(cases=cases))
-    done = tuple(type(e)(e.trial, e.fingerprint, e.key, "done", None) for e in plan.entries)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.test": ["superballs_ms"]}, "cannot mix test scenes"),
+        # Told apart by what they do, not by name.
+        (
+            {"protocol.msi_snr_db": 30.0, "protocol.name": "cave_x4"},
+            r"cannot mix protocols, found cave_x4 \(\w{8}\), cave_x4 \(",
+        ),
+    ],
+)
+def test_mixed_tables_are_refused(change, message, write_study, tmp_path):
+    cases = {"a": {"label": "a", "set": {}}, "b": {"label": "b", "set": change}}
+    base = {**TINY["base"], "protocol": "cave_x4"}
+    plan = read_plan(write_study(cases=cases, base=base))
+    done = tuple(replace(entry, state="done") for entry in plan.entries)
     lab = Lab(tmp_path / "lab")
     store = open_store(lab, tracking_uri(lab))
-    with pytest.raises(UserError, match="cannot mix test scenes"):
+    with pytest.raises(UserError, match=message):
         collect(Plan(plan.name, plan.path, plan.study, done), store)
 
 

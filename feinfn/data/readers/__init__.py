@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -166,34 +165,3 @@ def scenes_in(folder: Path) -> dict[str, Path]:
             "numbered images; name the folder that holds them"
         )
     return found
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a path holds, for people who have not seen it before."""
-
-    path: Path
-    kind: str | None
-    """A name in `KINDS`; None where no layout was recognised."""
-    arrays: dict[str, Array]
-    """Variables, datasets or images, with shapes and types as the format shows them."""
-    scene: Scene | None
-    """The scene, None where it cannot be read."""
-    problems: tuple[str, ...]
-    """Why not, and how to mend it."""
-
-
-def describe(path: Path, **told: Any) -> Description:
-    """Look at a path and read it as far as that goes; never raises for what it holds.
-
-    `told` is what `read_any` takes.
-    """
-    kind, listed, scene = None, {}, None
-    problems: list[str] = []
-    try:
-        kind = kind_of(path)
-        listed = KINDS[kind].arrays(path)
-        scene = read_any(path, **told)
-    except UserError as error:
-        problems.append(str(error))
-    return Description(path, kind, listed, scene, tuple(problems))
