@@ -18,10 +18,9 @@ from feinfn.data.readers import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene
+from feinfn.data.splits import PARTS
 from feinfn.errors import UserError
 from feinfn.protocols import Protocol, check_ratio
-
-PARTS = ("train", "validation", "test")
 
 
 @cache
@@ -31,8 +30,7 @@ def sample_manifest() -> dict[str, dict[str, str]]:
 
 
 def resolve_data(config: DataConfig) -> DataConfig:
-    """Return the configuration with every scene named and an absolute path (workers may run
-    elsewhere).
+    """Return the configuration with every scene named and its path absolute, for any worker.
 
     The sample and a scene store fill the parts that are not given by their own split. Raises
     `UserError` for scenes that the source does not hold, or a part without any.

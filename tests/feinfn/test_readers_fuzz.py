@@ -123,7 +123,7 @@ def damaged(draw: st.DrawFn, layout: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("layout", SMALL)
 def test_damaged_files_end_in_a_scene_or_a_user_error(layout):
-    @settings(max_examples=40, deadline=2000, derandomize=True, database=None)
+    @settings(max_examples=40, deadline=20_000, derandomize=True, database=None)
     @given(damaged(layout))
     def every(content: dict[str, bytes]) -> None:
         check(layout, content)
