@@ -139,6 +139,8 @@ class Surveyed:
     shape_SHW: tuple[int, ...]
     msi_size: tuple[int, ...] | None
     """Rows and columns of a measured MSI."""
+    wavelengths_nm: tuple[float, ...] | None
+    """None where they are unknown, or not needed because inputs are stored."""
     content: str
     """SHA-256 of its pixels, or of a prepared file."""
 
@@ -167,12 +169,13 @@ def survey(config: DataConfig) -> Survey:
                 file = read_prepared(Path(config.source) / f"{name}.h5")
                 with file.path.open("rb") as stream:
                     content = hashlib.file_digest(stream, "sha256").hexdigest()
-                found = Surveyed(part, name, str(file.path), file.shape_SHW, None, content)
+                found = Surveyed(part, name, str(file.path), file.shape_SHW, None, None, content)
             else:
                 scene = load_scene(config, name)
                 content = scene.pixel_hash()
                 size = None if scene.msi_MHW is None else scene.msi_MHW.shape[1:]
-                found = Surveyed(part, name, scene.source, scene.raw_SHW.shape, size, content)
+                nm = None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist())
+                found = Surveyed(part, name, scene.source, scene.raw_SHW.shape, size, nm, content)
             scenes.append(found)
             digest.update(f"{part}/{name}:{content}\n".encode())
     return Survey(digest.hexdigest(), tuple(scenes))

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.data_cli import data_app
-from mhiflab.evaluate import evaluate_command
+from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.paths import Lab, study_path
 
 app = typer.Typer(

@@ -1,17 +1,14 @@
-"""The `evaluate` command: any fused image against its reference, conventions side by side."""
+"""Any fused image against its reference: reading, comparing, and what is written of it."""
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from feinfn.errors import UserError
@@ -171,71 +168,3 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     figure.suptitle(f"convention {convention}")
     # Without the software entry the file does not depend on matplotlib's version string.
     figure.savefig(path, format="png", metadata={"Software": None})
-
-
-def evaluate_command(
-    fused: Annotated[
-        Path,
-        typer.Option(
-            help="Fused image: .mat, .npy, .npz, .h5, ENVI, GeoTIFF or a folder of bands."
-        ),
-    ],
-    reference: Annotated[Path, typer.Option(help="Its reference, of the same shape.")],
-    ratio: Annotated[int, typer.Option(min=1, help="Ratio of the protocol, for ERGAS.")] = 4,
-    convention: Annotated[
-        list[str] | None, typer.Option(help="One or more; default: all, side by side.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Array inside the files.")] = None,
-    reference_key: Annotated[
-        str | None, typer.Option(help="Array inside the reference's file, where it differs.")
-    ] = None,
-    mat: Annotated[Path | None, typer.Option(help="Write both for the MATLAB package.")] = None,
-    map_: Annotated[
-        Path | None, typer.Option("--map", help="Write a PNG of errors and spectral angles.")
-    ] = None,
-    csv_: Annotated[Path | None, typer.Option("--csv", help="Write all digits as CSV.")] = None,
-) -> None:
-    """Score a fused image against its reference under every metric convention in use.
-
-    The same pair differs by decibels between the definitions behind printed tables; the second line
-    of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat files
-    rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
-    """
-    import torch
-
-    from feinfn.checkpoint import write_atomic
-    from feinfn.metrics import ALL_INDICES, CONVENTIONS, compare, find_convention, maps, smallest_px
-
-    names = list(dict.fromkeys(convention or CONVENTIONS))
-    rules = [find_convention(name) for name in names]
-    sr, gt = read_cube(fused, key), read_cube(reference, reference_key or key)
-    if sr.shape != gt.shape:
-        raise UserError(
-            f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "
-            f"{reference}; axes are [rows, columns, bands] in .mat files alone"
-        )
-    a, b = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (sr, gt))
-    side = min(gt.shape[1:])
-    needs = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
-    indices = [index for index, least in needs.items() if least <= side]
-    found = compare(a, b, ratio, names, indices)
-
-    out = Console(highlight=False)
-    out.print(comparison(found))
-    if left := [index for index in ALL_INDICES if index not in indices]:
-        out.print(f"Left out, their windows are larger than the image: {_listed(left)}")
-    for rule in rules:
-        out.print(f"[bold]{rule.name}[/]: {escape(rule.about)} Source: {escape(rule.source)}.")
-    if csv_:
-        write_atomic(csv_, lambda path: write_csv(path, found))
-    if mat:
-        write_atomic(mat, lambda path: write_mat(path, sr, gt, ratio))
-    if map_:
-        drawn = maps(a, b, names[0])
-        write_atomic(map_, lambda path: write_map(path, sr, drawn, names[0]))
-    for path in filter(None, (csv_, mat, map_)):
-        out.print(f"Written {escape(str(path))}", soft_wrap=True)
-
-
-def _listed(indices: Sequence[str]) -> str:
-    return ", ".join(LABELS[index][0] for index in indices)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from mlflow.entities import Run
 from rich.markup import escape
 from rich.table import Table
@@ -69,6 +70,8 @@ def check_trial(trial: Trial, data: Survey) -> None:
     spec = trial.spec
     for scene in data.scenes:
         check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
+        if spec.protocol.srf != "measured" and spec.data.inputs != "stored":
+            _check_response(trial, scene)
         if scene.part != "train":
             _check_evaluated(trial, scene)
     if spec.data.inputs == "stored":
@@ -79,6 +82,15 @@ def check_trial(trial: Trial, data: Survey) -> None:
             f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
             f"{workers}: all workers share every batch"
         )
+
+
+def _check_response(trial: Trial, scene: Surveyed) -> None:
+    """Raise `UserError` for a scene whose bands the protocol's response does not fit."""
+    nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
+    try:
+        trial.spec.protocol.response(scene.shape_SHW[0], nm)
+    except UserError as error:
+        raise UserError(f"{scene.source}: {error}") from None
 
 
 def _check_evaluated(trial: Trial, scene: Surveyed) -> None:

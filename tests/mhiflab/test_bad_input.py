@@ -23,25 +23,22 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
-def wrong_key(path: Path) -> None:
+def no_wavelengths(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["cube"] = np.zeros((31, 64, 64), np.float32)
 
 
-WRONG_KEY = (
-    "val.h5: found keys ['cube'], expected GT [bands, rows, columns] and wavelength_nm [bands]"
-)
 DAMAGE = {
-    "missing": (lambda path: path.unlink(), "val.h5: no such file"),
+    "missing": (lambda path: path.unlink(), "data.validation: found 'val', expected scenes of"),
     "truncated": (truncate, "val.h5: cannot be read as HDF5"),
-    "wrong key": (wrong_key, WRONG_KEY),
+    "no wavelengths": (no_wavelengths, "val.h5: response nikon_d700_akhtar_norm: the scene has no"),
     "wrong bands": (lambda path: scene(path, (30, 64, 64)), "val.h5: found 30 bands, expected"),
     "odd size": (
         lambda path: scene(path, (31, 62, 64)),
         "val.h5: found HR size 62x64 with LR size",
     ),
-    "out of range": (lambda path: scene(path, value=2.0), "val.h5: found values from 2 to 2 in GT"),
-    "NaN": (lambda path: scene(path, value=np.nan), "val.h5: found 126976 NaN or inf values in GT"),
+    "out of range": (lambda path: scene(path, value=2.0), "val.h5: found values from 2 to 2"),
+    "NaN": (lambda path: scene(path, value=np.nan), "val.h5: found 126976 NaN or inf values"),
 }
 
 

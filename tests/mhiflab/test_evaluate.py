@@ -10,7 +10,8 @@ from scipy.io import loadmat, savemat
 
 from feinfn.errors import UserError
 from feinfn.metrics import CONVENTIONS
-from mhiflab.evaluate import comparison, evaluate_command, read_cube, write_mat
+from mhiflab.evaluate import comparison, read_cube, write_mat
+from mhiflab.evaluate_cli import evaluate_command
 
 RNG = np.random.default_rng(5)
 REFERENCE = RNG.uniform(0.2, 0.8, (6, 40, 44))
