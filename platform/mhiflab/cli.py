@@ -1,24 +1,29 @@
 """The `mhiflab` command."""
 
-import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.paths import Lab, study_path
+from mhiflab.study_cli import (
+    HERE,
+    STUDY_COMMANDS,
+    LabOption,
+    SmokeOption,
+    StudyArgument,
+    out,
+    read,
+    render,
+    run,
+)
 
 app = typer.Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
@@ -31,24 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
-out = Console(highlight=False)
-
-StudyArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
-        metavar="STUDY",
-    ),
-]
-LabOption = Annotated[
-    Path,
-    typer.Option(
-        "--lab",
-        help="Folder of checkpoints, tables and (unless MLFLOW_TRACKING_URI is set) the record.",
-        envvar="MHIFLAB_LAB",
-    ),
-]
-HERE = Path("lab")
+for command in STUDY_COMMANDS:
+    app.command()(command)
 
 
 @app.callback()
@@ -60,84 +49,10 @@ def _root(
     """Options before the command; `--debug` is also taken anywhere else."""
 
 
-def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
-    from mhiflab.figures import curve_figure, error_figure
-    from mhiflab.plan import read_plan, reconcile
-    from mhiflab.tables import collect, markdown, write_tables
-    from mhiflab.tracking import recorded_store, tracking_uri
-
-    plan = read_plan(study_path(study))
-    store = recorded_store(lab)
-    plan = reconcile(plan, store, lab)
-    folder = lab.rendered(plan.name)
-    written: list[Path] = []
-    figures: list[Path] = []
-    for convention in conventions:
-        results = collect(plan, store, convention)
-        written += write_tables(plan, results, folder)
-        out.print(Markdown(markdown(plan, results)))
-        figures.append(error_figure(plan, results, store, folder / f"figure{results.suffix}.png"))
-    figures.append(curve_figure(plan, store, folder / "curve.png"))
-    out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
-    out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
-    out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
-    # Under make the command is in .venv/bin, which need not be on the PATH.
-    command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
-    hint = "" if lab.root == HERE else f" --lab {lab.root}"
-    out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
-
-
-@app.command()
-def plan(study: StudyArgument, lab: LabOption = HERE) -> None:
-    """Show which runs a study needs, and which of them exist already. Executes nothing."""
-    from mhiflab.plan import plan_table, read_plan, reconcile
-    from mhiflab.tracking import existing_store
-
-    folder = Lab(lab)
-    wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
-    out.print(plan_table(wanted))
-    out.print(f"{len(wanted.missing)} of {len(wanted.entries)} trials to execute")
-
-
-@app.command()
-def run(study: StudyArgument, lab: LabOption = HERE) -> None:
-    """Execute the runs a study still lacks, then print its table.
-
-    Trials run as Ray Train workers under one Ray Tune driver: on this machine, or on the cluster
-    named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
-    trial continues from its last epoch.
-    """
-    from mhiflab.plan import plan_table, read_plan, reconcile
-    from mhiflab.tracking import existing_store
-
-    folder = Lab(lab)
-    wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
-    out.print(plan_table(wanted))
-    missing = len(wanted.missing)
-    out.print(f"{missing} of {len(wanted.entries)} trials to execute\n")
-    if missing:
-        from mhiflab.sweep import execute
-
-        started = time.monotonic()
-        try:
-            failures = execute(wanted, folder, out)
-        except KeyboardInterrupt:
-            raise UserError(
-                f"stopped; finished trials are on record and the others continue from their last "
-                f"epoch: mhiflab run {study}"
-            ) from None
-        out.print(f"{missing - len(failures)} trials in {time.monotonic() - started:.0f} s\n")
-        if failures:
-            raise UserError(
-                f"{len(failures)} of {missing} trials failed, the others are recorded; first: "
-                + failures[0]
-            )
-    _render(study, folder)
-
-
 @app.command()
 def table(
     study: StudyArgument,
+    smoke: SmokeOption = False,
     convention: Annotated[
         list[str] | None,
         typer.Option(help="Metric convention (matlab by default); repeat for several tables."),
@@ -149,7 +64,8 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    _render(study, Lab(lab), convention or [None])
+    folder = Lab(lab)
+    render(read(study, smoke, folder)[0], folder, convention or [None])
 
 
 @app.command()
@@ -172,7 +88,6 @@ def robustness(
 
     Only cells that are not on record are computed; table and picture become artifacts of each run.
     """
-    from mhiflab.plan import read_plan, reconcile
     from mhiflab.robustness import Grid, record_picture, summary
     from mhiflab.robustness import robustness as evaluate_grid
     from mhiflab.tables import frame_table
@@ -186,7 +101,7 @@ def robustness(
     if snr:
         grid = replace(grid, snrs_db=tuple(snr))
     grid = replace(grid, srfs=tuple(srf or ()))
-    plan = reconcile(read_plan(study_path(study)), store, folder)
+    plan, _ = read(study, False, folder)
     entries = [e for e in plan.entries if case in ("", e.trial.case)]
     if not entries:
         names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))
@@ -213,7 +128,7 @@ def demo(lab: LabOption = HERE) -> None:
 
     Trains on real hyperspectral crops that come with the package; a few minutes on two cores.
     """
-    run("demo", lab)
+    run("demo", lab=lab)
 
 
 @app.command()

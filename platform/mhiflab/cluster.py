@@ -34,7 +34,7 @@ def concurrency(wanted: Resources, cluster: dict[str, float]) -> int:
     return min(fits, int(have_gpus // gpus)) if gpus else fits
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     """Return the CPUs this process may use, as far as the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -70,7 +70,7 @@ def connected() -> Iterator[dict[str, float]]:
     import ray
 
     _quieten_raylet()
-    local = {} if address else {"num_cpus": max(2, _usable_cpus())}
+    local = {} if address else {"num_cpus": max(2, usable_cpus())}
     try:
         ray.init(
             address=address,

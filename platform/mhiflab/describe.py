@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from feinfn.describe import costs
-from mhiflab.spec import expand, read_study
+from mhiflab.study import expand, read_study
 
 IMAGE_PX = 512
 

@@ -11,6 +11,33 @@ from mhiflab.spec import Spec
 SCHEMA_VERSION = 1
 """Raised when the same spec begins to mean another computation."""
 
+SAME_BATCHES = "every count trains on the same batches in the same order; sums differ by rounding"
+ONLY_PLACE = "says where a trial runs, not what it computes"
+ONLY_MEMORY = "a way to compute the same values in less memory, up to rounding"
+BY_CONTENT = "the fingerprint holds the pixels of every part; where they lie does not matter"
+ONLY_TEXT = "a text for readers"
+OUTSIDE: dict[str, str] = {
+    "resources.workers": SAME_BATCHES,
+    "resources.cpus_per_worker": ONLY_PLACE,
+    "resources.gpus_per_worker": ONLY_PLACE,
+    "resources.gpu_memory_gib": ONLY_PLACE,
+    "resources.memory_mib": ONLY_MEMORY,
+    "resources.recompute": ONLY_MEMORY,
+    "resources.accumulate": ONLY_MEMORY,
+    "resources.checkpoint_every": "a training that continues equals one that was never cut off",
+    "data.source": BY_CONTENT,
+    "data.train": BY_CONTENT,
+    "data.validation": BY_CONTENT,
+    "data.test": BY_CONTENT,
+    "protocol.name": ONLY_TEXT,
+    "protocol.about": ONLY_TEXT,
+    "protocol.known": ONLY_TEXT,
+    "protocol.inferred": ONLY_TEXT,
+    "protocol.source": ONLY_TEXT,
+    "protocol.srf": "the table's content is hashed instead of its name",
+}
+"""Fields that leave a run key alone, each with its reason; every other field changes it."""
+
 
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     """Return what a run key hashes: the resolved spec with data by content, not by path."""
@@ -20,7 +47,16 @@ def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
 
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def run_key(spec: Spec, fingerprint: str) -> str:
     """Return the run key, 64 hexadecimal digits: SHA-256 of the canonical form as JSON."""
-    text = json.dumps(canonical(spec, fingerprint), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest(canonical(spec, fingerprint))
+
+
+def spec_hash(spec: Spec) -> str:
+    """Return the hash of a spec alone: equal for runs that differ in the data's pixels only."""
+    return _digest(canonical(spec, ""))

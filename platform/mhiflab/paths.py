@@ -36,6 +36,11 @@ def study_path(given: str) -> Path:
     return Path(given)
 
 
+def study_name(path: Path, smoke: bool) -> str:
+    """Return a study's name: its file's stem, marked where its smoke variant is meant."""
+    return path.stem + ("-smoke" if smoke else "")
+
+
 @dataclass(frozen=True)
 class Lab:
     """The folder that holds records, checkpoints and renderings."""
@@ -60,6 +65,10 @@ class Lab:
     def checkpoints(self, key: str) -> Path:
         """Return the folder of a trial's training state."""
         return self.root / "checkpoints" / key
+
+    def spool(self, key: str) -> Path:
+        """Return the folder of a trial's record on its way to MLflow."""
+        return self.root / "spool" / key
 
     def rendered(self, study: str) -> Path:
         """Return the folder of a study's tables and figures."""

@@ -1,5 +1,7 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +15,22 @@ from feinfn.data.source import Survey, Surveyed, check_fit, survey
 from feinfn.errors import UserError
 from feinfn.strips import strips_within
 from feinfn.train import STATE
-from mhiflab.identity import run_key
-from mhiflab.paths import Lab
-from mhiflab.spec import Study, Trial, expand, read_study
-from mhiflab.tracking import Store, trial_runs
+from mhiflab.driver import driver_at_work
+from mhiflab.identity import run_key, spec_hash
+from mhiflab.paths import Lab, study_name
+from mhiflab.study import Study, Trial, expand, read_study
+from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
+
+STATES = {
+    "done": "green",
+    "running": "blue",
+    "resume": "yellow",
+    "new": "cyan",
+    "failed": "red",
+    "blocked": "magenta",
+}
+"""done; running (a driver is at work on it); resume (a training state exists); new; failed (until
+`mhiflab retry`); blocked (cannot run as it stands). Each with its colour on the console."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +38,19 @@ class Entry:
     """One wanted trial, its identity, and its state in the record."""
 
     trial: Trial
-    survey: Survey
+    survey: Survey | None
+    """None where the data cannot be read; the trial is blocked and has no key then."""
     key: str
     state: str
-    """done, resume (a training state exists), failed (will be tried again) or new."""
-    run: Run | None
+    """One of `STATES`."""
+    why: str = ""
+    """Why it is blocked, or failed."""
+    run: Run | None = None
+
+    @property
+    def who(self) -> str:
+        """The trial as people call it."""
+        return f"{self.trial.label}, seed {self.trial.spec.seed}"
 
 
 @dataclass(frozen=True)
@@ -39,30 +61,64 @@ class Plan:
     path: Path
     study: Study
     entries: tuple[Entry, ...]
+    smoke: bool = False
+
+    def unique(self, *states: str) -> list[Entry]:
+        """Return the trials in some states; one that stands in several cases counts once."""
+        wanted: dict[str, Entry] = {}
+        for entry in self.entries:
+            if entry.state in states:
+                wanted.setdefault(entry.key or entry.who, entry)
+        return list(wanted.values())
 
     @property
     def missing(self) -> list[Entry]:
-        """Trials without a finished run; one that stands in several cases counts once."""
-        wanted: dict[str, Entry] = {}
-        for entry in self.entries:
-            if entry.state != "done":
-                wanted.setdefault(entry.key, entry)
-        return list(wanted.values())
+        """What a run would execute."""
+        return self.unique("new", "resume")
+
+    @property
+    def unfinished(self) -> list[Entry]:
+        """What a table still lacks."""
+        return self.unique(*(state for state in STATES if state != "done"))
+
+    @property
+    def command(self) -> str:
+        """What follows `mhiflab run`, `retry` and so on for this study."""
+        return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a study and identify its trials, without looking at any record; raise `UserError`."""
-    study = read_study(path)
-    surveys: dict[DataConfig, Survey] = {}
+def read_plan(path: Path, smoke: bool = False) -> Plan:
+    """Read a study (or its smoke variant) and identify its trials, without looking at any record.
+
+    A trial that cannot run as it stands is blocked. Raises `UserError` for a study that cannot be
+    read, and where every trial is blocked.
+    """
+    study = read_study(path, smoke)
+    surveys: dict[DataConfig, Survey | UserError] = {}
     entries = []
     for trial in expand(study, str(path)):
         data = trial.spec.data
         if data not in surveys:
-            surveys[data] = survey(data)
-        check_trial(trial, surveys[data])
-        fingerprint = surveys[data].fingerprint
-        entries.append(Entry(trial, surveys[data], run_key(trial.spec, fingerprint), "new", None))
-    return Plan(path.stem, path, study, tuple(entries))
+            try:
+                surveys[data] = survey(data)
+            except UserError as error:
+                surveys[data] = error
+        entries.append(_entry(trial, surveys[data]))
+    first = next((e.why for e in entries if e.state == "blocked"), "")
+    if all(entry.state == "blocked" for entry in entries):
+        raise UserError(first)
+    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke)
+
+
+def _entry(trial: Trial, found: Survey | UserError) -> Entry:
+    if isinstance(found, UserError):
+        return Entry(trial, None, "", "blocked", str(found))
+    key = run_key(trial.spec, found.fingerprint)
+    try:
+        check_trial(trial, found)
+    except UserError as error:
+        return Entry(trial, found, key, "blocked", str(error))
+    return Entry(trial, found, key, "new")
 
 
 def check_trial(trial: Trial, data: Survey) -> None:
@@ -133,38 +189,87 @@ def _check_stored(trial: Trial, data: Survey) -> None:
         )
 
 
-def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:
-    """Return the plan with each trial's state in the store (all new where there is none)."""
-    runs = trial_runs(store) if store else {}
+def reconcile(plan: Plan, runs: Mapping[str, Run], lab: Lab, new_data: bool = False) -> Plan:
+    """Return the plan with each trial's state, as the recorded runs (by run key) and the lab tell.
+
+    A trial that began on data that have changed since is blocked, unless `new_data`.
+    """
+    at_work = driver_at_work(lab)
     entries = []
     for entry in plan.entries:
         run = runs.get(entry.key)
-        state = "new"
+        state, why = entry.state, entry.why
         if run is not None and run.info.status == "FINISHED":
-            state = "done"
+            state, why = "done", ""
+        elif state == "blocked":
+            pass
         elif run is not None and run.info.status == "FAILED":
-            state = "failed"
+            state, why = "failed", run.data.tags.get(ERROR_TAG, "")
+        elif at_work and run is not None and run.info.status == "RUNNING":
+            state = "running"
         elif (lab.checkpoints(entry.key) / STATE).is_file():
             state = "resume"
-        entries.append(replace(entry, state=state, run=run))
-    return Plan(plan.name, plan.path, plan.study, tuple(entries))
+        elif run is None and not new_data:
+            why = _began_on_other_data(entry, runs.values(), plan.name)
+            state = "blocked" if why else "new"
+        entries.append(replace(entry, state=state, why=why, run=run))
+    return replace(plan, entries=tuple(entries))
 
 
-def plan_table(plan: Plan) -> Table:
-    """Return the plan as a console table: one row a trial."""
+def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
+    """Return why a new trial is blocked: it began on data that were changed since then."""
+    spec, survey = entry.trial.spec, entry.survey
+    assert survey is not None, "an entry with a key has a survey"
+    for run in runs:
+        tags = run.data.tags
+        place = tags.get(STUDY), tags.get(CASE), tags.get(SEED)
+        if run.info.status == "FINISHED" or place != (study, entry.trial.case, str(spec.seed)):
+            continue
+        was = tags.get(FINGERPRINT, "")
+        if tags.get(SPEC_HASH) == spec_hash(spec) and was != survey.fingerprint:
+            return (
+                f"the data changed since this trial began (fingerprint {was[:12]} then, "
+                f"{survey.fingerprint[:12]} now): bring them back, or start it anew with "
+                "`mhiflab run --new-data`"
+            )
+    return ""
+
+
+def state_table(plan: Plan) -> Table:
+    """Return the plan as a console table: a row for every case, a column for every seed."""
     table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
-    for column in ("case", "seed", "workers", "epochs", "run key", "state"):
-        table.add_column(column)
-    colours = {"done": "green", "failed": "red", "resume": "yellow", "new": "cyan"}
+    table.add_column("case")
+    for seed in plan.study.seeds:
+        table.add_column(f"seed {seed}")
+    for column in ("workers", "epochs"):
+        table.add_column(column, justify="right")
+    rows: dict[str, list[Entry]] = {}
     for entry in plan.entries:
-        spec, colour = entry.trial.spec, colours[entry.state]
-        workers = entry.trial.resources.workers
-        table.add_row(
-            escape(entry.trial.label),
-            str(spec.seed),
-            str(workers) if workers else "in process",
-            str(spec.train.epochs),
-            entry.key[:12],
-            f"[{colour}]{entry.state}[/]",
-        )
+        rows.setdefault(entry.trial.case, []).append(entry)
+    for entries in rows.values():
+        trial = entries[0].trial
+        cells = [f"[{STATES[e.state]}]{e.state}[/]" for e in entries]
+        workers = str(trial.resources.workers or "in process")
+        table.add_row(escape(trial.label), *cells, workers, str(trial.spec.train.epochs))
     return table
+
+
+def counts_line(plan: Plan) -> str:
+    """Return how many trials are in which state, and how many a run would execute."""
+    counts = Counter(entry.state for entry in plan.unique(*STATES))
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{len(plan.missing)} of {counts.total()} trials to execute ({told})"
+
+
+def reasons(plan: Plan, at_most: int = 5) -> list[str]:
+    """Return a line for every trial that is blocked or failed, equal reasons once."""
+    found: dict[str, list[Entry]] = {}
+    for entry in plan.unique("blocked", "failed"):
+        found.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
+    lines = []
+    for text, entries in list(found.items())[:at_most]:
+        others = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        lines.append(f"{entries[0].who}{others} {text}")
+    if len(found) > at_most:
+        lines.append(f"and {len(found) - at_most} further reasons")
+    return lines

@@ -1,17 +1,17 @@
 """The Tune driver: executes what a plan lacks, as many trials at once as fit."""
 
-import fcntl
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
-from ray.tune import Callback, RunConfig, TuneConfig
+from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,11 +21,22 @@ from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
+from mhiflab.driver import leased, only_driver
+from mhiflab.forecast import Forecast
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan
+from mhiflab.plan import Entry, Plan
 from mhiflab.provenance import code_provenance
 from mhiflab.spec import Resources
-from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
+from mhiflab.study import Stop
+from mhiflab.tracking import (
+    Store,
+    close_interrupted,
+    finish_study,
+    open_store,
+    study_run,
+    tracking_uri,
+    trial_runs,
+)
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
@@ -36,37 +47,19 @@ ROOM_FOR_STUDY = 200 * 2**20
 """Bytes of disk for the record and Ray's session."""
 
 
-def check_disk(plan: Plan, lab: Lab) -> None:
+def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
     """Raise `UserError` where the lab folder's disk cannot hold what the plan will write."""
     with torch.device("meta"):
-        sizes = [count_parameters(FeINFN(e.trial.spec.model)) for e in plan.missing]
+        sizes = [count_parameters(FeINFN(e.trial.spec.model)) for e in entries]
     need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
     existing = next(p for p in (lab.root.resolve(), *lab.root.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < need:
         raise UserError(
             f"{lab.root}: {free / 2**20:.0f} MiB free on this disk, expected at least "
-            f"{need / 2**20:.0f} MiB for {len(plan.missing)} trials; free some space or choose "
+            f"{need / 2**20:.0f} MiB for {len(entries)} trials; free some space or choose "
             "another folder with --lab"
         )
-
-
-@contextmanager
-def only_driver(lab: Lab) -> Iterator[None]:
-    """Hold the lab for one driver at a time; raise `UserError` where another works in it.
-
-    The system releases the lock with the process, however it ends.
-    """
-    lab.root.mkdir(parents=True, exist_ok=True)
-    with (lab.root / "driver.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{lab.root}: another mhiflab run is at work in this folder; wait for it, stop it, "
-                "or choose another folder with --lab"
-            ) from None
-        yield
 
 
 @contextmanager
@@ -94,12 +87,24 @@ def _progress(console: Console, epochs: int) -> Iterator[Any]:
         yield advance
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How the trials of one `run` ended."""
+
+    done: list[str]
+    """Run keys."""
+    failed: dict[str, str]
+    """Messages by run key."""
+    left: dict[str, str]
+    """Trials that were lost, interrupted or never begun, with what is known; run again."""
+
+
 class Follow(Callback):
     """Shows each report as it reaches the driver; Tune's own output is off."""
 
     def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
         self.jobs, self.advance, self.log = jobs, advance, log
-        self.failures: list[str] = []
+        self.outcome = Outcome([], {}, dict.fromkeys(jobs, "not begun"))
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks; a console belongs to this process only.
@@ -109,38 +114,66 @@ class Follow(Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """Move the bar, or log a trial's end."""
+        key, end = trial.config["key"], result.get("state")
         if "epoch" in result:
-            self.advance(trial.config["key"], result["epoch"], self._who(trial))
-        elif result.get("state") == "done":
-            self.log(f"[green]done[/]   {escape(self._who(trial))}")
-        elif result.get("state") == "failed":
-            self._fail(trial, result["error"])
+            self.outcome.left[key] = f"interrupted after epoch {result['epoch']}"
+            self.advance(key, result["epoch"], self._who(key))
+        elif end == "done":
+            self.outcome.left.pop(key, None)
+            self.outcome.done.append(key)
+            self.log(f"[green]done[/]   {escape(self._who(key))}")
+        elif end == "failed":
+            self.outcome.left.pop(key, None)
+            self.outcome.failed[key] = f"{self._who(key)}: {result['error']}"
+            self.log(f"[red]failed[/] {escape(self.outcome.failed[key])}")
+        elif end == "lost":
+            self._lose(key, result["error"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Log a trial whose process ended without a word."""
-        self._fail(trial, "its process ended; run again to continue from its last epoch")
+        """Log a trial whose process ended without a word more often than it may."""
+        self._lose(trial.config["key"], "its process ended")
 
-    def _who(self, trial: Any) -> str:
-        job = self.jobs[trial.config["key"]]
+    def _who(self, key: str) -> str:
+        job = self.jobs[key]
         return f"{job.label}, seed {job.spec.seed}"
 
-    def _fail(self, trial: Any, reason: str) -> None:
-        self.failures.append(f"{self._who(trial)}: {reason}")
-        self.log(f"[red]failed[/] {escape(self.failures[-1])}")
+    def _lose(self, key: str, reason: str) -> None:
+        self.outcome.left[key] = f"lost: {reason}"
+        self.log(f"[yellow]lost[/]   {escape(f'{self._who(key)}: {reason}')}")
+
+
+class StopRules(Stopper):
+    """Ends a study's run by its rules; what is left continues with the next."""
+
+    def __init__(self, rules: Stop, started: float, failed: dict[str, str]) -> None:
+        self.rules, self.started, self.failed = rules, started, failed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether the hours are over, or too many trials have failed."""
+        hours, failures = self.rules.hours, self.rules.failures
+        late = hours is not None and time.monotonic() - self.started > 3600 * hours
+        return late or (failures is not None and len(self.failed) >= failures)
 
 
 def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
 
 
-def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log: Any) -> list[str]:
-    """Run jobs with equal resources under one Tuner; return one message per failed trial."""
-    by_key = {job.key: job for job in jobs}
-    follow = Follow(by_key, advance, log)
-    workers = jobs[0].resources.workers
-    own = {"CPU": jobs[0].resources.cpus_per_worker, "GPU": jobs[0].resources.gpus_per_worker}
-    resources = {"CPU": DRIVER_CPUS} if workers else {k: v for k, v in own.items() if v}
+def tune_resources(wanted: Resources) -> dict[str, float]:
+    """Return what Tune holds for a trial: its own computing, or a driver's share beside workers."""
+    if wanted.workers:
+        return {"CPU": DRIVER_CPUS}
+    own = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
+    return {kind: share for kind, share in own.items() if share}
 
+
+def _tune_group(group: list[Job], at_once: int, scratch: Path, follow: Follow, stop: Any) -> None:
+    """Run jobs with equal resources under one Tuner."""
+    by_key = {job.key: job for job in group}
+    resources = tune_resources(group[0].resources)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
         param_space={"key": tune.grid_search(list(by_key))},
@@ -148,20 +181,24 @@ def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log:
             max_concurrent_trials=at_once,
             trial_name_creator=_short_name,
             trial_dirname_creator=_short_name,
+            # A new process for every trial would import torch again.
+            reuse_actors=True,
         ),
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
             storage_path=str(scratch),
             callbacks=[follow],
+            # Only a process that ended reaches Tune: trials report their own failures.
+            failure_config=FailureConfig(max_failures=group[0].retry.lost),
+            stop=stop,
             verbose=0,
         ),
     )
     tuner.fit()
-    return follow.failures
 
 
-def share_scenes(plan: Plan) -> dict[DataConfig, dict[str, Any]]:
-    """Put every scene that missing trials train or choose on into Ray's object store, once.
+def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
+    """Put every scene that trials train or choose on into Ray's object store, once.
 
     Workers read them in place: one copy a node, however many trials. Test scenes are left out:
     a trial opens them itself when its training has ended.
@@ -170,7 +207,7 @@ def share_scenes(plan: Plan) -> dict[DataConfig, dict[str, Any]]:
 
     shared: dict[DataConfig, dict[str, Any]] = {}
     refs: dict[tuple[str, str], Any] = {}
-    for entry in plan.missing:
+    for entry in entries:
         data = entry.trial.spec.data
         if data in shared or data.inputs == "stored":
             continue
@@ -181,12 +218,25 @@ def share_scenes(plan: Plan) -> dict[DataConfig, dict[str, Any]]:
     return shared
 
 
-def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[str, Job]:
-    """Return the job of every missing trial by run key."""
-    shared = share_scenes(plan)
-    code, here = code_provenance(), replace(lab, root=lab.root.resolve())
-    return {
-        entry.key: Job(
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep keeps things."""
+
+    lab: Lab
+    scratch: Path
+    """Ray's folders of this sweep; progress only, removed in the end."""
+
+
+def make_jobs(
+    plan: Plan, entries: Sequence[Entry], forecast: Forecast, parent: str, uri: str, place: Place
+) -> dict[str, Job]:
+    """Return the job of every trial by run key."""
+    shared = share_scenes(entries)
+    code, here = code_provenance(), replace(place.lab, root=place.lab.root.resolve())
+    jobs = {}
+    for entry in entries:
+        assert entry.survey is not None, "a trial that is not blocked has a survey"
+        jobs[entry.key] = Job(
             spec=entry.trial.spec,
             resources=entry.trial.resources,
             survey=entry.survey,
@@ -197,38 +247,58 @@ def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[st
             parent=parent,
             lab=here,
             uri=uri,
-            scratch=scratch,
+            scratch=place.scratch,
             code=code,
+            retry=plan.study.retry,
+            forecast_s=forecast.seconds.get(entry.key),
             shared=shared.get(entry.trial.spec.data, {}),
         )
-        for entry in plan.missing
-    }
+    return jobs
 
 
-def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
-    """Run every missing trial and return one message per failed one.
+def execute(
+    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
+) -> Outcome:
+    """Run trials and return how they ended; what Ctrl-C or a rule cuts off continues later.
 
     Disk and resources are checked first, before anything is written; raises `UserError`.
     """
-    check_disk(plan, lab)
-    epochs = sum(entry.trial.spec.train.epochs for entry in plan.missing)
-    with only_driver(lab), _progress(console, epochs) as advance, connected() as cluster:
+    check_disk(entries, lab)
+    epochs = sum(entry.trial.spec.train.epochs for entry in entries)
+    with (
+        only_driver(lab, plan.name) as own,
+        _progress(console, epochs) as advance,
+        connected() as cluster,
+    ):
         # Trials of equal resources go together, so that each group packs the cluster exactly.
         groups: dict[Resources, list[str]] = {}
-        for entry in plan.missing:
+        for entry in entries:
             groups.setdefault(entry.trial.resources, []).append(entry.key)
         fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         parent = study_run(store, plan.name, plan.path.read_text())
-        scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
-        scratch.mkdir(parents=True)
-        jobs = _jobs(plan, parent, uri, lab, scratch)
-        failures: list[str] = []
-        for wanted, keys in groups.items():
-            group = [jobs[key] for key in keys]
-            failures += _tune_group(group, fits[wanted], scratch, advance, console.print)
-        finish_study(store, parent, complete=not failures)
-    # Ray's folders hold progress only; training state and record lie elsewhere.
-    shutil.rmtree(scratch, ignore_errors=True)
-    return failures
+        place = Place(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
+        place.scratch.mkdir(parents=True)
+        with leased(store, parent, own):
+            jobs = make_jobs(plan, entries, forecast, parent, uri, place)
+            follow = Follow(jobs, advance, console.print)
+            stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)
+            try:
+                for wanted, keys in groups.items():
+                    group = [jobs[key] for key in keys]
+                    if not stop.stop_all():
+                        _tune_group(group, fits[wanted], place.scratch, follow, stop)
+            finally:
+                _close(store, parent, jobs)
+    shutil.rmtree(place.scratch, ignore_errors=True)
+    return follow.outcome
+
+
+def _close(store: Store, parent: str, jobs: dict[str, Job]) -> None:
+    """Leave no run of this sweep open."""
+    runs = trial_runs(store)
+    own = [runs[key].info for key in jobs if key in runs]
+    close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
+    complete = len(own) == len(jobs) and all(info.status == "FINISHED" for info in own)
+    finish_study(store, parent, complete)

@@ -49,11 +49,12 @@ def collect(plan: Plan, store: Store, convention: str | None = None) -> Results:
     `UserError` if a trial has no finished run, if protocols are mixed, or if a run has no numbers
     in this convention.
     """
-    if plan.missing:
-        names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in plan.missing[:4])
+    if plan.unfinished:
+        missing = plan.unfinished
+        names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
         raise UserError(
-            f"{plan.path}: {len(plan.missing)} of {len(plan.entries)} runs are missing ({names}); "
-            f"execute them first: mhiflab run {plan.path}"
+            f"{plan.path}: {len(missing)} of {len(plan.entries)} runs are missing ({names}); "
+            f"execute them first: mhiflab run {plan.command}"
         )
     test_sets = {entry.trial.spec.data.test for entry in plan.entries}
     if len(test_sets) != 1:

@@ -25,6 +25,8 @@ from mhiflab.paths import Lab
 
 EXPERIMENT = "mhiflab"
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
+CASE, SEED = "mhiflab.case", "mhiflab.seed"
+FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
 ERROR_TAG = "mhiflab.error"
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
@@ -250,3 +252,29 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
         yield Path(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_study(store: Store, study: str) -> str | None:
+    """Return the id of a study's parent run, None where it was never run."""
+    with explained(store.uri):
+        found = _find(store, {KIND: "study", STUDY: study})
+    return found[0].info.run_id if found else None
+
+
+def read_tag(store: Store, run_id: str, key: str) -> str:
+    """Return a run's tag, empty where it has none."""
+    with explained(store.uri):
+        return store.client.get_run(run_id).data.tags.get(key, "")
+
+
+def write_tag(store: Store, run_id: str, key: str, value: str) -> None:
+    """Set a run's tag."""
+    with explained(store.uri):
+        store.client.set_tag(run_id, key, value)
+
+
+def close_interrupted(store: Store, run_ids: Iterable[str]) -> None:
+    """Mark runs that nobody works on any more; they continue when their study runs again."""
+    with explained(store.uri):
+        for run_id in run_ids:
+            store.client.set_terminated(run_id, "KILLED")

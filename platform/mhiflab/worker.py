@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from feinfn.checkpoint import write_atomic
 from feinfn.data.pairs import ScenePairs, with_reference
@@ -21,7 +22,20 @@ from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
 from feinfn.schedule import world
 from feinfn.train import BEST, Report, train
-from mhiflab.identity import canonical
+from mhiflab.estimate import (
+    DEVICE,
+    FORECAST,
+    FORECAST_ERROR,
+    OVERHEAD,
+    RATE,
+    WALL,
+    device_tag,
+    processors,
+    step_flop,
+    steps_per_epoch,
+    trial_flop,
+)
+from mhiflab.identity import canonical, spec_hash
 from mhiflab.paths import Lab
 from mhiflab.provenance import machine_provenance
 from mhiflab.scores import (
@@ -35,7 +49,18 @@ from mhiflab.scores import (
     stored_images,
 )
 from mhiflab.spec import Resources, Spec
-from mhiflab.tracking import BANDS_FILE, IMAGES_FILE, QUICKLOOK_FILE, TrialRecord, open_store
+from mhiflab.study import Retry
+from mhiflab.tracking import (
+    BANDS_FILE,
+    CASE,
+    FINGERPRINT,
+    IMAGES_FILE,
+    QUICKLOOK_FILE,
+    SEED,
+    SPEC_HASH,
+    TrialRecord,
+    open_store,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +79,9 @@ class Job:
     uri: str
     scratch: Path
     code: dict[str, Any]
+    retry: Retry = field(default_factory=Retry)
+    forecast_s: float | None = None
+    """Expected wall time, as the plan said it."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 
@@ -84,9 +112,9 @@ class Job:
         name = f"{self.case} seed {self.spec.seed}"
         tags = {
             "mhiflab.study": self.study,
-            "mhiflab.case": self.case,
+            CASE: self.case,
             "mhiflab.label": self.label,
-            "mhiflab.seed": str(self.spec.seed),
+            SEED: str(self.spec.seed),
         }
         return TrialRecord(open_store(self.lab, self.uri), self.key, name, self.parent, tags)
 
@@ -108,7 +136,9 @@ def _record_start(record: TrialRecord, job: Job) -> None:
         {
             "mhiflab.protocol": spec.protocol.name,
             "mhiflab.convention": CONVENTION,
-            "mhiflab.data_fingerprint": job.survey.fingerprint,
+            FINGERPRINT: job.survey.fingerprint,
+            SPEC_HASH: spec_hash(spec),
+            DEVICE: device_tag(job.resources),
             "mhiflab.git_commit": str(code["git_commit"]),
             "mhiflab.git_dirty": str(code["git_dirty"]),
         },
@@ -136,6 +166,28 @@ def _record_end(record: TrialRecord, job: Job, folder: Path, scores: Scores) -> 
         record.artifact(folder / name)
     record.artifact(folder / BEST, "model")
     record.json(asdict(job.spec.model), "model/config.json")
+
+
+def speed(job: Job, reports: list[Report], wall_s: float) -> dict[str, float]:
+    """Return what a finished run tells about time, and how far off its forecast was.
+
+    A run that was continued says nothing about its forecast.
+    """
+    spec, flop = job.spec, step_flop(job.spec)
+    trained_s = reports[-1].metrics["train_seconds"]
+    steps = spec.train.epochs * steps_per_epoch(spec, job.survey)
+    rate = steps * flop / trained_s / processors(job.resources)
+    computing_s = trial_flop(spec, job.survey) / (rate * processors(job.resources))
+    found = {
+        RATE: rate,
+        "step_flop": flop,
+        WALL: wall_s,
+        OVERHEAD: max(0.0, wall_s - computing_s),
+        "device_hours": wall_s * processors(job.resources) / 3600,
+    }
+    if job.forecast_s is not None and reports[0].epoch == 1:
+        found |= {FORECAST: job.forecast_s, FORECAST_ERROR: wall_s / job.forecast_s - 1}
+    return found
 
 
 def _stored(job: Job, names: tuple[str, ...], device: torch.device) -> StoredPairs:
@@ -180,10 +232,19 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     record = job.record() if world()[0] == 0 else None
     if record:
         _record_start(record, job)
+    if world()[1] > 1:
+        # The record keeps a second process off this trial. No worker may read the training state
+        # while one of an earlier, dying group could still write it.
+        dist.barrier()
+
+    reports: list[Report] = []
 
     def on_epoch(epoch: Report) -> None:
+        reports.append(epoch)
         if record:
-            record.metrics(epoch.epoch, epoch.metrics)
+            record.metrics(epoch.epoch, {"epoch": epoch.epoch, **epoch.metrics})
+        told = " ".join(f"{name} {value:.6g}" for name, value in epoch.metrics.items())
+        print(f"epoch {epoch.epoch}/{epoch.epochs} {told}", flush=True)
         report({"epoch": epoch.epoch, **epoch.metrics})
 
     best = train(model, patches, validation, spec.train, spec.seed, folder, on_epoch)
@@ -206,4 +267,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
         )
         if job.code["git_diff"]:
             record.text(job.code["git_diff"], "uncommitted.diff")
+        if reports:
+            wall_s = time.perf_counter() - started
+            record.metrics(spec.train.epochs, speed(job, reports, wall_s))
         record.finish()

@@ -1,5 +1,8 @@
 """Run keys: what changes them and what does not."""
 
+import copy
+from dataclasses import fields, is_dataclass
+
 import pytest
 
 from mhiflab import identity
@@ -55,3 +58,36 @@ def test_trial_that_stands_in_two_cases_is_executed_once(write_study):
     plan = read_plan(write_study(cases=cases))
     assert len(plan.entries) == 2
     assert len(plan.missing) == 1
+
+
+def leaves(value: object, prefix: str = "") -> dict[str, object]:
+    """Return the fields of nested dataclasses under dotted names."""
+    found: dict[str, object] = {}
+    for field in fields(value):
+        one = getattr(value, field.name)
+        name = prefix + field.name
+        found |= leaves(one, f"{name}.") if is_dataclass(one) else {name: one}
+    return found
+
+
+def changed(value: object, path: str) -> object:
+    """Return the dataclass with another value in one field, whether it makes sense or not."""
+    head, _, rest = path.partition(".")
+    old = getattr(value, head)
+    copied = copy.copy(value)
+    number = isinstance(old, int | float) and not isinstance(old, bool)
+    new = changed(old, rest) if rest else old + 1 if number else not old if old is not None else 1.5
+    object.__setattr__(copied, head, new)
+    return copied
+
+
+def test_every_field_changes_the_key_or_is_listed_with_a_reason():
+    spec, resources = parse_trial({}, 1, "here")
+    names = leaves(spec)
+    # The response's table is read, and must be one; see the test of protocols by content.
+    del names["protocol.srf"]
+    outside = {name for name in names if identity.run_key(changed(spec, name), "data") == key({})}
+    listed = {name for name in identity.OUTSIDE if not name.startswith("resources.")}
+    assert outside == listed - {"protocol.srf"}
+    assert {f"resources.{f.name}" for f in fields(resources)} == set(identity.OUTSIDE) - listed
+    assert all(reason.strip() for reason in identity.OUTSIDE.values())

@@ -25,7 +25,7 @@ def look(scene) -> tuple[bool, bool, bytes]:
 
 def test_training_and_validation_scenes_are_shared_without_copies(cluster, write_study):
     plan = read_plan(write_study())
-    shared = share_scenes(plan)
+    shared = share_scenes(plan.entries)
     (data,) = shared
     assert set(shared[data]) == {*data.train, *data.validation}
     assert not set(shared[data]) & set(data.test)

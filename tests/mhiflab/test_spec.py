@@ -10,7 +10,8 @@ from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
 from feinfn.protocols import PROTOCOLS
 from mhiflab.paths import experiments_dir, shipped_studies
-from mhiflab.spec import expand, parse_trial, read_study
+from mhiflab.spec import parse_trial
+from mhiflab.study import expand, read_study
 
 
 def test_cases_axes_and_seeds_expand_in_the_order_of_the_file(write_study):

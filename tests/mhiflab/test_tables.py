@@ -7,7 +7,7 @@ from tiny import TINY
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan, plan_table, read_plan
+from mhiflab.plan import Plan, read_plan, state_table
 from mhiflab.tables import _tex, collect
 from mhiflab.tracking import open_store, tracking_uri
 
@@ -19,7 +19,7 @@ def test_tex_escapes_every_special_character_once():
 def test_markup_in_titles_and_labels_is_text(write_study):
     cases = {"a": {"label": "Ours [/x] [bold]", "set": {}}}
     plan = read_plan(write_study(title="Title [/y]", cases=cases))
-    cells = list(plan_table(plan).columns[0].cells)
+    cells = list(state_table(plan).columns[0].cells)
     assert cells == [r"Ours \[/x] \[bold]"]
 
 

@@ -1,0 +1,158 @@
+"""What the laboratory costs beside training: seconds and memory per trial, and of planning.
+
+    python experiments/bench/overhead.py              # everything, about 15 minutes on two cores
+    python experiments/bench/overhead.py --trials 20  # a shorter long study
+
+Trials train for about a second. Their own training time is subtracted; the rest is Ray's processes,
+imports, evaluation and the record. Memory is the sum of the unique set sizes of all processes.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Param, RunTag
+
+from mhiflab.identity import spec_hash
+from mhiflab.paths import Lab
+from mhiflab.plan import read_plan
+from mhiflab.tracking import (
+    CASE,
+    FINGERPRINT,
+    KEY,
+    KIND,
+    SEED,
+    SPEC_HASH,
+    STUDY,
+    open_store,
+    tracking_uri,
+    trial_runs,
+)
+
+STUDY_TEXT: dict = {
+    "title": "overhead",
+    "base": {
+        "model": {
+            "feat_dim": 4,
+            "guide_dim": 4,
+            "spatial_blocks": 1,
+            "spectral_blocks": 1,
+            "mlp_widths": [8],
+            "decoder_width": 8,
+            "decoder_layers": 1,
+        },
+        "train": {"epochs": 2, "batch_size": 2, "patch_px": 32, "stride_px": 64, "lr": 1e-3},
+    },
+}
+
+
+def write(folder: Path, name: str, workers: int, seeds: int) -> Path:
+    """Write a study of equal small trials."""
+    base = {**STUDY_TEXT["base"], "resources": {"workers": workers}}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**STUDY_TEXT, "base": base, "seeds": list(range(seeds))}))
+    return path
+
+
+class Memory(threading.Thread):
+    """Samples the unique memory of a process and all its children."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.count = psutil.Process(pid), 0, 0
+
+    def run(self) -> None:
+        while self.process.is_running():
+            total, count = 0, 0
+            try:
+                for one in [self.process, *self.process.children(recursive=True)]:
+                    total += one.memory_full_info().uss
+                    count += 1
+            except psutil.Error:
+                continue
+            if total > self.peak:
+                self.peak, self.count = total, count
+            time.sleep(0.5)
+
+
+def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
+    """Run a study and return what it took."""
+    name = f"w{workers}n{seeds}"
+    study, lab = write(folder, name, workers, seeds), folder / f"lab-{name}"
+    words = [sys.executable, "-m", "mhiflab", "run", str(study), "--lab", str(lab)]
+    started = time.perf_counter()
+    driver = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    memory = Memory(driver.pid)
+    memory.start()
+    text = driver.communicate()[0]
+    wall = time.perf_counter() - started
+    assert driver.returncode == 0, text
+    runs = trial_runs(open_store(Lab(lab), tracking_uri(Lab(lab)))).values()
+    trained = sum(run.data.metrics["train_seconds"] for run in runs)
+    return {
+        "wall": wall,
+        "trained": trained,
+        "peak_gib": memory.peak / 2**30,
+        "processes": memory.count,
+    }
+
+
+def planning(folder: Path, count: int) -> tuple[float, float]:
+    """Return the seconds of `plan` and `status` for a study whose trials are all on record."""
+    study, lab = write(folder, "many", 0, count), Lab(folder / "lab-many")
+    plan = read_plan(study)
+    store = open_store(lab, tracking_uri(lab))
+    client: MlflowClient = store.client
+    for entry in plan.entries:
+        spec, survey = entry.trial.spec, entry.survey
+        assert survey is not None
+        tags = {KIND: "trial", KEY: entry.key, STUDY: plan.name, CASE: entry.trial.case}
+        tags |= {SEED: str(spec.seed), FINGERPRINT: survey.fingerprint, SPEC_HASH: spec_hash(spec)}
+        run = client.create_run(store.experiment_id, tags=tags)
+        params = [Param(f"p{i}", str(i)) for i in range(60)]
+        client.log_batch(run.info.run_id, params=params, tags=[RunTag("mhiflab.x", "y")])
+        client.set_terminated(run.info.run_id, "FINISHED")
+    times = []
+    for command in ("plan", "status"):
+        words = [sys.executable, "-m", "mhiflab", command, str(study), "--lab", str(lab.root)]
+        started = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - started)
+        assert f"{count} done" in done.stdout, done.stdout[-500:]
+    return times[0], times[1]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=200, help="trials of the long study")
+    parser.add_argument("--recorded", type=int, default=1000, help="runs on record while planning")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mhiflab-overhead-") as name:
+        folder = Path(name)
+        print(f"{'':34}{'wall s':>8}{'trained s':>11}{'peak GiB':>10}{'processes':>11}")
+        rows = [("one trial, direct", 0, 1), ("one trial, 1 worker", 1, 1)]
+        rows += [("one trial, 2 workers", 2, 1), ("four trials, direct", 0, 4)]
+        rows += [(f"{options.trials} trials, direct", 0, options.trials)]
+        for label, workers, seeds in rows:
+            found = measure(folder, workers, seeds)
+            print(
+                f"{label:34}{found['wall']:8.1f}{found['trained']:11.1f}"
+                f"{found['peak_gib']:10.2f}{found['processes']:11.0f}",
+                flush=True,
+            )
+        plan_s, status_s = planning(folder, options.recorded)
+        print(f"{options.recorded} recorded runs: plan {plan_s:.1f} s, status {status_s:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""One driver at a time: the lock of a lab folder, the lease of a study on a server, and `stop`."""
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from feinfn.errors import UserError
+from mhiflab.paths import Lab
+from mhiflab.tracking import Store, read_tag, write_tag
+
+LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
+HEARTBEAT_S = 10.0
+"""Seconds between renewals of a lease; also how often a driver looks for a request to stop."""
+EXPIRY_S = 6 * HEARTBEAT_S
+"""Age at which a lease counts as left behind by a driver that died."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver at work."""
+
+    pid: int
+    host: str
+    study: str
+    token: str
+
+    @property
+    def told(self) -> str:
+        """The driver as people look for it."""
+        return f"process {self.pid} on {self.host}, study {self.study}"
+
+
+def _lock_file(lab: Lab) -> Path:
+    return lab.root / "driver.lock"
+
+
+def _read(lab: Lab) -> Driver | None:
+    try:
+        return Driver(**json.loads(_lock_file(lab).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def driver_at_work(lab: Lab) -> bool:
+    """Return whether a driver holds the lab folder."""
+    try:
+        with _lock_file(lab).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+@contextmanager
+def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
+    """Hold the lab for one driver at a time; raise `UserError` where another works in it.
+
+    The system releases the lock with the process, however it ends.
+    """
+    lab.root.mkdir(parents=True, exist_ok=True)
+    # Opened without truncation: the one that holds the lock wrote who it is.
+    with _lock_file(lab).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = _read(lab)
+            raise UserError(
+                f"{lab.root}: another mhiflab run is at work in this folder"
+                f"{f' ({other.told})' if other else ''}; wait for it, stop it (mhiflab stop), or "
+                "choose another folder with --lab"
+            ) from None
+        own = Driver(os.getpid(), platform.node(), study, uuid.uuid4().hex)
+        file.truncate(0)
+        file.write(json.dumps(asdict(own)))
+        file.flush()
+        try:
+            yield own
+        finally:
+            file.truncate(0)
+
+
+@contextmanager
+def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
+    """Hold a study on its MLflow server, for drivers whose labs lie elsewhere.
+
+    A lease is renewed every 10 s and expires after a minute; one left by a dead process of this
+    machine is taken at once. A request to stop arrives as Ctrl-C does. Raises `UserError` where
+    another driver holds the study.
+    """
+    _refuse_other(store, parent, own)
+    write_tag(store, parent, STOP_TAG, "")
+    _renew(store, parent, own)
+    # Of two that take it in the same moment the later writer has it.
+    time.sleep(0.5 if store.uri.startswith("http") else 0)
+    _refuse_other(store, parent, own)
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(HEARTBEAT_S):
+            # An outage of the server must not end the training; the lease is renewed after it.
+            with suppress(UserError):
+                if read_tag(store, parent, STOP_TAG):
+                    os.kill(own.pid, signal.SIGINT)
+                    return
+                _renew(store, parent, own)
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with suppress(UserError):
+            write_tag(store, parent, LEASE, "")
+
+
+def _renew(store: Store, parent: str, own: Driver) -> None:
+    write_tag(store, parent, LEASE, json.dumps({**asdict(own), "time": time.time()}))
+
+
+def _holder(store: Store, parent: str) -> Driver | None:
+    """Return the driver that holds a study, None where it is free or the lease is left behind."""
+    text = read_tag(store, parent, LEASE)
+    if not text:
+        return None
+    value = json.loads(text)
+    when = value.pop("time")
+    holder = Driver(**value)
+    dead = holder.host == platform.node() and not Path(f"/proc/{holder.pid}").exists()
+    return None if dead or time.time() - when > EXPIRY_S else holder
+
+
+def _refuse_other(store: Store, parent: str, own: Driver) -> None:
+    holder = _holder(store, parent)
+    if holder is not None and holder.token != own.token:
+        raise UserError(
+            f"study {own.study}: another driver is at work on it ({holder.told}); wait for it, or "
+            "stop it (mhiflab stop)"
+        )
+
+
+def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
+    """Ask the driver of a study to stop and return what was done.
+
+    A driver of this machine gets Ctrl-C; one elsewhere finds the request on its server.
+    """
+    own = _read(lab) if driver_at_work(lab) else None
+    if own is not None and own.host == platform.node():
+        with suppress(ProcessLookupError):
+            os.kill(own.pid, signal.SIGINT)
+        return f"asked {own.told} to stop; its trials continue with the next run"
+    if store is not None and parent is not None and (holder := _holder(store, parent)):
+        write_tag(store, parent, STOP_TAG, "true")
+        return f"asked {holder.told} to stop; it looks for that every {HEARTBEAT_S:.0f} s"
+    raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")

@@ -1,0 +1,149 @@
+"""How long trials will take: operations of the network over measured rates of recorded runs."""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+import torch
+from mlflow.entities import Run
+
+from feinfn.config import ModelConfig
+from feinfn.data.source import Survey
+from feinfn.describe import costs
+from feinfn.model import FeINFN
+from mhiflab.spec import Resources, Spec
+
+BACKWARD = 3.0
+"""Operations of a training step in units of its forward pass."""
+START_S = {False: 4.0, True: 10.0}
+"""Seconds until a trial begins to work: in its own process, and with Ray Train workers
+(experiments/bench/overhead.py)."""
+RATE, DEVICE, WALL, OVERHEAD = "train_flop_per_s", "mhiflab.device", "wall_s", "overhead_s"
+FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
+NEAREST = 5
+"""Recorded runs, nearest in size, whose median rate counts."""
+
+
+@cache
+def _flop_per_pixel(model: ModelConfig, ratio: int) -> float:
+    return costs(model, ratio)[0].flop_per_pixel
+
+
+def flop_per_pixel(model: ModelConfig, ratio: int) -> float:
+    """Return the forward operations per HR pixel; initial values do not change them."""
+    return _flop_per_pixel(replace(model, omega_0=1.0, scale_0=1.0), ratio)
+
+
+def steps_per_epoch(spec: Spec, survey: Survey) -> int:
+    """Return the optimiser steps of an epoch, as the grid of patches gives them."""
+    train, patches = spec.train, 0
+    for scene in survey.scenes:
+        if scene.part == "train":
+            size = scene.shape_SHW[1:]
+            starts = [max(0, (n - train.patch_px) // train.stride_px + 1) for n in size]
+            patches += math.prod(starts) if spec.data.inputs != "stored" else 1
+    return max(1, patches // train.batch_size)
+
+
+def step_flop(spec: Spec) -> float:
+    """Return the operations of one optimiser step."""
+    pixels = spec.train.batch_size * spec.train.patch_px**2
+    return BACKWARD * pixels * flop_per_pixel(spec.model, spec.protocol.ratio)
+
+
+def trial_flop(spec: Spec, survey: Survey) -> float:
+    """Return the operations of a trial: its steps, its validations, and the test images."""
+    train = spec.train
+    pixels = {"train": 0, "validation": 0, "test": 0}
+    for scene in survey.scenes:
+        pixels[scene.part] += math.prod(scene.fused_size())
+    validations = math.ceil(train.epochs / train.validate_every)
+    seen = validations * pixels["validation"] + pixels["test"]
+    fused = seen * flop_per_pixel(spec.model, spec.protocol.ratio)
+    return train.epochs * steps_per_epoch(spec, survey) * step_flop(spec) + fused
+
+
+def processors(resources: Resources) -> float:
+    """Return what a trial computes on: its GPUs, or else its CPUs."""
+    gpus = resources.gpus_per_worker or bool(resources.gpu_memory_gib)
+    return max(resources.workers, 1) * (gpus or resources.cpus_per_worker)
+
+
+def device_kind(resources: Resources) -> str:
+    """Return `gpu` or `cpu`, the kind of processor that a trial's rate is measured on."""
+    return "gpu" if resources.gpus_per_worker or resources.gpu_memory_gib else "cpu"
+
+
+@cache
+def calibrated_rate() -> float:
+    """Return the operations a second of one CPU of this machine, from a few small steps."""
+    model = FeINFN(ModelConfig(feat_dim=16, guide_dim=16, mlp_widths=(32, 16), decoder_width=16))
+    config = model.config
+    shapes = ((config.msi_bands, 32), (config.hsi_bands, 32), (config.hsi_bands, 8))
+    inputs = [torch.rand(2, channels, px, px) for channels, px in shapes]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        model(*inputs).mean().backward()
+        times.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return BACKWARD * 2 * 32**2 * flop_per_pixel(config, 4) / min(times)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one finished run tells about speed."""
+
+    kind: str
+    nested: bool
+    step_flop: float
+    rate: float
+    overhead_s: float
+
+
+def measured(runs: Iterable[Run]) -> list[Measured]:
+    """Return what the finished runs of a record tell."""
+    found = []
+    for run in runs:
+        metrics, tags = run.data.metrics, run.data.tags
+        if {RATE, OVERHEAD, "step_flop"} <= set(metrics) and DEVICE in tags:
+            kind, nested = tags[DEVICE].split("/")
+            one = Measured(
+                kind, nested == "workers", metrics["step_flop"], metrics[RATE], metrics[OVERHEAD]
+            )
+            found.append(one)
+    return found
+
+
+def device_tag(resources: Resources) -> str:
+    """Return the tag that tells what a run's speed was measured on."""
+    return f"{device_kind(resources)}/{'workers' if resources.workers else 'direct'}"
+
+
+def forecast_s(
+    spec: Spec, resources: Resources, survey: Survey, known: list[Measured]
+) -> float | None:
+    """Return the expected seconds of a trial, None for a GPU that nothing was measured on."""
+    kind, nested, own = device_kind(resources), resources.workers > 0, step_flop(spec)
+    alike = [one for one in known if one.kind == kind]
+    near = sorted(alike, key=lambda one: abs(math.log(one.step_flop / own)))[:NEAREST]
+    if not near and kind == "gpu":
+        return None
+    rate = median(one.rate for one in near) if near else calibrated_rate()
+    overheads = [one.overhead_s for one in known if one.nested == nested]
+    overhead = median(overheads) if overheads else 0.0
+    return START_S[nested] + overhead + trial_flop(spec, survey) / (rate * processors(resources))
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,67 @@
+"""The smoke variant of any study: the same cases and code paths, in a minute on two cores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from feinfn.config import DataConfig
+from feinfn.data.source import load_scene, sample_manifest
+from feinfn.errors import UserError
+from feinfn.protocols import PROTOCOLS, Protocol
+
+SMOKE = "smoke"
+"""Key of a study's base that marks its smoke variant; no spec has it."""
+NARROW: dict[str, Any] = {
+    "model.feat_dim": 16,
+    "model.guide_dim": 16,
+    "model.mlp_widths": [32, 16],
+    "model.decoder_width": 16,
+    "model.spatial_blocks": 1,
+    "model.spectral_blocks": 1,
+}
+"""Set below cases and axes, so that a study of widths still compares widths."""
+SHORT: dict[str, Any] = {
+    "train.epochs": 2,
+    "train.batch_size": 2,
+    "train.patch_px": 32,
+    "train.stride_px": 64,
+    "train.validate_every": 1,
+    "resources.workers": 0,
+    "resources.cpus_per_worker": 1,
+    "resources.gpus_per_worker": 0,
+    "resources.gpu_memory_gib": None,
+}
+"""Set above everything."""
+
+
+def _serves_sample(protocol: Protocol) -> bool:
+    """Return whether a protocol can simulate the embedded sample's inputs."""
+    if protocol.srf == "measured":
+        return False
+    scene = load_scene(DataConfig(), next(iter(sample_manifest())))
+    try:
+        protocol.response(scene.raw_SHW.shape[0], scene.wavelengths_nm)
+    except UserError:
+        return False
+    return True
+
+
+def smoke_settings(
+    settings: Mapping[str, Any], varied: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return dotted keys to set below and above what a study varies.
+
+    Data other than the embedded sample are replaced by it, and a protocol that cannot serve it by
+    `cave_x4`: what is tried then is everything else of the study.
+    """
+    after = dict(SHORT)
+    data = {**settings.get("data", {}), **varied.get("data", {})}
+    source = varied.get("data.source", data.get("source", "sample"))
+    if source != "sample":
+        given = varied.get("protocol", settings.get("protocol", "cave_x4"))
+        name = given.get("preset", given.get("name")) if isinstance(given, Mapping) else given
+        if name in PROTOCOLS and not _serves_sample(PROTOCOLS[name]):
+            after["protocol"] = name = "cave_x4"
+        msi_bands = len(PROTOCOLS[name].msi_order) if name in PROTOCOLS else 3
+        after |= {"data": {"source": "sample"}, "model.hsi_bands": 31}
+        after |= {"model.msi_bands": msi_bands}
+    return dict(NARROW), after

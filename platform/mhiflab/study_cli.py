@@ -1,0 +1,254 @@
+"""The commands around a study: plan, run, retry, status, stop, gc."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.markup import escape
+
+from feinfn.errors import UserError
+from mhiflab.paths import Lab, study_name, study_path
+
+if TYPE_CHECKING:
+    # Only for reading: --help must not wait for MLflow and torch.
+    from mlflow.entities import Run
+
+    from mhiflab.forecast import Forecast
+    from mhiflab.plan import Entry, Plan
+
+WATCH_S = 2.0
+out = Console(highlight=False)
+HERE = Path("lab")
+
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
+        metavar="STUDY",
+    ),
+]
+LabOption = Annotated[
+    Path,
+    typer.Option(
+        "--lab",
+        help="Folder of checkpoints, tables and (unless MLFLOW_TRACKING_URI is set) the record.",
+        envvar="MHIFLAB_LAB",
+    ),
+]
+SmokeOption = Annotated[
+    bool,
+    typer.Option(
+        "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
+    ),
+]
+NewDataOption = Annotated[
+    bool,
+    typer.Option("--new-data", help="Start trials anew whose data changed since they began."),
+]
+
+
+def read(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> tuple[Plan, list[Run]]:
+    """Return a study's plan against the record, and all runs of the record."""
+    from mhiflab.plan import read_plan, reconcile
+    from mhiflab.tracking import existing_store, trial_runs
+
+    wanted = read_plan(study_path(study), smoke)
+    store = existing_store(lab)
+    runs = trial_runs(store) if store else {}
+    return reconcile(wanted, runs, lab, new_data), list(runs.values())
+
+
+def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
+    """Print a finished study's table, and write tables and figures from the record."""
+    from mhiflab.figures import curve_figure, error_figure
+    from mhiflab.tables import collect, markdown, write_tables
+    from mhiflab.tracking import recorded_store, tracking_uri
+
+    store = recorded_store(lab)
+    folder = lab.rendered(plan.name)
+    written: list[Path] = []
+    figures: list[Path] = []
+    for convention in conventions:
+        results = collect(plan, store, convention)
+        written += write_tables(plan, results, folder)
+        out.print(Markdown(markdown(plan, results)))
+        figures.append(error_figure(plan, results, store, folder / f"figure{results.suffix}.png"))
+    figures.append(curve_figure(plan, store, folder / "curve.png"))
+    out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
+    out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
+    out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
+    # Under make the command is in .venv/bin, which need not be on the PATH.
+    command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
+    hint = "" if lab.root == HERE else f" --lab {lab.root}"
+    out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
+
+
+def _show(plan: Plan) -> None:
+    from mhiflab.plan import counts_line, reasons, state_table
+
+    out.print(state_table(plan))
+    for line in reasons(plan):
+        out.print(escape(line), soft_wrap=True)
+    out.print(counts_line(plan))
+
+
+def _forecast(entries: Sequence[Entry], runs: Sequence[Run]) -> Forecast:
+    from mhiflab.forecast import forecast, slots_here
+
+    expected = forecast(entries, runs)
+    if entries and (line := expected.line(slots_here(entries))):
+        out.print(f"Expected: {line}")
+    return expected
+
+
+def plan(
+    study: StudyArgument,
+    smoke: SmokeOption = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Also list every trial's run key.")] = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Show which runs a study needs, which of them exist, and what the others will cost.
+
+    Executes nothing.
+    """
+    wanted, runs = read(study, smoke, Lab(lab))
+    _show(wanted)
+    if keys:
+        for entry in wanted.entries:
+            out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
+    _forecast(wanted.missing, runs)
+
+
+def run(
+    study: StudyArgument,
+    smoke: SmokeOption = False,
+    new_data: NewDataOption = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Execute the runs a study still lacks, then print its table.
+
+    Trials run as Ray Train workers under one Ray Tune driver: on this machine, or on the cluster
+    named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
+    trial continues from its last saved state. Failed trials wait for `mhiflab retry`.
+    """
+    _execute(study, smoke, Lab(lab), ("new", "resume"), new_data)
+
+
+def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
+    """Execute a study's failed trials again, and nothing else.
+
+    Each continues from its last saved state, if there is one.
+    """
+    _execute(study, smoke, Lab(lab), ("failed",))
+
+
+def _execute(
+    study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
+) -> None:
+    wanted, runs = read(study, smoke, lab, new_data)
+    _show(wanted)
+    entries = wanted.unique(*states)
+    expected = _forecast(entries, runs)
+    out.print()
+    if entries:
+        from mhiflab.sweep import execute
+
+        started = time.monotonic()
+        try:
+            outcome = execute(wanted, entries, expected, lab, out)
+        except KeyboardInterrupt:
+            raise UserError(
+                "stopped; finished trials are on record and the others continue from their last "
+                f"saved state: mhiflab run {wanted.command}"
+            ) from None
+        out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
+        if outcome.failed:
+            raise UserError(
+                f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
+                f"first: {next(iter(outcome.failed.values()))}; after a remedy: mhiflab retry "
+                f"{wanted.command}"
+            )
+        if outcome.left:
+            raise UserError(
+                f"{len(outcome.left)} of {len(entries)} trials did not end; first: "
+                f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
+                f"{wanted.command}"
+            )
+        wanted, _ = read(study, smoke, lab)
+    render(wanted, lab)
+
+
+def status(
+    study: StudyArgument,
+    smoke: SmokeOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every few seconds, until Ctrl-C.")
+    ] = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Show where every run of a study stands: state, epoch, validation PSNR, time."""
+    from mhiflab.status import status_table
+
+    def now() -> Group:
+        wanted, runs = read(study, smoke, Lab(lab))
+        return status_table(wanted, runs)
+
+    if not watch:
+        out.print(now())
+        return
+    try:
+        with Live(now(), console=out, auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_S)
+                live.update(now(), refresh=True)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
+    """Stop the driver that works on a study; its trials continue with the next run."""
+    from mhiflab.driver import stop_driver
+    from mhiflab.tracking import existing_store, find_study
+
+    folder = Lab(lab)
+    store = existing_store(folder)
+    name = study_name(study_path(study), smoke)
+    out.print(stop_driver(folder, store, find_study(store, name) if store else None))
+
+
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Remove what no run needs any more: training states of finished runs, and leftovers.
+
+    States of failed and interrupted trials stay, because they continue from them. The record is
+    not touched.
+    """
+    from mhiflab.collect import leftovers, remove
+
+    folder = Lab(lab)
+    found = leftovers(folder)
+    for one in found:
+        out.print(f"{one.size / 2**20:9.1f} MiB  {one.path}  ({one.why})", soft_wrap=True)
+    total = sum(one.size for one in found) / 2**20
+    if dry_run:
+        out.print(f"{total:.1f} MiB in {len(found)} places would be removed")
+    else:
+        remove(found, folder)
+        out.print(f"{total:.1f} MiB in {len(found)} places removed")
+
+
+STUDY_COMMANDS = (plan, run, retry, status, stop, gc)

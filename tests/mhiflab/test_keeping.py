@@ -1,0 +1,87 @@
+"""Retry, status, stop and gc, as a user types them."""
+
+import subprocess
+import sys
+
+from mlflow import MlflowClient
+from test_study import next_state, runs
+from tiny import TINY
+
+from mhiflab.tracking import KEY, KIND
+
+
+def test_failures_wait_for_retry_and_gc_keeps_what_continues(mhiflab, write_study, tmp_path):
+    cases = {
+        "diverging": {"label": "diverging", "set": {"train.lr": 1e30}},
+        "good": {"label": "good", "set": {}},
+    }
+    study = write_study(cases=cases)
+    assert mhiflab("run", study).returncode == 1
+    planned = mhiflab("plan", study, "--keys").stdout
+    assert "0 of 2 trials to execute (1 done, 1 failed)" in planned
+    assert "diverging, seed 1 failed: training diverged" in planned
+    # Asked again, `run` executes nothing; `retry` executes the failure and nothing else.
+    before = ended(tmp_path)
+    again = mhiflab("run", study)
+    assert "runs are missing" in again.stderr
+    assert ended(tmp_path) == before
+    retried = mhiflab("retry", study)
+    assert "1 of 1 trials failed" in retried.stderr
+    after = ended(tmp_path)
+    assert after["good"] == before["good"]
+    assert after["diverging"] > before["diverging"]
+    shown = mhiflab("status", study).stdout
+    assert "good" in shown
+    assert "2/2" in shown
+
+    folder = tmp_path / "lab" / "checkpoints"
+    orphan = folder / ("0" * 64)
+    orphan.mkdir()
+    (orphan / "state.pt").write_bytes(b"x" * 2**20)
+    foreign = folder / "notes"
+    foreign.mkdir()
+    kept = sorted(p.name for p in folder.iterdir())
+    told = mhiflab("gc", "--dry-run").stdout
+    assert "no run on record" in told
+    assert "its run is finished" in told
+    assert sorted(p.name for p in folder.iterdir()) == kept
+    assert mhiflab("gc").returncode == 0
+    failed = next(
+        r for r in runs(tmp_path / "lab")[1] if r.info.status == "FAILED" and KEY in r.data.tags
+    )
+    left = {p.name for p in folder.iterdir()}
+    assert left <= {"notes", failed.data.tags[KEY]}
+    assert "notes" in left
+    assert "0.0 MiB in 0 places removed" in mhiflab("gc").stdout
+
+
+def ended(tmp_path) -> dict[str, int]:
+    """Return when each case's run ended."""
+    _, recorded = runs(tmp_path / "lab")
+    return {
+        r.data.tags["mhiflab.case"]: r.info.end_time
+        for r in recorded
+        if r.data.tags[KIND] == "trial"
+    }
+
+
+def test_stop_ends_a_driver_and_its_trials_continue(mhiflab, write_study, tmp_path):
+    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": 200}}
+    study = write_study(base=base, cases={})
+    words = [sys.executable, "-m", "mhiflab", "run", str(study)]
+    log = (tmp_path / "log").open("w")
+    driver = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    next_state(tmp_path / "lab" / "checkpoints", driver)
+    assert "running" in mhiflab("plan", study).stdout
+    second = mhiflab("run", study)
+    assert second.returncode == 1
+    assert "another mhiflab run is at work in this folder" in second.stderr
+    assert "asked process" in mhiflab("stop", study).stdout
+    assert driver.wait(timeout=60) == 1
+    assert "stopped; finished trials are on record" in (tmp_path / "log").read_text()
+    shown = mhiflab("status", study).stdout
+    assert "resume" in shown
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'lab' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mhiflab")
+    status = [r.info.status for r in client.search_runs([experiment.experiment_id])]
+    assert "RUNNING" not in status

@@ -1,0 +1,144 @@
+"""What a plan says: states, reasons, costs; and how fast it says it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow.entities import Run
+
+from feinfn.errors import UserError
+from feinfn.train import STATE
+from mhiflab import driver, plan
+from mhiflab.driver import only_driver
+from mhiflab.estimate import (
+    DEVICE,
+    OVERHEAD,
+    RATE,
+    calibrated_rate,
+    forecast_s,
+    measured,
+    trial_flop,
+)
+from mhiflab.forecast import forecast
+from mhiflab.identity import spec_hash
+from mhiflab.paths import Lab
+from mhiflab.plan import Plan, counts_line, read_plan, reasons, reconcile
+from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
+
+
+def run_in(status: str, **tags: str) -> Run:
+    """Return what the plan reads of a recorded run."""
+    data = SimpleNamespace(tags=tags, metrics={})
+    return SimpleNamespace(info=SimpleNamespace(status=status), data=data)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def study_plan(write_study) -> Callable[[], Plan]:
+    return lambda: read_plan(write_study(seeds=[1, 2, 3]))
+
+
+def test_every_state_is_told(study_plan, tmp_path):
+    wanted, lab = study_plan(), Lab(tmp_path / "lab")
+    keys = [entry.key for entry in wanted.entries]
+    runs = {
+        keys[0]: run_in("FINISHED"),
+        keys[1]: run_in("FAILED", **{ERROR_TAG: "it burnt"}),
+        keys[2]: run_in("RUNNING"),
+        keys[3]: run_in("KILLED"),
+    }
+    for key in keys[2:4]:
+        state = lab.checkpoints(key) / STATE
+        state.parent.mkdir(parents=True)
+        state.touch()
+    found = reconcile(wanted, runs, lab)
+    assert [e.state for e in found.entries] == ["done", "failed", "resume", "resume", "new", "new"]
+    assert counts_line(found) == "4 of 6 trials to execute (1 done, 2 resume, 2 new, 1 failed)"
+    assert reasons(found) == ["without, seed 2 failed: it burnt"]
+    with only_driver(lab, "tiny"):
+        states = [e.state for e in reconcile(wanted, runs, lab).entries]
+    assert states == ["done", "failed", "running", "resume", "new", "new"]
+    # A trial that runs elsewhere is not executed again.
+    assert keys[2] not in [e.key for e in replace(found, entries=found.entries[:2]).missing]
+
+
+def test_one_blocked_trial_leaves_the_others(write_study):
+    cases = {
+        "odd": {"label": "odd", "set": {"model.hsi_bands": 30}},
+        "good": {"label": "good"},
+    }
+    found = read_plan(write_study(cases=cases))
+    assert [e.state for e in found.entries] == ["blocked", "new"]
+    assert [e.trial.case for e in found.missing] == ["good"]
+    assert [e.trial.case for e in found.unfinished] == ["odd", "good"]
+    (line,) = reasons(found)
+    assert line.startswith("odd, seed 1 blocked: ")
+    assert "expected model.hsi_bands = 30" in line
+    with pytest.raises(UserError, match=r"expected model\.hsi_bands = 30"):
+        read_plan(write_study(cases={"odd": cases["odd"]}))
+
+
+def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    wanted = read_plan(write_study(cases={}))
+    (entry,) = wanted.entries
+    tags = {STUDY: "tiny", CASE: "base", SEED: "1", FINGERPRINT: "0" * 64}
+    begun = {"other": run_in("KILLED", **tags, **{SPEC_HASH: spec_hash(entry.trial.spec)})}
+    (found,) = reconcile(wanted, begun, lab).entries
+    assert found.state == "blocked"
+    assert "the data changed since this trial began (fingerprint 000000000000 then" in found.why
+    (accepted,) = reconcile(wanted, begun, lab, new_data=True).entries
+    assert accepted.state == "new"
+    # Another spec or a finished run on the old data is no reason.
+    for other in (
+        {"other": run_in("KILLED", **tags, **{SPEC_HASH: "x"})},
+        {"other": run_in("FINISHED", **tags, **{SPEC_HASH: spec_hash(entry.trial.spec)})},
+    ):
+        assert reconcile(wanted, other, lab).entries[0].state == "new"
+
+
+def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study):
+    (entry,) = read_plan(write_study(cases={})).entries
+    spec, resources, survey = entry.trial.spec, entry.trial.resources, entry.survey
+    assert survey is not None
+    flop = trial_flop(spec, survey)
+    run = run_in("FINISHED", **{DEVICE: "cpu/direct"})
+    run.data.metrics.update({RATE: 1e9, OVERHEAD: 7.0, "step_flop": 1e6})
+    known = measured([run])
+    assert forecast_s(spec, resources, survey, known) == pytest.approx(4 + 7 + flop / 1e9)
+    assert forecast_s(spec, resources, survey, []) == pytest.approx(4 + flop / calibrated_rate())
+    on_gpu = replace(resources, gpus_per_worker=0.5)
+    assert forecast_s(spec, on_gpu, survey, known) is None, "CPU rates say nothing about a GPU"
+    twice = replace(resources, cpus_per_worker=2.0)
+    assert forecast_s(spec, twice, survey, known) == pytest.approx(4 + 7 + flop / 2e9)
+    line = forecast([entry], [run]).line(1)
+    assert "device-hours" in line
+
+
+def test_states_of_a_thousand_trials_need_one_validator_and_one_reading_of_data(
+    write_study, monkeypatch
+):
+    calls = []
+    survey = plan.survey
+    monkeypatch.setattr(plan, "survey", lambda data: calls.append(data) or survey(data))
+    axes = {"train.lr": [i / 1000 for i in range(1, 21)], "model.omega_0": list(range(1, 6))}
+    found = read_plan(write_study(cases={}, axes=axes, seeds=list(range(10))))
+    assert len({e.key for e in found.entries}) == 1000
+    assert len(calls) == 1
+
+
+def test_stop_without_a_driver_says_so(tmp_path):
+    with pytest.raises(UserError, match="no driver is at work here"):
+        driver.stop_driver(Lab(tmp_path), None, None)
+
+
+def test_lock_names_its_holder(tmp_path: Path):
+    lab = Lab(tmp_path)
+    with (
+        only_driver(lab, "first"),
+        pytest.raises(UserError, match=r"at work in this folder \(process \d+ on .*, study fi"),
+    ):
+        only_driver(lab, "second").__enter__()
+    with only_driver(lab, "second"):
+        pass
