@@ -29,9 +29,9 @@ from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
-ROOM_FOR_TRIAL = 40
-"""Bytes of disk a trial takes per parameter: state with both Adam moments and average, the best
-weights twice, and each file once more while it is replaced."""
+ROOM_FOR_TRIAL = 72
+"""Bytes of disk a trial takes per parameter: two states with both Adam moments, average and best
+weights, a third while one is replaced, and the best weights as files of their own, thrice."""
 ROOM_FOR_STUDY = 200 * 2**20
 """Bytes of disk for the record and Ray's session."""
 
@@ -109,11 +109,13 @@ class Follow(Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """Move the bar, or log a trial's end."""
+        if "warning" in result:
+            self.log(f"[yellow]warning[/] {escape(self._who(trial))}: {escape(result['warning'])}")
         if "epoch" in result:
             self.advance(trial.config["key"], result["epoch"], self._who(trial))
         elif result.get("state") == "done":
             self.log(f"[green]done[/]   {escape(self._who(trial))}")
-        elif result.get("state") == "failed":
+        elif result.get("state") in ("failed", "preempted"):
             self._fail(trial, result["error"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from feinfn.errors import UserError
+from feinfn.errors import Preempted, UserError
 from mhiflab.cluster import DRIVER_CPUS
 from mhiflab.worker import Job, run_worker
 
@@ -76,6 +76,10 @@ def run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
         tune.report({"state": "done"})
     except Exception as error:
         cause = _cause(error)
+        if isinstance(cause, Preempted):
+            # No failure: the run stays open on record, to be resumed.
+            tune.report({"state": "preempted", "error": str(cause)})
+            return
         message = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
         try:
             job.record().fail(message, "".join(traceback.format_exception(cause)))

@@ -23,6 +23,7 @@ from feinfn.schedule import world
 from feinfn.train import BEST, Report, train
 from mhiflab.identity import canonical
 from mhiflab.paths import Lab
+from mhiflab.preemption import deferred, preempted
 from mhiflab.provenance import machine_provenance
 from mhiflab.scores import (
     FUSED,
@@ -181,12 +182,31 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
     if record:
         _record_start(record, job)
 
+    warnings: list[str] = []
+    fresh: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        fresh.append(text)
+
     def on_epoch(epoch: Report) -> None:
         if record:
             record.metrics(epoch.epoch, epoch.metrics)
-        report({"epoch": epoch.epoch, **epoch.metrics})
+        news = {"warning": fresh.pop()} if fresh else {}
+        report({"epoch": epoch.epoch, **epoch.metrics, **news})
 
-    best = train(model, patches, validation, spec.train, spec.seed, folder, on_epoch)
+    with deferred():
+        best = train(
+            model,
+            patches,
+            validation,
+            spec.train,
+            spec.seed,
+            folder,
+            on_epoch,
+            preempted=preempted,
+            warn=warn,
+        )
     if record:
         _record_end(record, job, folder, score(model, _test_images(job, device), spec))
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
@@ -198,6 +218,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
                 "protocol": asdict(protocol),
                 "resources": asdict(job.resources),
                 "workers": world()[1],
+                "warnings": warnings,
                 "parameters": count_parameters(model),
                 "best_epoch": best["epoch"] + 1,
                 "wall_seconds": round(time.perf_counter() - started, 3),
