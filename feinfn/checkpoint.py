@@ -1,8 +1,15 @@
-"""Files that survive a crash: written beside their target, then renamed over it."""
+"""Files that survive a crash: written beside their target, synced, then renamed over it.
+
+A training state is kept in two generations. It starts with a fixed line and the SHA-256 of the
+rest, so that a file that is not what was written is never read as one.
+"""
 
 import errno
+import hashlib
+import io
 import json
 import os
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,23 +17,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 
+MAGIC = b"feinfn training state\n"
+HEADER = len(MAGIC) + hashlib.sha256().digest_size
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+
+class DamagedError(Exception):
+    """The bytes of a file are not those that were written; the text says what is wrong."""
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's bytes or a folder's names to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        # Some network file systems cannot sync folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(number)
+
+
+def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Write a file through a temporary one in its folder; nothing half-written is left behind.
 
-    Raises `UserError` where the disk is full or the folder is not writable.
+    The file that was there becomes `previous` where that is given. Raises `UserError` where the
+    disk is full or the folder is not writable.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
+        _sync(partial)
+        if previous and path.exists():
+            path.replace(previous)
         partial.replace(path)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:
         # torch and safetensors report a full disk as errors of their own, without errno.
         number = getattr(error, "errno", None)
@@ -42,14 +75,74 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink()
 
 
+def previous_state(path: Path) -> Path:
+    """Return where the generation before a state lies."""
+    return path.with_suffix(".previous.pt")
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain scalars, loadable with `weights_only=True`."""
-    write_atomic(path, lambda p: torch.save(state, p))
+    """Save tensors and plain values with a checksum; the state before it is kept as previous."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(payload).digest())
+            file.write(payload)
+
+    write_atomic(path, write, previous_state(path))
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Load what `save_state` wrote."""
-    return torch.load(path, map_location=device, weights_only=True)
+def read_state(path: Path) -> bytes:
+    """Return what `parse_state` reads, verified; raise `DamagedError`, `UserError` if forbidden."""
+    try:
+        data = path.read_bytes()
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read ({error}); give access to it") from None
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error})") from None
+    if not data:
+        raise DamagedError("is empty")
+    if not data.startswith(MAGIC):
+        raise DamagedError("is no training state")
+    payload = data[HEADER:]
+    if hashlib.sha256(payload).digest() != data[len(MAGIC) : HEADER]:
+        raise DamagedError("does not fit its checksum (cut short, or its bytes changed)")
+    return payload
+
+
+def newest_state(path: Path, warn: Callable[[str], None]) -> bytes | None:
+    """Return the newer intact generation of a state, None where there is none.
+
+    A damaged one is put aside, so that it never takes an intact one's place, and told to `warn`.
+    """
+    told, found, then = [], None, "training starts from the beginning"
+    for file in (path, previous_state(path)):
+        if found is None and file.is_file():
+            try:
+                found, then = read_state(file), f"training continues from {file.name}"
+            except DamagedError as error:
+                aside = file.replace(file.with_name(f"{file.name}.damaged"))
+                told.append(f"{file} {error} and was put aside as {aside.name}")
+    if told:
+        warn(f"{'; '.join(told)}; {then}")
+    return found
+
+
+def parse_state(payload: bytes, device: torch.device, path: Path) -> dict[str, Any]:
+    """Return a verified state; raise `UserError` where another version of torch wrote it."""
+    try:
+        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path}: is intact but cannot be read ({str(error).splitlines()[0]}); continue with "
+            "the version of torch that wrote it, or move it away to start from the beginning"
+        ) from None
+
+
+def _header(config: ModelConfig, notes: dict[str, Any]) -> dict[str, str]:
+    return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
 
 
 def save_weights(
@@ -57,5 +150,26 @@ def save_weights(
 ) -> None:
     """Save weights as safetensors, with the model's configuration and notes in the header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    header = {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
+    header = _header(config, notes)
     write_atomic(path, lambda p: save_file(tensors, p, metadata=header))
+
+
+def check_weights(
+    path: Path, weights: dict[str, Tensor], config: ModelConfig, notes: dict[str, Any]
+) -> bool:
+    """Return whether a file holds these weights, False if others with notes of their own.
+
+    Raises `DamagedError` where it is missing, cannot be read, or differs under the same notes.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            if file.metadata() != _header(config, notes):
+                return False
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"cannot be read ({error})") from None
+    if found.keys() != weights.keys() or any(
+        not torch.equal(tensor, weights[name]) for name, tensor in found.items()
+    ):
+        raise DamagedError("holds other weights than were written")
+    return True

@@ -36,14 +36,16 @@ def learning_rate(config: TrainConfig, epoch: int, part: float = 0.0) -> float:
     return config.lr_final + (config.lr - config.lr_final) * fall
 
 
-def batches(windows: Sequence[T], batch: int, seed: int, epoch: int) -> Iterator[list[T]]:
+def batches(
+    windows: Sequence[T], batch: int, seed: int, epoch: int, done: int = 0
+) -> Iterator[list[T]]:
     """Yield this worker's part of each global batch of an epoch, in an order drawn from the seed.
 
-    An incomplete last batch is left out.
+    An incomplete last batch is left out, and so are the first `done`, without changing the others.
     """
     rank, workers = world()
     order = torch.randperm(len(windows), generator=epoch_generator(seed, epoch)).tolist()
-    for start in range(0, len(windows) - batch + 1, batch):
+    for start in range(done * batch, len(windows) - batch + 1, batch):
         yield [windows[i] for i in order[start : start + batch][rank::workers]]
 
 

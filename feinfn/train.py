@@ -1,47 +1,25 @@
 """The training loop: one process or several, always the same batches in the same order.
 
 A run is a function of (model, data, config, seed): the order of an epoch's patches follows from
-seed and epoch alone, so a state saved at the end of an epoch is complete.
+seed and epoch alone, so a state is complete with the epoch, the steps done in it and their losses.
 """
 
-import math
-import time
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from feinfn.checkpoint import load_state, save_state, save_weights
 from feinfn.config import TrainConfig
-from feinfn.errors import UserError
-from feinfn.infer import evaluate_pair
-from feinfn.losses import training_loss
+from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.model import FeINFN
 from feinfn.protocols import Pair
-from feinfn.schedule import batches, ema_update, learning_rate, world
+from feinfn.schedule import world
+from feinfn.trainer import BEST, STATE, Feed, Trainer
 
-STATE, BEST = "state.pt", "best.safetensors"
-
-
-class Feed(Protocol):
-    """Where training patches come from: windows of scenes, or prepared files."""
-
-    ratio: int
-
-    def __len__(self) -> int:
-        """Return the patches of one epoch."""
-
-    def windows(self, seed: int, epoch: int) -> Sequence[Any]:
-        """Return what identifies the patches of an epoch."""
-
-    def batch(self, windows: Sequence[Any], /) -> Pair:
-        """Return some patches as one batch on the device."""
+__all__ = ["BEST", "STATE", "Feed", "Report", "Trainer", "check_batch", "train"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +31,19 @@ class Report:
     metrics: dict[str, float]
 
 
-def check_batch(patches: Feed, config: TrainConfig) -> None:
+def check_batch(patches: Feed, config: TrainConfig, accumulate: int = 1) -> None:
     """Raise `UserError` where the patches cannot fill one batch or workers cannot share it."""
     workers = world()[1]
     if config.batch_size % workers:
         raise UserError(
             f"train.batch_size: found {config.batch_size}, expected a multiple of the {workers} "
             "workers, which share every batch"
+        )
+    share = config.batch_size // workers
+    if accumulate < 1 or share % accumulate:
+        raise UserError(
+            f"resources.accumulate: found {accumulate}, expected a divisor of the {share} patches "
+            f"that each of {workers} workers has of a batch (train.batch_size {config.batch_size})"
         )
     if len(patches) < config.batch_size:
         raise UserError(
@@ -68,107 +52,17 @@ def check_batch(patches: Feed, config: TrainConfig) -> None:
         )
 
 
-class Trainer:
-    """Everything that changes during training, and how it is saved and restored."""
-
-    def __init__(self, model: FeINFN, config: TrainConfig, seed: int, folder: Path) -> None:
-        self.model, self.config, self.seed, self.folder = model, config, seed, folder
-        self.weights: list[Tensor] = list(model.parameters())
-        self.average = [w.detach().clone() for w in self.weights] if config.ema_decay else []
-        self.optimizer = torch.optim.AdamW(
-            self.weights,
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        self.device = self.weights[0].device
-        self.epoch = self.step = 0
-        self.best = {"epoch": -1, "val_psnr": -math.inf}
-        self.seconds = 0.0
-        if (folder / STATE).is_file():
-            self._restore(load_state(folder / STATE, self.device))
-        distributed = world()[1] > 1
-        self.network = DistributedDataParallel(model) if distributed else model
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "progress": [self.epoch, self.step, self.seconds],
-            "best": self.best,
-            "rng": torch.get_rng_state(),
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.seconds = state["progress"]
-        self.best = state["best"]
-        torch.set_rng_state(state["rng"].cpu())
-
-    def train_epoch(self, patches: Feed) -> dict[str, float]:
-        """Run one epoch; raise `UserError` if a loss was NaN or inf, before anything is saved."""
-        started = time.perf_counter()
-        config = self.config
-        losses: list[Tensor] = []
-        windows = patches.windows(self.seed, self.epoch)
-        steps = len(windows) // config.batch_size
-        for chosen in batches(windows, config.batch_size, self.seed, self.epoch):
-            rate = learning_rate(config, self.epoch, len(losses) / steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            pair = patches.batch(chosen)
-            with torch.autocast(self.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                fused_BSHW = self.network(*pair.inputs())
-            loss = training_loss(config, fused_BSHW.float(), pair.reference_BSHW)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if config.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
-            self.optimizer.step()
-            self.step += 1
-            if config.ema_decay:
-                ema_update(self.average, self.weights, config.ema_decay, self.step)
-            losses.append(loss.detach())
-        # One transfer per epoch: reading a loss inside the loop would stall an accelerator.
-        history = torch.stack(losses)
-        if world()[1] > 1:
-            dist.all_reduce(history)
-            history /= world()[1]
-        bad = (~torch.isfinite(history)).nonzero()
-        if len(bad):
-            step = self.step - len(losses) + int(bad[0]) + 1
-            raise UserError(
-                f"training diverged: the loss was {history[bad[0]].item()} at step {step} (epoch "
-                f"{self.epoch + 1}); the best weights before it are kept; lower train.lr or set "
-                "train.clip_norm"
-            )
-        self.epoch += 1
-        self.seconds += time.perf_counter() - started
-        return {"loss": history.mean().item(), "lr": rate, "train_seconds": self.seconds}
-
-    def validate(self, validation: Sequence[Pair], ratio: int) -> dict[str, float]:
-        """Evaluate the averaged weights (if any) and keep them if PSNR is the best so far."""
-        raw = [w.detach().clone() for w in self.weights] if self.average else []
-        with torch.no_grad():
-            if self.average:
-                torch._foreach_copy_(self.weights, self.average)
-            scores = [evaluate_pair(self.model, pair, ratio) for pair in validation]
-            metrics = {f"val_{k}": sum(s[k] for s in scores) / len(scores) for k in scores[0]}
-            if metrics["val_psnr"] > self.best["val_psnr"]:
-                self.best = {"epoch": self.epoch - 1, "val_psnr": metrics["val_psnr"]}
-                weights = self.model.state_dict()
-                save_weights(self.folder / BEST, weights, self.model.config, self.best)
-            if self.average:
-                torch._foreach_copy_(self.weights, raw)
-        return metrics
-
-    def save(self) -> None:
-        """Write the complete state; the best weights were written before it."""
-        save_state(self.folder / STATE, self._state())
+def explain_oom(error: BaseException, config: TrainConfig, accumulate: int) -> OutOfMemory:
+    """Return the error that says what was asked of the accelerator's memory and what to change."""
+    workers = world()[1]
+    share = config.batch_size // workers
+    return OutOfMemory(
+        f"out of memory: found train.batch_size {config.batch_size} on {workers} workers, so "
+        f"{share // accumulate} patches of {config.patch_px} px at once (resources.accumulate "
+        f"{accumulate}), expected what fits; raise resources.accumulate (up to {share}), set "
+        "resources.recompute: true, lower train.patch_px, or, where whole images are validated, "
+        f"resources.memory_mib ({str(error).splitlines()[0]})"
+    )
 
 
 def train(
@@ -179,23 +73,66 @@ def train(
     seed: int,
     folder: Path,
     on_epoch: Callable[[Report], None],
+    *,
+    preempted: Callable[[], bool] = lambda: False,
+    accumulate: int = 1,
+    checkpoint_every: int = 1,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> dict[str, float]:
     """Train from the state in `folder`, or from the start, and leave the best weights in `model`.
 
-    Rank 0 validates and writes `state.pt` and `best.safetensors`; every rank calls `on_epoch`.
-    Returns the best epoch (from 0) and its validation PSNR; `UserError` if the loss diverges.
+    Rank 0 validates and writes `state.pt`, every `checkpoint_every` epochs and after the last, and
+    `best.safetensors`; every rank calls `on_epoch`. `preempted` is asked after every step on every
+    rank: where one says yes the state is saved there and `Preempted` raised, as it is saved when a
+    worker is lost. Each worker's share of a batch is computed in `accumulate` parts. Rank 0 tells
+    `warn` of damaged files. Returns the best epoch (from 0) and its validation PSNR; `UserError` if
+    the loss diverges or a state is of another training, `OutOfMemory` where a step does not fit.
     """
-    check_batch(patches, config)
-    trainer = Trainer(model, config, seed, folder)
-    while trainer.epoch < config.epochs:
-        metrics = trainer.train_epoch(patches)
-        last = trainer.epoch == config.epochs
-        if world()[0] == 0 and (last or trainer.epoch % config.validate_every == 0):
-            metrics |= trainer.validate(validation, patches.ratio)
-        # Told before it is saved: a cut between the two repeats an epoch and leaves no gap.
-        on_epoch(Report(trainer.epoch, config.epochs, metrics))
-        if world()[0] == 0:
-            trainer.save()
-    if world()[0] == 0:
-        model.load_state_dict(load_file(folder / BEST, device=str(trainer.device)))
-    return trainer.best
+    check_batch(patches, config, accumulate)
+    trainer = Trainer(model, config, seed, folder, warn)
+    first = trainer.workers.rank == 0
+    try:
+        while trainer.epoch < config.epochs:
+            metrics = _epoch(trainer, patches, accumulate, preempted)
+            last = trainer.epoch == config.epochs
+            if first and (last or trainer.epoch % config.validate_every == 0):
+                metrics |= trainer.validate(validation, patches.ratio)
+            # Told before it is saved: a cut between the two repeats an epoch and leaves no gap.
+            on_epoch(Report(trainer.epoch, config.epochs, metrics))
+            if first and (last or trainer.epoch % checkpoint_every == 0):
+                trainer.save()
+        if first:
+            trainer.settle_best()
+            model.load_state_dict(trainer.best_weights)
+        return trainer.best
+    except torch.OutOfMemoryError as error:
+        # Its frames hold the failed step's tensors, which a retry in this process has no room for.
+        traceback.clear_frames(error.__traceback__)
+        complaint = explain_oom(error, config, accumulate)
+    finally:
+        # Freed after the process group's end, the wrapped network would wait for it for ever.
+        trainer.network = model
+        trainer.optimizer.zero_grad(set_to_none=True)
+    del trainer
+    # Raised here, because an error raised while another is handled keeps that one alive.
+    raise complaint
+
+
+def _epoch(
+    trainer: Trainer, patches: Feed, accumulate: int, preempted: Callable[[], bool]
+) -> dict[str, float]:
+    """Run one epoch, and save the state inside it where it ends early through no fault of its."""
+    try:
+        return trainer.train_epoch(patches, accumulate, preempted)
+    except Preempted:
+        trainer.save_inside_epoch()
+        # Ray ends the others with the first that fails, so all wait until the state is saved.
+        trainer.workers.any(True)
+        raise
+    except RuntimeError as error:
+        # A lost worker (its collectives fail) or too little memory.
+        try:
+            trainer.save_inside_epoch()
+        except (UserError, RuntimeError) as unsaved:
+            error.add_note(f"The state inside the epoch was not saved: {unsaved}")
+        raise

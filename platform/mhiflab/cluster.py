@@ -78,7 +78,10 @@ def connected() -> Iterator[dict[str, float]]:
             log_to_driver=False,
             logging_level="ERROR",
             configure_logging=True,
-            runtime_env={"env_vars": ENVIRONMENT},
+            runtime_env={
+                "env_vars": ENVIRONMENT,
+                "worker_process_setup_hook": "mhiflab.preemption.install",
+            },
             **local,
         )
     except ConnectionError as error:

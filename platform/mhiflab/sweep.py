@@ -40,9 +40,9 @@ from mhiflab.tracking import (
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
-ROOM_FOR_TRIAL = 40
-"""Bytes of disk a trial takes per parameter: state with both Adam moments and average, the best
-weights twice, and each file once more while it is replaced."""
+ROOM_FOR_TRIAL = 72
+"""Bytes of disk a trial takes per parameter: two states with both Adam moments, average and best
+weights, a third while one is replaced, and the best weights as files of their own, thrice."""
 ROOM_FOR_STUDY = 200 * 2**20
 """Bytes of disk for the record and Ray's session."""
 
@@ -115,6 +115,8 @@ class Follow(Callback):
     ) -> None:
         """Move the bar, or log a trial's end."""
         key, end = trial.config["key"], result.get("state")
+        if "warning" in result:
+            self.log(f"[yellow]warning[/] {escape(self._who(key))}: {escape(result['warning'])}")
         if "epoch" in result:
             self.outcome.left[key] = f"interrupted after epoch {result['epoch']}"
             self.advance(key, result["epoch"], self._who(key))

@@ -129,6 +129,9 @@ def run_job(job: Job) -> dict[str, Any]:
             else:
                 _train_here(job)
             return {"state": "done"}
+        except Preempted:
+            # This process ends; Tune starts the trial again in another.
+            raise
         except Exception as error:
             if not job.resources.workers:
                 _with_note(error)

@@ -37,6 +37,7 @@ from mhiflab.estimate import (
 )
 from mhiflab.identity import canonical, spec_hash
 from mhiflab.paths import Lab
+from mhiflab.preemption import deferred, preempted
 from mhiflab.provenance import machine_provenance
 from mhiflab.scores import (
     FUSED,
@@ -214,7 +215,7 @@ def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
     return scene_images(job.scenes(job.spec.data.test), job.spec, device)
 
 
-def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float]], None]) -> None:
+def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
     """Train one trial's share; on rank 0 also evaluate the test scenes once, and record all.
 
     `report` is called on every rank after every epoch. Test scenes are first opened when training
@@ -239,15 +240,36 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
 
     reports: list[Report] = []
 
+    warnings: list[str] = []
+    fresh: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        fresh.append(text)
+
     def on_epoch(epoch: Report) -> None:
         reports.append(epoch)
         if record:
             record.metrics(epoch.epoch, {"epoch": epoch.epoch, **epoch.metrics})
         told = " ".join(f"{name} {value:.6g}" for name, value in epoch.metrics.items())
         print(f"epoch {epoch.epoch}/{epoch.epochs} {told}", flush=True)
-        report({"epoch": epoch.epoch, **epoch.metrics})
+        news = {"warning": fresh.pop()} if fresh else {}
+        report({"epoch": epoch.epoch, **epoch.metrics, **news})
 
-    best = train(model, patches, validation, spec.train, spec.seed, folder, on_epoch)
+    with deferred():
+        best = train(
+            model,
+            patches,
+            validation,
+            spec.train,
+            spec.seed,
+            folder,
+            on_epoch,
+            preempted=preempted,
+            accumulate=job.resources.accumulate,
+            checkpoint_every=job.resources.checkpoint_every,
+            warn=warn,
+        )
     if record:
         _record_end(record, job, folder, score(model, _test_images(job, device), spec))
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
@@ -259,6 +281,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
                 "protocol": asdict(protocol),
                 "resources": asdict(job.resources),
                 "workers": world()[1],
+                "warnings": warnings,
                 "parameters": count_parameters(model),
                 "best_epoch": best["epoch"] + 1,
                 "wall_seconds": round(time.perf_counter() - started, 3),

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from feinfn import train as training
-from feinfn.checkpoint import load_state, write_atomic
+from feinfn.checkpoint import parse_state, read_state, write_atomic
 from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
@@ -47,6 +47,11 @@ def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None
     return model, best
 
 
+def saved(folder: Path) -> dict:
+    path = folder / training.STATE
+    return parse_state(read_state(path), CPU, path)
+
+
 def test_bfloat16_training_learns_nearly_as_float32(tmp_path):
     scores = {}
     for precision in ("float32", "bfloat16"):
@@ -71,7 +76,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     assert best == best_resumed
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
-    states = [load_state(tmp_path / d / training.STATE, CPU) for d in ("whole", "cut")]
+    states = [saved(tmp_path / d) for d in ("whole", "cut")]
     assert all(torch.equal(a, b) for a, b in zip(*(s["average"] for s in states), strict=True))
 
 
@@ -95,7 +100,7 @@ def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
 
     with pytest.raises(UserError, match=r"diverged: the loss was nan at step 5 \(epoch 2\)"):
         training.train(model, patches, validation, CONFIG, 5, tmp_path, poison)
-    state = load_state(tmp_path / training.STATE, CPU)
+    state = saved(tmp_path)
     assert state["progress"][0] == 1
     assert all(torch.isfinite(w).all() for w in state["model"].values())
 

@@ -1,0 +1,257 @@
+"""The state of a training and its steps: what is changed, saved and restored."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from feinfn.checkpoint import (
+    DamagedError,
+    check_weights,
+    newest_state,
+    parse_state,
+    save_state,
+    save_weights,
+)
+from feinfn.config import TrainConfig
+from feinfn.errors import Preempted, UserError
+from feinfn.infer import evaluate_pair
+from feinfn.losses import training_loss
+from feinfn.model import FeINFN
+from feinfn.protocols import Pair
+from feinfn.schedule import batches, ema_update, learning_rate
+from feinfn.workers import Workers
+
+STATE, BEST = "state.pt", "best.safetensors"
+
+FORMAT = 1
+"""Raised when states begin to hold something else."""
+
+
+class Feed(Protocol):
+    """Where training patches come from: windows of scenes, or prepared files."""
+
+    ratio: int
+
+    def __len__(self) -> int:
+        """Return the patches of one epoch."""
+
+    def windows(self, seed: int, epoch: int) -> Sequence[Any]:
+        """Return what identifies the patches of an epoch."""
+
+    def batch(self, windows: Sequence[Any], /) -> Pair:
+        """Return some patches as one batch on the device."""
+
+
+class Trainer:
+    """Everything that changes during training, and how it is saved and restored."""
+
+    def __init__(
+        self,
+        model: FeINFN,
+        config: TrainConfig,
+        seed: int,
+        folder: Path,
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        self.model, self.config, self.seed, self.folder = model, config, seed, folder
+        self.warn = warn
+        self.weights: list[Tensor] = list(model.parameters())
+        self.average = [w.detach().clone() for w in self.weights] if config.ema_decay else []
+        self.optimizer = torch.optim.AdamW(
+            self.weights,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.device = self.weights[0].device
+        self.epoch = self.step = 0
+        self.losses: list[Tensor] = []
+        """Of the epoch's steps so far, each over the whole batch."""
+        self.best = {"epoch": -1, "val_psnr": -math.inf}
+        self.best_weights: dict[str, Tensor] = {}
+        self.seconds = 0.0
+        self.rng = torch.get_rng_state()
+        self.whole = True
+        """False while a step changes weights, average and optimiser."""
+        self.workers = Workers()
+        first = self.workers.rank == 0
+        # One worker reads for all: they cannot see different states, and damage is told once.
+        payload = self.workers.from_first(newest_state(folder / STATE, warn) if first else None)
+        if payload is not None:
+            self._restore(parse_state(payload, self.device, folder / STATE))
+            if first:
+                self.settle_best()
+        self.network: nn.Module = model
+        if self.workers.count > 1:
+            self.network = DistributedDataParallel(model)
+
+    def _spec(self) -> dict[str, Any]:
+        sections = {"model": asdict(self.model.config), "train": asdict(self.config)}
+        flat = {f"{s}.{k}": v for s, fields in sections.items() for k, v in fields.items()}
+        return {"format": FORMAT, **flat, "seed": self.seed}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "spec": self._spec(),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "progress": [self.epoch, self.step, self.seconds],
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "best": self.best,
+            # Best weights of a later epoch than the state's would otherwise win after a cut.
+            "best_weights": self.best_weights,
+            "rng": self.rng,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        found, expected = state.get("spec", {}), self._spec()
+        for key in expected | found:
+            if found.get(key) != expected.get(key):
+                raise UserError(
+                    f"{self.folder / STATE}: {key}: found {found.get(key)!r}, expected "
+                    f"{expected.get(key)!r}: this state is of another training or version; train "
+                    "in another folder, or move it away to start from the beginning"
+                )
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.seconds = state["progress"]
+        self.losses = list(state["losses"])
+        self.best = state["best"]
+        self.best_weights = {name: w.cpu() for name, w in state["best_weights"].items()}
+        self.rng = state["rng"].cpu()
+        torch.set_rng_state(self.rng)
+
+    def settle_best(self) -> None:
+        """Make the file of the best weights what this state knows, and tell where it was damaged.
+
+        A file of another epoch was kept after the state was saved: that epoch comes again.
+        """
+        if not self.best_weights:
+            return
+        path = self.folder / BEST
+        try:
+            known = check_weights(path, self.best_weights, self.model.config, self.best)
+        except DamagedError as error:
+            known = False
+            self.warn(f"{path} {error}; written again from the training state")
+        if not known:
+            save_weights(path, self.best_weights, self.model.config, self.best)
+
+    def train_epoch(
+        self, patches: Feed, accumulate: int = 1, preempted: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
+        """Run one epoch, or what a cut left of it.
+
+        Raises `UserError` if a loss was NaN or inf, before anything is saved, and `Preempted`
+        after a step where `preempted` said so on any worker.
+        """
+        started = time.perf_counter() - self.seconds
+        config = self.config
+        windows = patches.windows(self.seed, self.epoch)
+        steps = len(windows) // config.batch_size
+        for chosen in batches(
+            windows, config.batch_size, self.seed, self.epoch, done=len(self.losses)
+        ):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(config, self.epoch, len(self.losses) / steps)
+            loss = self._gradient(patches.batch(chosen), accumulate)
+            self.whole = False
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
+            self.optimizer.step()
+            self.step += 1
+            if config.ema_decay:
+                ema_update(self.average, self.weights, config.ema_decay, self.step)
+            self.losses.append(loss)
+            self.rng = torch.get_rng_state()
+            self.seconds = time.perf_counter() - started
+            self.whole = True
+            if self.workers.any(preempted()):
+                raise Preempted(
+                    f"preempted after step {self.step} (epoch {self.epoch + 1}), whose state is "
+                    "saved; run again to continue"
+                )
+        loss = self._finite_losses().mean()
+        self.seconds = time.perf_counter() - started
+        self.losses = []
+        self.epoch += 1
+        rate = learning_rate(config, self.epoch - 1, (steps - 1) / steps)
+        return {"loss": loss.item(), "lr": rate, "train_seconds": self.seconds}
+
+    def _gradient(self, pair: Pair, accumulate: int) -> Tensor:
+        """Leave the gradient of the whole batch in the weights, and return the batch's loss.
+
+        Losses are means over patches, so that the mean over equal parts is the mean over all.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        parts = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
+        for i, tensors in enumerate(parts, start=1):
+            part = Pair(*tensors)
+            network: Any = self.network
+            # Gradients travel between workers once, with the last part.
+            apart = i < len(parts) and self.workers.count > 1
+            with network.no_sync() if apart else nullcontext():
+                bfloat16 = self.config.precision == "bfloat16"
+                with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
+                    fused_BSHW = network(*part.inputs())
+                loss = training_loss(self.config, fused_BSHW.float(), part.reference_BSHW)
+                (loss / accumulate).backward()
+            total = total + loss.detach() / accumulate
+        return self.workers.mean(total)
+
+    def _finite_losses(self) -> Tensor:
+        # One transfer per epoch: reading a loss inside the loop would stall an accelerator.
+        history = torch.stack(self.losses).cpu()
+        bad = (~torch.isfinite(history)).nonzero()
+        if len(bad):
+            step = self.step - len(history) + int(bad[0]) + 1
+            raise UserError(
+                f"training diverged: the loss was {history[bad[0]].item()} at step {step} (epoch "
+                f"{self.epoch + 1}); the best weights before it are kept; lower train.lr or set "
+                "train.clip_norm"
+            )
+        return history
+
+    def validate(self, validation: Sequence[Pair], ratio: int) -> dict[str, float]:
+        """Evaluate the averaged weights (if any) and keep them if PSNR is the best so far."""
+        raw = [w.detach().clone() for w in self.weights] if self.average else []
+        with torch.no_grad():
+            if self.average:
+                torch._foreach_copy_(self.weights, self.average)
+            scores = [evaluate_pair(self.model, pair, ratio) for pair in validation]
+            metrics = {f"val_{k}": sum(s[k] for s in scores) / len(scores) for k in scores[0]}
+            if metrics["val_psnr"] > self.best["val_psnr"]:
+                self.best = {"epoch": self.epoch - 1, "val_psnr": metrics["val_psnr"]}
+                weights = self.model.state_dict()
+                self.best_weights = {n: w.detach().cpu().clone() for n, w in weights.items()}
+                save_weights(self.folder / BEST, weights, self.model.config, self.best)
+            if self.average:
+                torch._foreach_copy_(self.weights, raw)
+        return metrics
+
+    def save(self) -> None:
+        """Write the complete state; the best weights were written before it."""
+        save_state(self.folder / STATE, self._state())
+
+    def save_inside_epoch(self) -> None:
+        """Write the state of the last step (rank 0); raise `UserError` where a loss was not finite.
+
+        Nothing is written where a step was under way: it may have changed a part of the state.
+        """
+        if self.losses:
+            self._finite_losses()
+        if self.workers.rank == 0 and self.whole:
+            self.save()

@@ -1,0 +1,200 @@
+"""States on disk: damage is noticed, told once, and never costs more than the epochs since."""
+
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import CONFIG, MODEL, same, start, state
+
+from feinfn import train as training
+from feinfn.checkpoint import (
+    HEADER,
+    DamagedError,
+    newest_state,
+    previous_state,
+    read_state,
+    save_state,
+    save_weights,
+)
+from feinfn.errors import UserError
+from feinfn.model import FeINFN
+from feinfn.trainer import Trainer
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 1), "cut short"),
+    "only its start": (lambda path: os.truncate(path, HEADER - 3), "cut short"),
+    "flipped bit": (lambda path: _flip(path, path.stat().st_size // 2), "its bytes changed"),
+    "flipped bit at the start": (lambda path: _flip(path, 2), "is no training state"),
+    "flipped bit of the checksum": (lambda path: _flip(path, HEADER - 1), "its bytes changed"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "is no training state"),
+    "plain torch file": (lambda path: torch.save({"a": 1}, path), "is no training state"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_newest_state_gives_way_to_the_one_before(tmp_path, kind):
+    path, told = tmp_path / training.STATE, []
+    for epoch in (1, 2):
+        save_state(path, {"epoch": epoch, "w": torch.ones(9)})
+    older = read_state(previous_state(path))
+    damage, wrong = DAMAGE[kind]
+    damage(path)
+    assert newest_state(path, told.append) == older
+    (message,) = told
+    assert str(path) in message
+    assert wrong in message
+    assert "put aside as state.pt.damaged; training continues from state.previous.pt" in message
+    # Told once, and the next save does not put the damaged file in the intact one's place.
+    assert newest_state(path, told.append) == older
+    save_state(path, {"epoch": 3})
+    assert read_state(previous_state(path)) == older
+    assert len(told) == 1
+
+
+def test_two_damaged_states_start_from_the_beginning(tmp_path):
+    path, told = tmp_path / training.STATE, []
+    for epoch in (1, 2):
+        save_state(path, {"epoch": epoch})
+    path.write_bytes(b"")
+    _flip(previous_state(path), 99)
+    assert newest_state(path, told.append) is None
+    (message,) = told
+    assert "state.pt is empty" in message
+    assert "state.previous.pt does not fit its checksum" in message
+    assert "training starts from the beginning" in message
+
+
+def test_a_cut_between_the_renames_leaves_the_state_before(tmp_path):
+    path = tmp_path / training.STATE
+    save_state(path, {"epoch": 1})
+    payload = read_state(path)
+    path.replace(previous_state(path))
+    assert newest_state(path, pytest.fail) == payload
+
+
+def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / training.STATE, []
+
+    def note(number: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{number}").readlink()), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    save_state(path, {"epoch": 1})
+    (file, existed), (folder, exists) = synced
+    assert file.endswith(".partial")
+    assert not existed
+    assert (folder, exists) == (str(tmp_path), True)
+
+
+def _trainer(folder: Path, config=CONFIG, model=MODEL, seed=1, warn=pytest.fail) -> Trainer:
+    return Trainer(FeINFN(model), config, seed, folder, warn)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model": replace(MODEL, feat_dim=5)}, r"model.feat_dim: found 4, expected 5"),
+        ({"config": replace(CONFIG, lr=1.0)}, r"train.lr: found 0.001, expected 1.0"),
+        ({"seed": 2}, r"seed: found 1, expected 2"),
+    ],
+)
+def test_state_of_another_spec_is_refused(tmp_path, change, named):
+    _trainer(tmp_path).save()
+    with pytest.raises(UserError, match=rf"state.pt: {named}: this state is of another training"):
+        _trainer(tmp_path, **change)
+    assert (tmp_path / training.STATE).is_file()
+
+
+def test_state_of_another_format_is_refused(tmp_path, monkeypatch):
+    _trainer(tmp_path).save()
+    monkeypatch.setattr("feinfn.trainer.FORMAT", 2)
+    with pytest.raises(UserError, match=r"state.pt: format: found 1, expected 2"):
+        _trainer(tmp_path)
+    save_state(tmp_path / training.STATE, {"something": "else"})
+    with pytest.raises(UserError, match=r"state.pt: format: found None, expected 2"):
+        _trainer(tmp_path)
+
+
+def test_objects_other_than_tensors_and_plain_values_are_not_loaded(tmp_path):
+    save_state(tmp_path / training.STATE, {"path": Path("x")})
+    with pytest.raises(UserError, match=r"is intact but cannot be read"):
+        _trainer(tmp_path)
+
+
+def _with_best(folder: Path) -> Trainer:
+    """Save a state that knows best weights, and the file of them."""
+    trainer = _trainer(folder)
+    trainer.best = {"epoch": 3, "val_psnr": 30.0}
+    trainer.best_weights = {k: w.clone() for k, w in trainer.model.state_dict().items()}
+    trainer.settle_best = lambda: None  # type: ignore[method-assign]
+    save_weights(folder / training.BEST, trainer.best_weights, MODEL, trainer.best)
+    trainer.save()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("damage", "wrong"),
+    [
+        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: os.truncate(path, path.stat().st_size // 2), "cannot be read"),
+        (lambda path: _flip(path, path.stat().st_size - 2), "holds other weights"),
+    ],
+)
+def test_damaged_best_weights_are_told_and_written_again(tmp_path, damage, wrong):
+    known, told = _with_best(tmp_path).best_weights, []
+    damage(tmp_path / training.BEST)
+    _trainer(tmp_path, warn=told.append)
+    (message,) = told
+    assert wrong in message
+    assert "best.safetensors" in message
+    assert same(load_file(tmp_path / training.BEST), known)
+
+
+def test_best_weights_that_the_state_does_not_know_do_not_win(tmp_path):
+    known = _with_best(tmp_path).best_weights
+    later = {name: w + 1 for name, w in known.items()}
+    save_weights(tmp_path / training.BEST, later, MODEL, {"epoch": 5, "val_psnr": 40.0})
+    trainer = _trainer(tmp_path)
+    assert trainer.best["epoch"] == 3
+    assert same(load_file(tmp_path / training.BEST), known)
+
+
+def test_training_goes_on_from_the_state_before_to_the_same_end(tmp_path):
+    whole, told = tmp_path / "whole", []
+    start(whole, lambda _: None)
+    for wrong in (training.STATE, training.BEST):
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(whole, tmp_path / "copy")
+        _flip(tmp_path / "copy" / wrong, (whole / wrong).stat().st_size - 30)
+        # One epoch is repeated, or the weights are written again.
+        epochs: list = []
+        start(tmp_path / "copy", epochs.append, warn=told.append)
+        assert [e for e, _ in epochs] == ([CONFIG.epochs] if wrong == training.STATE else [])
+        assert same(state(whole), state(tmp_path / "copy"))
+        assert same(*(load_file(d / training.BEST) for d in (whole, tmp_path / "copy")))
+    assert len(told) == 2
+
+
+def test_a_warning_reaches_whoever_asks_for_nothing(tmp_path):
+    (tmp_path / training.STATE).touch()
+    with pytest.warns(UserWarning, match=r"state.pt is empty .* starts from the beginning"):
+        Trainer(FeINFN(MODEL), CONFIG, 1, tmp_path)
+
+
+def test_damage_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(DamagedError, match="cannot be read"):
+        read_state(tmp_path)
