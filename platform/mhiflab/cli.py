@@ -60,11 +60,25 @@ def _root(
     """Options before the command; `--debug` is also taken anywhere else."""
 
 
+def _sync(lab: Lab) -> int:
+    """Bring what lies in the spool to the store; return how many runs still wait."""
+    from mhiflab.record import replay
+    from mhiflab.tracking import tracking_uri
+
+    found = replay(lab, tracking_uri(lab))
+    if found.replayed:
+        out.print(f"{found.replayed} runs brought to the record from {lab.spool}")
+    if found.waiting:
+        text = f"{found.waiting} runs wait in {lab.spool} ({found.reason}); then: mhiflab sync"
+        out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+    return found.waiting
+
+
 def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
     from mhiflab.figures import curve_figure, error_figure
     from mhiflab.plan import read_plan, reconcile
     from mhiflab.tables import collect, markdown, write_tables
-    from mhiflab.tracking import recorded_store, tracking_uri
+    from mhiflab.tracking import recorded_store, shown, tracking_uri
 
     plan = read_plan(study_path(study))
     store = recorded_store(lab)
@@ -80,7 +94,7 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
     figures.append(curve_figure(plan, store, folder / "curve.png"))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
-    out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
+    out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
     hint = "" if lab.root == HERE else f" --lab {lab.root}"
@@ -111,6 +125,7 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
     from mhiflab.tracking import existing_store
 
     folder = Lab(lab)
+    _sync(folder)
     wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
     out.print(plan_table(wanted))
     missing = len(wanted.missing)
@@ -126,6 +141,7 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
                 f"stopped; finished trials are on record and the others continue from their last "
                 f"epoch: mhiflab run {study}"
             ) from None
+        _sync(folder)
         out.print(f"{missing - len(failures)} trials in {time.monotonic() - started:.0f} s\n")
         if failures:
             raise UserError(
@@ -133,6 +149,17 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
                 + failures[0]
             )
     _render(study, folder)
+
+
+@app.command()
+def sync(lab: LabOption = HERE) -> None:
+    """Bring runs whose record could not reach MLflow to it, from the lab's spool.
+
+    `run` does so by itself before it plans; applying twice changes nothing.
+    """
+    if _sync(Lab(lab)):
+        raise typer.Exit(1)
+    out.print("Nothing waits any more: the record is complete")
 
 
 @app.command()
@@ -222,19 +249,20 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.tracking import recorded_store, tracking_uri
+    from mhiflab.tracking import recorded_store, shown, tracking_uri
 
     folder = Lab(lab)
     recorded_store(folder)
     uri = tracking_uri(folder)
     if uri.startswith("http"):
-        out.print(f"The record is on a server with a UI of its own: [bold]{uri}[/]")
+        out.print(f"The record is on a server with a UI of its own: [bold]{shown(uri)}[/]")
         return
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
-    words = ["server", "--backend-store-uri", uri]
-    words += ["--artifacts-destination", str(folder.artifacts.resolve())]
+    # In the environment, because every user of a machine sees the words of a command.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words]))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
 
 
 app.command("evaluate")(evaluate_command)

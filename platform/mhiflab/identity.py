@@ -22,5 +22,16 @@ def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
 
 def run_key(spec: Spec, fingerprint: str) -> str:
     """Return the run key, 64 hexadecimal digits: SHA-256 of the canonical form as JSON."""
-    text = json.dumps(canonical(spec, fingerprint), sort_keys=True, separators=(",", ":"))
+    return _sha256(canonical(spec, fingerprint))
+
+
+def spec_hash(spec: Spec) -> str:
+    """Return the SHA-256 of the canonical form without data: equal for equal settings anywhere."""
+    content = canonical(spec, "")
+    del content["spec"]["data"]["fingerprint"]
+    return _sha256(content)
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -21,11 +21,13 @@ from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
+from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan
 from mhiflab.provenance import code_provenance
+from mhiflab.record import finish_study
 from mhiflab.spec import Resources
-from mhiflab.tracking import finish_study, open_store, study_run, tracking_uri
+from mhiflab.tracking import open_store, study_run, tracking_uri
 from mhiflab.trial import run_trial
 from mhiflab.worker import Job
 
@@ -199,6 +201,7 @@ def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[st
             uri=uri,
             scratch=scratch,
             code=code,
+            note=trial_note(plan.study, entry.trial.label, entry.trial.spec, str(plan.path)),
             shared=shared.get(entry.trial.spec.data, {}),
         )
         for entry in plan.missing
@@ -220,7 +223,9 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
         fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
-        parent = study_run(store, plan.name, plan.path.read_text())
+        parent = study_run(
+            store, plan.name, plan.path.read_text(), study_note(plan.study, str(plan.path))
+        )
         scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
         scratch.mkdir(parents=True)
         jobs = _jobs(plan, parent, uri, lab, scratch)
@@ -228,7 +233,7 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
         for wanted, keys in groups.items():
             group = [jobs[key] for key in keys]
             failures += _tune_group(group, fits[wanted], scratch, advance, console.print)
-        finish_study(store, parent, complete=not failures)
+        finish_study(lab, uri, plan.name, complete=not failures)
     # Ray's folders hold progress only; training state and record lie elsewhere.
     shutil.rmtree(scratch, ignore_errors=True)
     return failures
