@@ -1,5 +1,6 @@
 """The `mhiflab` command."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,19 +138,20 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.tracking import recorded_store, tracking_uri
+    from mhiflab.tracking import recorded_store, shown, tracking_uri
 
     folder = Lab(lab)
     recorded_store(folder)
     uri = tracking_uri(folder)
     if uri.startswith("http"):
-        out.print(f"The record is on a server with a UI of its own: [bold]{uri}[/]")
+        out.print(f"The record is on a server with a UI of its own: [bold]{shown(uri)}[/]")
         return
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
-    words = ["server", "--backend-store-uri", uri]
-    words += ["--artifacts-destination", str(folder.artifacts.resolve())]
+    # In the environment, because every user of a machine sees the words of a command.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words]))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
 
 
 app.command("evaluate")(evaluate_command)

@@ -37,7 +37,7 @@ def leftovers(lab: Lab) -> list[Leftover]:
         why = ""
         if run is None:
             why = "no run on record"
-        elif run.info.status == "FINISHED" and not lab.spool(folder.name).exists():
+        elif run.info.status == "FINISHED" and not (lab.spool / folder.name).exists():
             why = "its run is finished, and holds the weights"
         if why:
             found.append(Leftover(folder, _size(folder), why))

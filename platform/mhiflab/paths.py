@@ -62,13 +62,14 @@ class Lab:
         """Scratch space of Ray Tune and Ray Train."""
         return self.root / "ray"
 
+    @property
+    def spool(self) -> Path:
+        """Journals of runs whose record has not reached MLflow yet, one folder a run."""
+        return self.root / "spool"
+
     def checkpoints(self, key: str) -> Path:
         """Return the folder of a trial's training state."""
         return self.root / "checkpoints" / key
-
-    def spool(self, key: str) -> Path:
-        """Return the folder of a trial's record on its way to MLflow."""
-        return self.root / "spool" / key
 
     def rendered(self, study: str) -> Path:
         """Return the folder of a study's tables and figures."""

@@ -68,11 +68,25 @@ def read(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> tuple[Pla
     return reconcile(wanted, runs, lab, new_data), list(runs.values())
 
 
+def bring(lab: Lab) -> int:
+    """Bring what lies in the spool to the store; return how many runs still wait."""
+    from mhiflab.record import replay
+    from mhiflab.tracking import tracking_uri
+
+    found = replay(lab, tracking_uri(lab))
+    if found.replayed:
+        out.print(f"{found.replayed} runs brought to the record from {lab.spool}")
+    if found.waiting:
+        text = f"{found.waiting} runs wait in {lab.spool} ({found.reason}); then: mhiflab sync"
+        out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+    return found.waiting
+
+
 def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
     """Print a finished study's table, and write tables and figures from the record."""
     from mhiflab.figures import curve_figure, error_figure
     from mhiflab.tables import collect, markdown, write_tables
-    from mhiflab.tracking import recorded_store, tracking_uri
+    from mhiflab.tracking import recorded_store, shown, tracking_uri
 
     store = recorded_store(lab)
     folder = lab.rendered(plan.name)
@@ -86,7 +100,7 @@ def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) ->
     figures.append(curve_figure(plan, store, folder / "curve.png"))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
-    out.print(f"Record  {tracking_uri(lab)}", soft_wrap=True)
+    out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
     hint = "" if lab.root == HERE else f" --lab {lab.root}"
@@ -155,6 +169,7 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 def _execute(
     study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
 ) -> None:
+    bring(lab)
     wanted, runs = read(study, smoke, lab, new_data)
     _show(wanted)
     entries = wanted.unique(*states)
@@ -171,6 +186,7 @@ def _execute(
                 "stopped; finished trials are on record and the others continue from their last "
                 f"saved state: mhiflab run {wanted.command}"
             ) from None
+        bring(lab)
         out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
         if outcome.failed:
             raise UserError(
@@ -226,6 +242,16 @@ def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE
     out.print(stop_driver(folder, store, find_study(store, name) if store else None))
 
 
+def sync(lab: LabOption = HERE) -> None:
+    """Bring runs whose record could not reach MLflow to it, from the lab's spool.
+
+    `run` does so by itself before it plans; applying twice changes nothing.
+    """
+    if bring(Lab(lab)):
+        raise typer.Exit(1)
+    out.print("Nothing waits any more: the record is complete")
+
+
 def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be removed.")
@@ -251,4 +277,4 @@ def gc(
         out.print(f"{total:.1f} MiB in {len(found)} places removed")
 
 
-STUDY_COMMANDS = (plan, run, retry, status, stop, gc)
+STUDY_COMMANDS = (plan, run, retry, status, stop, sync, gc)

@@ -23,15 +23,16 @@ from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
 from mhiflab.driver import leased, only_driver
 from mhiflab.forecast import Forecast
+from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
 from mhiflab.provenance import code_provenance
+from mhiflab.record import finish_study
 from mhiflab.spec import Resources
 from mhiflab.study import Stop
 from mhiflab.tracking import (
     Store,
     close_interrupted,
-    finish_study,
     open_store,
     study_run,
     tracking_uri,
@@ -253,6 +254,7 @@ def make_jobs(
             code=code,
             retry=plan.study.retry,
             forecast_s=forecast.seconds.get(entry.key),
+            note=trial_note(plan.study, entry.trial.label, entry.trial.spec, str(plan.path)),
             shared=shared.get(entry.trial.spec.data, {}),
         )
     return jobs
@@ -279,7 +281,8 @@ def execute(
         fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
-        parent = study_run(store, plan.name, plan.path.read_text())
+        note = study_note(plan.study, str(plan.path))
+        parent = study_run(store, plan.name, plan.path.read_text(), note)
         place = Place(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
         place.scratch.mkdir(parents=True)
         with leased(store, parent, own):
@@ -292,15 +295,15 @@ def execute(
                     if not stop.stop_all():
                         _tune_group(group, fits[wanted], place.scratch, follow, stop)
             finally:
-                _close(store, parent, jobs)
+                _close(store, lab, plan.name, jobs)
     shutil.rmtree(place.scratch, ignore_errors=True)
     return follow.outcome
 
 
-def _close(store: Store, parent: str, jobs: dict[str, Job]) -> None:
+def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
     """Leave no run of this sweep open."""
     runs = trial_runs(store)
     own = [runs[key].info for key in jobs if key in runs]
     close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
     complete = len(own) == len(jobs) and all(info.status == "FINISHED" for info in own)
-    finish_study(store, parent, complete)
+    finish_study(lab, store.uri, study, complete)

@@ -1,11 +1,9 @@
-"""The record: the only module that writes MLflow.
+"""The MLflow store: where it is, what is in it, and why it cannot be used.
 
-One parent run per study, one child run per run key. Everything is found by tags, and metric
-timestamps follow from a run's start and the step, so that writing twice changes nothing.
+One parent run per study, one child run per run key, all found by tags. `record.py` writes runs.
 """
 
 import getpass
-import json
 import os
 import re
 import shutil
@@ -14,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
@@ -27,7 +25,9 @@ EXPERIMENT = "mhiflab"
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
 CASE, SEED = "mhiflab.case", "mhiflab.seed"
 FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
-ERROR_TAG = "mhiflab.error"
+ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
+NOTE = "mlflow.note.content"
+"""MLflow's tag for a run's description, in Markdown."""
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
@@ -38,6 +38,12 @@ NOT_IDENTITY = {
     *(f"protocol.{text}" for text in ("name", "about", "known", "inferred", "source", "srf")),
 }
 """Settings outside a run's identity: they may change when it continues, MLflow's params may not."""
+
+
+REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+"""MLflow's codes for what a store will never take, such as a parameter that changes."""
+REFUSED_STATUS = {400, 413, 414, 422, 431}
+DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
 
 
 def tracking_uri(lab: Lab) -> str:
@@ -61,17 +67,52 @@ class Store:
     experiment_id: str
 
 
+def shown(uri: str) -> str:
+    """Return a URI, or a text that holds one, with its passwords blotted out."""
+    without = re.sub(r"(://[^:/@\s]*):[^\s'\"]*@", r"\1:***@", uri)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether a store answered that it will never take this."""
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS
+    # Artifacts travel through requests, which carries the server's answer.
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status in REFUSED_STATUS
+
+
+def explain(uri: str, error: BaseException) -> str:
+    """Return one sentence on why a store could not be used, and what to do; no passwords."""
+    lines = shown(str(error).replace(uri, shown(uri))).strip().splitlines() or [""]
+    reason = f"{lines[0][:200]}" or type(error).__name__
+    where = f"MLflow store {shown(uri)}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{where}: {reason}; for PostgreSQL: pip install 'mhiflab[postgres]'"
+    if is_refusal(error):
+        return f"{where}: refused what was asked of it ({reason})"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    code = getattr(error, "error_code", "")
+    if code in DENIED or status in (401, 403):
+        return (
+            f"{where}: denied access ({reason}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return f"{where}: what was asked for does not exist there ({reason})"
+    return (
+        f"{where}: cannot be reached or written ({reason}); check MLFLOW_TRACKING_URI and that "
+        "the server runs and has disk space, or unset it to use a local file"
+    )
+
+
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn MLflow's failures to reach or write a store into one `UserError`."""
+    """Turn a store's failures into one `UserError` that tells an outage from a refusal."""
     try:
         yield
-    except (MlflowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"MLflow store {uri}: cannot be reached or written ({reason}); check "
-            "MLFLOW_TRACKING_URI and that the server runs, or unset it to use a local file"
-        ) from None
+    except (MlflowException, OSError, SQLAlchemyError, ModuleNotFoundError) as error:
+        raise UserError(explain(uri, error)) from None
 
 
 def existing_store(lab: Lab) -> Store | None:
@@ -94,19 +135,25 @@ def open_store(lab: Lab, uri: str) -> Store:
 
     One process must do so before others join: MLflow sets a new database up without a lock.
     """
-    local = uri == f"sqlite:///{lab.database.resolve()}"
     with explained(uri):
-        if local:
-            lab.root.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return Store(client, uri, experiment.experiment_id)
-        location = lab.artifacts.resolve().as_uri() if local else None
-        return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
+        return connect(lab, uri)
 
 
-def _find(store: Store, tags: Mapping[str, str]) -> list[Run]:
+def connect(lab: Lab, uri: str) -> Store:
+    """Open the store as `open_store` does, with MLflow's own errors."""
+    local = uri == f"sqlite:///{lab.database.resolve()}"
+    if local:
+        lab.root.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return Store(client, uri, experiment.experiment_id)
+    location = lab.artifacts.resolve().as_uri() if local else None
+    return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
+    """Return the runs with these tags, newest first."""
     filters = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
     runs: list[Run] = []
     token = None
@@ -123,97 +170,28 @@ def _find(store: Store, tags: Mapping[str, str]) -> list[Run]:
 def trial_runs(store: Store) -> dict[str, Run]:
     """Return the run of every recorded run key."""
     with explained(store.uri):
-        return {run.data.tags[KEY]: run for run in _find(store, {KIND: "trial"})}
+        return {run.data.tags[KEY]: run for run in find_runs(store, {KIND: "trial"})}
 
 
-def study_run(store: Store, study: str, text: str) -> str:
+def study_run(store: Store, study: str, text: str, note: str = "") -> str:
     """Return the id of the study's parent run, made if missing; the study file is its artifact."""
     with explained(store.uri):
-        found = _find(store, {KIND: "study", STUDY: study})
+        found = find_runs(store, {KIND: "study", STUDY: study})
         if found:
             run_id = found[0].info.run_id
         else:
-            tags = {KIND: "study", STUDY: study, **_context_tags()}
+            tags = {KIND: "study", STUDY: study, **context_tags()}
             run = store.client.create_run(store.experiment_id, run_name=f"study {study}", tags=tags)
             run_id = run.info.run_id
+        store.client.set_tag(run_id, NOTE, note)
         store.client.log_text(run_id, text, "study.yaml")
     return run_id
 
 
-def finish_study(store: Store, run_id: str, complete: bool) -> None:
-    """Close a study's parent run."""
-    with explained(store.uri):
-        store.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
-
-
-def _context_tags() -> dict[str, str]:
+def context_tags() -> dict[str, str]:
+    """Return who writes, as MLflow's own tags."""
     source = {"mlflow.source.name": "mhiflab", "mlflow.source.type": "LOCAL"}
     return {"mlflow.user": getpass.getuser(), **source}
-
-
-class TrialRecord:
-    """The MLflow run of one trial, found by its run key or made; written by one process only."""
-
-    def __init__(
-        self, store: Store, key: str, name: str, parent: str, tags: dict[str, str]
-    ) -> None:
-        self.store, self.client = store, store.client
-        with explained(store.uri):
-            found = _find(store, {KIND: "trial", KEY: key})
-            if found:
-                run = found[0]
-                self.client.update_run(run.info.run_id, status="RUNNING")
-                if ERROR_TAG in run.data.tags:
-                    self.client.delete_tag(run.info.run_id, ERROR_TAG)
-            else:
-                own = {KIND: "trial", KEY: key, "mlflow.parentRunId": parent}
-                run = self.client.create_run(
-                    store.experiment_id, run_name=name, tags={**own, **tags, **_context_tags()}
-                )
-        self.run_id, self.started_ms = run.info.run_id, run.info.start_time
-
-    def settings(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Record the resolved spec as parameters and further tags."""
-        with explained(self.store.uri):
-            self.client.log_batch(
-                self.run_id,
-                params=[Param(k, str(v)) for k, v in params.items() if k not in NOT_IDENTITY],
-                tags=[RunTag(k, v) for k, v in tags.items()],
-            )
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record one step's metrics in one batch; repeating a step is harmless."""
-        when = self.started_ms + step
-        with explained(self.store.uri):
-            self.client.log_batch(
-                self.run_id, metrics=[Metric(k, v, when, step) for k, v in values.items()]
-            )
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Store one file."""
-        with explained(self.store.uri):
-            self.client.log_artifact(self.run_id, str(path), folder or None)
-
-    def text(self, text: str, name: str) -> None:
-        """Store one text file."""
-        with explained(self.store.uri):
-            self.client.log_text(self.run_id, text, name)
-
-    def json(self, value: Any, name: str) -> None:
-        """Store one JSON file."""
-        self.text(json.dumps(value, indent=2, sort_keys=True) + "\n", name)
-
-    def finish(self) -> None:
-        """Close the run as done."""
-        with explained(self.store.uri):
-            self.client.set_terminated(self.run_id, "FINISHED")
-
-    def fail(self, message: str, traceback: str) -> None:
-        """Close the run as failed, with its reason as a tag and the traceback as an artifact."""
-        self.text(traceback, ERROR_FILE)
-        with explained(self.store.uri):
-            self.client.set_tag(self.run_id, ERROR_TAG, message[:4000])
-            self.client.set_terminated(self.run_id, "FAILED")
 
 
 def has_artifact(store: Store, run_id: str, name: str) -> bool:
@@ -245,6 +223,8 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
         try:
             path = store.client.download_artifacts(run_id, name, folder)
         except (MlflowException, OSError):
+            with explained(store.uri):
+                store.client.get_run(run_id)
             raise UserError(
                 f"run {run_id}: artifact {name} is missing from MLflow store {store.uri}; delete "
                 "the run and run the study again"
@@ -257,7 +237,7 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
 def find_study(store: Store, study: str) -> str | None:
     """Return the id of a study's parent run, None where it was never run."""
     with explained(store.uri):
-        found = _find(store, {KIND: "study", STUDY: study})
+        found = find_runs(store, {KIND: "study", STUDY: study})
     return found[0].info.run_id if found else None
 
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -36,9 +38,12 @@ from mhiflab.estimate import (
     trial_flop,
 )
 from mhiflab.identity import canonical, spec_hash
+from mhiflab.notes import dataset_inputs, flatten
+from mhiflab.packaged import save_packaged
 from mhiflab.paths import Lab
 from mhiflab.preemption import deferred, preempted
 from mhiflab.provenance import machine_provenance
+from mhiflab.record import Record, trial_record
 from mhiflab.scores import (
     FUSED,
     WITHOUT_REFERENCE,
@@ -51,16 +56,17 @@ from mhiflab.scores import (
 )
 from mhiflab.spec import Resources, Spec
 from mhiflab.study import Retry
+from mhiflab.system_metrics import SystemMetrics
 from mhiflab.tracking import (
     BANDS_FILE,
     CASE,
     FINGERPRINT,
     IMAGES_FILE,
+    NOTE,
     QUICKLOOK_FILE,
     SEED,
     SPEC_HASH,
-    TrialRecord,
-    open_store,
+    STUDY,
 )
 
 
@@ -83,6 +89,8 @@ class Job:
     retry: Retry = field(default_factory=Retry)
     forecast_s: float | None = None
     """Expected wall time, as the plan said it."""
+    note: str = ""
+    """The run's description, in Markdown."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 
@@ -108,47 +116,42 @@ class Job:
             )
         return scene
 
-    def record(self) -> TrialRecord:
-        """Return this trial's run in the store."""
-        name = f"{self.case} seed {self.spec.seed}"
+    def record(self) -> Record:
+        """Open this trial's run; its store need not answer."""
         tags = {
-            "mhiflab.study": self.study,
+            STUDY: self.study,
             CASE: self.case,
             "mhiflab.label": self.label,
             SEED: str(self.spec.seed),
+            NOTE: self.note,
         }
-        return TrialRecord(open_store(self.lab, self.uri), self.key, name, self.parent, tags)
+        name = f"{self.label} seed {self.spec.seed}"
+        return trial_record(self.lab, self.uri, self.key, name, self.parent, tags)
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
-
-
-def _record_start(record: TrialRecord, job: Job) -> None:
+def _record_start(record: Record, job: Job) -> None:
     spec, code = job.spec, job.code
+    commit = {"mlflow.source.git.commit": code["git_commit"]} if code["git_commit"] else {}
     record.settings(
         flatten(asdict(spec)),
         {
             "mhiflab.protocol": spec.protocol.name,
+            "mhiflab.protocol_hash": spec.protocol.hash(),
             "mhiflab.convention": CONVENTION,
             FINGERPRINT: job.survey.fingerprint,
             SPEC_HASH: spec_hash(spec),
             DEVICE: device_tag(job.resources),
             "mhiflab.git_commit": str(code["git_commit"]),
             "mhiflab.git_dirty": str(code["git_dirty"]),
+            **commit,
         },
     )
+    record.datasets(dataset_inputs(spec.data, job.survey))
     record.json(asdict(spec), "spec.json")
     record.json(canonical(spec, job.survey.fingerprint), "identity.json")
 
 
-def _record_end(record: TrialRecord, job: Job, folder: Path, scores: Scores) -> None:
+def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
     images = scores.images
     fused = images[images["method"] == FUSED]
     for convention in (CONVENTION, WITHOUT_REFERENCE):
@@ -165,8 +168,11 @@ def _record_end(record: TrialRecord, job: Job, folder: Path, scores: Scores) -> 
         write_atomic(folder / name, partial(table.to_csv, index=False))
     for name in (IMAGES_FILE, BANDS_FILE, QUICKLOOK_FILE):
         record.artifact(folder / name)
-    record.artifact(folder / BEST, "model")
-    record.json(asdict(job.spec.model), "model/config.json")
+    about = {"run_key": job.key, "protocol": job.spec.protocol.name}
+    with TemporaryDirectory(prefix="mhiflab-") as place:
+        packaged = Path(place) / "model"
+        save_packaged(packaged, folder / BEST, job.spec.model, job.spec.protocol, about)
+        record.artifact(packaged)
 
 
 def speed(job: Job, reports: list[Report], wall_s: float) -> dict[str, float]:
@@ -221,6 +227,16 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]]
     `report` is called on every rank after every epoch. Test scenes are first opened when training
     has ended.
     """
+    with job.record() if world()[0] == 0 else nullcontext() as record:
+        _train_and_record(job, device, report, record)
+
+
+def _train_and_record(
+    job: Job,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    record: Record | None,
+) -> None:
     started = time.perf_counter()
     spec, folder = job.spec, job.lab.checkpoints(job.key)
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
@@ -230,7 +246,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]]
     model.memory_mib = job.resources.memory_mib
     model.recompute = job.resources.recompute
     patches, validation = _training_data(job, device)
-    record = job.record() if world()[0] == 0 else None
+    system = SystemMetrics(device)
     if record:
         _record_start(record, job)
     if world()[1] > 1:
@@ -250,7 +266,7 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]]
     def on_epoch(epoch: Report) -> None:
         reports.append(epoch)
         if record:
-            record.metrics(epoch.epoch, {"epoch": epoch.epoch, **epoch.metrics})
+            record.metrics(epoch.epoch, {"epoch": epoch.epoch, **epoch.metrics, **system.sample()})
         told = " ".join(f"{name} {value:.6g}" for name, value in epoch.metrics.items())
         print(f"epoch {epoch.epoch}/{epoch.epochs} {told}", flush=True)
         news = {"warning": fresh.pop()} if fresh else {}

@@ -23,18 +23,33 @@ from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.metrics import CONVENTIONS
 from feinfn.model import FeINFN
+from mhiflab.notes import flatten
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
 from mhiflab.provenance import code_provenance
-from mhiflab.tracking import KEY, KIND, TrialRecord, open_store, study_run, tracking_uri
-from mhiflab.worker import Job, flatten, run_worker
+from mhiflab.record import trial_record
+from mhiflab.tracking import (
+    KEY,
+    KIND,
+    REFUSED_TAG,
+    open_store,
+    study_run,
+    tracking_uri,
+    trial_runs,
+)
+from mhiflab.worker import Job, run_worker
 
 ARTIFACTS = {
     "identity.json",
     "metrics_bands.csv",
     "metrics_test.csv",
+    "model/MLmodel",
     "model/best.safetensors",
+    "model/conda.yaml",
     "model/config.json",
+    "model/protocol.json",
+    "model/python_env.yaml",
+    "model/requirements.txt",
     "provenance.json",
     "quicklook.npz",
     "spec.json",
@@ -120,11 +135,14 @@ def test_run_continues_under_another_name_of_the_same_protocol(write_study, tmp_
         base = {**TINY["base"], "protocol": protocol}
         (entry,) = read_plan(write_study(cases={}, base=base)).entries
         store = open_store(lab, uri)
-        record = TrialRecord(store, entry.key, "trial", study_run(store, "tiny", ""), {})
-        # MLflow refuses a parameter that changes.
-        record.settings(flatten(asdict(entry.trial.spec)), {})
-        keys.add((entry.key, record.run_id))
-    assert len(keys) == 1
+        with trial_record(lab, uri, entry.key, "trial", study_run(store, "tiny", ""), {}) as record:
+            record.settings(flatten(asdict(entry.trial.spec)), {})
+            record.finish()
+        keys.add(entry.key)
+    (run,) = trial_runs(store).values()
+    assert keys == {run.data.tags[KEY]}
+    # MLflow refuses a parameter that changes.
+    assert REFUSED_TAG not in run.data.tags
 
 
 def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_study, tmp_path):

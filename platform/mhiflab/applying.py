@@ -1,0 +1,172 @@
+"""A journal's entries on their way into MLflow; each may be applied any number of times.
+
+A run is found by its tags or made with the start time of its journal, and a metric's timestamp is
+that start plus its step, so that the same entry always stands for the same point.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from mhiflab.paths import Lab
+from mhiflab.spool import FILES, Spool
+from mhiflab.tracking import (
+    ERROR_TAG,
+    REFUSED_TAG,
+    Store,
+    connect,
+    explain,
+    find_runs,
+    is_refusal,
+)
+
+GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+
+
+class Applier:
+    """Brings one spool into MLflow, in order, from where the last call stopped."""
+
+    def __init__(self, spool: Spool, lab: Lab, uri: str) -> None:
+        self.spool, self.lab, self.uri = spool, lab, uri
+        self.ended = False
+        self._restart()
+
+    def _restart(self) -> None:
+        self.store: Store | None = None
+        self.done, self.run_id, self.started_ms = 0, "", 0
+        self.refusals: list[str] = []
+        self.known: dict[str, set[int]] = {}
+        """Steps on record by metric; a step that is there stays as it is."""
+        self.made = False
+
+    def advance(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Apply what was not applied yet; raises whatever keeps the store from taking it now.
+
+        What the store refuses for good is noted in a tag of the run and left out. Where the run
+        was deleted meanwhile, the next call starts again with a new one.
+        """
+        for entry, end in zip(*self.spool.entries(self.done), strict=True):
+            if stopped():
+                return
+            try:
+                self._apply(entry)
+            except MlflowException as error:
+                if error.error_code == GONE:
+                    self._restart()
+                raise
+            self.ended, self.done = entry["op"] == "end", end
+
+    def _apply(self, entry: dict[str, Any]) -> None:
+        work = partial(getattr(self, f"_{entry['op']}"), entry)
+        # Without its start a run cannot be, and a batch is refused piece by piece.
+        if entry["op"] in ("start", "batch"):
+            work()
+        else:
+            self._refusable(entry["op"], work)
+
+    def _refusable(self, what: str, write: Callable[[], object]) -> None:
+        """Write, and note a refusal; it is believed the second time, when a connection is new."""
+        try:
+            try:
+                write()
+            except (MlflowException, OSError) as error:
+                if not is_refusal(error):
+                    raise
+                self._check_run()
+                write()
+        except (MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            self._note(f"{what}: {explain(self.uri, error)}")
+
+    def _check_run(self) -> None:
+        """Raise where the run is gone, so that nothing is taken for refused that has no place."""
+        if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
+            raise MlflowException(f"run {self.run_id} was deleted", RESOURCE_DOES_NOT_EXIST)
+
+    @property
+    def client(self) -> MlflowClient:
+        assert self.store is not None, "every journal begins with a start"
+        return self.store.client
+
+    def _note(self, refusal: str) -> None:
+        self.refusals.append(refusal)
+        self.client.set_tag(self.run_id, REFUSED_TAG, "\n".join(self.refusals)[:4000])
+
+    def _start(self, entry: dict[str, Any]) -> None:
+        self.store = self.store or connect(self.lab, self.uri)
+        client, found = self.client, find_runs(self.store, entry["identity"])
+        if found:
+            # The oldest, should two labs have made one each.
+            run = found[-1]
+            client.update_run(run.info.run_id, status="RUNNING")
+            if ERROR_TAG in run.data.tags:
+                client.delete_tag(run.info.run_id, ERROR_TAG)
+        else:
+            run = client.create_run(
+                self.store.experiment_id,
+                start_time=entry["ms"],
+                tags={**entry["tags"], **entry["identity"]},
+                run_name=entry["name"],
+            )
+            self.made = True
+        self.run_id, self.started_ms = run.info.run_id, run.info.start_time
+
+    def _batch(self, entry: dict[str, Any]) -> None:
+        step = entry.get("step", 0)
+        metrics = [
+            Metric(name, value, self.started_ms + step, step)
+            for name, value in entry.get("metrics", {}).items()
+            if step not in self._steps(name)
+        ]
+        params = [Param(k, v) for k, v in entry.get("params", {}).items()]
+        tags = [RunTag(k, v) for k, v in entry.get("tags", {}).items()]
+        self._log(metrics, params, tags)
+        for metric in metrics:
+            self._steps(metric.key).add(step)
+
+    def _steps(self, name: str) -> set[int]:
+        if name not in self.known:
+            history = [] if self.made else self.client.get_metric_history(self.run_id, name)
+            self.known[name] = {point.step for point in history}
+        return self.known[name]
+
+    def _log(self, metrics: list[Metric], params: list[Param], tags: list[RunTag]) -> None:
+        """Write at once, or one by one where the store refuses some of it."""
+        single = [
+            *(([m], [], []) for m in metrics),
+            *(([], [p], []) for p in params),
+            *(([], [], [t]) for t in tags),
+        ]
+        try:
+            if single:
+                self.client.log_batch(self.run_id, metrics, params, tags)
+        except MlflowException as error:
+            if not is_refusal(error):
+                raise
+            self._check_run()
+            for one in single:
+                name = next(item.key for items in one for item in items)
+                self._refusable(name, partial(self.client.log_batch, self.run_id, *one))
+
+    def _file(self, entry: dict[str, Any]) -> None:
+        path = self.spool.folder / FILES / entry["file"]
+        if path.is_file():
+            self.client.log_artifact(self.run_id, str(path), entry["folder"] or None)
+        else:
+            self._note(f"{path}: this file was deleted before it reached the store")
+
+    def _inputs(self, entry: dict[str, Any]) -> None:
+        inputs = [
+            DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])
+            for context, fields in entry["datasets"].items()
+        ]
+        self.client.log_inputs(self.run_id, inputs)
+
+    def _end(self, entry: dict[str, Any]) -> None:
+        self.client.set_terminated(self.run_id, entry["status"], entry["ms"])

@@ -1,0 +1,85 @@
+"""A trained network as an MLflow model: `mlflow.pyfunc` loads it, `mlflow models serve` serves it.
+
+The folder holds weights (safetensors), settings (JSON) and MLflow's description of both; there is
+no pickle in it, and the code is this package's. Legend: B batch, S bands, M MSI bands, h w LR
+size, H W HR size.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feinfn.config import ModelConfig
+from feinfn.errors import UserError
+from feinfn.infer import fuse, load_model
+from feinfn.protocols import Inputs, Protocol, check_ratio, upsample
+from feinfn.train import BEST
+
+REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
+CONFIG_FILE, PROTOCOL_FILE = "config.json", "protocol.json"
+
+
+class Fuser:
+    """Fuses arrays with a network and the upsampling of the protocol it was trained under."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = load_model(folder / BEST)
+        fields = json.loads((folder / PROTOCOL_FILE).read_text())
+        self.protocol = Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+
+    def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
+        """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
+
+        Both float32, in [0, 1]. Raises `UserError` where H x W is no multiple of h x w.
+        """
+        hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
+        if not all((*hsi.shape, *msi.shape)):
+            raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
+        size, lr_size = msi.shape[-2:], hsi.shape[-2:]
+        ratio = max(1, size[0] // lr_size[0])
+        check_ratio(lr_size, size, ratio, "hsi and msi")
+        # At another ratio than the trained one the phase means nothing; upsampling ignores it.
+        own = replace(self.protocol, ratio=ratio, phase_px=0)
+        return fuse(self.model, Inputs(msi, upsample(hsi, own), hsi)).numpy()
+
+
+def _load_pyfunc(path: str) -> Fuser:
+    """Return the model of a folder; MLflow calls this by name."""
+    return Fuser(Path(path))
+
+
+def save_packaged(
+    folder: Path, weights: Path, model: ModelConfig, protocol: Protocol, about: dict[str, Any]
+) -> None:
+    """Write a model folder around a weights file that training kept; nothing is contacted.
+
+    `about` becomes metadata of the model.
+    """
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def cube(bands: int, name: str | None = None) -> TensorSpec:
+        return TensorSpec(np.dtype(np.float32), (-1, bands, -1, -1), name)
+
+    pyfunc.save_model(
+        folder,
+        loader_module=__name__,
+        signature=ModelSignature(
+            Schema([cube(model.hsi_bands, "hsi"), cube(model.msi_bands, "msi")]),
+            Schema([cube(model.hsi_bands)]),
+        ),
+        # Given, because inferring them loads the model in another process and asks the network.
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+        metadata=about,
+    )
+    shutil.copyfile(weights, folder / BEST)
+    for name, settings in ((CONFIG_FILE, model), (PROTOCOL_FILE, protocol)):
+        text = json.dumps(asdict(settings), indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n")

@@ -1,0 +1,126 @@
+"""The journal of one run: what is to be recorded, on this disk before it goes anywhere else.
+
+A folder holds `journal.jsonl`, one entry a line, each on the disk before `append` returns, and
+copies of the files that entries name. One process writes it at a time.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from feinfn.checkpoint import write_atomic
+from feinfn.errors import UserError
+
+LOCK_WAIT_S = 90.0
+"""How long a process waits for another to leave a spool; longer than one request to a server that
+accepts and never answers, with its retries."""
+JOURNAL, FILES = "journal.jsonl", "files"
+
+
+class Spool:
+    """An opened spool folder, held by a lock that ends with the process."""
+
+    def __init__(self, folder: Path, wait_s: float = LOCK_WAIT_S) -> None:
+        """Wait for the folder, make it where it is missing, and cut off a torn last line."""
+        self.folder = folder
+        self._lock = _locked(folder, wait_s)
+        self._journal = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        whole = (folder / JOURNAL).read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._journal, whole)
+        _sync_folder(folder)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write one entry to the disk; raise `UserError` where it cannot be."""
+        size = os.fstat(self._journal).st_size
+        line = json.dumps(entry, sort_keys=True).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._journal, line) :]
+            os.fsync(self._journal)
+        except OSError as error:
+            os.ftruncate(self._journal, size)
+            raise UserError(
+                f"{self.folder / JOURNAL}: cannot be written ({error}); free space on this disk or "
+                "choose another folder with --lab"
+            ) from None
+
+    def keep(self, path: Path) -> str:
+        """Copy a file into the spool, complete or not at all, and return its name there."""
+        name = f"{uuid.uuid4().hex}/{path.name}"
+
+        def copy(partial: Path) -> None:
+            shutil.copyfile(path, partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+
+        target = self.folder / FILES / name
+        write_atomic(target, copy)
+        for folder in (target.parent, target.parent.parent, self.folder):
+            _sync_folder(folder)
+        return name
+
+    def entries(self, start: int = 0) -> tuple[list[dict[str, Any]], list[int]]:
+        """Return the entries from a byte on, and the byte at which each ends."""
+        with (self.folder / JOURNAL).open("rb") as file:
+            file.seek(start)
+            lines = file.read().split(b"\n")[:-1]
+        found, ends = [], []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                raise UserError(
+                    f"{self.folder / JOURNAL}: found a damaged line at byte {start}, expected JSON;"
+                    " restore the file, or delete this folder to give up what it holds"
+                ) from None
+            start += len(line) + 1
+            ends.append(start)
+        return found, ends
+
+    def remove(self) -> None:
+        """Delete the folder; the journal first, so that a cut leaves nothing to apply."""
+        (self.folder / JOURNAL).unlink()
+        shutil.rmtree(self.folder)
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        os.close(self._journal)
+        os.close(self._lock)
+
+
+def _locked(folder: Path, wait_s: float) -> int:
+    deadline = time.monotonic() + wait_s
+    path = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A folder that was removed meanwhile took its lock along.
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(lock)
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"{folder}: another process still writes the record of this run, after {wait_s:g} "
+                "s; wait for it or stop it, then run again"
+            )
+        time.sleep(0.05)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
