@@ -42,7 +42,10 @@ class Resources:
     cpus_per_worker: float = 1.0
     """CPUs of each worker (of the trial itself with workers: 0)."""
     gpus_per_worker: float = 0.0
-    """GPUs of each worker, fractions allowed."""
+    """GPUs of each worker: a whole number, or a share of one GPU."""
+    gpu_memory_gib: float | None = None
+    """GPU memory of each worker in GiB, instead of a share: as many workers use a GPU as its memory
+    holds; null: no such bound."""
     memory_mib: float | None = None
     """Memory for fusing one whole image, in MiB above the resting process; null: unbounded."""
     recompute: bool = False
@@ -53,6 +56,13 @@ class Resources:
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         require(cpus >= 0.1, "resources.cpus_per_worker", cpus, "a number >= 0.1")
         require(gpus >= 0, "resources.gpus_per_worker", gpus, "a number >= 0")
+        hint = self.gpu_memory_gib
+        require(
+            hint is None or (0 < hint < float("inf") and gpus == int(gpus)),
+            "resources.gpu_memory_gib",
+            hint,
+            "a number > 0 without a share in resources.gpus_per_worker, or null",
+        )
         memory = self.memory_mib
         require(
             memory is None or 0 < memory < float("inf"),

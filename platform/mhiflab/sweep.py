@@ -20,7 +20,8 @@ from feinfn.config import DataConfig
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
-from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
+from mhiflab.cluster import connected, trial_request, with_gpu_memory
+from mhiflab.fit import fit
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan
 from mhiflab.provenance import code_provenance
@@ -137,10 +138,7 @@ def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log:
     """Run jobs with equal resources under one Tuner; return one message per failed trial."""
     by_key = {job.key: job for job in jobs}
     follow = Follow(by_key, advance, log)
-    workers = jobs[0].resources.workers
-    own = {"CPU": jobs[0].resources.cpus_per_worker, "GPU": jobs[0].resources.gpus_per_worker}
-    resources = {"CPU": DRIVER_CPUS} if workers else {k: v for k, v in own.items() if v}
-
+    resources = trial_request(jobs[0].resources, jobs[0].avoid)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
         param_space={"key": tune.grid_search(list(by_key))},
@@ -212,12 +210,14 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
     """
     check_disk(plan, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in plan.missing)
-    with only_driver(lab), _progress(console, epochs) as advance, connected() as cluster:
+    with only_driver(lab), _progress(console, epochs) as advance, connected() as nodes:
         # Trials of equal resources go together, so that each group packs the cluster exactly.
         groups: dict[Resources, list[str]] = {}
         for entry in plan.missing:
             groups.setdefault(entry.trial.resources, []).append(entry.key)
-        fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
+        if any(wanted.gpu_memory_gib for wanted in groups):
+            nodes = with_gpu_memory(nodes)
+        fits = {wanted: fit(wanted, nodes) for wanted in groups}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         parent = study_run(store, plan.name, plan.path.read_text())
@@ -226,8 +226,11 @@ def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
         jobs = _jobs(plan, parent, uri, lab, scratch)
         failures: list[str] = []
         for wanted, keys in groups.items():
-            group = [jobs[key] for key in keys]
-            failures += _tune_group(group, fits[wanted], scratch, advance, console.print)
+            placed = fits[wanted]
+            group = [
+                replace(jobs[key], resources=placed.resources, avoid=placed.avoid) for key in keys
+            ]
+            failures += _tune_group(group, placed.at_once, scratch, advance, console.print)
         finish_study(store, parent, complete=not failures)
     # Ray's folders hold progress only; training state and record lie elsewhere.
     shutil.rmtree(scratch, ignore_errors=True)

@@ -54,6 +54,8 @@ class Job:
     uri: str
     scratch: Path
     code: dict[str, Any]
+    avoid: tuple[str, ...] = ()
+    """Ids of nodes that its workers stay away from."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 
