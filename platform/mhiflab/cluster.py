@@ -138,10 +138,11 @@ def _address() -> str | None:
 
 
 @contextmanager
-def connected() -> Iterator[list[Node]]:
+def connected(dashboard: bool = False) -> Iterator[list[Node]]:
     """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the living nodes.
 
-    Inside a submitted job Ray sets the address, and the job's environment is kept.
+    Inside a submitted job Ray sets the address, and the job's environment is kept. Without a
+    dashboard a local Ray keeps the resources of Ray Train workers that were stopped.
     """
     address = _address()
     if not address:
@@ -150,7 +151,7 @@ def connected() -> Iterator[list[Node]]:
     import ray
 
     _quieten_raylet()
-    local = {} if address else {"num_cpus": max(2, _usable_cpus()), "include_dashboard": False}
+    local = {} if address else {"num_cpus": max(2, _usable_cpus()), "include_dashboard": dashboard}
     try:
         ray.init(
             address=address or "local",
