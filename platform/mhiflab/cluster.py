@@ -21,7 +21,8 @@ node."""
 ANSWER_S = 4.0
 """Seconds that a port, and then Ray behind it, may take to answer."""
 
-_ASK = """
+TOKEN_REFUSED = 3
+ASK = """
 import sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
@@ -30,6 +31,7 @@ try:
 except AuthenticationError:
     sys.exit(3)
 """
+"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter."""
 
 
 def worker_request(wanted: Resources) -> dict[str, float]:
@@ -73,14 +75,14 @@ def check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = str(error)
     if not reason:
-        words = [sys.executable, "-c", _ASK, address]
+        words = [sys.executable, "-c", ASK, address]
         try:
             code = subprocess.run(
                 words, timeout=ANSWER_S, capture_output=True, check=False
             ).returncode
         except subprocess.TimeoutExpired:
             code = 1
-        if code == 3:
+        if code == TOKEN_REFUSED:
             raise UserError(
                 f"RAY_ADDRESS: the cluster at {address!r} refuses this token; copy its token to "
                 "~/.ray/auth_token, or name the file in RAY_AUTH_TOKEN_PATH"

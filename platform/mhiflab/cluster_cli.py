@@ -1,5 +1,7 @@
 """The commands `submit` and `doctor`; heavy libraries are imported when they run."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,3 +51,52 @@ def submit_command(
         return
     job_id = jobs.submit(client, address, wanted, out) if wanted else attach
     jobs.follow(client, address, job_id, out)
+
+
+def doctor_command(
+    study: Annotated[
+        str, typer.Argument(help="Also check the data of this study.", metavar="[STUDY]")
+    ] = "",
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Dashboard (http://...) of a cluster, or HOST:PORT from one of its nodes; "
+            "RAY_ADDRESS, or this machine, by default."
+        ),
+    ] = "",
+    lab: Annotated[
+        str, typer.Option(help="Lab folder that all nodes share.", envvar="MHIFLAB_LAB")
+    ] = "lab",
+    tracking_uri: TrackingOption = "",
+) -> None:
+    """Check every node of a cluster, or this machine: versions, code, storage, data, GPUs, ports.
+
+    Says what is wrong and how to mend it; exit code 1 when something is.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mhiflab import submit as jobs
+
+    if address.startswith("http"):
+        wanted = jobs.doctor_of(study, lab, tracking_uri)
+        client = jobs.connect(address, out)
+        jobs.follow(client, address, jobs.submit(client, address, wanted, out), out)
+        return
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if tracking_uri:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    from mhiflab.doctor import examine
+    from mhiflab.paths import Lab, study_path
+
+    findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)
+    table = Table()
+    for column in ("node", "check", "found", "to do"):
+        table.add_column(column)
+    for one in findings:
+        mark = f"[red]{escape(one.fix)}[/]" if one.fix else "[green]ok[/]"
+        table.add_row(one.node, one.check, escape(one.found), mark)
+    out.print(table)
+    if wrong := sum(bool(one.fix) for one in findings):
+        raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")

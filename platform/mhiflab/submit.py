@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +22,9 @@ from mhiflab.cluster import ANSWER_S
 from mhiflab.package import study_files, write_package
 
 STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
-_CHATTER = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\t?\s*(INFO|WARNING) (job_manager|worker|packaging)\.")
+_CHATTER = re.compile(
+    r"\d{4}-\d\d-\d\d [\d:,]+\t?\s*(INFO|WARNING) (job_manager|worker|packaging)\."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,13 @@ def run_of(study: str, lab: str, tracking_uri: str) -> Wanted:
     return Wanted(Path(name).stem, lab, command, files, tracking_uri)
 
 
+def doctor_of(study: str, lab: str, tracking_uri: str) -> Wanted:
+    """Return the job that examines a cluster from inside; raise `UserError`."""
+    found = run_of(study or "demo", lab, tracking_uri)
+    words = (found.command[1],) if study else ()
+    return replace(found, name="doctor", command=("doctor", *words, *found.command[2:]))
+
+
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
     """Turn what Ray's client raises into one `UserError`."""
@@ -69,7 +78,9 @@ def _explained(address: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         response = getattr(error, "response", None)
         code = response.status_code if isinstance(response, requests.Response) else 0
-        if code in (401, 403) or re.search("status code 40[13]|Unauthorized|[Aa]uth.*token", reason):
+        if code in (401, 403) or re.search(
+            "status code 40[13]|Unauthorized|[Aa]uth.*token", reason
+        ):
             reason = "it refuses this token; copy the cluster's to ~/.ray/auth_token"
         raise UserError(f"--address {address}: {reason}") from None
 

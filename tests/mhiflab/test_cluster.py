@@ -86,7 +86,9 @@ def test_fit_equals_brute_force_and_its_advice_fits(workers, cpus, gpus, shapes)
 
 
 def test_a_request_that_never_fits_says_what_would():
-    with pytest.raises(UserError, match="the largest with 8 CPUs.* at most workers: 5 with cpus_p"):
+    with pytest.raises(
+        UserError, match=r"the largest with 8 CPUs.* at most workers: 5 with cpus_p"
+    ):
         fit(Resources(workers=9, cpus_per_worker=2), [SMALL, LARGE])
     with pytest.raises(UserError, match="at most workers: 1 with cpus_per_worker: 8"):
         fit(Resources(cpus_per_worker=16), [SMALL, LARGE])
@@ -113,7 +115,7 @@ def test_memory_hint_becomes_a_share_of_the_smallest_gpu_that_is_large_enough():
     assert fit(replace(hint, gpu_memory_gib=24), nodes).resources.gpus_per_worker == 1
     pair = replace(hint, gpus_per_worker=2)
     assert fit(pair, nodes).at_once == 1
-    with pytest.raises(UserError, match="the largest GPU has 79.0 GiB"):
+    with pytest.raises(UserError, match=r"the largest GPU has 79\.0 GiB"):
         fit(replace(hint, gpu_memory_gib=80), nodes)
     with pytest.raises(UserError, match="no node has a GPU"):
         fit(hint, [SMALL])

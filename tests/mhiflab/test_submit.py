@@ -69,8 +69,8 @@ import json, mhiflab, feinfn, sys
 from mhiflab.package import code_hash
 from mhiflab.provenance import code_provenance
 from mhiflab.paths import checkout, shipped_studies
-print(json.dumps([mhiflab.__file__, feinfn.__file__, checkout() is None, 'demo' in shipped_studies(),
-                  code_hash(), code_provenance()]))
+print(json.dumps([mhiflab.__file__, feinfn.__file__, checkout() is None,
+                  'demo' in shipped_studies(), code_hash(), code_provenance()]))
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
@@ -113,7 +113,9 @@ def test_code_that_is_too_large_is_refused(folder, monkeypatch, tmp_path_factory
 
 
 def test_a_table_outside_the_folder_is_refused(folder):
-    write(folder / "out.yaml", {"title": "t", "cases": {"c": {"set": {"protocol.srf": "../x.csv"}}}})
+    write(
+        folder / "out.yaml", {"title": "t", "cases": {"c": {"set": {"protocol.srf": "../x.csv"}}}}
+    )
     with pytest.raises(UserError, match="expected a path below this folder"):
         package.study_files("out.yaml")
 
