@@ -1,4 +1,4 @@
-"""The templates of clusters: valid for what reads them, guarded by a token, bound to no wide address.
+"""The templates of clusters: valid for their readers, guarded by a token, bound to no wide address.
 
 KubeRay's own schema was not at hand offline; its manifest is checked by the structure that we know.
 """
