@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class Nodes:
     prefix: str = field(default_factory=lambda: f"mh{secrets.token_hex(2)}")
     third: int = field(default_factory=lambda: 1 + secrets.randbelow(250))
     processes: dict[int, subprocess.Popen] = field(default_factory=dict)
+    # Short, because names of sockets must be; every node sees a folder of its own here.
+    ray: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mh", dir="/tmp")))
 
     def address(self, number: int) -> str:
         """Return a node's address on the cluster's own network."""
@@ -70,7 +73,7 @@ class Nodes:
         return {
             **clean,
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "RAY_TMPDIR": str(self.folder / "ray"),
+            "RAY_TMPDIR": str(self.ray),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -80,10 +83,9 @@ class Nodes:
 
     def inside(self, number: int, *words: str) -> list[str]:
         """Return words that run a command on a node: its network, and its folder for Ray."""
-        own, seen = self.folder / f"node{number}", self.folder / "ray"
-        for path in (own, seen):
-            path.mkdir(exist_ok=True)
-        script = f'mount --bind {own} {seen} && exec "$0" "$@"'
+        own = self.folder / f"node{number}"
+        own.mkdir(exist_ok=True)
+        script = f'mount --bind {own} {self.ray} && exec "$0" "$@"'
         within = ["ip", "netns", "exec", f"{self.prefix}n{number}", "unshare", "--mount"]
         return [*within, "sh", "-c", script, *words]
 
@@ -144,6 +146,7 @@ class Nodes:
         for number in range(count):
             ip("netns", "del", f"{self.prefix}n{number}")
         ip("link", "del", self.prefix)
+        self.ray.rmdir()
 
 
 def wait_for(true: Callable[[], bool], seconds: float, what: str) -> None:
