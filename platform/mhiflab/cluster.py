@@ -191,7 +191,9 @@ def living_nodes() -> list[Node]:
     ]
 
 
-def on_nodes(task: Callable[..., Any], nodes: Iterable[Node], *args: Any) -> dict[str, Any]:
+def on_nodes(
+    task: Callable[..., Any], nodes: Iterable[Node], *args: Any, seconds: float = 120
+) -> dict[str, Any]:
     """Return what a function returns on each node, by node id, without waiting for free CPUs.
 
     An exception takes the place of what a node could not return.
@@ -207,7 +209,7 @@ def on_nodes(task: Callable[..., Any], nodes: Iterable[Node], *args: Any) -> dic
     found: dict[str, Any] = {}
     for node_id, ref in refs.items():
         try:
-            found[node_id] = ray.get(ref, timeout=120)
+            found[node_id] = ray.get(ref, timeout=seconds)
         except Exception as error:
             found[node_id] = error
     return found

@@ -197,7 +197,11 @@ def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Fi
         ports = (dashboard, urlsplit(uri).port or 5000)
         root = str(lab.root.resolve())
         looked = on_nodes(probe.look, nodes, root, token, uri, PACKAGES, ports)
-        seen = {name: on_nodes(probe.fingerprint, nodes, config) for name, config in data.items()}
+        # Reading all scenes takes as long as it takes.
+        seen = {
+            name: on_nodes(probe.fingerprint, nodes, config, seconds=3600)
+            for name, config in data.items()
+        }
         findings = _of_cluster(context.gcs_address, uri, len(nodes))
         for node in nodes:
             facts = looked[node.id]

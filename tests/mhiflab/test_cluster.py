@@ -162,3 +162,10 @@ def test_no_answer_at_all_is_told(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", slow)
     with pytest.raises(UserError, match="timed out after 4 s"):
         check_answers("10.255.255.1:6379")
+
+
+def test_a_study_that_never_fits_fails_before_anything_is_recorded(mhiflab, write_study, tmp_path):
+    done = mhiflab("run", write_study(base={"resources": {"cpus_per_worker": 999}}, cases={}))
+    assert done.returncode == 1
+    assert "would fit: at most workers: 1 with cpus_per_worker: " in done.stderr
+    assert not (tmp_path / "lab" / "mlflow.db").exists()
