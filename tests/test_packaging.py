@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -137,13 +136,6 @@ print(mhiflab.__file__, checkout(), *shipped_studies(), len(read_plan(study_path
     shown = python(code, empty, PYTHONPATH=str(site))
     studies = " ".join(sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml")))
     assert shown == f"{site}/mhiflab/__init__.py None {studies} 4"
-
-
-def test_cluster_file_is_valid_for_ray():
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
 
 
 def test_lock_pins_everything_and_nothing_else_pins_torch():

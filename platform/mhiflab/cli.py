@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.cluster_cli import doctor_command, submit_command
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.paths import Lab, study_path
@@ -155,6 +156,8 @@ def ui(
 
 
 app.command("evaluate")(evaluate_command)
+app.command("submit")(submit_command)
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:

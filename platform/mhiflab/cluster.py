@@ -1,37 +1,98 @@
-"""The cluster: connect or start one here, and see what fits on it."""
+"""The cluster: connect or start one here, and see what its nodes offer."""
 
 import os
-from collections.abc import Iterator
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from feinfn.errors import UserError
 from mhiflab.environment import ENVIRONMENT
+from mhiflab.fit import Node
 from mhiflab.spec import Resources
 
-DRIVER_CPUS = 0.01
-"""CPU share of a trial that only waits for its workers: if waiting trials held whole CPUs, their
-workers could never start."""
+DRIVER = {"node:__internal_head__": 0.0001}
+"""What a trial asks for that only waits for its workers: a place on the head. There it takes no
+worker's CPU, so that waiting trials never keep workers from starting, and it outlives every other
+node."""
+ANSWER_S = 4.0
+"""Seconds that a port, and then Ray behind it, may take to answer."""
+
+TOKEN_REFUSED = 3
+ASK = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1])
+except AuthenticationError:
+    sys.exit(3)
+"""
+"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter."""
 
 
-def held_by_trial(wanted: Resources) -> tuple[float, float]:
-    """Return the CPUs and GPUs that one trial holds while it trains."""
-    count = max(wanted.workers, 1)
-    return count * wanted.cpus_per_worker, count * wanted.gpus_per_worker
+def worker_request(wanted: Resources) -> dict[str, float]:
+    """Return what Ray is asked for each worker, or for a trial that trains by itself."""
+    asked = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
+    return {name: amount for name, amount in asked.items() if amount}
 
 
-def concurrency(wanted: Resources, cluster: dict[str, float]) -> int:
-    """Return how many such trials run at once; raise `UserError` where not even one fits."""
-    cpus, gpus = held_by_trial(wanted)
-    have_cpus, have_gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    if cpus > have_cpus or gpus > have_gpus:
+def selector(avoid: Iterable[str]) -> dict[str, str]:
+    """Return Ray's label selector that keeps off some nodes; empty where there are none."""
+    ids = ",".join(avoid)
+    return {"ray.io/node-id": f"!in({ids})"} if ids else {}
+
+
+def trial_request(wanted: Resources, avoid: Iterable[str]) -> Any:
+    """Return what Tune asks for one trial: a place for its driver, or for its whole training."""
+    from ray.tune import PlacementGroupFactory
+
+    where = {} if wanted.workers else selector(avoid)
+    options = {"bundle_label_selector": [where]} if where else {}
+    return PlacementGroupFactory([DRIVER if wanted.workers else worker_request(wanted)], **options)
+
+
+def check_answers(address: str) -> None:
+    """Raise `UserError` within some seconds where no Ray cluster answers or the token is wrong.
+
+    Ray itself takes minutes and prints lines of its own, hence a process apart.
+    """
+    # Any name that Ray takes for an address leads to one of these forms.
+    if "://" in address:
         raise UserError(
-            f"resources: one trial asks for {cpus:g} CPUs and {gpus:g} GPUs "
-            f"(workers: {wanted.workers}), but the cluster has {have_cpus:g} and {have_gpus:g}; "
-            "lower resources.workers or the shares per worker, or add nodes"
+            f"RAY_ADDRESS: found {address!r}, expected HOST:PORT of a cluster that this machine is "
+            "part of; from outside use: mhiflab submit STUDY --address http://HEAD:8265"
         )
-    fits = int(have_cpus // cpus)
-    return min(fits, int(have_gpus // gpus)) if gpus else fits
+    host, _, port = address.rpartition(":")
+    reason = "no such port"
+    if host and port.isdigit():
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+                reason = ""
+        except (OSError, OverflowError) as error:
+            reason = str(error)
+    if not reason:
+        words = [sys.executable, "-c", ASK, address]
+        try:
+            code = subprocess.run(
+                words, timeout=ANSWER_S, capture_output=True, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = 1
+        if code == TOKEN_REFUSED:
+            raise UserError(
+                f"RAY_ADDRESS: the cluster at {address!r} refuses this token; copy its token to "
+                "~/.ray/auth_token, or name the file in RAY_AUTH_TOKEN_PATH"
+            )
+        reason = "the port is open, but it is not Ray's" if code else ""
+    if reason:
+        raise UserError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({reason}); start one, or unset "
+            "RAY_ADDRESS to run on this machine"
+        )
 
 
 def usable_cpus() -> int:
@@ -58,23 +119,44 @@ def _quieten_raylet() -> None:
     worker.print_to_stdstream = show_others
 
 
+def _address() -> str | None:
+    """Return the cluster's HOST:PORT, known to answer, or None to start one on this machine."""
+    given = os.environ.get("RAY_ADDRESS")
+    if not given or given == "local":
+        return None
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if given == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found = canonicalize_bootstrap_address("auto")
+        if found is None:
+            raise UserError(
+                "RAY_ADDRESS: found 'auto', but no Ray cluster runs on this machine; start one, or "
+                "unset RAY_ADDRESS"
+            )
+        given = found
+    check_answers(given)
+    return given
+
+
 @contextmanager
-def connected() -> Iterator[dict[str, float]]:
-    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the cluster's resources."""
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    else:
+def connected(dashboard: bool = False) -> Iterator[list[Node]]:
+    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the living nodes.
+
+    Inside a submitted job Ray sets the address, and the job's environment is kept. Without a
+    dashboard a local Ray keeps the resources of Ray Train workers that were stopped.
+    """
+    address = _address()
+    if not address:
         # Everything on loopback; works for a cluster of one machine only.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     _quieten_raylet()
-    local = {} if address else {"num_cpus": max(2, usable_cpus())}
+    local = {} if address else {"num_cpus": max(2, usable_cpus()), "include_dashboard": dashboard}
     try:
         ray.init(
-            address=address,
-            include_dashboard=None if address else False,
+            address=address or "local",
             log_to_driver=False,
             logging_level="ERROR",
             configure_logging=True,
@@ -84,12 +166,74 @@ def connected() -> Iterator[dict[str, float]]:
             },
             **local,
         )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"RAY_ADDRESS: no Ray cluster answers at {address!r} ({error}); start one, or unset "
-            "RAY_ADDRESS to run on this machine"
+            f"RAY_ADDRESS: cannot join the cluster at {address!r} ({reason}); run on one of its "
+            "nodes, or from outside: mhiflab submit STUDY --address http://HEAD:8265"
         ) from None
     try:
-        yield ray.cluster_resources()
+        yield living_nodes()
     finally:
         ray.shutdown()
+
+
+def living_nodes() -> list[Node]:
+    """Return the connected cluster's living nodes."""
+    import ray
+
+    return [
+        Node(
+            name=node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+            id=node["NodeID"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def on_nodes(
+    task: Callable[..., Any], nodes: Iterable[Node], *args: Any, seconds: float = 120
+) -> dict[str, Any]:
+    """Return what a function returns on each node, by node id, without waiting for free CPUs.
+
+    An exception takes the place of what a node could not return.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    refs = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(task)
+        refs[node.id] = remote.remote(*args)
+    found: dict[str, Any] = {}
+    for node_id, ref in refs.items():
+        try:
+            found[node_id] = ray.get(ref, timeout=seconds)
+        except Exception as error:
+            found[node_id] = error
+    return found
+
+
+def _smallest_gpu_gib() -> float | None:
+    import torch
+
+    sizes = [
+        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
+    ]
+    return min(sizes) / 2**30 if sizes else None
+
+
+def with_gpu_memory(nodes: list[Node]) -> list[Node]:
+    """Return the nodes with the memory of their smallest GPU, asked from each that has some."""
+    found = on_nodes(_smallest_gpu_gib, [node for node in nodes if node.gpus])
+    for size in found.values():
+        if isinstance(size, Exception):
+            raise UserError(
+                f"resources.gpu_memory_gib: a node could not tell its GPUs' memory ({size}); "
+                "see mhiflab doctor"
+            )
+    return [replace(node, gpu_gib=found.get(node.id)) for node in nodes]

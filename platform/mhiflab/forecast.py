@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run
 
-from mhiflab.cluster import held_by_trial, usable_cpus
+from mhiflab.cluster import usable_cpus
 from mhiflab.estimate import clock, forecast_s, measured, processors
+from mhiflab.fit import held_by_trial
 from mhiflab.plan import Entry
 
 

@@ -24,6 +24,11 @@ def lock_file() -> Path:
     return (root or _PACKAGE) / "requirements.lock"
 
 
+def submitted_file() -> Path:
+    """Return the file that a submitted job's code carries in place of a git history."""
+    return _PACKAGE / "submitted.json"
+
+
 def shipped_studies() -> list[str]:
     """Return the names of the shipped studies."""
     return sorted(path.stem for path in experiments_dir().glob("*.yaml"))

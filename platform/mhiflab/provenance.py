@@ -1,6 +1,7 @@
 """Where a result comes from: code, lock file, library versions, machine."""
 
 import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import version
@@ -8,12 +9,13 @@ from typing import Any
 
 import torch
 
-from mhiflab.paths import checkout, lock_file
+from mhiflab.paths import checkout, lock_file, submitted_file
 
 LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "mhiflab")
 
 
-def _git(*words: str) -> str | None:
+def git(*words: str) -> str | None:
+    """Return what git prints in the checkout, None where there is neither git nor a checkout."""
     root = checkout()
     if root is None:
         return None
@@ -26,15 +28,23 @@ def _git(*words: str) -> str | None:
     return done.stdout
 
 
+def git_provenance() -> dict[str, Any]:
+    """Return git commit and uncommitted changes, of the submitting checkout inside a job."""
+    if submitted_file().is_file():
+        return json.loads(submitted_file().read_text())
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": (git("rev-parse", "HEAD") or "").strip() or None,
+        "git_dirty": None if status is None else bool(status),
+        "git_diff": git("diff", "HEAD"),
+    }
+
+
 def code_provenance() -> dict[str, Any]:
-    """Return git commit, uncommitted changes and lock hash; None where there is no checkout."""
-    changes = _git("diff", "HEAD")
-    status = _git("status", "--porcelain")
+    """Return git state (None where there is no checkout), lock hash and versions."""
     lock = lock_file()
     return {
-        "git_commit": (_git("rev-parse", "HEAD") or "").strip() or None,
-        "git_dirty": None if status is None else bool(status),
-        "git_diff": changes,
+        **git_provenance(),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "versions": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),

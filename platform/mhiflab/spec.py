@@ -32,10 +32,10 @@ class Resources:
     cpus_per_worker: float = 1.0
     """CPUs of each worker (of the trial itself with workers: 0)."""
     gpus_per_worker: float = 0.0
-    """GPUs of each worker; fractions share one GPU, but nothing keeps their memory apart."""
+    """GPUs of each worker: a whole number, or a share of one GPU."""
     gpu_memory_gib: float | None = None
-    """GPU memory that a worker needs, instead of gpus_per_worker: becomes the fraction of the
-    cluster's smallest GPU that holds it."""
+    """GPU memory of each worker in GiB, instead of a share: as many workers use a GPU as its memory
+    holds; null: no such bound."""
     memory_mib: float | None = None
     """Memory for fusing one whole image, in MiB above the resting process; null: unbounded."""
     recompute: bool = False
@@ -53,10 +53,10 @@ class Resources:
         require(gpus >= 0, "resources.gpus_per_worker", gpus, "a number >= 0")
         hint = self.gpu_memory_gib
         require(
-            hint is None or (hint > 0 and gpus == 0),
+            hint is None or (0 < hint < float("inf") and gpus == int(gpus)),
             "resources.gpu_memory_gib",
             hint,
-            "a number > 0 where gpus_per_worker is not given, or null",
+            "a number > 0 without a share in resources.gpus_per_worker, or null",
         )
         for name in ("accumulate", "checkpoint_every"):
             value = getattr(self, name)

@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from feinfn.config import DataConfig
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
-from mhiflab.cluster import DRIVER_CPUS, concurrency, connected
+from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver
+from mhiflab.fit import fit
 from mhiflab.forecast import Forecast
 from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
@@ -165,18 +166,10 @@ def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
 
 
-def tune_resources(wanted: Resources) -> dict[str, float]:
-    """Return what Tune holds for a trial: its own computing, or a driver's share beside workers."""
-    if wanted.workers:
-        return {"CPU": DRIVER_CPUS}
-    own = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
-    return {kind: share for kind, share in own.items() if share}
-
-
 def _tune_group(group: list[Job], at_once: int, scratch: Path, follow: Follow, stop: Any) -> None:
     """Run jobs with equal resources under one Tuner."""
     by_key = {job.key: job for job in group}
-    resources = tune_resources(group[0].resources)
+    resources = trial_request(group[0].resources, group[0].avoid)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
         param_space={"key": tune.grid_search(list(by_key))},
@@ -269,16 +262,20 @@ def execute(
     """
     check_disk(entries, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in entries)
+    # A trial that Tune stops frees its workers' resources through the dashboard's state service.
+    stops = plan.study.stop != Stop()
     with (
         only_driver(lab, plan.name) as own,
         _progress(console, epochs) as advance,
-        connected() as cluster,
+        connected(dashboard=stops) as nodes,
     ):
         # Trials of equal resources go together, so that each group packs the cluster exactly.
         groups: dict[Resources, list[str]] = {}
         for entry in entries:
             groups.setdefault(entry.trial.resources, []).append(entry.key)
-        fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
+        if any(wanted.gpu_memory_gib for wanted in groups):
+            nodes = with_gpu_memory(nodes)
+        fits = {wanted: fit(wanted, nodes) for wanted in groups}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         note = study_note(plan.study, str(plan.path))
@@ -291,9 +288,13 @@ def execute(
             stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)
             try:
                 for wanted, keys in groups.items():
-                    group = [jobs[key] for key in keys]
+                    placed = fits[wanted]
+                    group = [
+                        replace(jobs[key], resources=placed.resources, avoid=placed.avoid)
+                        for key in keys
+                    ]
                     if not stop.stop_all():
-                        _tune_group(group, fits[wanted], place.scratch, follow, stop)
+                        _tune_group(group, placed.at_once, place.scratch, follow, stop)
             finally:
                 _close(store, lab, plan.name, jobs)
     shutil.rmtree(place.scratch, ignore_errors=True)
@@ -301,9 +302,10 @@ def execute(
 
 
 def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
-    """Leave no run of this sweep open."""
-    runs = trial_runs(store)
-    own = [runs[key].info for key in jobs if key in runs]
-    close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
-    complete = len(own) == len(jobs) and all(info.status == "FINISHED" for info in own)
-    finish_study(lab, store.uri, study, complete)
+    """Leave no run of this sweep open; where the store is away, the next run does it."""
+    with suppress(UserError):
+        runs = trial_runs(store)
+        own = [runs[key].info for key in jobs if key in runs]
+        close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
+        complete = len(own) == len(jobs) and all(info.status == "FINISHED" for info in own)
+        finish_study(lab, store.uri, study, complete)

@@ -21,7 +21,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
-from mhiflab.cluster import DRIVER_CPUS
+from mhiflab.cluster import selector, worker_request
 from mhiflab.worker import Job, run_worker
 
 LOG_LINES = 60
@@ -60,16 +60,14 @@ def _worker_loop(config: dict[str, Any]) -> None:
 
 def _train_with_workers(job: Job) -> None:
     wanted = job.resources
-    # The driver's share comes out of the workers', so that a trial never holds more than it asked
-    # for: two workers of one CPU each fit on two cores beside the driver that waits for them.
-    per_worker = {"CPU": wanted.cpus_per_worker - DRIVER_CPUS, "GPU": wanted.gpus_per_worker}
     trainer = TorchTrainer(
         _worker_loop,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=wanted.workers,
             use_gpu=wanted.gpus_per_worker > 0,
-            resources_per_worker={k: v for k, v in per_worker.items() if v},
+            resources_per_worker=worker_request(wanted),
+            label_selector=selector(job.avoid) or None,
         ),
         run_config=RunConfig(
             # A reused name would silently resume Ray's own state.

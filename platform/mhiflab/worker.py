@@ -91,6 +91,8 @@ class Job:
     """Expected wall time, as the plan said it."""
     note: str = ""
     """The run's description, in Markdown."""
+    avoid: tuple[str, ...] = ()
+    """Ids of nodes that its workers stay away from."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 

@@ -1,0 +1,102 @@
+"""The commands `submit` and `doctor`; heavy libraries are imported when they run."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feinfn.errors import UserError
+
+DASHBOARD = "http://127.0.0.1:8265"
+out = Console(highlight=False)
+
+AddressOption = Annotated[
+    str, typer.Option(help="The cluster's dashboard, usually the near end of a tunnel.")
+]
+TrackingOption = Annotated[
+    str, typer.Option(help="MLflow server of the job; by default the one set on the head.")
+]
+
+
+def submit_command(
+    study: Annotated[
+        str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="[STUDY]")
+    ] = "",
+    address: AddressOption = DASHBOARD,
+    lab: Annotated[
+        str,
+        typer.Option(
+            help="Lab folder there: an absolute path that all nodes share.", envvar="MHIFLAB_LAB"
+        ),
+    ] = "",
+    tracking_uri: TrackingOption = "",
+    attach: Annotated[str, typer.Option(metavar="ID", help="Follow this job.")] = "",
+    stop: Annotated[str, typer.Option(metavar="ID", help="Stop this job.")] = "",
+) -> None:
+    """Run a study on a cluster from here: ship code and study, and follow the job's log.
+
+    Ctrl-C leaves the job alone. Submitting a study that runs already follows it. A job that ended
+    early continues when the study is submitted again: finished trials are on record.
+    """
+    from mhiflab import submit as jobs
+
+    if sum(map(bool, (study, attach, stop))) != 1:
+        raise UserError("submit: expected one of STUDY, --attach ID and --stop ID")
+    wanted = jobs.run_of(study, lab, tracking_uri) if study else None
+    client = jobs.connect(address, out)
+    if stop:
+        out.print(f"{stop}: {jobs.stop(client, address, stop).lower()}")
+        return
+    job_id = jobs.submit(client, address, wanted, out) if wanted else attach
+    jobs.follow(client, address, job_id, out)
+
+
+def doctor_command(
+    study: Annotated[
+        str, typer.Argument(help="Also check the data of this study.", metavar="[STUDY]")
+    ] = "",
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Dashboard (http://...) of a cluster, or HOST:PORT from one of its nodes; "
+            "RAY_ADDRESS, or this machine, by default."
+        ),
+    ] = "",
+    lab: Annotated[
+        str, typer.Option(help="Lab folder that all nodes share.", envvar="MHIFLAB_LAB")
+    ] = "lab",
+    tracking_uri: TrackingOption = "",
+) -> None:
+    """Check every node of a cluster, or this machine: versions, code, storage, data, GPUs, ports.
+
+    Says what is wrong and how to mend it; exit code 1 when something is.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mhiflab import submit as jobs
+
+    if address.startswith("http"):
+        wanted = jobs.doctor_of(study, lab, tracking_uri)
+        client = jobs.connect(address, out)
+        jobs.follow(client, address, jobs.submit(client, address, wanted, out), out)
+        return
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if tracking_uri:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    from mhiflab.doctor import examine
+    from mhiflab.paths import Lab, study_path
+
+    findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)
+    table = Table()
+    for column in ("node", "check", "found", "to do"):
+        table.add_column(column)
+    for one in findings:
+        mark = f"[red]{escape(one.fix)}[/]" if one.fix else "[green]ok[/]"
+        table.add_row(one.node, one.check, escape(one.found), mark)
+    out.print(table)
+    if wrong := sum(bool(one.fix) for one in findings):
+        raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")

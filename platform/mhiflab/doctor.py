@@ -1,0 +1,231 @@
+"""Is this cluster, or this machine, fit to work on? Facts of every node, and what to mend."""
+
+import ipaddress
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from feinfn.config import DataConfig
+from feinfn.data.source import survey
+from mhiflab import probe
+from mhiflab.cluster import ASK, TOKEN_REFUSED, connected, on_nodes
+from mhiflab.package import code_hash
+from mhiflab.paths import Lab, lock_file
+from mhiflab.study import expand, read_study
+from mhiflab.tracking import tracking_uri
+
+PACKAGES = ("torch", "ray", "mlflow", "mhiflab")
+LEAST_FREE_GIB = 2.0
+MOST_CLOCK_S = 1.0
+"""Difference beyond which times in the record and Ray's timeouts stop making sense."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check on one node."""
+
+    node: str
+    check: str
+    found: str
+    fix: str = ""
+    """What to do; empty where all is well."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every node is compared with."""
+
+    versions: Mapping[str, str]
+    """The driver's."""
+    locked: Mapping[str, str]
+    code: str
+    data: Mapping[str, str]
+    """Fingerprints by source."""
+    uri: str
+    dashboard_port: int
+
+
+def locked_versions() -> dict[str, str]:
+    """Return the versions that requirements.lock pins."""
+    lines = [line.split("==") for line in lock_file().read_text().splitlines() if "==" in line]
+    return {name.split("[")[0]: number for name, number in lines}
+
+
+def judge(node: str, facts: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
+    """Yield what one node's facts say."""
+    for name, found in facts["versions"].items():
+        # torch of another index carries +cpu or +cu130.
+        plain, own = found.split("+")[0], expected.versions[name].split("+")[0]
+        locked = expected.locked.get(name, own)
+        fix = ""
+        if name == "python" and plain != own:
+            fix = f"use Python {own}, the driver's"
+        elif plain != locked:
+            fix = f"install {name} {locked} there: requirements.lock"
+        elif own != locked:
+            fix = f"install {name} {locked} on the driver: requirements.lock"
+        yield Finding(node, name, found, fix)
+    code = facts["code"]
+    fix = "" if code == expected.code else "install the same mhiflab there, or use mhiflab submit"
+    yield Finding(node, "code", code[:12] if len(code) == 64 else code, fix)
+    shared = facts["shared"] and facts["writable"]
+    fix = "" if shared else "mount the same storage there under the same path, writable"
+    yield Finding(node, "lab folder", "shared" if shared else "another or not writable", fix)
+    free = facts["free_gib"]
+    fix = "" if free >= LEAST_FREE_GIB else f"free at least {LEAST_FREE_GIB:g} GiB"
+    yield Finding(node, "disk", f"{free:.1f} GiB free", fix)
+    answer = facts["mlflow"]
+    fix = f"let this node reach {expected.uri}" if answer else ""
+    yield Finding(node, "MLflow", answer or "answers", fix)
+    off = facts["clock_s"]
+    fix = "set the clock by NTP" if abs(off) > MOST_CLOCK_S else ""
+    yield Finding(node, "clock", f"{off:+.2f} s", fix)
+    for gpu in facts["gpus"]:
+        fix = "" if gpu["works"] is True else f"mend driver or torch build: {gpu['works']}"
+        text = f"{gpu['name']}, {gpu['gib']:.1f} GiB, driver {gpu['driver']}"
+        yield Finding(node, "GPU", text, fix)
+    if facts["ray_gpus"] != len(facts["gpus"]):
+        text = f"Ray counts {facts['ray_gpus']:g}, torch sees {len(facts['gpus'])}"
+        yield Finding(node, "GPU", text, "install a driver and a torch build that fit each other")
+    yield from _ports(node, facts["ports"], expected.dashboard_port)
+    for source, own in expected.data.items():
+        found = facts["data"][source]
+        fix = "" if found == own else "put the same files there under the same path"
+        yield Finding(node, "data", found[:12] if len(found) == 64 else found, fix)
+
+
+def _ports(node: str, ports: Mapping[int, list[str]], dashboard: int) -> Iterator[Finding]:
+    """Yield whether the dashboard is on loopback, and MLflow on one address of the network."""
+    for port, addresses in ports.items():
+        is_dashboard = port == dashboard
+        wide = [
+            a
+            for a in addresses
+            if not (found := ipaddress.ip_address(a)).is_loopback
+            and (is_dashboard or found.is_unspecified or not found.is_private)
+        ]
+        name, option = ("dashboard", "--dashboard-host") if is_dashboard else ("MLflow", "--host")
+        fix = f"bind it to loopback ({option}=127.0.0.1) and tunnel" if wide else ""
+        yield Finding(node, f"{name} port {port}", ", ".join(addresses), fix)
+
+
+def token_needed(address: str) -> bool:
+    """Return whether the cluster turns away who comes without its token."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, address],
+        env={**environment, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode == TOKEN_REFUSED
+
+
+def _clock(node: Any) -> float:
+    """Return how many seconds a node's clock is ahead of ours, to within half of a round trip."""
+    before = time.time()
+    there = on_nodes(_time_now, [node])[node.id]
+    after = time.time()
+    if isinstance(there, Exception):
+        return 0.0
+    off = there - (before + after) / 2
+    slack = (after - before) / 2
+    return off - slack if off > slack else off + slack if off < -slack else 0.0
+
+
+def _time_now() -> float:
+    import time
+
+    return time.time()
+
+
+@contextmanager
+def _mark(lab: Lab) -> Iterator[str]:
+    """Yield a random text that lies in the lab folder meanwhile."""
+    token, made = secrets.token_hex(8), not lab.root.exists()
+    lab.root.mkdir(parents=True, exist_ok=True)
+    path = lab.root.resolve() / f".doctor-{token}"
+    path.write_text(token)
+    try:
+        yield token
+    finally:
+        path.unlink()
+        if made:
+            lab.root.rmdir()
+
+
+def _data_of(study: Path | None) -> dict[str, DataConfig]:
+    """Return a study's data by a text that names them."""
+    if study is None:
+        return {}
+    trials = expand(read_study(study), str(study))
+    return {f"{one.spec.data}": one.spec.data for one in trials}
+
+
+def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Finding]:
+    """Return every check on every node of `RAY_ADDRESS`, or of this machine."""
+    import ray
+
+    data = _data_of(study)
+    uri = tracking_uri(lab)
+    with connected() as nodes, _mark(lab) as token:
+        say(f"{len(nodes)} node(s)")
+        context = ray.get_runtime_context()
+        dashboard = urlsplit(f"//{ray._private.worker._global_node.webui_url or ''}").port or 8265
+        expected = Expected(
+            versions={"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+            locked=locked_versions(),
+            code=code_hash(),
+            data={name: survey(config).fingerprint for name, config in data.items()},
+            uri=uri,
+            dashboard_port=dashboard,
+        )
+        # A node may lack this package, or hold another version of it.
+        for module in (probe, sys.modules[__name__]):
+            ray.cloudpickle.register_pickle_by_value(module)
+        ports = (dashboard, urlsplit(uri).port or 5000)
+        root = str(lab.root.resolve())
+        looked = on_nodes(probe.look, nodes, root, token, uri, PACKAGES, ports)
+        # Reading all scenes takes as long as it takes.
+        seen = {
+            name: on_nodes(probe.fingerprint, nodes, config, seconds=3600)
+            for name, config in data.items()
+        }
+        findings = _of_cluster(context.gcs_address, uri, len(nodes))
+        for node in nodes:
+            facts = looked[node.id]
+            if isinstance(facts, Exception):
+                reason = str(facts).strip().splitlines()[-1]
+                findings.append(Finding(node.name, "node", reason, "see Ray's logs on that node"))
+                continue
+            more = {"clock_s": _clock(node), "ray_gpus": node.gpus}
+            found = {name: str(by_node[node.id]) for name, by_node in seen.items()}
+            findings += judge(node.name, {**facts, **more, "data": found}, expected)
+        return findings
+
+
+def _of_cluster(address: str, uri: str, nodes: int) -> list[Finding]:
+    """Return what concerns no single node: the token, and where runs are recorded."""
+    needed = token_needed(address)
+    fix = "" if needed else "set RAY_AUTH_MODE=token for every `ray start`, with one token file"
+    record = Finding("all", "record", urlsplit(uri).scheme)
+    if nodes > 1 and not uri.startswith("http"):
+        record = Finding(
+            "all",
+            "record",
+            "a file",
+            "start an MLflow server and set MLFLOW_TRACKING_URI: databases in files do not bear "
+            "writers on several machines",
+        )
+    return [Finding("all", "token", "needed" if needed else "not needed", fix), record]

@@ -1,0 +1,198 @@
+"""Jobs on a cluster from outside: submit, follow, re-attach, stop."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shlex
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from feinfn.errors import UserError
+from mhiflab.cluster import ANSWER_S
+from mhiflab.package import study_files, write_package
+
+STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
+_CHATTER = re.compile(
+    r"\d{4}-\d\d-\d\d [\d:,]+\t?\s*(INFO|WARNING) (job_manager|worker|packaging)\."
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job: what it runs, where it records, and how it is recognised."""
+
+    name: str
+    """The study's, or `doctor`."""
+    lab: str
+    command: tuple[str, ...]
+    files: dict[str, Path]
+    tracking_uri: str = ""
+
+
+def run_of(study: str, lab: str, tracking_uri: str) -> Wanted:
+    """Return the job that runs a study; raise `UserError` for what cannot work on a cluster."""
+    if not lab.startswith("/"):
+        raise UserError(
+            f"--lab: found {lab!r}, expected an absolute path on storage that all nodes share"
+        )
+    if "@" in urlsplit(tracking_uri).netloc:
+        raise UserError(
+            "--tracking-uri: found a user or password in it, expected none, because everyone who "
+            "sees the job would read it; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD where `ray start` runs"
+        )
+    name, files = study_files(study)
+    command = ("run", name, "--lab", lab)
+    return Wanted(Path(name).stem, lab, command, files, tracking_uri)
+
+
+def doctor_of(study: str, lab: str, tracking_uri: str) -> Wanted:
+    """Return the job that examines a cluster from inside; raise `UserError`."""
+    found = run_of(study or "demo", lab, tracking_uri)
+    words = (found.command[1],) if study else ()
+    return replace(found, name="doctor", command=("doctor", *words, *found.command[2:]))
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Turn what Ray's client raises into one `UserError`."""
+    import aiohttp
+    import requests
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, OSError, RayError, aiohttp.ClientError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        response = getattr(error, "response", None)
+        code = response.status_code if isinstance(response, requests.Response) else 0
+        if code in (401, 403) or re.search(
+            "status code 40[13]|Unauthorized|[Aa]uth.*token", reason
+        ):
+            reason = "it refuses this token; copy the cluster's to ~/.ray/auth_token"
+        raise UserError(f"--address {address}: {reason}") from None
+
+
+def connect(address: str, out: Console) -> Any:
+    """Return Ray's job client, or raise `UserError` within seconds where nothing answers."""
+    found = urlsplit(address)
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise UserError(f"--address: found {address!r}, expected such as http://127.0.0.1:8265")
+    port = found.port or (443 if found.scheme == "https" else 80)
+    try:
+        socket.create_connection((found.hostname, port), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise UserError(
+            f"--address: no dashboard answers at {address} ({error}); it listens on the head's "
+            f"loopback, so tunnel first: ssh -L {port}:127.0.0.1:{port} HEAD"
+        ) from None
+    if found.scheme == "http" and found.hostname not in ("127.0.0.1", "localhost", "::1"):
+        out.print("[yellow]note[/] http sends the token unencrypted: tunnel with ssh -L instead")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray.job_submission import JobSubmissionClient
+
+    with _explained(address):
+        return JobSubmissionClient(address)
+
+
+def _running(client: Any, wanted: Wanted) -> Any | None:
+    """Return the running job of the same study and lab, if any."""
+    for job in client.list_jobs():
+        mine = (job.metadata or {}).get(STUDY), (job.metadata or {}).get(LAB)
+        if mine == (wanted.name, wanted.lab) and not job.status.is_terminal():
+            return job
+    return None
+
+
+def submit(client: Any, address: str, wanted: Wanted, out: Console) -> str:
+    """Submit a job and return its id, or the id of the one that runs already."""
+    with tempfile.TemporaryDirectory(prefix="mhiflab-") as text, _explained(address):
+        folder = Path(text)
+        code = write_package(folder, wanted.files)
+        if (job := _running(client, wanted)) is not None:
+            out.print(f"{wanted.name} runs there already as [bold]{job.submission_id}[/]")
+            if job.metadata.get(CODE) != code:
+                out.print(
+                    "[yellow]note[/] it was submitted with another study file or other code; to "
+                    f"run these, stop it first: mhiflab submit --stop {job.submission_id}"
+                )
+            return job.submission_id
+        mark = hashlib.sha256(wanted.lab.encode()).hexdigest()[:6]
+        stem = f"mhiflab-{wanted.name}-{mark}-"
+        # Numbered, so that of two submissions at the same moment Ray refuses one.
+        earlier = [job.submission_id or "" for job in client.list_jobs()]
+        numbers = [e.removeprefix(stem) for e in earlier if e.startswith(stem)]
+        number = 1 + max((int(n) for n in numbers if n.isdigit()), default=0)
+        environment = {"COLUMNS": str(out.width)}
+        if wanted.tracking_uri:
+            environment["MLFLOW_TRACKING_URI"] = wanted.tracking_uri
+        job_id = client.submit_job(
+            entrypoint=shlex.join(("python", "-m", "mhiflab", *wanted.command)),
+            submission_id=f"{stem}{number}",
+            runtime_env={"working_dir": str(folder), "env_vars": environment},
+            metadata={STUDY: wanted.name, LAB: wanted.lab, CODE: code},
+        )
+    out.print(f"submitted [bold]{job_id}[/]")
+    return job_id
+
+
+async def _print_log(client: Any, job_id: str, out: Console) -> None:
+    rest = ""
+    async for chunk in client.tail_job_logs(job_id):
+        *lines, rest = (rest + chunk).split("\n")
+        for line in lines:
+            if not _CHATTER.match(line):
+                out.file.write(line + "\n")
+        out.file.flush()
+    out.file.write(rest)
+
+
+def follow(client: Any, address: str, job_id: str, out: Console) -> None:
+    """Print a job's log until it ends; raise `UserError` unless it succeeded."""
+    again = f"mhiflab submit --address {address} --attach {job_id}"
+    with _explained(address):
+        client.get_job_info(job_id)
+    try:
+        try:
+            asyncio.run(_print_log(client, job_id, out))
+            status = _settled(client, job_id)
+        except KeyboardInterrupt:
+            out.print(f"\nThe job goes on. Follow it again:  [bold]{again}[/]", soft_wrap=True)
+            raise SystemExit(130) from None
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"--address {address}: the connection was lost ({error}); the job goes on: {again}"
+        ) from None
+    if status != "SUCCEEDED":
+        raise UserError(
+            f"job {job_id} {status.lower()}; its log is above, and submitting again continues it"
+        )
+
+
+def _settled(client: Any, job_id: str, seconds: float = 30) -> str:
+    """Return a job's last status, which may come a moment after the end of its log."""
+    deadline = time.monotonic() + seconds
+    while True:
+        status = client.get_job_status(job_id)
+        if status.is_terminal() or time.monotonic() > deadline:
+            return status.value
+        time.sleep(0.3)
+
+
+def stop(client: Any, address: str, job_id: str) -> str:
+    """Stop a job and return its status; its finished trials are kept."""
+    with _explained(address):
+        client.stop_job(job_id)
+        return _settled(client, job_id)
