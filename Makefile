@@ -5,13 +5,17 @@ READY := .venv/ready
 # Packages whose versions `make lock` keeps; the others move to the newest that fit pyproject.toml.
 KEEP ?= ^(torch|ray|mlflow)(\[|==)
 
-.PHONY: demo test bench lint lock clean
+.PHONY: demo test test-faults bench lint lock clean
 
 demo: $(READY)
 	@$(BIN)/mhiflab demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Kills drivers, workers, nodes and servers at chosen moments; about an hour on two cores.
+test-faults: $(READY)
+	$(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
 # Speed and memory of the network on this machine against a plain transcription; some minutes.
 bench: $(READY)
