@@ -97,17 +97,17 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> bytes:
     """Return what `parse_state` reads, verified; raise `DamagedError`, `UserError` if forbidden."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head, payload = file.read(HEADER), file.read()
     except PermissionError as error:
         raise UserError(f"{path}: may not be read ({error}); give access to it") from None
     except OSError as error:
         raise DamagedError(f"cannot be read ({error})") from None
-    if not data:
+    if not head:
         raise DamagedError("is empty")
-    if not data.startswith(MAGIC):
+    if not head.startswith(MAGIC):
         raise DamagedError("is no training state")
-    payload = data[HEADER:]
-    if hashlib.sha256(payload).digest() != data[len(MAGIC) : HEADER]:
+    if hashlib.sha256(payload).digest() != head[len(MAGIC) :]:
         raise DamagedError("does not fit its checksum (cut short, or its bytes changed)")
     return payload
 

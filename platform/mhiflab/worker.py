@@ -163,7 +163,7 @@ def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
     return scene_images(job.scenes(job.spec.data.test), job.spec, device)
 
 
-def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float]], None]) -> None:
+def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
     """Train one trial's share; on rank 0 also evaluate the test scenes once, and record all.
 
     `report` is called on every rank after every epoch. Test scenes are first opened when training
