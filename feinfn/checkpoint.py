@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -62,7 +62,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | N
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
         # torch and safetensors report a full disk as errors of their own, without errno.
-        number = getattr(error, "errno", None)
+        number = getattr(error, "errno", getattr(error.__context__, "errno", None))
         if number in (errno.ENOSPC, errno.EDQUOT) or "space left" in str(error):
             raise UserError(
                 f"{path}: no space left on the disk; free some or choose another place"
@@ -80,16 +80,30 @@ def previous_state(path: Path) -> Path:
     return path.with_suffix(".previous.pt")
 
 
+class _Summed:
+    """A file that keeps the SHA-256 of what is written to it, so that no copy is needed for it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sum = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sum.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save tensors and plain values with a checksum; the state before it is kept as previous."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            file.write(MAGIC + hashlib.sha256(payload).digest())
-            file.write(payload)
+            file.write(bytes(HEADER))
+            summed = _Summed(file)
+            torch.save(state, summed)  # type: ignore[arg-type]
+            file.seek(0)
+            file.write(MAGIC + summed.sum.digest())
 
     write_atomic(path, write, previous_state(path))
 
@@ -97,17 +111,17 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> bytes:
     """Return what `parse_state` reads, verified; raise `DamagedError`, `UserError` if forbidden."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head, payload = file.read(HEADER), file.read()
     except PermissionError as error:
         raise UserError(f"{path}: may not be read ({error}); give access to it") from None
     except OSError as error:
         raise DamagedError(f"cannot be read ({error})") from None
-    if not data:
+    if not head:
         raise DamagedError("is empty")
-    if not data.startswith(MAGIC):
+    if not head.startswith(MAGIC):
         raise DamagedError("is no training state")
-    payload = data[HEADER:]
-    if hashlib.sha256(payload).digest() != data[len(MAGIC) : HEADER]:
+    if hashlib.sha256(payload).digest() != head[len(MAGIC) :]:
         raise DamagedError("does not fit its checksum (cut short, or its bytes changed)")
     return payload
 

@@ -105,9 +105,12 @@ def train(
             trainer.settle_best()
             model.load_state_dict(trainer.best_weights)
         return trainer.best
-    except torch.OutOfMemoryError as error:
-        # Its frames hold the failed step's tensors, which a retry in this process has no room for.
+    except RuntimeError as error:
+        # Its frames hold the failed step's tensors, which a retry in this process has no room for,
+        # and the network that shares gradients.
         traceback.clear_frames(error.__traceback__)
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
         complaint = explain_oom(error, config, accumulate)
     finally:
         # Freed after the process group's end, the wrapped network would wait for it for ever.

@@ -207,7 +207,8 @@ class Trainer:
                 bfloat16 = self.config.precision == "bfloat16"
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
                     fused_BSHW = network(*part.inputs())
-                loss = training_loss(self.config, fused_BSHW.float(), part.reference_BSHW)
+                fused_BSHW = fused_BSHW.to(part.reference_BSHW.dtype)
+                loss = training_loss(self.config, fused_BSHW, part.reference_BSHW)
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)

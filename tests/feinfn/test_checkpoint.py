@@ -99,6 +99,21 @@ def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     assert (folder, exists) == (str(tmp_path), True)
 
 
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_full_disk_is_named_and_keeps_both_states(tmp_path, monkeypatch, size):
+    path = tmp_path / training.STATE
+    for epoch in (1, 2):
+        save_state(path, {"epoch": epoch})
+    kept = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    opened = Path.open
+    # /dev/full answers every write with "no space left on device".
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened(Path("/dev/full"), mode))
+    with pytest.raises(UserError, match=r"state.pt: no space left on the disk"):
+        save_state(path, {"w": torch.ones(size)})
+    monkeypatch.undo()
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == kept
+
+
 def _trainer(folder: Path, config=CONFIG, model=MODEL, seed=1, warn=pytest.fail) -> Trainer:
     return Trainer(FeINFN(model), config, seed, folder, warn)
 

@@ -169,7 +169,7 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     for _ in range(60):
         process = PROCESSES.Process(target=_logged, args=(tmp_path / "cut", config))
         process.start()
-        process.join(chance.uniform(0.2, 0.2 + lasts / 3) if kills < 12 else 60)
+        process.join(chance.uniform(0.2, 0.2 + lasts / 6) if kills < 12 else 60)
         if process.exitcode is None:
             kills += 1
         process.kill()

@@ -1,0 +1,60 @@
+"""A machine that is taken away (SIGTERM) costs no step of training."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tiny import TINY
+
+from feinfn.checkpoint import parse_state, read_state
+
+
+def states(lab: Path) -> list[dict[str, Any]]:
+    """Return the newest training states in a lab."""
+    found = sorted((lab / "checkpoints").glob("*/state.pt"))
+    return [parse_state(read_state(path), torch.device("cpu"), path) for path in found]
+
+
+def training_process(driver: subprocess.Popen, title: str) -> psutil.Process:
+    """Return a process of the driver's Ray whose title has a word."""
+    below = psutil.Process(driver.pid).children(recursive=True)
+    titles = {process: " ".join(process.cmdline()) for process in below}
+    return next(p for p, text in titles.items() if text.startswith("ray::") and title in text)
+
+
+@pytest.mark.parametrize(("workers", "title"), [(0, "ImplicitFunc"), (2, "RayTrainWorker")])
+def test_terminated_trial_saves_inside_the_epoch_and_continues_bit_for_bit(
+    mhiflab, write_study, tmp_path, workers, title
+):
+    train = {**TINY["base"]["train"], "epochs": 3, "stride_px": 8, "validate_every": 3}
+    base = {**TINY["base"], "train": train, "resources": {"workers": workers}}
+    study = write_study(base=base, cases={})
+    words = [sys.executable, "-m", "mhiflab", "run", str(study)]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        driver = subprocess.Popen(words, cwd=tmp_path, stdout=out, stderr=out)
+    deadline = time.monotonic() + 100
+    while not states(tmp_path / "lab") and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    # Into the second epoch.
+    time.sleep(0.5)
+    training_process(driver, title).send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=60) == 1
+    text = log.read_text()
+    assert "preempted after step" in text
+    assert "Traceback" not in text
+    (cut,) = states(tmp_path / "lab")
+    assert 0 < len(cut["losses"]) < cut["progress"][1]
+    assert "resume" in mhiflab("plan", study).stdout
+    assert mhiflab("run", study).returncode == 0
+    assert mhiflab("run", study, "--lab", "whole").returncode == 0
+    (resumed,), (whole,) = (states(tmp_path / name) for name in ("lab", "whole"))
+    assert resumed["progress"][:2] == whole["progress"][:2]
+    for name in ("model", "best_weights"):
+        assert all(torch.equal(w, whole[name][k]) for k, w in resumed[name].items())
