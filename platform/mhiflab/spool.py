@@ -17,8 +17,8 @@ from feinfn.checkpoint import write_atomic
 from feinfn.errors import UserError
 
 LOCK_WAIT_S = 150.0
-"""How long a process waits for another to leave a spool; longer than one call of MLflow takes to give
-up on a server that never answers (a minute) or a database that is down (104 s)."""
+"""How long a process waits for another to leave a spool; longer than one call of MLflow takes to
+give up on a server that never answers (a minute) or on a database that is down (under two)."""
 JOURNAL, FILES = "journal.jsonl", "files"
 
 
