@@ -16,9 +16,9 @@ from typing import Any
 from feinfn.checkpoint import write_atomic
 from feinfn.errors import UserError
 
-LOCK_WAIT_S = 90.0
-"""How long a process waits for another to leave a spool; longer than one request to a server that
-accepts and never answers, with its retries."""
+LOCK_WAIT_S = 150.0
+"""How long a process waits for another to leave a spool; longer than one call of MLflow takes to
+give up on a server that never answers (a minute) or on a database that is down (under two)."""
 JOURNAL, FILES = "journal.jsonl", "files"
 
 

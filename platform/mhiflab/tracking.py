@@ -69,7 +69,7 @@ class Store:
 
 def shown(uri: str) -> str:
     """Return a URI, or a text that holds one, with its passwords blotted out."""
-    without = re.sub(r"(://[^:/@\s]*):[^\s'\"]*@", r"\1:***@", uri)
+    without = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", uri)
     return re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without)
 
 
@@ -85,7 +85,7 @@ def is_refusal(error: BaseException) -> bool:
 def explain(uri: str, error: BaseException) -> str:
     """Return one sentence on why a store could not be used, and what to do; no passwords."""
     lines = shown(str(error).replace(uri, shown(uri))).strip().splitlines() or [""]
-    reason = f"{lines[0][:200]}" or type(error).__name__
+    reason = lines[0][:200] or type(error).__name__
     where = f"MLflow store {shown(uri)}"
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: {reason}; for PostgreSQL: pip install 'mhiflab[postgres]'"
@@ -178,7 +178,7 @@ def study_run(store: Store, study: str, text: str, note: str = "") -> str:
     with explained(store.uri):
         found = find_runs(store, {KIND: "study", STUDY: study})
         if found:
-            run_id = found[0].info.run_id
+            run_id = found[-1].info.run_id
         else:
             tags = {KIND: "study", STUDY: study, **context_tags()}
             run = store.client.create_run(store.experiment_id, run_name=f"study {study}", tags=tags)
@@ -223,11 +223,12 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
         try:
             path = store.client.download_artifacts(run_id, name, folder)
         except (MlflowException, OSError):
+            # Missing only where the store answers.
             with explained(store.uri):
                 store.client.get_run(run_id)
             raise UserError(
-                f"run {run_id}: artifact {name} is missing from MLflow store {store.uri}; delete "
-                "the run and run the study again"
+                f"run {run_id}: artifact {name} is missing from MLflow store {shown(store.uri)}; "
+                "delete the run and run the study again"
             ) from None
         yield Path(path)
     finally:

@@ -1,10 +1,11 @@
 """Run keys: what changes them and what does not."""
 
 import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
+from feinfn.config import DataConfig
 from mhiflab import identity
 from mhiflab.plan import read_plan
 from mhiflab.spec import parse_trial
@@ -46,6 +47,13 @@ def test_key_follows_every_value_data_and_schema(monkeypatch):
 def test_texts_and_the_name_of_a_protocol_are_not_identity():
     told = {"preset": "cave_x4", "name": "mine", "about": "reworded"}
     assert key({**SETTINGS, "protocol": told}) == key(SETTINGS)
+
+
+def test_spec_hash_follows_settings_and_not_data():
+    spec = parse_trial(SETTINGS, 1, "here")[0]
+    assert identity.spec_hash(spec) == identity.spec_hash(parse_trial({**SETTINGS}, 1, "x")[0])
+    assert identity.spec_hash(spec) != identity.spec_hash(parse_trial(SETTINGS, 2, "here")[0])
+    assert identity.spec_hash(replace(spec, data=DataConfig())) == identity.spec_hash(spec)
 
 
 def test_how_inputs_are_made_of_scenes_is_identity():

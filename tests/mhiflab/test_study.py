@@ -31,6 +31,7 @@ from mhiflab.record import trial_record
 from mhiflab.tracking import (
     KEY,
     KIND,
+    NOTE,
     REFUSED_TAG,
     open_store,
     study_run,
@@ -103,6 +104,18 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
         assert artifacts(client, child.info.run_id) - {"uncommitted.diff"} == ARTIFACTS
         history = client.get_metric_history(child.info.run_id, "val_psnr")
         assert [point.step for point in history] == [1, 2]
+        assert child.info.run_name == f"{child.data.tags['mhiflab.label']} seed 1"
+        contexts = {i.tags[0].value: i.dataset for i in child.inputs.dataset_inputs}
+        assert set(contexts) == {"training", "validation", "test"}
+        fingerprint = child.data.tags["mhiflab.data_fingerprint"]
+        assert fingerprint.startswith(contexts["test"].digest)
+        assert len(child.data.tags["mhiflab.protocol_hash"]) == 64
+        assert "system/cpu_utilization_percentage" in child.data.metrics
+    notes = {r.data.tags.get("mhiflab.case"): r.data.tags[NOTE] for r in recorded}
+    assert "mhiflab table" in notes[None]
+    assert "| model.fourier_branch | True | False |" in notes["without"]
+    assert "base as it is" in notes["full"]
+    assert len({r.data.tags["mhiflab.spec_hash"] for r in children}) == 2
     by_case = {r.data.tags["mhiflab.case"]: r.info.run_id for r in children}
     provenance = json.loads(
         Path(client.download_artifacts(by_case["full"], "provenance.json")).read_text()
