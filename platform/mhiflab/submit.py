@@ -105,8 +105,8 @@ def connect(address: str, out: Console) -> Any:
 
     with _explained(address):
         client = JobSubmissionClient(address)
-    # Ray sets its own level when it is imported.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Modules of Ray's client set levels of their own.
+    logging.disable(logging.INFO)
     return client
 
 
