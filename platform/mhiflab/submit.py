@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -22,9 +23,8 @@ from mhiflab.cluster import ANSWER_S
 from mhiflab.package import study_files, write_package
 
 STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
-_CHATTER = re.compile(
-    r"\d{4}-\d\d-\d\d [\d:,]+\t?\s*(INFO|WARNING) (job_manager|worker|packaging)\."
-)
+# Ray's own lines at the top of a job's log.
+_CHATTER = re.compile(r"\d{4}-\d\d-\d\d \S+\s+\w+ job_manager\.|Running entrypoint for job ")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,10 @@ def connect(address: str, out: Console) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     with _explained(address):
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+    # Modules of Ray's client set levels of their own.
+    logging.disable(logging.INFO)
+    return client
 
 
 def _running(client: Any, wanted: Wanted) -> Any | None:

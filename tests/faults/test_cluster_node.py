@@ -61,6 +61,8 @@ def test_a_study_survives_the_loss_of_a_node(tmp_path):
     study.write_text(yaml.safe_dump({**TINY, "base": base, "seeds": [1, 2]}))
     lab = tmp_path / "lab"
     lab.mkdir()
+    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -112,8 +114,6 @@ def test_a_study_survives_the_loss_of_a_node(tmp_path):
     done = "tags.`mhiflab.kind` = 'trial' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment.experiment_id], done)
     assert len(runs) == 4
-    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     for run in runs:
         steps = {m.step for m in client.get_metric_history(run.info.run_id, "loss")}
         assert steps == set(range(1, EPOCHS + 1))
