@@ -221,7 +221,6 @@ def test_gabor_filters_reach_higher_frequencies_than_relus():
         ((filtered_CHW, _),) = decoder_features(decoder, maps, maps)
         found = power(filtered_CHW, 12)
         low.append(found[:1].sum() / found.sum())
-    assert power(maps.movedim(-1, 0), 12)[0] > 0
     # One period in 48 pixels lies in the first of 12 bands; the filter makes overtones of it.
     assert low[0] < 0.8 < low[1]
 

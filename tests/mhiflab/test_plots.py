@@ -1,13 +1,16 @@
 """Figures: equal bytes whenever drawn, readable whatever the user's settings are."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from feinfn.analysis.change import change_bin, change_pixel, effect_of, reach
@@ -38,6 +41,7 @@ SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, s
 ACTIVATIONS = ("gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian")
 
 
+@cache
 def pair() -> Pair:
     scene = load_scene(DataConfig(), "superballs_ms")
     return scene_pair(scene, PROTOCOLS["cave_x4"], SMALL, torch.device("cpu"))
@@ -180,22 +184,25 @@ def test_figures_have_the_same_bytes_every_time(name, suffix, tmp_path, monkeypa
 @pytest.mark.parametrize("name", FIGURES)
 def test_texts_are_large_enough_and_inside_the_figure(name, tmp_path):
     figure = FIGURES[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     save(figure, tmp_path / "drawn.png")
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    width, height = figure.bbox.width, figure.bbox.height
-    assert width / figure.dpi <= 6.9 + 1e-6
+    assert figure.get_figwidth() <= 6.9
     texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
-    drawn = [t for t in texts if t.axes is None or t.axes.axison]
-    assert len(drawn) > 5
-    for text in drawn:
-        assert text.get_fontsize() >= 6
-        box = text.get_window_extent(renderer)
-        if not box.width:
-            continue
-        assert box.x0 >= -2, text.get_text()
-        assert box.x1 <= width + 2, text.get_text()
-        assert box.y0 >= -2, text.get_text()
-        assert box.y1 <= height + 2, text.get_text()
+    assert len(texts) > 5
+    assert min(t.get_fontsize() for t in texts) >= 4.5
+    box = figure.get_tightbbox(renderer)
+    assert min(box.x0, box.y0) >= -0.01
+    assert box.x1 <= figure.get_figwidth() + 0.01
+    assert box.y1 <= figure.get_figheight() + 0.01
+
+
+def test_names_of_crowded_bubbles_do_not_overlap():
+    figure = draw_cost()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
+    assert len(boxes) == 8
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_bands_show_one_standard_deviation_of_common_steps():

@@ -21,7 +21,7 @@ def change_figure(
     count = len(changes)
     each = (TEXT_IN - 0.6) / count
     first = next(iter(changes.values()))
-    figure = new_figure(TEXT_IN, each * first.shape[0] / first.shape[1] + 0.75)
+    figure = new_figure(TEXT_IN, each * first.shape[0] / first.shape[1] + 0.6)
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis, (label, change) in zip(axes, changes.items(), strict=True):
         largest = float(np.abs(change).max()) or 1.0
@@ -33,7 +33,7 @@ def change_figure(
         if reaches is not None:
             note += f"\nreach {100 * reaches[label]:.2g} %"
         axis.set_xlabel(note)
-    bar = figure.colorbar(shown, ax=axes.tolist(), extend="min", pad=0.01, aspect=14)
+    bar = figure.colorbar(shown, ax=axes.tolist(), extend="min", pad=0.01, shrink=0.9)
     bar.set_ticks(range(-DECADES, 1), labels=[f"$10^{{{n}}}$" for n in range(-DECADES, 1)])
     bar.set_label("change, relative")
     return figure

@@ -1,7 +1,10 @@
 """Quality against size: PSNR over parameters, bubbles as large as the cost."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -9,6 +12,8 @@ from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled
 
 LARGEST_PT2 = 420.0
 SMALLEST_PT2 = 12.0
+FONT_PT = 6.5
+Box = tuple[float, float, float, float]
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -38,17 +43,6 @@ def cost_figure(
             alpha=0.75,
             linewidth=0.9,
         )
-        radius = np.sqrt(area[i] / np.pi) if known else 3.0
-        axis.annotate(
-            row["method"],
-            (row["parameters"] / 1e6, row["psnr"]),
-            # Neighbours of like size take turns above and below.
-            xytext=(0, (radius + 1.5) * (-1) ** i),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if i % 2 == 0 else "top",
-            fontsize=6.5,
-        )
     axis.set_xscale("log")
     axis.margins(x=0.17, y=0.22)
     low, high = axis.get_xlim()
@@ -71,4 +65,49 @@ def cost_figure(
         note = f"area: {cost}, largest {largest:.3g}"
         handles.append(Line2D([], [], linestyle="", label=note))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
+    _name(figure, axis, rows, np.sqrt(area.fillna(22) / np.pi))
     return figure
+
+
+def _name(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) -> None:
+    """Write every name at the nearest place around its bubble that is free, in reading order."""
+    figure.draw_without_rendering()
+    points = 72 / figure.dpi
+    places = np.column_stack([rows["parameters"] / 1e6, rows["psnr"]])
+    centres_N2 = axis.transData.transform(places) * points
+    window = axis.get_window_extent()
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres_N2, radius_N, strict=True)]
+    for i, name in enumerate(rows["method"]):
+        half_width, half_height = 0.31 * FONT_PT * len(name), 0.6 * FONT_PT
+        free = None
+        for distance, angle in product((1.5, 8, 16, 26, 38), np.arange(12) * np.pi / 6):
+            up, right = np.cos(angle), np.sin(angle)
+            x = right * (radius_N[i] + distance + half_width)
+            y = up * (radius_N[i] + distance + half_height)
+            left, low = centres_N2[i] + (x - half_width, y - half_height)
+            box = (left, low, left + 2 * half_width, low + 2 * half_height)
+            inside = box[0] > window.x0 * points and box[2] < figure.bbox.x1 * points
+            inside &= box[1] > window.y0 * points and box[3] < window.y1 * points
+            good = inside and not any(_overlap(box, other) for other in taken)
+            # Where no place is free, the first one has to do.
+            if good or free is None:
+                free = (x, y, box, distance)
+            if good:
+                break
+        assert free is not None, "a first place was tried"
+        x, y, box, distance = free
+        taken.append(box)
+        axis.annotate(
+            name,
+            places[i],
+            xytext=(x, y),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=FONT_PT,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4} if distance > 2 else None,
+        )
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -43,6 +43,6 @@ def errors_figure(
         axis.set_title(wrapped(label, int(each * 14)))
         if notes:
             axis.set_xlabel(notes[label])
-    bar = figure.colorbar(shown, ax=axes.ravel().tolist(), extend="max", pad=0.01, aspect=20)
+    bar = figure.colorbar(shown, ax=axes.ravel().tolist(), extend="max", pad=0.01, aspect=20 * rows)
     bar.set_label(unit)
     return figure

@@ -76,7 +76,7 @@ def gabor_figure(
         fontsize=6.5,
     )
     against.set_xlabel("w / s")
-    against.set_title("spread in time x spread in frequency")
+    against.set_title("spread in time × spread in frequency")
     against.set_ylim(0, None)
     against.legend(loc="upper left")
     return figure

@@ -29,7 +29,7 @@ def latent_figure(
     per LR pixel.
     """
     figure = new_figure(TEXT_IN, 2.75)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.15, 1))[0]
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1))[0]
     axes = left.subplots(2, 2)
     amplitudes = np.stack([panels["hr_amplitude"], panels["lr_amplitude"]])
     low, high = np.percentile(amplitudes, (1, 99.9))
@@ -45,7 +45,7 @@ def latent_figure(
         bar = left.colorbar(shown, ax=row.tolist(), aspect=12, pad=0.02)
         bar.set_label("log10 amplitude" if part == "amplitude" else "phase (rad)")
         if part == "phase":
-            bar.set_ticks([-np.pi, 0, np.pi], labels=["-π", "0", "π"])
+            bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
     axis = right.subplots()
     axis.axhline(0, color="black", linewidth=0.6)
     for place, (key, label) in enumerate(CURVES.items()):

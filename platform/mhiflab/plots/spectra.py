@@ -30,10 +30,14 @@ def spectra_figure(
         axes[1, 0].set_axis_off()
         picture(axes[0, 0], rgb)
         panels = axes[:, 1:]
+        margin = 0.06 * max(rgb.shape)
         for i, (row, col) in enumerate(pixels, 1):
+            # Beside the border, so that the sign does not cover the next panel.
+            y = min(max(row, margin), rgb.shape[0] - margin)
+            x = min(max(col, margin), rgb.shape[1] - margin)
             axes[0, 0].annotate(
                 str(i),
-                (col, row),
+                (x, y),
                 fontsize=7,
                 weight="bold",
                 ha="center",
