@@ -13,6 +13,10 @@ from feinfn.analysis.radial import CHANNELS, Similarity, similarity
 from feinfn.config import require
 from feinfn.model import FeINFN
 from feinfn.protocols import Pair
+from feinfn.strips import Strips
+
+ROWS = 128
+"""Rows of an image that are encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def latent_spectra(
     require(len(pair.reference_BSHW) == 1, "pair", len(pair.reference_BSHW), "a batch of one")
     if offset_px is None:
         offset_px = (pair.reference_BSHW.shape[2] / pair.lr_hsi_BShw.shape[2] - 1) / 2
-    hr_FHW = model.spectral_encoder(pair.reference_BSHW)[0]
-    lr_Fhw = model.spectral_encoder(pair.lr_hsi_BShw)[0]
+    strips = Strips(encoder_rows=ROWS)
+    hr_FHW = model.spectral_encoder.in_strips(pair.reference_BSHW, strips)[0]
+    lr_Fhw = model.spectral_encoder.in_strips(pair.lr_hsi_BShw, strips)[0]
     return code_spectra(hr_FHW, lr_Fhw, offset_px, bands)

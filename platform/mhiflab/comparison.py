@@ -228,7 +228,7 @@ def compare_methods(
         raise UserError(f"methods: found {', '.join(methods)}, expected two or more to compare")
     wanted = [(metric, *pair) for metric in metrics for pair in pairs]
     arrays = [differences(frame, *one) for one in wanted]
-    adjusted = holm([wilcoxon_p(image_means(d_IK)) for d_IK in arrays])
+    tested = [wilcoxon_p(image_means(d_IK)) for d_IK in arrays]
     return [
         Comparison(
             *one,
@@ -238,10 +238,10 @@ def compare_methods(
             low=(ends := interval(d_IK, level))[0],
             high=ends[1],
             level=level,
-            p_wilcoxon=wilcoxon_p(image_means(d_IK)),
+            p_wilcoxon=p,
             p_permutation=permutation_p(image_means(d_IK)),
-            p_holm=p,
+            p_holm=adjusted,
             family=len(wanted),
         )
-        for one, d_IK, p in zip(wanted, arrays, adjusted, strict=True)
+        for one, d_IK, p, adjusted in zip(wanted, arrays, tested, holm(tested), strict=True)
     ]

@@ -132,10 +132,14 @@ def draw_gabor() -> Figure:
     return gabor_figure(wavelet, omega / scale, ratios, products)
 
 
+@cache
+def responses() -> dict[str, dict[str, np.ndarray]]:
+    return {k: frequency_response(network(activation=k), pair(), bands=12) for k in ACTIVATIONS}
+
+
 def draw_response() -> Figure:
-    found = {k: frequency_response(network(activation=k), pair(), bands=12) for k in ACTIVATIONS}
     features = ("input", "filter_1", "filter_2", "filter_3")
-    kept = {k: {name: curves[name] for name in features} for k, curves in found.items()}
+    kept = {k: {name: curves[name] for name in features} for k, curves in responses().items()}
     return response_figure(band_centres(12), kept)
 
 
@@ -189,7 +193,7 @@ def test_texts_are_large_enough_and_inside_the_figure(name, tmp_path):
     assert figure.get_figwidth() <= 6.9
     texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
     assert len(texts) > 5
-    assert min(t.get_fontsize() for t in texts) >= 4.5
+    assert min(t.get_fontsize() for t in texts) >= 6
     box = figure.get_tightbbox(renderer)
     assert min(box.x0, box.y0) >= -0.01
     assert box.x1 <= figure.get_figwidth() + 0.01
@@ -224,6 +228,12 @@ def test_errors_share_one_scale_and_black_pixels_do_not_count():
     axes = errors_figure({"a": a, "b": b}).axes
     assert {axis.images[0].get_clim() for axis in axes[:2]} == {(0.0, 3.0)}
     assert error_limit([np.zeros((2, 2))]) == 1
+
+
+def test_more_lines_than_can_be_told_apart_are_refused():
+    cells = [{"method": str(n), "seed": 0, "step": 0, "value": n} for n in range(8)]
+    with pytest.raises(UserError, match="at most 7"):
+        curves_figure(pd.DataFrame(cells))
 
 
 def test_other_formats_are_refused(tmp_path):

@@ -15,7 +15,8 @@ from mhiflab.plots.style import (
     wrapped,
 )
 
-COLUMNS = 4
+COLUMNS = {3: 3, 5: 3, 6: 3}
+"""Maps in a row by their number, so that rows are full; four otherwise."""
 
 
 @styled
@@ -28,7 +29,7 @@ def errors_figure(
 
     White pixels have no error (as black ones have no spectral angle).
     """
-    columns = min(COLUMNS, len(errors))
+    columns = COLUMNS.get(len(errors), min(4, len(errors)))
     rows = -(-len(errors) // columns)
     each = (TEXT_IN - 0.6) / max(columns, 3)
     first = next(iter(errors.values()))

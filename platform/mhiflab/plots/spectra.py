@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhiflab.plots.style import COLOURS, TEXT_IN, look, new_figure, picture, styled
+from mhiflab.plots.style import TEXT_IN, look, new_figure, picture, styled
 
 
 @styled
@@ -60,5 +60,4 @@ def spectra_figure(
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
     figure.align_ylabels(panels[:, 0])
-    assert len(COLOURS) >= len(methods), "lines of equal colour cannot be told apart"
     return figure

@@ -19,7 +19,6 @@ COLUMN_IN, TEXT_IN = 3.3, 6.9
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart with all kinds of colour vision; yellow is too light for lines."""
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAPS = {"error": "cividis", "amplitude": "viridis", "phase": "twilight"}
 HIDDEN_SHARE = 0.5
 """Percent of the largest errors that lie above the end of an error scale."""
@@ -81,8 +80,16 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def look(place: int) -> dict[str, Any]:
-    """Return colour and dashes of the line at a place; told apart in grey too."""
-    return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place % len(LINES)]}
+    """Return colour and dashes of the line at a place, told apart in grey too.
+
+    Raises `UserError` beyond the seventh, which would look like another.
+    """
+    if place >= len(COLOURS):
+        raise UserError(
+            f"figure: found more than {len(COLOURS)} lines, expected at most {len(COLOURS)}, which "
+            "can be told apart; choose fewer methods"
+        )
+    return {"color": COLOURS[place], "linestyle": LINES[place]}
 
 
 def wrapped(label: str, width: int) -> str:
