@@ -236,6 +236,19 @@ def test_more_lines_than_can_be_told_apart_are_refused():
         curves_figure(pd.DataFrame(cells))
 
 
+def test_figures_without_what_they_can_do_without(tmp_path):
+    rgb, maps = np.zeros((8, 12, 3), np.uint8), {"a": np.eye(8), "b": np.zeros((8, 8))}
+    assert len(fused_figure({"a": Fused(rgb), "b": Fused(rgb)}).axes) == 2
+    assert len(fused_figure({"a": Fused(rgb, np.ones((8, 12)))}).axes) == 3
+    spectra = spectra_figure(np.ones((1, 5)), {"a": np.ones((1, 5))}, [(0, 0)])
+    assert spectra.axes[1].get_xlabel() == "band"
+    assert "reach" not in change_figure(maps).axes[0].get_xlabel()
+    unknown = {"method": ["a"], "parameters": 1e6, "psnr": 40.0, "cost": np.nan, "measured": True}
+    figure = cost_figure(pd.DataFrame(unknown))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ours"]
+    save(figure, tmp_path / "cost.png")
+
+
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"expected \.png or \.pdf"):
         save(draw_curves(), tmp_path / "curves.svg")

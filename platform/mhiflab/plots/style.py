@@ -109,7 +109,8 @@ def picture(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
 
 
 def error_limit(maps: Iterable[np.ndarray]) -> float:
-    """Return where a common error scale ends: few pixels lie above."""
-    every = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps])
+    """Return where a common error scale ends: few pixels lie above; 1 where nothing is seen."""
+    every = np.concatenate([np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps)])
     seen = every[np.isfinite(every)]
-    return float(np.percentile(seen, 100 - HIDDEN_SHARE)) or 1.0 if seen.size else 1.0
+    limit = float(np.percentile(seen, 100 - HIDDEN_SHARE)) if seen.size else 0.0
+    return limit or 1.0
