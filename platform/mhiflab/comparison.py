@@ -61,7 +61,7 @@ class Comparison:
     effect: Effect
     low: float
     high: float
-    """Interval of the mean difference (`stats.interval`, crossed)."""
+    """Interval of the mean difference (`stats.interval`, crossed), not widened for the family."""
     level: float
     p_wilcoxon: float
     p_permutation: float

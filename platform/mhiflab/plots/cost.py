@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled
 
 LARGEST_PT2 = 420.0
-SMALLEST_PT2 = 12.0
+SMALLEST_PT2 = 0.03 * LARGEST_PT2
 FONT_PT = 6.5
 Box = tuple[float, float, float, float]
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -23,6 +23,7 @@ def cost_figure(
 ) -> Figure:
     """Draw a bubble a method; its area is proportional to the cost, a cross stands for none known.
 
+    Costs below 3 % of the largest are drawn as that much, so that they are seen.
     `methods` has columns method, parameters, psnr, cost (NaN where unknown) and measured (bool):
     numbers of others are drawn open, apart from our own.
     """
