@@ -1,0 +1,1 @@
+"""Studies of a trained network: latent codes, filters, frequencies and spectra."""

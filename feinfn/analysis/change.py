@@ -1,0 +1,111 @@
+"""What a change at one frequency, or at one pixel, does to the whole image.
+
+Legend: C channels, H W image size, S bands.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from feinfn.config import require
+from feinfn.infer import fuse
+from feinfn.model import FeINFN
+from feinfn.protocols import Inputs
+
+Place = Literal["code", "amplitude", "phase", "spatial", "fourier"]
+
+
+def change_bin(x_CHW: Tensor, row: int, col: int, factor: float) -> Tensor:
+    """Return a real image with one bin of its spectrum, and the conjugate one, times `factor`.
+
+    Rows and columns count as in `fft2`. The change is a plane wave over the whole image.
+    """
+    height, width = _checked(x_CHW, row, col)
+    spectrum = torch.fft.fft2(x_CHW)
+    spectrum[..., row, col] *= factor
+    mirror = (-row % height, -col % width)
+    if mirror != (row, col):
+        spectrum[..., mirror[0], mirror[1]] *= factor
+    return torch.fft.ifft2(spectrum).real.contiguous()
+
+
+def change_pixel(x_CHW: Tensor, row: int, col: int, factor: float) -> Tensor:
+    """Return the image with one pixel times `factor`."""
+    _checked(x_CHW, row, col)
+    changed = x_CHW.clone()
+    changed[..., row, col] *= factor
+    return changed
+
+
+def _checked(x_CHW: Tensor, row: int, col: int) -> tuple[int, int]:
+    height, width = x_CHW.shape[-2:]
+    inside = 0 <= row < height and 0 <= col < width
+    require(inside, "row, col", (row, col), f"a place inside {height}x{width}")
+    return height, width
+
+
+def _part(model: FeINFN, place: Place) -> tuple[nn.Module, bool]:
+    """Return the module whose output lies at a place, and whether its channels come last."""
+    fourier = model.fourier_fusion
+    parts: dict[Place, tuple[nn.Module | None, bool]] = {
+        "code": (model.spectral_encoder, False),
+        "amplitude": (fourier and fourier.amplitude, True),
+        "phase": (fourier and fourier.phase, True),
+        "spatial": (model.spatial_fusion, True),
+        "fourier": (fourier, True),
+    }
+    module, last = parts[place]
+    has = ", ".join(name for name, (part, _) in parts.items() if part is not None)
+    require(module is not None, "place", place, f"a part that this network has: {has}")
+    assert module is not None
+    return module, last
+
+
+def effect_of(
+    model: FeINFN, inputs: Inputs, place: Place, change: Callable[[Tensor], Tensor]
+) -> np.ndarray:
+    """Return the mean absolute change over bands of the fused image, [H, W], float32.
+
+    `change` maps what the network holds at a place, [B, C, H, W], to something of the same shape:
+    the LR code, the fused amplitude or phase (bins as `fft2` orders them, unless
+    model.spectrum_origin is centre), or one of the two fused latent maps. The network itself stays
+    as it is. Raises `UserError` for a part that the network lacks.
+    """
+    module, channels_last = _part(model, place)
+
+    def altered(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
+        if not channels_last:
+            return change(output)
+        return change(output.movedim(-1, 1)).movedim(1, -1)
+
+    before = fuse(model, inputs)
+    handle = module.register_forward_hook(altered)
+    try:
+        after = fuse(model, inputs)
+    finally:
+        handle.remove()
+    return (after - before)[0].abs().mean(dim=0).float().cpu().numpy()
+
+
+def scale_conjugates(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:
+    """Return a map of amplitudes or phases with one bin and the conjugate one times `factor`."""
+    height, width = _checked(x_BCHW, row, col)
+    changed = x_BCHW.clone()
+    changed[..., row, col] *= factor
+    if (-row % height, -col % width) != (row, col):
+        changed[..., -row % height, -col % width] *= factor
+    return changed
+
+
+def reach(change_HW: np.ndarray) -> float:
+    """Return the share of the image over which the energy of a change is spread.
+
+    (sum e)^2 / (N sum e^2) of e = change^2: 1/N for one pixel, 2/3 for a plane wave, 1 for an even
+    change; 0 for none.
+    """
+    energy = np.asarray(change_HW, np.float64) ** 2
+    total = (energy**2).sum()
+    return float(energy.sum() ** 2 / (energy.size * total)) if total else 0.0

@@ -1,0 +1,115 @@
+"""Radial frequency bands of images, and similarity of two spectra band by band.
+
+Frequency is sqrt(fx^2 + fy^2) in cycles per pixel; R bands of equal width reach from 0 to the
+Nyquist frequency 1/2, and the last holds the corners too. Frequency zero, the mean, is left out.
+
+Legend: C channels, H W image size, R bands.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feinfn.config import require
+
+CHANNELS = 16
+"""Channels transformed at a time."""
+
+
+def radial_bands(size_HW: tuple[int, int], bands: int) -> Tensor:
+    """Return the band of every bin of `torch.fft.fft2`, int64 [H, W]; -1 for frequency zero."""
+    require(bands >= 1, "bands", bands, "an integer >= 1")
+    fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size_HW)
+    radius_HW = torch.hypot(fy[:, None], fx)
+    # Twice the frequency times the count may fall just short of a whole number.
+    index = (2 * bands * radius_HW + 1e-9).floor().long().clamp(max=bands - 1)
+    index[0, 0] = -1
+    return index
+
+
+def band_centres(bands: int) -> np.ndarray:
+    """Return the middle of every band in cycles per pixel, [R]."""
+    return (np.arange(bands) + 0.5) / (2 * bands)
+
+
+def band_means(values_HW: Tensor, index_HW: Tensor, bands: int) -> Tensor:
+    """Return the mean of values over the bins of every band, [R]; NaN for a band without bins."""
+    inside = index_HW >= 0
+    index = index_HW[inside]
+    sums = torch.zeros(bands, dtype=values_HW.dtype).index_add_(0, index, values_HW[inside])
+    return sums / torch.bincount(index, minlength=bands)
+
+
+def power(x_CHW: Tensor, bands: int) -> np.ndarray:
+    """Return the mean power per bin of every band, summed over channels, float64 [R].
+
+    |DFT|^2 / (H W)^2 is the power of a bin, so that the sum over all bins is the variance.
+    """
+    size = (x_CHW.shape[1], x_CHW.shape[2])
+    total_HW = torch.zeros(size, dtype=torch.float64)
+    for part in x_CHW.detach().split(CHANNELS):
+        total_HW += torch.fft.fft2(part.double(), norm="forward").abs().square().sum(dim=0).cpu()
+    return band_means(total_HW, radial_bands(size, bands), bands).numpy()
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two spectra are in every radial band, [R] each, NaN where a band has no bins."""
+
+    frequency: np.ndarray
+    """Middle of the band in cycles per pixel of the coarser image."""
+    amplitude_cosine: np.ndarray
+    """Cosine of the amplitudes as vectors."""
+    amplitude_correlation: np.ndarray
+    """Pearson correlation of the logarithms of amplitudes."""
+    phase_cosine: np.ndarray
+    """Mean cosine of the phase differences: 1 for equal phases, 0 for unrelated ones."""
+    phase_correlation: np.ndarray
+    """Circular correlation (Fisher and Lee 1983): a constant phase difference still gives 1."""
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / scale) if scale else float("nan")
+
+
+def circular_correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
+    """Return Fisher and Lee's correlation of angles in radians, -1 to 1; NaN where it has none."""
+    u, v, count = np.exp(1j * a_N), np.exp(1j * b_N), len(a_N)
+    above = abs((u * v.conj()).sum()) ** 2 - abs((u * v).sum()) ** 2
+    below = (count**2 - abs((u**2).sum()) ** 2) * (count**2 - abs((v**2).sum()) ** 2)
+    return float(above / np.sqrt(below)) if below > 1e-9 * count**4 else float("nan")
+
+
+def similarity(a_CHW: np.ndarray, b_CHW: np.ndarray, bands: int) -> Similarity:
+    """Compare two spectra of real images, complex [C, H, W], over all channels.
+
+    Of two conjugate bins one is counted, and none that conjugation leaves in place.
+    """
+    height, width = a_CHW.shape[1:]
+    index_HW = radial_bands((height, width), bands).numpy()
+    place = np.arange(height * width).reshape(height, width)
+    mirror = np.roll(place[::-1, ::-1], (1, 1), (0, 1))
+    columns = []
+    for band in range(bands):
+        chosen = (index_HW == band) & (place < mirror)
+        a, b = a_CHW[:, chosen].ravel(), b_CHW[:, chosen].ravel()
+        keep = (a != 0) & (b != 0)
+        a, b = a[keep], b[keep]
+        if not len(a):
+            columns.append((np.nan,) * 4)
+            continue
+        amplitudes, phases = (abs(a), abs(b)), (np.angle(a), np.angle(b))
+        columns.append(
+            (
+                float((amplitudes[0] * amplitudes[1]).sum())
+                / float(np.linalg.norm(amplitudes[0]) * np.linalg.norm(amplitudes[1])),
+                _correlation(np.log(amplitudes[0]), np.log(amplitudes[1])),
+                float(np.cos(phases[0] - phases[1]).mean()),
+                circular_correlation(*phases),
+            )
+        )
+    return Similarity(band_centres(bands), *np.array(columns).T)

@@ -1,0 +1,77 @@
+"""Which frequencies the decoder's hidden features hold.
+
+Legend: B batch, H W image size, L latent bands, C decoder channels, Q pixels, R radial bands.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feinfn.activations import VALUES, activate
+from feinfn.analysis.radial import power
+from feinfn.decoder import Decoder
+from feinfn.infer import fuse
+from feinfn.model import FeINFN
+from feinfn.protocols import Inputs
+from feinfn.strips import QUERIES, slices
+
+
+def decoder_inputs(model: FeINFN, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Return the two latent maps [B, H, W, L] that reach the decoder for these inputs."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, maps: tuple) -> None:
+        seen.extend(maps[:2])
+
+    handle = model.decoder.register_forward_pre_hook(keep)
+    try:
+        fuse(model, inputs)
+    finally:
+        handle.remove()
+    return seen[0], seen[1]
+
+
+@torch.inference_mode()
+def decoder_features(
+    decoder: Decoder, spatial_HWL: Tensor, frequency_HWL: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the filter's and the layer's output of every decoder layer, [C, H, W] each.
+
+    The first is filter(Q_i q_i), the second q_(i+1), its product with the gate; float32 or wider,
+    one layer in memory at a time.
+    """
+    height, width = spatial_HWL.shape[:2]
+    spatial_QL, q_QC = spatial_HWL.flatten(0, 1), frequency_HWL.flatten(0, 1)
+    for i, (key, query) in enumerate(zip(decoder.k, decoder.q, strict=True)):
+        assert isinstance(key, nn.Conv2d)
+        assert isinstance(query, nn.Conv2d)
+        own = decoder.filters[min(i, len(decoder.filters) - 1)]
+        values = [getattr(own, name) for name in VALUES[decoder.kind]]
+        filtered_QC = q_QC.new_empty(len(q_QC), query.out_channels)
+        gated_QC = torch.empty_like(filtered_QC)
+        for s in slices(len(q_QC), QUERIES):
+            seen = torch.cat([q_QC[s], spatial_QL[s]], dim=1) if i else spatial_QL[s]
+            gate = F.linear(seen, key.weight.flatten(1), key.bias).relu()
+            z_QC = F.linear(q_QC[s], query.weight.flatten(1), query.bias)
+            filtered_QC[s] = activate(decoder.kind, z_QC, *values)[0]
+            gated_QC[s] = gate * filtered_QC[s]
+        q_QC = gated_QC
+        yield tuple(x.t().unflatten(1, (height, width)) for x in (filtered_QC, gated_QC))
+
+
+def frequency_response(model: FeINFN, inputs: Inputs, bands: int = 16) -> dict[str, np.ndarray]:
+    """Return the power of the decoder's features by radial frequency for the first image, [R] each.
+
+    Keys: `input` (the latent map that enters the filters), then `filter_1`, `layer_1`, ... Every
+    curve is divided by its sum, so that curves of different gain can be compared.
+    """
+    spatial_BHWL, frequency_BHWL = decoder_inputs(model, inputs)
+    found = {"input": power(frequency_BHWL[0].movedim(-1, 0), bands)}
+    features = decoder_features(model.decoder, spatial_BHWL[0], frequency_BHWL[0])
+    for i, (filtered_CHW, gated_CHW) in enumerate(features, 1):
+        found[f"filter_{i}"] = power(filtered_CHW, bands)
+        found[f"layer_{i}"] = power(gated_CHW, bands)
+    return {name: p / np.nansum(p) if np.nansum(p) else p for name, p in found.items()}

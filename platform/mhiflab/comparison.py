@@ -1,0 +1,247 @@
+"""Comparisons of methods on the same images, and what may be said of them in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from feinfn.errors import UserError
+from mhiflab.stats import (
+    Effect,
+    effect,
+    holm,
+    image_means,
+    interval,
+    permutation_p,
+    smallest_p,
+    wilcoxon_p,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written, and which way is better."""
+
+    name: str
+    unit: str
+    digits: int
+    higher_is_better: bool
+
+
+METRICS = {
+    "psnr": Metric("PSNR", " dB", 2, True),
+    "sam": Metric("SAM", " degrees", 3, False),
+    "ergas": Metric("ERGAS", "", 3, False),
+    "ssim": Metric("SSIM", "", 4, True),
+    "rmse": Metric("RMSE", "", 5, False),
+    "cc": Metric("CC", "", 4, True),
+    "scc": Metric("SCC", "", 4, True),
+    "uiqi": Metric("UIQI", "", 4, True),
+    "q2n": Metric("Q2n", "", 4, True),
+    "d_lambda": Metric("D_lambda", "", 4, False),
+    "d_s": Metric("D_S", "", 4, False),
+    "qnr": Metric("QNR", "", 4, True),
+}
+FEW_IMAGES = 6
+"""Below this no two-sided test of sign flips reaches 0.05."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against a baseline in one metric; differences are method less baseline."""
+
+    metric: str
+    method: str
+    baseline: str
+    images: int
+    seeds: int
+    effect: Effect
+    low: float
+    high: float
+    """Interval of the mean difference (`stats.interval`, crossed), not widened for the family."""
+    level: float
+    p_wilcoxon: float
+    p_permutation: float
+    p_holm: float
+    """The Wilcoxon p value, adjusted for the family."""
+    family: int
+    """Comparisons made together."""
+
+    @property
+    def alpha(self) -> float:
+        """The chance of a false claim that is accepted for the whole family."""
+        return round(1 - self.level, 12)
+
+    @property
+    def shown(self) -> bool:
+        """Whether test, interval, mean and ranks agree on a difference."""
+        same_sign = self.effect.mean * self.effect.rank_biserial > 0
+        beyond = self.low > 0 or self.high < 0
+        return self.p_holm < self.alpha and beyond and same_sign
+
+    @property
+    def better(self) -> bool:
+        """Whether a difference was shown in the method's favour."""
+        return self.shown and (self.effect.mean > 0) == METRICS[self.metric].higher_is_better
+
+    def verdict(self) -> str:
+        """Return the result as one sentence."""
+        metric, mean = METRICS[self.metric], self.effect.mean
+
+        # A difference that was shown keeps two digits, however small.
+        tiny = 1 - math.floor(math.log10(abs(mean))) if self.shown else 0
+        digits = max(metric.digits, tiny)
+
+        def number(x: float) -> str:
+            return f"{x:z.{digits}f}"
+
+        count = f"n = {_counted(self.images, 'image')} x {_counted(self.seeds, 'seed')}"
+        after = f" after Holm over {self.family}" if self.family > 1 else ""
+        test = f"Wilcoxon p {_p_text(self.p_holm)}{after}, {count}"
+        percent = f"{100 * self.level:g}% interval"
+        if not self.shown:
+            known = (
+                ""
+                if math.isnan(self.low)
+                else (f", {percent} {number(self.low)} to {number(self.high)}")
+            )
+            return (
+                f"No difference in {metric.name} between {self.method} and {self.baseline} was "
+                f"shown (mean {number(mean)}{metric.unit}{known}, {test})."
+            )
+        ends = sorted((abs(self.low), abs(self.high)))
+        amount = f"{number(abs(mean))}{metric.unit}"
+        if metric.higher_is_better:
+            what = f"{'gains' if mean > 0 else 'loses'} {amount} {metric.name} "
+            what += f"{'over' if mean > 0 else 'to'} {self.baseline}"
+        else:
+            what = f"{'raises' if mean > 0 else 'lowers'} {metric.name} by {amount}".rstrip()
+            what += f" against {self.baseline}, which is {'worse' if mean > 0 else 'better'}"
+        within = f"{percent} {number(ends[0])} to {number(ends[1])}"
+        return f"{self.method} {what} ({within}, {test})."
+
+    def warnings(self) -> list[str]:
+        """Return what the numbers of images and seeds cannot support, one sentence each."""
+        found = []
+        least = min(1.0, self.family * smallest_p(self.images))
+        if least >= self.alpha:
+            family = f" in a family of {self.family} comparisons" if self.family > 1 else ""
+            found.append(
+                f"{_counted(self.images, 'image')} cannot show a difference{family}: the smallest "
+                f"p they can reach is {least:.2g}; evaluate more images."
+            )
+        if self.images < FEW_IMAGES:
+            found.append(
+                f"Fewer than {FEW_IMAGES} images: means and intervals depend on single images."
+            )
+        if self.seeds == 1:
+            found.append(
+                "One seed: another training may differ from this one as much as two methods do; "
+                "run more seeds."
+            )
+        return found
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def values(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
+    """Return one method's metric with images as rows and seeds as columns, both sorted.
+
+    `frame` has columns scene, seed, method and the metric. A method without seeds (missing in all
+    its rows) has the one column NaN. Raises `UserError` where a row is twice there or missing.
+    """
+    absent = {"scene", "seed", "method", metric} - set(frame.columns)
+    if absent:
+        raise UserError(
+            f"metrics: columns {', '.join(sorted(absent))} are missing, found "
+            + ", ".join(map(str, frame.columns))
+        )
+    rows = frame[frame["method"] == method]
+    if rows.empty:
+        known = ", ".join(sorted(frame["method"].astype(str).unique()))
+        raise UserError(f"method: found {method!r}, expected one of {known}")
+    twice = rows.duplicated(["scene", "seed"])
+    if twice.any():
+        row = rows[twice].sort_values(["scene", "seed"]).iloc[0]
+        raise UserError(
+            f"metrics of {method}: scene {row['scene']!r} seed {row['seed']} is there more than "
+            "once, expected one row; choose one convention and one run"
+        )
+    table = rows.pivot(index="scene", columns="seed", values=metric).sort_index().sort_index(axis=1)
+    bad = ~np.isfinite(table.to_numpy(float))
+    if bad.any():
+        i, k = np.argwhere(bad)[0]
+        raise UserError(
+            f"metrics of {method}: found no finite {metric} of scene {table.index[i]!r} seed "
+            f"{table.columns[k]}, expected numbers for all scenes and seeds; run what is missing, "
+            "or leave the scene out"
+        )
+    return table.astype(float)
+
+
+def differences(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> np.ndarray:
+    """Return method less baseline, [I, K], images and seeds sorted.
+
+    A method without seeds stands beside every seed of the other; K = 1 for two such methods.
+    Raises `UserError` unless both were measured on the same images and seeds.
+    """
+    a, b = values(frame, metric, method), values(frame, metric, baseline)
+    for what, one, other in (("scenes", a.index, b.index), ("seeds", a.columns, b.columns)):
+        if what == "seeds" and (one.isna().all() or other.isna().all()):
+            continue
+        odd = one.symmetric_difference(other)
+        if len(odd):
+            raise UserError(
+                f"{method} and {baseline}: {what} {', '.join(map(str, odd))} belong to one of them "
+                "only, expected the same for both; run the missing ones"
+            )
+    return a.to_numpy() - b.to_numpy()
+
+
+def compare_methods(
+    frame: pd.DataFrame,
+    metrics: Sequence[str],
+    methods: Sequence[str],
+    baseline: str | None = None,
+    level: float = 0.95,
+) -> list[Comparison]:
+    """Compare methods with a baseline, or each with each without one, as one family.
+
+    Holm's rule covers all comparisons returned, over metrics too. Any order of rows gives the same
+    result. Raises `UserError` for methods, metrics or rows that are missing.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise UserError(f"metric: found {metric!r}, expected one of {', '.join(METRICS)}")
+    others = [m for m in methods if m != baseline]
+    pairs = list(combinations(others, 2)) if baseline is None else [(m, baseline) for m in others]
+    if not pairs:
+        raise UserError(f"methods: found {', '.join(methods)}, expected two or more to compare")
+    wanted = [(metric, *pair) for metric in metrics for pair in pairs]
+    arrays = [differences(frame, *one) for one in wanted]
+    tested = [wilcoxon_p(image_means(d_IK)) for d_IK in arrays]
+    return [
+        Comparison(
+            *one,
+            images=d_IK.shape[0],
+            seeds=d_IK.shape[1],
+            effect=effect(image_means(d_IK)),
+            low=(ends := interval(d_IK, level))[0],
+            high=ends[1],
+            level=level,
+            p_wilcoxon=p,
+            p_permutation=permutation_p(image_means(d_IK)),
+            p_holm=adjusted,
+            family=len(wanted),
+        )
+        for one, d_IK, p, adjusted in zip(wanted, arrays, tested, holm(tested), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Figures from plain arrays and tables: the same numbers give the same bytes."""

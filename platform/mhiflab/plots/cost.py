@@ -1,0 +1,114 @@
+"""Quality against size: PSNR over parameters, bubbles as large as the cost."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled
+
+LARGEST_PT2 = 420.0
+SMALLEST_PT2 = 0.03 * LARGEST_PT2
+FONT_PT = 6.5
+Box = tuple[float, float, float, float]
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
+@styled
+def cost_figure(
+    methods: pd.DataFrame, cost: str = "GFLOP", y: str = "PSNR (dB)", quoted: str = "quoted"
+) -> Figure:
+    """Draw a bubble a method; its area is proportional to the cost, a cross stands for none known.
+
+    Costs below 3 % of the largest are drawn as that much, so that they are seen.
+    `methods` has columns method, parameters, psnr, cost (NaN where unknown) and measured (bool):
+    numbers of others are drawn open, apart from our own.
+    """
+    rows = methods.sort_values(["parameters", "method"]).reset_index(drop=True)
+    figure = new_figure(COLUMN_IN, 2.6)
+    axis = figure.subplots()
+    largest = rows["cost"].max()
+    area = (rows["cost"] / largest * LARGEST_PT2).clip(lower=SMALLEST_PT2)
+    for i, row in enumerate(rows.to_dict("records")):
+        known, colour = np.isfinite(row["cost"]), COLOURS[0 if row["measured"] else 1]
+        axis.scatter(
+            row["parameters"] / 1e6,
+            row["psnr"],
+            s=area[i] if known else 22,
+            marker="o" if known else "x",
+            facecolor=colour if row["measured"] or not known else "none",
+            edgecolor=None if not known else colour,
+            alpha=0.75,
+            linewidth=0.9,
+        )
+    axis.set_xscale("log")
+    axis.margins(x=0.17, y=0.22)
+    low, high = axis.get_xlim()
+    ticks = [t for t in TICKS if low <= t <= high]
+    axis.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("parameters (millions)")
+    axis.set_ylabel(y)
+    kinds = [("ours", COLOURS[0], COLOURS[0]), (quoted, COLOURS[1], "none")]
+    shown = [
+        kind
+        for kind, has in zip(kinds, (rows["measured"], ~rows["measured"]), strict=True)
+        if has.any()
+    ]
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=edge, markerfacecolor=face, label=name)
+        for name, edge, face in shown
+    ]
+    if np.isfinite(largest):
+        note = f"area: {cost}, largest {largest:.3g}"
+        handles.append(Line2D([], [], linestyle="", label=note))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
+    _name(figure, axis, rows, np.sqrt(area.fillna(22) / np.pi))
+    return figure
+
+
+def _name(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) -> None:
+    """Write every name at the nearest place around its bubble that is free, in reading order."""
+    figure.draw_without_rendering()
+    points = 72 / figure.dpi
+    places = np.column_stack([rows["parameters"] / 1e6, rows["psnr"]])
+    centres_N2 = axis.transData.transform(places) * points
+    window = axis.get_window_extent()
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres_N2, radius_N, strict=True)]
+    for i, name in enumerate(rows["method"]):
+        half_width, half_height = 0.31 * FONT_PT * len(name), 0.6 * FONT_PT
+        free = None
+        for distance, angle in product((1.5, 8, 16, 26, 38), np.arange(12) * np.pi / 6):
+            up, right = np.cos(angle), np.sin(angle)
+            x = right * (radius_N[i] + distance + half_width)
+            y = up * (radius_N[i] + distance + half_height)
+            left, low = centres_N2[i] + (x - half_width, y - half_height)
+            box = (left, low, left + 2 * half_width, low + 2 * half_height)
+            inside = box[0] > window.x0 * points and box[2] < figure.bbox.x1 * points
+            inside &= box[1] > window.y0 * points and box[3] < window.y1 * points
+            good = inside and not any(_overlap(box, other) for other in taken)
+            # Where no place is free, the first one has to do.
+            if good or free is None:
+                free = (x, y, box, distance)
+            if good:
+                break
+        assert free is not None, "a first place was tried"
+        x, y, box, distance = free
+        taken.append(box)
+        axis.annotate(
+            name,
+            places[i],
+            xytext=(x, y),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=FONT_PT,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4} if distance > 2 else None,
+        )
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

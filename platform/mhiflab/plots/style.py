@@ -1,0 +1,116 @@
+"""The look that all figures share, and how they are written."""
+
+import textwrap
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from feinfn.errors import UserError
+
+COLUMN_IN, TEXT_IN = 3.3, 6.9
+"""Width of a column and of the text of a two-column paper."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, told apart with all kinds of colour vision; yellow is too light for lines."""
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 2)))
+MAPS = {"error": "cividis", "amplitude": "viridis", "phase": "twilight"}
+HIDDEN_SHARE = 0.5
+"""Percent of the largest errors that lie above the end of an error scale."""
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "legend.fontsize": 6.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 300,
+    "savefig.dpi": 300,
+    # Text stays text in PDF files.
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "mhiflab",
+}
+_METADATA: dict[str, dict[str, None]] = {
+    # Neither the date nor the library's version: both would change the bytes.
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw under the project's style, whatever the user's own settings are."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style.context(["default", _RC]):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure that keeps its parts from overlapping."""
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as .png (300 dpi) or .pdf; raises `UserError` for another suffix."""
+    kind = path.suffix.lower()
+    if kind not in _METADATA:
+        raise UserError(f"{path}: found suffix {path.suffix!r}, expected .png or .pdf")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with style.context(["default", _RC]):
+        figure.savefig(path, metadata=_METADATA[kind])
+    return path
+
+
+def look(place: int) -> dict[str, Any]:
+    """Return colour and dashes of the line at a place, told apart in grey too.
+
+    Raises `UserError` beyond the seventh, which would look like another.
+    """
+    if place >= len(COLOURS):
+        raise UserError(
+            f"figure: found more than {len(COLOURS)} lines, expected at most {len(COLOURS)}, which "
+            "can be told apart; choose fewer methods"
+        )
+    return {"color": COLOURS[place], "linestyle": LINES[place]}
+
+
+def wrapped(label: str, width: int) -> str:
+    """Return a label on several lines of at most `width` letters where words allow."""
+    return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
+
+
+def picture(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
+    """Show an image pixel by pixel, without ticks."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(True)
+    # Half precision cannot be drawn; "none" leaves the pixels to the reader of a PDF.
+    shown = image.astype(np.float32) if image.dtype == np.float16 else image
+    return axis.imshow(shown, interpolation="none", **more)
+
+
+def error_limit(maps: Iterable[np.ndarray]) -> float:
+    """Return where a common error scale ends: few pixels lie above; 1 where nothing is seen."""
+    every = np.concatenate([np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps)])
+    seen = every[np.isfinite(every)]
+    limit = float(np.percentile(seen, 100 - HIDDEN_SHARE)) if seen.size else 0.0
+    return limit or 1.0

@@ -1,0 +1,138 @@
+"""Comparisons: their sentences, their warnings, and tables that cannot be compared."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feinfn.errors import UserError
+from mhiflab.comparison import compare_methods, differences
+
+FOURIER, SPATIAL = "The Fourier branch", "the spatial branch"
+
+
+def table(gain: float, images: int = 12, seeds: int = 3, spread: float = 0.3) -> pd.DataFrame:
+    """Return two methods' PSNR and SAM; their mean difference is exactly the gain and its minus."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(images):
+        for k in range(seeds):
+            base, noise = 40 + 3 * rng.normal(), spread * (-1) ** i * (i // 2 + 1) / 6
+            about = {"scene": f"image {i}", "seed": k}
+            rows.append({**about, "method": SPATIAL, "psnr": base, "sam": 5.0})
+            better = base + gain + noise
+            rows.append({**about, "method": FOURIER, "psnr": better, "sam": 5 - gain - noise})
+    return pd.DataFrame(rows)
+
+
+def verdicts(frame: pd.DataFrame, *metrics: str, baseline: str | None = SPATIAL) -> list[str]:
+    found = compare_methods(frame, metrics, [FOURIER, SPATIAL], baseline)
+    return [one.verdict() for one in found]
+
+
+def test_gain_in_words():
+    (found,) = compare_methods(table(0.4, spread=0.6), ["psnr"], [FOURIER], SPATIAL)
+    assert 0 < found.low < 0.4 < found.high < 0.8
+    assert found.verdict() == (
+        "The Fourier branch gains 0.40 dB PSNR over the spatial branch (95% interval "
+        f"{found.low:.2f} to {found.high:.2f}, Wilcoxon p = {found.p_wilcoxon:.3f}, "
+        "n = 12 images x 3 seeds)."
+    )
+
+
+def test_direction_follows_the_metric_and_the_order_of_methods():
+    frame = table(0.4)
+    psnr, sam = compare_methods(frame, ["psnr", "sam"], [FOURIER], SPATIAL)
+    assert psnr.better
+    assert sam.better
+    assert "lowers SAM by 0.400 degrees" in sam.verdict()
+    assert "which is better (" in sam.verdict()
+    assert "after Holm over 2" in sam.verdict()
+    back, worse = compare_methods(frame, ["psnr", "sam"], [SPATIAL], FOURIER)
+    assert back.shown
+    assert not back.better
+    assert "loses" in back.verdict()
+    assert "raises SAM" in worse.verdict()
+    assert back.effect.mean == -psnr.effect.mean
+    assert (back.low, back.high) == pytest.approx((-psnr.high, -psnr.low))
+    assert back.p_holm == psnr.p_holm
+
+
+def test_no_difference_is_not_called_equality():
+    (found,) = verdicts(table(0.0), "psnr")
+    assert found.startswith(
+        "No difference in PSNR between The Fourier branch and the spatial branch was shown (mean "
+    )
+    frame = table(0.0, spread=0.0)
+    assert (
+        "mean 0.00 dB, 95% interval 0.00 to 0.00, Wilcoxon p = 1.00" in verdicts(frame, "psnr")[0]
+    )
+
+
+def test_small_differences_keep_two_digits():
+    assert "gains 0.0010 dB PSNR" in verdicts(table(0.001, spread=0.0), "psnr")[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "seeds", "parts"),
+    [
+        (12, 3, []),
+        (12, 1, ["One seed"]),
+        (5, 3, ["smallest p they can reach is 0.062", "Fewer than 6"]),
+        (1, 1, ["1 image cannot", "Fewer than 6", "One seed"]),
+    ],
+)
+def test_warnings_say_what_numbers_cannot_support(images, seeds, parts):
+    (found,) = compare_methods(table(2.0, images, seeds), ["psnr"], [FOURIER], SPATIAL)
+    assert len(found.warnings()) == len(parts)
+    for part, text in zip(parts, found.warnings(), strict=True):
+        assert part in text
+    if images < 6:
+        assert not found.shown
+        assert found.verdict().startswith("No difference")
+
+
+def test_families_raise_what_images_must_reach():
+    found = compare_methods(table(2.0, images=6), ["psnr", "sam"], [FOURIER], SPATIAL)
+    assert found[0].p_wilcoxon == 2**-5
+    assert found[0].p_holm == 2**-4
+    assert "6 images cannot show a difference in a family of 2" in found[0].warnings()[0]
+
+
+def test_any_order_of_rows_gives_the_same_bytes():
+    frame = table(0.4)
+    shuffled = frame.sample(frac=1, random_state=1).reset_index(drop=True)
+    every = [compare_methods(f, ["psnr", "sam"], [FOURIER, SPATIAL]) for f in (frame, shuffled)]
+    assert repr(every[0]) == repr(every[1])
+
+
+def test_methods_without_seeds_stand_beside_every_seed():
+    frame = table(0.4)
+    plain = frame[(frame["method"] == SPATIAL) & (frame["seed"] == 0)]
+    plain = plain.assign(method="Bicubic", seed=np.nan)
+    both = pd.concat([frame, plain])
+    assert differences(both, "psnr", FOURIER, "Bicubic").shape == (12, 3)
+    assert differences(both, "psnr", "Bicubic", "Bicubic").shape == (12, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: pd.concat([f, f.iloc[:1]]), "image 0' seed 0 is there more than once"),
+        (lambda f: f.iloc[1:], "found no finite psnr of scene 'image 0' seed 0"),
+        (lambda f: f.replace({"psnr": {f["psnr"].max(): np.inf}}), "found no finite psnr"),
+        (lambda f: f[(f["seed"] < 2) | (f["method"] == SPATIAL)], "seeds 2 belong to one"),
+        (lambda f: f[(f["scene"] != "image 3") | (f["method"] == SPATIAL)], "scenes image 3"),
+        (lambda f: f.drop(columns="seed"), "columns seed are missing"),
+        (lambda f: f[f["method"] == FOURIER], "method: found 'the spatial branch', expected"),
+    ],
+)
+def test_tables_that_do_not_pair_are_refused(spoil, message):
+    with pytest.raises(UserError, match=message):
+        compare_methods(spoil(table(0.4)), ["psnr"], [FOURIER], SPATIAL)
+
+
+def test_one_method_and_unknown_metrics_are_refused():
+    with pytest.raises(UserError, match="two or more"):
+        compare_methods(table(0.4), ["psnr"], [SPATIAL], SPATIAL)
+    with pytest.raises(UserError, match="metric: found 'mse'"):
+        compare_methods(table(0.4), ["mse"], [FOURIER], SPATIAL)

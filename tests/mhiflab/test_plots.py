@@ -1,0 +1,254 @@
+"""Figures: equal bytes whenever drawn, readable whatever the user's settings are."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from feinfn.analysis.change import change_bin, change_pixel, effect_of, reach
+from feinfn.analysis.gabor import closed_spreads, gabor, spectrum
+from feinfn.analysis.latent import latent_spectra
+from feinfn.analysis.radial import band_centres
+from feinfn.analysis.response import frequency_response
+from feinfn.analysis.spectra import distinct_pixels, spectra_at
+from feinfn.config import DataConfig, ModelConfig
+from feinfn.data.pairs import scene_pair
+from feinfn.data.picture import pseudo_rgb
+from feinfn.data.source import load_scene
+from feinfn.errors import UserError
+from feinfn.model import FeINFN
+from feinfn.protocols import PROTOCOLS, Pair
+from mhiflab.plots.change import change_figure
+from mhiflab.plots.cost import cost_figure
+from mhiflab.plots.curves import curves_figure
+from mhiflab.plots.errors import errors_figure
+from mhiflab.plots.fused import Fused, Zoom, fused_figure
+from mhiflab.plots.gabor import Wavelet, gabor_figure
+from mhiflab.plots.latent import latent_figure
+from mhiflab.plots.response import response_figure
+from mhiflab.plots.spectra import spectra_figure
+from mhiflab.plots.style import error_limit, save
+
+SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
+ACTIVATIONS = ("gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian")
+
+
+@cache
+def pair() -> Pair:
+    scene = load_scene(DataConfig(), "superballs_ms")
+    return scene_pair(scene, PROTOCOLS["cave_x4"], SMALL, torch.device("cpu"))
+
+
+def network(**fields: object) -> FeINFN:
+    torch.manual_seed(0)
+    return FeINFN(replace(SMALL, **fields)).eval()
+
+
+def images(count: int) -> dict[str, np.ndarray]:
+    """Return noisy copies of one reference, some better than others."""
+    cube = pair().reference_BSHW[0].numpy()
+    rng = np.random.default_rng(0)
+    names = ("Bicubic upsampling", "FeINFN without Fourier branch", "FeINFN", "PSRT")[:count]
+    noise = (0.04, 0.015, 0.01, 0.02)
+    return {
+        name: cube + noise[i] * rng.normal(size=cube.shape) * (0.2 + cube)
+        for i, name in enumerate(names)
+    }
+
+
+def draw_fused() -> Figure:
+    cube = pair().reference_BSHW[0].numpy()
+    methods = {"Reference": Fused(pseudo_rgb(cube, None))}
+    for name, image in images(4).items():
+        error = abs(image - cube).mean(axis=0).astype(np.float16)
+        methods[name] = Fused(pseudo_rgb(image, None), error, "PSNR 41.23 dB\nSAM 3.21°")
+    return fused_figure(methods, Zoom(30, 40, 24))
+
+
+def draw_spectra() -> Figure:
+    cube = pair().reference_BSHW[0].numpy()
+    pixels = distinct_pixels(cube, 3)
+    methods = {name: spectra_at(image, pixels) for name, image in images(4).items()}
+    nm = np.linspace(400, 700, 31)
+    return spectra_figure(spectra_at(cube, pixels), methods, pixels, nm, pseudo_rgb(cube, nm))
+
+
+def draw_curves() -> Figure:
+    rng, steps = np.random.default_rng(0), np.arange(0, 5001, 250)
+    rows = []
+    for place, method in enumerate(("With Fourier branch", "Without Fourier branch")):
+        for seed in range(3):
+            psnr = 44 - place - 12 * np.exp(-steps / 900) + 0.3 * rng.normal(size=len(steps))
+            cells = {"method": method, "seed": seed, "step": steps, "value": psnr}
+            rows.append(pd.DataFrame(cells))
+    return curves_figure(pd.concat(rows))
+
+
+def draw_cost() -> Figure:
+    rows = [
+        ("PSRT", 247_455, 50.47, 2.22, False),
+        ("BDT", 2_668_027, 52.30, 4.16, False),
+        ("DSPNet", 6_056_155, 51.18, 13.62, False),
+        ("DHIF", 22_461_913, 51.07, 108.5, False),
+        ("3DT-Net", 3_463_536, 51.38, np.nan, False),
+        ("MIMO-SST", 4_983_042, 50.98, 3.16, False),
+        ("Fusformer", 504_463, 44.52, np.nan, False),
+        ("FeINFN", 3_164_816, 52.0, 23.92, True),
+    ]
+    columns = ["method", "parameters", "psnr", "cost", "measured"]
+    return cost_figure(pd.DataFrame(rows, columns=columns), "GFLOP at 64 px")
+
+
+def draw_latent() -> Figure:
+    found = latent_spectra(network(), pair(), offset_px=2, bands=6)
+    return latent_figure(found.panels(), band_centres(6), vars(found.similarity))
+
+
+def draw_gabor() -> Figure:
+    omega, scale = 30.0, 10.0
+    step = 0.002
+    x_N = (np.arange(4096) - 2048) * step
+    psi_N = gabor(x_N, omega, scale)
+    at, density = spectrum(psi_N, step)
+    spreads = closed_spreads(omega, scale)
+    ratios = np.linspace(0, 6, 121)
+    products = {
+        label: np.array([closed_spreads(r, 1, kind).product for r in ratios])
+        for label, kind in (
+            ("real (used here)", "real"),
+            ("complex", "complex"),
+            ("positive frequencies", "one_sided"),
+        )
+    }
+    wavelet = Wavelet(x_N, psi_N, at, density, spreads.time, spreads.frequency)
+    return gabor_figure(wavelet, omega / scale, ratios, products)
+
+
+@cache
+def responses() -> dict[str, dict[str, np.ndarray]]:
+    return {k: frequency_response(network(activation=k), pair(), bands=12) for k in ACTIVATIONS}
+
+
+def draw_response() -> Figure:
+    features = ("input", "filter_1", "filter_2", "filter_3")
+    kept = {k: {name: curves[name] for name in features} for k, curves in responses().items()}
+    return response_figure(band_centres(12), kept)
+
+
+def draw_change() -> Figure:
+    x = pair().reference_BSHW[0]
+    model, inputs = network(), pair()
+    changes = {
+        "Image, one pixel": (change_pixel(x, 20, 30, 1.5) - x).abs().mean(dim=0).numpy(),
+        "Image, one frequency": (change_bin(x, 3, 5, 1.5) - x).abs().mean(dim=0).numpy(),
+        "LR code, one pixel": effect_of(
+            model, inputs, "code", lambda y: change_pixel(y, 10, 10, 1.5)
+        ),
+        "LR code, one frequency": effect_of(
+            model, inputs, "code", lambda y: change_bin(y, 3, 5, 1.5)
+        ),
+    }
+    return change_figure(changes, {name: reach(c) for name, c in changes.items()})
+
+
+def draw_errors() -> Figure:
+    cube = pair().reference_BSHW[0].numpy()
+    rng = np.random.default_rng(0)
+    errors = {
+        kind: (abs(rng.normal(size=cube.shape)) * cube).mean(axis=0) * (0.01 + 0.005 * i)
+        for i, kind in enumerate(ACTIVATIONS)
+    }
+    return errors_figure(errors, {k: f"PSNR {44 - i} dB" for i, k in enumerate(ACTIVATIONS)})
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    name.removeprefix("draw_"): draw for name, draw in globals().items() if name.startswith("draw_")
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("suffix", [".png", ".pdf"])
+def test_figures_have_the_same_bytes_every_time(name, suffix, tmp_path, monkeypatch):
+    first = save(FIGURES[name](), tmp_path / f"{name}{suffix}")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    with mpl.rc_context({"font.size": 20, "image.cmap": "jet", "savefig.dpi": 50}):
+        second = save(FIGURES[name](), tmp_path / "again" / f"{name}{suffix}")
+    assert first.read_bytes() == second.read_bytes()
+    assert len(first.read_bytes()) > 5000
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_texts_are_large_enough_and_inside_the_figure(name, tmp_path):
+    figure = FIGURES[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    save(figure, tmp_path / "drawn.png")
+    assert figure.get_figwidth() <= 6.9
+    texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
+    assert len(texts) > 5
+    assert min(t.get_fontsize() for t in texts) >= 6
+    box = figure.get_tightbbox(renderer)
+    assert min(box.x0, box.y0) >= -0.01
+    assert box.x1 <= figure.get_figwidth() + 0.01
+    assert box.y1 <= figure.get_figheight() + 0.01
+
+
+def test_names_of_crowded_bubbles_do_not_overlap():
+    figure = draw_cost()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
+    assert len(boxes) == 8
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_bands_show_one_standard_deviation_of_common_steps():
+    cells = {"method": "a", "seed": [0, 0, 1, 1, 1], "step": [0, 1, 0, 1, 2], "value": range(5)}
+    axis = curves_figure(pd.DataFrame(cells)).axes[0]
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[0, 1], [1, 2]])
+    corners = axis.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].max() == pytest.approx(2 + np.sqrt(2))
+
+
+def test_bubbles_are_as_large_as_the_cost_says():
+    sizes = {tuple(c.get_offsets()[0]): c.get_sizes()[0] for c in draw_cost().axes[0].collections}
+    assert sizes[3.164816, 52.0] / sizes[6.056155, 51.18] == pytest.approx(23.92 / 13.62)
+
+
+def test_errors_share_one_scale_and_black_pixels_do_not_count():
+    a, b = np.full((4, 4), 1.0), np.full((4, 4), 3.0)
+    a[0, 0] = np.nan
+    axes = errors_figure({"a": a, "b": b}).axes
+    assert {axis.images[0].get_clim() for axis in axes[:2]} == {(0.0, 3.0)}
+    assert error_limit([np.zeros((2, 2))]) == 1
+
+
+def test_more_lines_than_can_be_told_apart_are_refused():
+    cells = [{"method": str(n), "seed": 0, "step": 0, "value": n} for n in range(8)]
+    with pytest.raises(UserError, match="at most 7"):
+        curves_figure(pd.DataFrame(cells))
+
+
+def test_figures_without_what_they_can_do_without(tmp_path):
+    rgb, maps = np.zeros((8, 12, 3), np.uint8), {"a": np.eye(8), "b": np.zeros((8, 8))}
+    assert len(fused_figure({"a": Fused(rgb), "b": Fused(rgb)}).axes) == 2
+    assert len(fused_figure({"a": Fused(rgb, np.ones((8, 12)))}).axes) == 3
+    spectra = spectra_figure(np.ones((1, 5)), {"a": np.ones((1, 5))}, [(0, 0)])
+    assert spectra.axes[1].get_xlabel() == "band"
+    assert "reach" not in change_figure(maps).axes[0].get_xlabel()
+    unknown = {"method": ["a"], "parameters": 1e6, "psnr": 40.0, "cost": np.nan, "measured": True}
+    figure = cost_figure(pd.DataFrame(unknown))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ours"]
+    save(figure, tmp_path / "cost.png")
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"expected \.png or \.pdf"):
+        save(draw_curves(), tmp_path / "curves.svg")
