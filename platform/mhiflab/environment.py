@@ -9,7 +9,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "RAY_AIR_NEW_OUTPUT": "0",
     # The controller's poll; at its default of 2 s short trials mostly wait.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
