@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from feinfn.errors import UserError
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.paths import Lab, study_path
+
+if TYPE_CHECKING:
+    from mhiflab.plan import Plan
 
 app = typer.Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
@@ -71,6 +74,11 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
     plan = reconcile(plan, store, lab)
     folder = lab.rendered(plan.name)
     written: list[Path] = []
+    if plan.searches:
+        from mhiflab.search_figures import write_searches
+
+        written += write_searches(plan, folder)
+        _show_searches(plan)
     figures: list[Path] = []
     for convention in conventions:
         results = collect(plan, store, convention)
@@ -87,6 +95,38 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
     out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
 
 
+def _show_searches(plan: "Plan") -> None:
+    for one in plan.searches:
+        out.print(f"[bold]{escape(one.base.case)}[/] {escape(one.line())}", soft_wrap=True)
+
+
+def _search(study: str, wanted: "Plan", folder: Lab) -> "Plan":
+    """Execute what the searches of a study lack and return the plan with their best suggestions."""
+    from mhiflab.plan import read_plan, reconcile
+    from mhiflab.tracking import recorded_store
+
+    if all(one.complete for one in wanted.searches):
+        return wanted
+    from mhiflab.search_driver import execute_searches
+
+    _show_searches(wanted)
+    try:
+        failures = execute_searches(wanted, folder, out)
+    except KeyboardInterrupt:
+        raise UserError(
+            "stopped; finished suggestions are on record and the others continue from their last "
+            f"epoch: mhiflab run {study}"
+        ) from None
+    wanted = reconcile(read_plan(study_path(study)), recorded_store(folder), folder)
+    _show_searches(wanted)
+    if not all(one.complete for one in wanted.searches):
+        raise UserError(
+            "the search is not complete, what is finished is on record; run again to continue; "
+            f"first failure: {failures[0] if failures else 'none was reported'}"
+        )
+    return wanted
+
+
 @app.command()
 def plan(study: StudyArgument, lab: LabOption = HERE) -> None:
     """Show which runs a study needs, and which of them exist already. Executes nothing."""
@@ -96,6 +136,7 @@ def plan(study: StudyArgument, lab: LabOption = HERE) -> None:
     folder = Lab(lab)
     wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
     out.print(plan_table(wanted))
+    _show_searches(wanted)
     out.print(f"{len(wanted.missing)} of {len(wanted.entries)} trials to execute")
 
 
@@ -112,6 +153,7 @@ def run(study: StudyArgument, lab: LabOption = HERE) -> None:
 
     folder = Lab(lab)
     wanted = reconcile(read_plan(study_path(study)), existing_store(folder), folder)
+    wanted = _search(study, wanted, folder)
     out.print(plan_table(wanted))
     missing = len(wanted.missing)
     out.print(f"{missing} of {len(wanted.entries)} trials to execute\n")

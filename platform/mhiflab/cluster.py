@@ -59,8 +59,11 @@ def _quieten_raylet() -> None:
 
 
 @contextmanager
-def connected() -> Iterator[dict[str, float]]:
-    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the cluster's resources."""
+def connected(dashboard: bool = False) -> Iterator[dict[str, float]]:
+    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the cluster's resources.
+
+    Without a dashboard a local Ray keeps the resources of Ray Train workers that were stopped.
+    """
     address = os.environ.get("RAY_ADDRESS")
     if address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -74,7 +77,7 @@ def connected() -> Iterator[dict[str, float]]:
     try:
         ray.init(
             address=address,
-            include_dashboard=None if address else False,
+            include_dashboard=None if address else dashboard,
             log_to_driver=False,
             logging_level="ERROR",
             configure_logging=True,

@@ -15,8 +15,9 @@ from feinfn.strips import strips_within
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
+from mhiflab.search_record import SearchPlan, check_search, look
 from mhiflab.spec import Study, Trial, expand, read_study
-from mhiflab.tracking import Store, trial_runs
+from mhiflab.tracking import TESTED_TAG, Store, trial_runs
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Plan:
     path: Path
     study: Study
     entries: tuple[Entry, ...]
+    searches: tuple[SearchPlan, ...] = ()
+    """One for every case and point of the axes, where the study searches."""
 
     @property
     def missing(self) -> list[Entry]:
@@ -55,14 +58,23 @@ def read_plan(path: Path) -> Plan:
     study = read_study(path)
     surveys: dict[DataConfig, Survey] = {}
     entries = []
-    for trial in expand(study, str(path)):
+    searches: dict[str, SearchPlan] = {}
+    trials = expand(study, str(path))
+    for trial in trials:
         data = trial.spec.data
         if data not in surveys:
             surveys[data] = survey(data)
         check_trial(trial, surveys[data])
+        if study.search is not None:
+            if trial.case not in searches:
+                prefix = f"{trial.label}: " if trials[-1].case != trials[0].case else ""
+                one = SearchPlan(study.search, trial, surveys[data], str(path), prefix)
+                check_search(one, check_trial)
+                searches[trial.case] = one
+            trial = searches[trial.case].named(trial)
         fingerprint = surveys[data].fingerprint
         entries.append(Entry(trial, surveys[data], run_key(trial.spec, fingerprint), "new", None))
-    return Plan(path.stem, path, study, tuple(entries))
+    return Plan(path.stem, path, study, tuple(entries), tuple(searches.values()))
 
 
 def check_trial(trial: Trial, data: Survey) -> None:
@@ -134,20 +146,30 @@ def _check_stored(trial: Trial, data: Survey) -> None:
 
 
 def reconcile(plan: Plan, store: Store | None, lab: Lab) -> Plan:
-    """Return the plan with each trial's state in the store (all new where there is none)."""
+    """Return the plan with each trial's state in the store (all new where there is none).
+
+    A search that is complete adds its best suggestions.
+    """
     runs = trial_runs(store) if store else {}
+    searches = tuple(look(one, runs, store, lab) for one in plan.searches)
+    wanted = list(plan.entries)
+    for one in searches:
+        for trial in one.trials(plan.study.seeds) if one.complete else ():
+            key = run_key(trial.spec, one.survey.fingerprint)
+            wanted.append(Entry(trial, one.survey, key, "new", None))
     entries = []
-    for entry in plan.entries:
+    for entry in wanted:
         run = runs.get(entry.key)
         state = "new"
-        if run is not None and run.info.status == "FINISHED":
+        tested = run is not None and run.data.tags.get(TESTED_TAG) != "false"
+        if run is not None and run.info.status == "FINISHED" and tested:
             state = "done"
         elif run is not None and run.info.status == "FAILED":
             state = "failed"
         elif (lab.checkpoints(entry.key) / STATE).is_file():
             state = "resume"
         entries.append(replace(entry, state=state, run=run))
-    return Plan(plan.name, plan.path, plan.study, tuple(entries))
+    return replace(plan, entries=tuple(entries), searches=searches)
 
 
 def plan_table(plan: Plan) -> Table:

@@ -26,6 +26,7 @@ from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
 from feinfn.protocols import PROTOCOLS, Protocol
 from mhiflab.paths import shipped_studies
+from mhiflab.search import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,8 @@ class Study:
     """Dotted keys and their values; every case is run at every combination."""
     seeds: list[int] = field(default_factory=lambda: [1])
     """Seeds of every case."""
+    search: Search | None = None
+    """What to search for around every case, trained with the first seed."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
     for step in path:
         hint = get_type_hints(current).get(str(step)) if is_dataclass(current) else None
         # Below cases.<name> the mapping's value type applies.
-        args = getattr(hint, "__args__", ())
+        args = [one for one in getattr(hint, "__args__", ()) if one is not type(None)]
         current = hint if is_dataclass(hint) else (args[-1] if args else current)
     return [f.name for f in fields(current)] if is_dataclass(current) else []
 

@@ -116,6 +116,11 @@ class Follow(Callback):
         elif result.get("state") == "failed":
             self._fail(trial, result["error"])
 
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Move the bar past epochs that were not needed."""
+        epochs = self.jobs[trial.config["key"]].spec.train.epochs
+        self.advance(trial.config["key"], epochs, self._who(trial))
+
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process ended without a word."""
         self._fail(trial, "its process ended; run again to continue from its last epoch")
@@ -133,21 +138,40 @@ def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
 
 
-def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log: Any) -> list[str]:
-    """Run jobs with equal resources under one Tuner; return one message per failed trial."""
-    by_key = {job.key: job for job in jobs}
-    follow = Follow(by_key, advance, log)
-    workers = jobs[0].resources.workers
-    own = {"CPU": jobs[0].resources.cpus_per_worker, "GPU": jobs[0].resources.gpus_per_worker}
-    resources = {"CPU": DRIVER_CPUS} if workers else {k: v for k, v in own.items() if v}
+def _tune_groups(
+    jobs: dict[str, Job], fits: dict[Resources, int], scratch: Path, advance: Any, log: Any
+) -> list[str]:
+    """Run jobs, those of equal resources under one Tuner; return one message per failed trial.
 
+    Trials of equal resources go together, so that each group packs the cluster exactly.
+    """
+    failures: list[str] = []
+    for wanted, at_once in fits.items():
+        group = {key: job for key, job in jobs.items() if job.resources == wanted}
+        follow = Follow(group, advance, log)
+        space = {"key": tune.grid_search(list(group))}
+        function = tune.with_parameters(run_trial, jobs=group)
+        run_tuner(function, wanted, follow, scratch, space, max_concurrent_trials=at_once)
+        failures += follow.failures
+    return failures
+
+
+def run_tuner(
+    function: Any,
+    wanted: Resources,
+    follow: Follow,
+    scratch: Path,
+    space: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Run trials of equal resources under one Tuner; `options` are those of its TuneConfig."""
+    own = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
+    resources = {"CPU": DRIVER_CPUS} if wanted.workers else {k: v for k, v in own.items() if v}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
-        param_space={"key": tune.grid_search(list(by_key))},
+        tune.with_resources(function, resources),
+        param_space=space,
         tune_config=TuneConfig(
-            max_concurrent_trials=at_once,
-            trial_name_creator=_short_name,
-            trial_dirname_creator=_short_name,
+            trial_name_creator=_short_name, trial_dirname_creator=_short_name, **options
         ),
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
@@ -157,7 +181,6 @@ def _tune_group(jobs: list[Job], at_once: int, scratch: Path, advance: Any, log:
         ),
     )
     tuner.fit()
-    return follow.failures
 
 
 def share_scenes(plan: Plan) -> dict[DataConfig, dict[str, Any]]:
@@ -205,29 +228,25 @@ def _jobs(plan: Plan, parent: str, uri: str, lab: Lab, scratch: Path) -> dict[st
     }
 
 
-def execute(plan: Plan, lab: Lab, console: Console) -> list[str]:
-    """Run every missing trial and return one message per failed one.
+def execute(
+    plan: Plan, lab: Lab, console: Console, drive: Any = _tune_groups, dashboard: bool = False
+) -> list[str]:
+    """Run every missing trial and return one message per failed one; `drive` starts the jobs.
 
     Disk and resources are checked first, before anything is written; raises `UserError`.
     """
     check_disk(plan, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in plan.missing)
-    with only_driver(lab), _progress(console, epochs) as advance, connected() as cluster:
-        # Trials of equal resources go together, so that each group packs the cluster exactly.
-        groups: dict[Resources, list[str]] = {}
-        for entry in plan.missing:
-            groups.setdefault(entry.trial.resources, []).append(entry.key)
-        fits = {wanted: concurrency(wanted, cluster) for wanted in groups}
+    with only_driver(lab), _progress(console, epochs) as advance, connected(dashboard) as cluster:
+        wanted = dict.fromkeys(entry.trial.resources for entry in plan.missing)
+        fits = {one: concurrency(one, cluster) for one in wanted}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         parent = study_run(store, plan.name, plan.path.read_text())
         scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
         scratch.mkdir(parents=True)
         jobs = _jobs(plan, parent, uri, lab, scratch)
-        failures: list[str] = []
-        for wanted, keys in groups.items():
-            group = [jobs[key] for key in keys]
-            failures += _tune_group(group, fits[wanted], scratch, advance, console.print)
+        failures: list[str] = drive(jobs, fits, scratch, advance, console.print)
         finish_study(store, parent, complete=not failures)
     # Ray's folders hold progress only; training state and record lie elsewhere.
     shutil.rmtree(scratch, ignore_errors=True)

@@ -26,6 +26,10 @@ from mhiflab.paths import Lab
 EXPERIMENT = "mhiflab"
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
 ERROR_TAG = "mhiflab.error"
+TESTED_TAG = "mhiflab.tested"
+"""`false` on a finished run whose test scenes are still unopened."""
+SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
+"""`mhiflab.search.<hash>.<index>`: the values of a search's suggestion; where it was ended."""
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
@@ -161,8 +165,8 @@ class TrialRecord:
             if found:
                 run = found[0]
                 self.client.update_run(run.info.run_id, status="RUNNING")
-                if ERROR_TAG in run.data.tags:
-                    self.client.delete_tag(run.info.run_id, ERROR_TAG)
+                for tag in {ERROR_TAG, STOPPED_TAG} & run.data.tags.keys():
+                    self.client.delete_tag(run.info.run_id, tag)
             else:
                 own = {KIND: "trial", KEY: key, "mlflow.parentRunId": parent}
                 run = self.client.create_run(
@@ -212,6 +216,19 @@ class TrialRecord:
         with explained(self.store.uri):
             self.client.set_tag(self.run_id, ERROR_TAG, message[:4000])
             self.client.set_terminated(self.run_id, "FAILED")
+
+
+def tag_run(store: Store, run_id: str, tag: str, text: str) -> None:
+    """Set one tag of a run."""
+    with explained(store.uri):
+        store.client.set_tag(run_id, tag, text)
+
+
+def stop_run(store: Store, run_id: str, epoch: int) -> None:
+    """Close the run of a trial that its search stopped after an epoch."""
+    tag_run(store, run_id, STOPPED_TAG, str(epoch))
+    with explained(store.uri):
+        store.client.set_terminated(run_id, "KILLED")
 
 
 def has_artifact(store: Store, run_id: str, name: str) -> bool:

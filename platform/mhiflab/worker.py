@@ -35,7 +35,14 @@ from mhiflab.scores import (
     stored_images,
 )
 from mhiflab.spec import Resources, Spec
-from mhiflab.tracking import BANDS_FILE, IMAGES_FILE, QUICKLOOK_FILE, TrialRecord, open_store
+from mhiflab.tracking import (
+    BANDS_FILE,
+    IMAGES_FILE,
+    QUICKLOOK_FILE,
+    TESTED_TAG,
+    TrialRecord,
+    open_store,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Job:
     uri: str
     scratch: Path
     code: dict[str, Any]
+    test: bool = True
+    """Open the test scenes once training has ended; a search leaves them closed."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 
@@ -163,7 +172,7 @@ def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float]], None]) -> None:
-    """Train one trial's share; on rank 0 also evaluate the test scenes once, and record all.
+    """Train one trial's share; on rank 0 also evaluate the job's test scenes once, and record all.
 
     `report` is called on every rank after every epoch. Test scenes are first opened when training
     has ended.
@@ -188,7 +197,9 @@ def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, float
 
     best = train(model, patches, validation, spec.train, spec.seed, folder, on_epoch)
     if record:
-        _record_end(record, job, folder, score(model, _test_images(job, device), spec))
+        if job.test:
+            _record_end(record, job, folder, score(model, _test_images(job, device), spec))
+        record.settings({}, {TESTED_TAG: str(job.test).lower()})
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
         record.json(
             {
