@@ -15,6 +15,7 @@ from itertools import islice, product
 from typing import Any, ClassVar, Literal
 
 from feinfn.config import STRICT, ModelConfig, TrainConfig, require
+from feinfn.errors import UserError
 from feinfn.metrics import METRICS
 
 Values = dict[str, Any]
@@ -196,7 +197,10 @@ def check_key(key: str) -> None:
     if key not in valid:
         close = get_close_matches(key, valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        require(False, "search.space", key, f"{hint}a key of model or train: " + ", ".join(valid))
+        raise UserError(
+            f"search.space: found {key!r}, {hint}expected a key of model or train: "
+            + ", ".join(valid)
+        )
 
 
 def _check_objective(name: str) -> None:
@@ -204,8 +208,9 @@ def _check_objective(name: str) -> None:
         close = get_close_matches(name.replace("test_", "val_"), OBJECTIVES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         why = " (test scenes choose nothing)" if name.startswith("test") else ""
-        expected = f"{hint}one of {', '.join(OBJECTIVES)}{why}"
-        require(False, "search.objectives", name, expected)
+        raise UserError(
+            f"search.objectives: found {name!r}, {hint}expected one of {', '.join(OBJECTIVES)}{why}"
+        )
 
 
 def _part(*words: object) -> float:

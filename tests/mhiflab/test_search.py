@@ -1,0 +1,284 @@
+"""Searches: what is suggested, what is refused, and what the record says of them."""
+
+import math
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TINY
+
+from feinfn.data.source import sample_manifest
+from feinfn.errors import UserError
+from feinfn.train import STATE
+from mhiflab.paths import Lab
+from mhiflab.plan import read_plan, reconcile
+from mhiflab.provenance import code_provenance
+from mhiflab.search import POPULATION, Range, Scheduler, Search, Told, front, suggest
+from mhiflab.search_record import with_values
+from mhiflab.tracking import (
+    SEARCH_TAG,
+    TESTED_TAG,
+    TrialRecord,
+    open_store,
+    stop_run,
+    study_run,
+    tag_run,
+    tracking_uri,
+    trial_runs,
+)
+from mhiflab.worker import Job, run_worker
+
+SPACE = {
+    "model.omega_0": Range(log_uniform=(2, 60)),
+    "model.scale_0": Range(uniform=(0.5, 20)),
+    "model.feat_dim": Range(integer=(2, 9)),
+    "model.activation": Range(choice=("gabor", "relu", "sine")),
+}
+PSNR = {"val_psnr": "max"}
+
+
+def search(**changes) -> Search:
+    return Search(**{"space": SPACE, "objectives": PSNR, "algorithm": "random", **changes})
+
+
+def test_random_list_is_fixed_by_the_seed_and_grows_at_its_end():
+    first = [suggest(search(), i, ()) for i in range(1, 40)]
+    assert first == [suggest(search(trials=99), i, [Told({}, (1.0,))]) for i in range(1, 40)]
+    assert all(one.holds(s[key]) for s in first for key, one in SPACE.items())
+    assert len({s["model.omega_0"] for s in first}) == 39
+    assert {s["model.feat_dim"] for s in first} == set(range(2, 10))
+    assert {s["model.activation"] for s in first} == {"gabor", "relu", "sine"}
+    assert all(float(f"{s['model.scale_0']:.6g}") == s["model.scale_0"] for s in first)
+    # Every factor is equally likely: half of all draws lie below the geometric mean.
+    many = [suggest(search(), i, ())["model.omega_0"] for i in range(1, 401)]
+    assert 0.4 < sum(value < math.sqrt(2 * 60) for value in many) / 400 < 0.6
+    assert suggest(search(seed=2), 1, ()) != first[0]
+
+
+def run_on(function, wanted: Search, count: int) -> list[Told]:
+    """Return suggestions and their results, as a driver would collect them."""
+    told: list[Told] = []
+    for index in range(1, count + 1):
+        values = suggest(wanted, index, told)
+        told.append(Told(values, function(values)))
+    return told
+
+
+def valley(values: dict) -> tuple[float]:
+    x, y = math.log(values["model.omega_0"] / 7), values["model.scale_0"] - 3
+    return (-(x**2) - (y / 10) ** 2,)
+
+
+def test_tpe_follows_from_the_record_alone_and_beats_random_draws():
+    space = {key: SPACE[key] for key in ("model.omega_0", "model.scale_0")}
+    guided, blind = search(space=space, algorithm="tpe"), search(space=space)
+    told = run_on(valley, guided, 40)
+    assert suggest(guided, 41, told) == suggest(replace(guided, trials=99), 41, list(told))
+    late = [one.objectives[0] for one in told[20:]]
+    drawn = [one.objectives[0] for one in run_on(valley, blind, 40)[20:]]
+    assert sum(late) / 20 > sum(drawn) / 20 / 3
+    # What is running, failed, or outside the space does not stop it.
+    told += [Told(told[0].values, None), Told(told[1].values, None, failed=True)]
+    told.append(Told({"model.omega_0": 1000.0, "model.scale_0": 3.0}, (5.0,)))
+    assert suggest(guided, 44, told)["model.omega_0"] <= 60
+
+
+def test_nsga2_breeds_new_generations_from_recorded_ones():
+    wanted = search(algorithm="nsga2", objectives={**PSNR, "parameters": "min"})
+    told = run_on(lambda v: (v["model.scale_0"], v["model.omega_0"]), wanted, 3 * POPULATION)
+    first = {one.values["model.omega_0"] for one in told[:POPULATION]}
+    assert len(first) == POPULATION
+    second = [one.values["model.omega_0"] for one in told[POPULATION : 2 * POPULATION]]
+    assert sum(value in first for value in second) > POPULATION // 2
+
+
+def test_front_holds_what_nothing_else_beats():
+    two = search(objectives={**PSNR, "parameters": "min"}, algorithm="tpe")
+    points = [(30.0, 10.0), (31.0, 20.0), (29.0, 15.0), (31.0, 30.0), (32.0, 99.0), (32.0, 99.0)]
+    assert front(two, points) == [4, 1, 0]
+    assert front(search(), [(1.0,), (3.0,), (3.0,), (2.0,)]) == [1]
+    assert front(search(objectives={"val_sam": "min"}), [(2.0,), (1.0,)]) == [1]
+
+
+def described(**changes) -> dict:
+    space = {"train.lr": {"log_uniform": [1e-4, 1e-1]}}
+    return {"space": space, "objectives": PSNR, "trials": 3, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"train.rl": {"uniform": [0, 1]}}}, r"'train.rl', did you mean 'train.lr'\?"),
+        ({"space": {"data.source": {"choice": ["a", "b"]}}}, "expected .*a key of model or train"),
+        ({"space": {"train.lr": {"uniform": [1, 1]}}}, r"lr.uniform: found \[1.0, 1.0\], expected"),
+        ({"space": {"train.lr": {"log_uniform": [0, 1]}}}, "lr.log_uniform: .* bounds > 0"),
+        ({"space": {"train.lr": {"log_unifrm": [1, 2]}}}, "did you mean 'log_uniform'"),
+        ({"space": {"train.lr": {}}}, "train.lr: found 'nothing', expected one of uniform"),
+        ({"space": {"model.feat_dim": {"integer": [1.5, 2]}}}, "integer.0: found 1.5"),
+        ({"space": {"train.loss": {"choice": ["l1"]}}}, "expected two or more distinct values"),
+        ({"space": {"train.loss": {"choice": ["l1", "l3"]}}}, "at loss l3: train.loss: found 'l3'"),
+        ({"space": {"model.feat_dim": {"integer": [0, 4]}}}, "at feat_dim 0: model.feat_dim: foun"),
+        (
+            {"space": {"model.hsi_bands": {"integer": [31, 33]}}},
+            "at hsi_bands 33: .*found 31 bands",
+        ),
+        ({"space": {}}, "search.space: found {}, expected at least one key"),
+        (
+            {"objectives": {"test_psnr": "max"}},
+            "'test_psnr', did you mean 'val_psnr'.*test scenes ch",
+        ),
+        ({"objectives": {"val_psnr": "best"}}, "objectives.val_psnr: found 'best'"),
+        ({"objectives": {"parameters": "min"}}, "at least one of them a validation metric"),
+        ({"algorithm": "tree"}, "search.algorithm: found 'tree', expected.*'tpe'"),
+        ({"trials": 1}, "search.trials: found 1, expected an integer >= 2"),
+        ({"scheduler": {"name": "hyperband"}}, "scheduler.name: found 'hyperband', .*'asha'"),
+        ({"scheduler": {"name": "pbt"}}, "no run key says what was trained"),
+        ({"scheduler": {"name": "asha", "grace_epochs": 2}}, "less than train.epochs = 2"),
+        (
+            {"scheduler": {"name": "asha"}, "objectives": {"val_psnr": "max", "flops": "min"}},
+            "none with two objectives",
+        ),
+        ({"schedular": {}}, "unknown key 'search.schedular'; did you mean 'scheduler'"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_the_plan(changes, message, write_study):
+    path = write_study(search=described(**changes), cases={})
+    with pytest.raises(UserError, match=message) as caught:
+        read_plan(path)
+    assert "tiny.yaml" in str(caught.value)
+
+
+def test_search_is_known_by_all_but_its_length(write_study):
+    def identity(seeds=(1,), **changes) -> str:
+        study = write_study(search=described(**changes), cases={}, seeds=list(seeds))
+        return read_plan(study).searches[0].id
+
+    same = identity()
+    assert identity(trials=30) == same == identity(seeds=[1, 2])
+    others = {identity(seed=2), identity(algorithm="random"), identity(seeds=[2])}
+    assert len({same, *others, identity(scheduler={"name": "asha", "grace_epochs": 1})}) == 5
+
+
+def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    plan = read_plan(write_study(search=described(trials=6), cases={}, seeds=[1, 2]))
+    (one,) = plan.searches
+    assert [e.trial.label for e in plan.entries] == ["Default (lr 0.001)"] * 2
+    assert one.suggestion(0, one.values_of_base()).key == plan.entries[0].key
+    store = open_store(lab, tracking_uri(lab))
+    parent = study_run(store, "tiny", "")
+
+    def record(index: int, lr: float, psnr: list[float]) -> TrialRecord:
+        values = {"train.lr": lr}
+        run = TrialRecord(store, one.suggestion(index, values).key, "trial", parent, {})
+        tag_run(store, run.run_id, f"{SEARCH_TAG}.{one.id}.{index}", f'{{"train.lr": {lr}}}')
+        for step, value in enumerate(psnr, 1):
+            run.metrics(step, {"val_psnr": value, "loss": 1.0})
+        return run
+
+    record(0, 1e-3, [20, 21]).finish()
+    best = record(1, 2e-3, [30, 25])
+    best.settings({}, {TESTED_TAG: "false"})
+    best.finish()
+    stop_run(store, record(2, 3e-3, [40]).run_id, 1)
+    record(3, 4e-3, []).fail("training diverged: the loss was nan", "")
+    record(4, 5e-3, []).fail("MemoryError: ", "")
+    seen = reconcile(plan, store, lab)
+    found = seen.searches[0]
+    assert [s.state for s in found.suggestions] == ["done", "done", "stopped", "failed", "new"]
+    # The weights of the best epoch are kept, so theirs is the result.
+    assert [s.objectives for s in found.suggestions[:3]] == [(21.0,), (30.0,), (40.0,)]
+    # What was stopped is not trained to its end, so it is not the best.
+    assert [s.index for s in found.best] == [1]
+    assert "4 of 6 suggestions recorded; best so far #1 (lr 0.002): 30; default: 21" in found.line()
+    assert [entry.state for entry in seen.entries] == ["done", "new"]
+
+    record(4, 5e-3, [10]).finish()
+    record(5, 6e-3, [10]).finish()
+    done = reconcile(plan, store, lab)
+    assert [(e.trial.label, e.trial.spec.seed, e.state) for e in done.entries[2:]] == [
+        ("Best of 6 (lr 0.002)", 1, "new"),
+        ("Best of 6 (lr 0.002)", 2, "new"),
+    ]
+    # Another search does not count these.
+    other = read_plan(write_study(search=described(trials=6, seed=2), cases={}))
+    assert reconcile(other, store, lab).searches[0].suggestions == ()
+
+
+def test_every_case_is_searched_around_its_own_settings(write_study):
+    plan = read_plan(write_study(search=described()))
+    assert [s.base.case for s in plan.searches] == ["without", "full"]
+    without, full = (with_values(s.base, {"train.lr": 0.5}, "here").spec for s in plan.searches)
+    assert (without.model.fourier_branch, full.model.fourier_branch) == (False, True)
+    assert without.train.lr == 0.5
+    assert [e.trial.label for e in plan.entries] == [
+        "without: Default (lr 0.001)",
+        "full: Default (lr 0.001)",
+    ]
+
+
+def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write_study, tmp_path):
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    sample = Path(__file__).parents[2] / "feinfn" / "data" / "sample"
+    parts: dict = {}
+    for name, entry in sample_manifest().items():
+        shutil.copy(sample / f"{name}.h5", scenes)
+        parts.setdefault(entry["part"], []).append(name)
+    base = {**TINY["base"], "data": {"source": str(scenes), **parts}}
+    plan = read_plan(write_study(cases={}, base=base))
+    lab = Lab(tmp_path / "lab")
+    uri = tracking_uri(lab)
+    store = open_store(lab, uri)
+    (entry,) = plan.entries
+    job = Job(
+        spec=entry.trial.spec,
+        resources=entry.trial.resources,
+        survey=entry.survey,
+        key=entry.key,
+        case="c",
+        label="c",
+        study="tiny",
+        parent=study_run(store, "tiny", ""),
+        lab=lab,
+        uri=uri,
+        scratch=tmp_path,
+        code=code_provenance(),
+        test=False,
+    )
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in parts["test"]:
+        (scenes / f"{name}.h5").rename(away / f"{name}.h5")
+    epochs: list[float] = []
+    run_worker(job, torch.device("cpu"), lambda metrics: epochs.append(metrics["epoch"]))
+    assert epochs == [1, 2]
+    run = trial_runs(store)[entry.key]
+    assert (run.info.status, run.data.tags[TESTED_TAG]) == ("FINISHED", "false")
+    assert not [name for name in run.data.metrics if name.startswith("test_")]
+    assert reconcile(plan, store, lab).entries[0].state == "resume"
+
+    for name in parts["test"]:
+        (away / f"{name}.h5").rename(scenes / f"{name}.h5")
+    state = (lab.checkpoints(entry.key) / STATE).stat()
+    run_worker(replace(job, test=True), torch.device("cpu"), lambda metrics: epochs.append(0))
+    assert epochs == [1, 2]
+    assert (lab.checkpoints(entry.key) / STATE).stat().st_mtime_ns == state.st_mtime_ns
+    done = reconcile(plan, store, lab).entries[0]
+    assert done.state == "done"
+    assert done.run is not None
+    assert done.run.info.run_id == run.info.run_id
+    assert "test_psnr" in done.run.data.metrics
+
+
+def test_rungs_leave_the_last_epoch_to_the_trial():
+    from mhiflab.search_driver import scheduler_of
+
+    wanted = Scheduler(name="asha", grace_epochs=2, reduction=3)
+    rungs = scheduler_of(search(scheduler=wanted), 18)._brackets[0]._rungs
+    milestones = sorted(milestone for milestone, _ in rungs)
+    assert milestones == [2, 6]
+    assert all(b / a == 3 for a, b in pairwise(milestones))
