@@ -79,6 +79,11 @@ def _render(study: str, lab: Lab, conventions: Sequence[str | None] = (None,)) -
 
         written += write_searches(plan, folder)
         _show_searches(plan)
+        if not all(one.complete for one in plan.searches):
+            raise UserError(
+                f"{plan.path}: its search is not complete (so far: {written[0]}); continue it "
+                f"first: mhiflab run {study}"
+            )
     figures: list[Path] = []
     for convention in conventions:
         results = collect(plan, store, convention)

@@ -42,7 +42,7 @@ class Suggester(Searcher):
         self.store = open_store(template.lab, template.uri)
         self.known = {one.index: one for one in plan.suggestions}
         self.waiting = [one.index for one in plan.suggestions if not one.finished]
-        self.live: dict[str, Suggestion] = {}
+        self.live: dict[str, tuple[Suggestion, str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its searchers; all that this one knows is on record.
@@ -59,24 +59,24 @@ class Suggester(Searcher):
         """Return the next suggestion to be trained; those with a recorded result are passed by."""
         while self.waiting or len(self.known) < self.plan.search.trials:
             one = self._next()
-            running = {other.key for other in self.live.values()}
+            running = {other.key for other, _ in self.live.values()}
             run_id = self._join(one)
             self._refresh(one.key)
             if self.known[one.index].finished or one.key in running:
                 continue
-            self.live[trial_id] = one
+            self.live[trial_id] = one, run_id
             spec = json.dumps(asdict(one.trial.spec))
-            return {"key": one.key, "label": self.jobs[one.key].label, "spec": spec, "run": run_id}
+            return {"key": one.key, "label": self.jobs[one.key].label, "spec": spec}
         return Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Record where a trial was stopped, and read its result."""
-        one = self.live.pop(trial_id)
+        one, run_id = self.live.pop(trial_id)
         # A trial that ends by itself says so in its last report.
         if result and not error and "state" not in result:
-            stop_run(self.store, result["config"]["run"], result["epoch"])
+            stop_run(self.store, run_id, result["epoch"])
         self._refresh(one.key)
 
     def _next(self) -> Suggestion:
@@ -101,14 +101,14 @@ class Suggester(Searcher):
             case=f"{self.plan.base.case}/search",
             label=f"#{one.index} ({text_of(one.values)})",
         )
-        run = trial_runs(self.store).get(one.key)
+        run = trial_runs(self.store, one.key).get(one.key)
         run_id = run.info.run_id if run else job.record().run_id
         place = f"{SEARCH_TAG}.{self.plan.id}.{one.index}"
         tag_run(self.store, run_id, place, json.dumps(one.values))
         return run_id
 
     def _refresh(self, key: str) -> None:
-        runs = trial_runs(self.store)
+        runs = trial_runs(self.store, key)
         for index, one in self.known.items():
             if one.key == key:
                 self.known[index] = outcome(self.plan, one, runs, self.store, self.template.lab)

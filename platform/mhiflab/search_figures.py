@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mhiflab.plan import Plan
 from mhiflab.search_record import SearchPlan, Suggestion
+from mhiflab.tables import NAMES
 
 # Okabe and Ito's colours, told apart by any eye; shapes differ as well.
 OTHERS, STOPPED, DEFAULT, BEST = "#0072B2", "#999999", "#D55E00", "#009E73"
@@ -53,7 +54,7 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
                 places = lambda s, k=key, c=one.choice: c.index(s.values[k])  # noqa: E731
             _draw_points(axis, plan, places, lambda s: s.objectives[0])
             axis.set_xlabel(key)
-            axis.set_ylabel(next(iter(search.objectives)))
+            axis.set_ylabel(_name(next(iter(search.objectives))))
             if one.log_uniform:
                 axis.set_xscale("log")
         if search.single:
@@ -66,6 +67,11 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
     return path
+
+
+def _name(objective: str) -> str:
+    kind, _, metric = objective.partition("_")
+    return f"validation {NAMES[metric]}" if kind == "val" else objective.replace("_", " ")
 
 
 def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
@@ -105,7 +111,7 @@ def _draw_history(axis: Any, plan: SearchPlan) -> None:
     values = best.accumulate([one.objectives[0] for one in told if one.objectives])
     axis.step([one.index for one in told], values, where="post", color="black", label="best so far")
     axis.set_xlabel("suggestion")
-    axis.set_ylabel(name)
+    axis.set_ylabel(_name(name))
 
 
 def _draw_front(axis: Any, plan: SearchPlan) -> None:
@@ -113,5 +119,5 @@ def _draw_front(axis: Any, plan: SearchPlan) -> None:
     _draw_points(axis, plan, lambda s: s.objectives[1], lambda s: s.objectives[0])
     points = sorted((one.objectives[1], one.objectives[0]) for one in plan.best if one.objectives)
     axis.plot(*zip(*points, strict=True), color=BEST, linewidth=1)
-    axis.set_xlabel(second)
-    axis.set_ylabel(first)
+    axis.set_xlabel(_name(second))
+    axis.set_ylabel(_name(first))

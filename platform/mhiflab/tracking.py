@@ -122,10 +122,11 @@ def _find(store: Store, tags: Mapping[str, str]) -> list[Run]:
             return runs
 
 
-def trial_runs(store: Store) -> dict[str, Run]:
-    """Return the run of every recorded run key."""
+def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
+    """Return the run of every recorded run key, or of one."""
+    wanted = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
     with explained(store.uri):
-        return {run.data.tags[KEY]: run for run in _find(store, {KIND: "trial"})}
+        return {run.data.tags[KEY]: run for run in _find(store, wanted)}
 
 
 def study_run(store: Store, study: str, text: str) -> str:

@@ -13,11 +13,12 @@ from tiny import TINY
 from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.train import STATE
-from mhiflab.paths import Lab
+from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan import read_plan, reconcile
 from mhiflab.provenance import code_provenance
 from mhiflab.search import POPULATION, Range, Scheduler, Search, Told, front, suggest
 from mhiflab.search_record import with_values
+from mhiflab.spec import read_study
 from mhiflab.tracking import (
     SEARCH_TAG,
     TESTED_TAG,
@@ -149,6 +150,15 @@ def test_what_cannot_be_searched_is_refused_in_the_plan(changes, message, write_
     with pytest.raises(UserError, match=message) as caught:
         read_plan(path)
     assert "tiny.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_searches_can_be_planned(name):
+    path = experiments_dir() / f"{name}.yaml"
+    wanted = read_study(path).search
+    if wanted is not None:
+        (one,) = read_plan(path).searches
+        assert wanted.space.keys() == one.values_of_base().keys()
 
 
 def test_search_is_known_by_all_but_its_length(write_study):
