@@ -17,9 +17,10 @@ from rich.console import Console
 
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
-from mhiflab.search import Search, Told, suggest
+from mhiflab.search import Search
 from mhiflab.search_record import SearchPlan, Suggestion, look, outcome, text_of
 from mhiflab.spec import Resources, Spec
+from mhiflab.suggestions import Told, suggest
 from mhiflab.sweep import Follow, execute, run_tuner
 from mhiflab.tracking import SEARCH_TAG, open_store, stop_run, tag_run, trial_runs
 from mhiflab.trial import run_trial

@@ -14,8 +14,9 @@ from feinfn.errors import UserError
 from feinfn.train import STATE
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
-from mhiflab.search import COSTS, Search, Values, front, suggest
+from mhiflab.search import COSTS, Search, Values
 from mhiflab.spec import Trial, parse_trial
+from mhiflab.suggestions import front, suggest
 from mhiflab.tracking import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 
 MOST_WINNERS = 5
