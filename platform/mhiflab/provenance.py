@@ -10,7 +10,7 @@ import torch
 
 from mhiflab.paths import checkout, lock_file
 
-LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "mhiflab")
+LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "optuna", "mhiflab")
 
 
 def _git(*words: str) -> str | None:

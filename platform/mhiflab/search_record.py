@@ -115,7 +115,8 @@ class SearchPlan:
         shown = [(f"best so far #{one.index} ({text_of(one.values)})", one) for one in self.best]
         shown += [("default", one) for one in self.finished if one.index == 0]
         for title, one in shown[-MOST_WINNERS - 1 :]:
-            text += f"; {title}: " + ", ".join(f"{v:.6g}" for v in one.objectives or ())
+            values = ", ".join(f"{value:.6g}" for value in one.objectives or ())
+            text += f"; {title}: {values or one.state}"
         return text
 
 
