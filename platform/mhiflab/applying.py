@@ -18,6 +18,7 @@ from mhiflab.spool import FILES, Spool
 from mhiflab.tracking import (
     ERROR_TAG,
     REFUSED_TAG,
+    STOPPED_TAG,
     Store,
     connect,
     explain,
@@ -105,8 +106,8 @@ class Applier:
             # The oldest, should two labs have made one each.
             run = found[-1]
             client.update_run(run.info.run_id, status="RUNNING")
-            if ERROR_TAG in run.data.tags:
-                client.delete_tag(run.info.run_id, ERROR_TAG)
+            for tag in {ERROR_TAG, STOPPED_TAG} & run.data.tags.keys():
+                client.delete_tag(run.info.run_id, tag)
         else:
             run = client.create_run(
                 self.store.experiment_id,

@@ -67,7 +67,7 @@ def table(
     give the same bytes.
     """
     folder = Lab(lab)
-    render(read(study, smoke, folder)[0], folder, convention or [None])
+    render(read(study, smoke, folder), folder, convention or [None])
 
 
 @app.command()
@@ -103,7 +103,7 @@ def robustness(
     if snr:
         grid = replace(grid, snrs_db=tuple(snr))
     grid = replace(grid, srfs=tuple(srf or ()))
-    plan, _ = read(study, False, folder)
+    plan = read(study, False, folder)
     entries = [e for e in plan.entries if case in ("", e.trial.case)]
     if not entries:
         names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))

@@ -1,7 +1,7 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,19 @@ from feinfn.train import STATE
 from mhiflab.driver import driver_at_work
 from mhiflab.identity import run_key, spec_hash
 from mhiflab.paths import Lab, study_name
+from mhiflab.search_record import SearchPlan, check_search, look
 from mhiflab.study import Study, Trial, expand, read_study
-from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
+from mhiflab.tracking import (
+    CASE,
+    ERROR_TAG,
+    FINGERPRINT,
+    SEED,
+    SPEC_HASH,
+    STUDY,
+    TESTED_TAG,
+    Store,
+    trial_runs,
+)
 
 STATES = {
     "done": "green",
@@ -62,6 +73,10 @@ class Plan:
     study: Study
     entries: tuple[Entry, ...]
     smoke: bool = False
+    searches: tuple[SearchPlan, ...] = ()
+    """One for every case and point of the axes, where the study searches."""
+    recorded: tuple[Run, ...] = ()
+    """Every trial's run on record, of this study or another."""
 
     def unique(self, *states: str) -> list[Entry]:
         """Return the trials in some states; one that stands in several cases counts once."""
@@ -96,18 +111,31 @@ def read_plan(path: Path, smoke: bool = False) -> Plan:
     study = read_study(path, smoke)
     surveys: dict[DataConfig, Survey | UserError] = {}
     entries = []
-    for trial in expand(study, str(path)):
+    searches: dict[str, SearchPlan] = {}
+    trials = expand(study, str(path))
+    for trial in trials:
         data = trial.spec.data
         if data not in surveys:
             try:
                 surveys[data] = survey(data)
             except UserError as error:
                 surveys[data] = error
-        entries.append(_entry(trial, surveys[data]))
+        entry = _entry(trial, surveys[data])
+        if study.search is not None:
+            if entry.survey is None or entry.state == "blocked":
+                raise UserError(entry.why)
+            if trial.case not in searches:
+                prefix = f"{trial.label}: " if trials[-1].case != trials[0].case else ""
+                one = SearchPlan(study.search, trial, entry.survey, str(path), prefix)
+                check_search(one, check_trial)
+                searches[trial.case] = one
+            entry = replace(entry, trial=searches[trial.case].named(trial))
+        entries.append(entry)
     first = next((e.why for e in entries if e.state == "blocked"), "")
     if all(entry.state == "blocked" for entry in entries):
         raise UserError(first)
-    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke)
+    found = tuple(searches.values())
+    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke, found)
 
 
 def _entry(trial: Trial, found: Survey | UserError) -> Entry:
@@ -189,17 +217,26 @@ def _check_stored(trial: Trial, data: Survey) -> None:
         )
 
 
-def reconcile(plan: Plan, runs: Mapping[str, Run], lab: Lab, new_data: bool = False) -> Plan:
-    """Return the plan with each trial's state, as the recorded runs (by run key) and the lab tell.
+def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
+    """Return the plan with each trial's state in the store (all new where there is none).
 
-    A trial that began on data that have changed since is blocked, unless `new_data`.
+    A trial that began on data that have changed since is blocked, unless `new_data`. A search that
+    is complete adds its best suggestions.
     """
+    runs = trial_runs(store) if store else {}
     at_work = driver_at_work(lab)
+    searches = tuple(look(one, runs, store, lab) for one in plan.searches)
+    wanted = list(plan.entries)
+    for one in searches:
+        for trial in one.trials(plan.study.seeds) if one.complete else ():
+            key = run_key(trial.spec, one.survey.fingerprint)
+            wanted.append(Entry(trial, one.survey, key, "new"))
     entries = []
-    for entry in plan.entries:
+    for entry in wanted:
         run = runs.get(entry.key)
         state, why = entry.state, entry.why
-        if run is not None and run.info.status == "FINISHED":
+        tested = run is not None and run.data.tags.get(TESTED_TAG) != "false"
+        if run is not None and run.info.status == "FINISHED" and tested:
             state, why = "done", ""
         elif state == "blocked":
             pass
@@ -213,7 +250,8 @@ def reconcile(plan: Plan, runs: Mapping[str, Run], lab: Lab, new_data: bool = Fa
             why = _began_on_other_data(entry, runs.values(), plan.name)
             state = "blocked" if why else "new"
         entries.append(replace(entry, state=state, why=why, run=run))
-    return replace(plan, entries=tuple(entries))
+    recorded = tuple(runs.values())
+    return replace(plan, entries=tuple(entries), searches=searches, recorded=recorded)
 
 
 def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from mhiflab.paths import checkout, lock_file, submitted_file
 
-LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "mhiflab")
+LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "optuna", "mhiflab")
 
 
 def git(*words: str) -> str | None:

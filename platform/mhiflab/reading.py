@@ -41,7 +41,7 @@ def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
     for step in path:
         hint = get_type_hints(current).get(str(step)) if is_dataclass(current) else None
         # Below cases.<name> the mapping's value type applies.
-        args = getattr(hint, "__args__", ())
+        args = [one for one in getattr(hint, "__args__", ()) if one is not type(None)]
         current = hint if is_dataclass(hint) else (args[-1] if args else current)
     return [f.name for f in fields(current)] if is_dataclass(current) else []
 

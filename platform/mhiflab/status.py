@@ -1,9 +1,7 @@
 """Where the runs of a study stand, as the record tells it."""
 
 import time
-from collections.abc import Sequence
 
-from mlflow.entities import Run
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -40,7 +38,7 @@ def _row(entry: Entry) -> list[str]:
     ]
 
 
-def status_table(plan: Plan, runs: Sequence[Run]) -> Group:
+def status_table(plan: Plan) -> Group:
     """Return every trial's state, epochs, last validation PSNR, training time and time left."""
     table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
     for column in ("case", "seed", "state", "epochs", "val PSNR", "trained", "left", "run key"):
@@ -48,9 +46,10 @@ def status_table(plan: Plan, runs: Sequence[Run]) -> Group:
     for entry in plan.entries:
         table.add_row(*_row(entry))
     parts: list[Table | Text] = [table]
+    parts += [Text(f"{one.base.case}: {one.line()}") for one in plan.searches]
     parts += [Text(line) for line in reasons(plan)]
     parts.append(Text(f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"))
     waiting = plan.unique("new", "resume", "running")
-    if waiting and (line := forecast(waiting, runs).line(slots_here(waiting))):
+    if waiting and (line := forecast(waiting, plan.recorded).line(slots_here(waiting))):
         parts.append(Text(f"Expected: {line}"))
     return Group(*parts)

@@ -14,6 +14,7 @@ from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
 from mhiflab.paths import shipped_studies, study_path
 from mhiflab.reading import build, read_yaml
+from mhiflab.search import Scheduler, Search
 from mhiflab.smoke import SMOKE, smoke_settings
 from mhiflab.spec import Resources, Spec, parse_trial
 
@@ -99,6 +100,8 @@ class Study:
     """Dotted keys and their values; every case is run at every combination."""
     seeds: list[int] = field(default_factory=lambda: [1])
     """Seeds of every case."""
+    search: Search | None = None
+    """What to search for around every case, trained with the first seed."""
     retry: Retry = field(default_factory=Retry)
     """What is tried again by itself."""
     stop: Stop = field(default_factory=Stop)
@@ -230,8 +233,12 @@ def _smoke(study: Study, path: Path) -> Study:
     if axes is None:
         ends = {key: (values[0], values[-1]) for key, values in study.axes.items()}
         axes = {key: list({json.dumps(v): v for v in both}.values()) for key, both in ends.items()}
+    search = study.search
+    if search is not None:
+        search = replace(search, trials=min(search.trials, 3), scheduler=Scheduler())
     return replace(
         study,
+        search=search,
         title=f"{study.title} (smoke)",
         cases={name: study.cases[name] for name in chosen},
         axes=axes,

@@ -21,10 +21,9 @@ from mhiflab.paths import Lab, study_name, study_path
 
 if TYPE_CHECKING:
     # Only for reading: --help must not wait for MLflow and torch.
-    from mlflow.entities import Run
-
     from mhiflab.forecast import Forecast
     from mhiflab.plan import Entry, Plan
+    from mhiflab.sweep import Outcome
 
 WATCH_S = 2.0
 out = Console(highlight=False)
@@ -57,15 +56,12 @@ NewDataOption = Annotated[
 ]
 
 
-def read(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> tuple[Plan, list[Run]]:
-    """Return a study's plan against the record, and all runs of the record."""
+def read(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Plan:
+    """Return a study's plan against the record."""
     from mhiflab.plan import read_plan, reconcile
-    from mhiflab.tracking import existing_store, trial_runs
+    from mhiflab.tracking import existing_store
 
-    wanted = read_plan(study_path(study), smoke)
-    store = existing_store(lab)
-    runs = trial_runs(store) if store else {}
-    return reconcile(wanted, runs, lab, new_data), list(runs.values())
+    return reconcile(read_plan(study_path(study), smoke), existing_store(lab), lab, new_data)
 
 
 def bring(lab: Lab) -> int:
@@ -91,6 +87,15 @@ def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) ->
     store = recorded_store(lab)
     folder = lab.rendered(plan.name)
     written: list[Path] = []
+    if plan.searches:
+        from mhiflab.search_figures import write_searches
+
+        written += write_searches(plan, folder)
+        if not all(one.complete for one in plan.searches):
+            raise UserError(
+                f"{plan.path}: its search is not complete (so far: {written[0]}); continue it "
+                f"first: mhiflab run {plan.command}"
+            )
     figures: list[Path] = []
     for convention in conventions:
         results = collect(plan, store, convention)
@@ -111,15 +116,15 @@ def _show(plan: Plan) -> None:
     from mhiflab.plan import counts_line, reasons, state_table
 
     out.print(state_table(plan))
-    for line in reasons(plan):
+    for line in (*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)):
         out.print(escape(line), soft_wrap=True)
     out.print(counts_line(plan))
 
 
-def _forecast(entries: Sequence[Entry], runs: Sequence[Run]) -> Forecast:
+def _forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
     from mhiflab.forecast import forecast, slots_here
 
-    expected = forecast(entries, runs)
+    expected = forecast(entries, plan.recorded)
     if entries and (line := expected.line(slots_here(entries))):
         out.print(f"Expected: {line}")
     return expected
@@ -135,12 +140,12 @@ def plan(
 
     Executes nothing.
     """
-    wanted, runs = read(study, smoke, Lab(lab))
+    wanted = read(study, smoke, Lab(lab))
     _show(wanted)
     if keys:
         for entry in wanted.entries:
             out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-    _forecast(wanted.missing, runs)
+    _forecast(wanted, [*unsearched(wanted), *wanted.missing])
 
 
 def run(
@@ -166,28 +171,57 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
     _execute(study, smoke, Lab(lab), ("failed",))
 
 
+def unsearched(plan: Plan) -> list[Entry]:
+    """Return an entry for every suggestion that the plan's searches still lack."""
+    if not plan.searches:
+        return []
+    from mhiflab.search_driver import stand_ins
+
+    return stand_ins(plan)
+
+
+def _carry_out(plan: Plan, entries: Sequence[Entry], lab: Lab) -> Outcome:
+    """Execute trials, or a plan's searches where no trials are given."""
+    from mhiflab.search_driver import execute_searches
+    from mhiflab.sweep import execute
+
+    started = time.monotonic()
+    expected = _forecast(plan, entries or unsearched(plan))
+    out.print()
+    try:
+        if entries:
+            outcome = execute(plan, entries, expected, lab, out)
+        else:
+            outcome = execute_searches(plan, expected, lab, out)
+    except KeyboardInterrupt:
+        raise UserError(
+            "stopped; finished trials are on record and the others continue from their last "
+            f"saved state: mhiflab run {plan.command}"
+        ) from None
+    bring(lab)
+    out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
+    return outcome
+
+
 def _execute(
     study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
 ) -> None:
     bring(lab)
-    wanted, runs = read(study, smoke, lab, new_data)
+    wanted = read(study, smoke, lab, new_data)
     _show(wanted)
-    entries = wanted.unique(*states)
-    expected = _forecast(entries, runs)
-    out.print()
-    if entries:
-        from mhiflab.sweep import execute
-
-        started = time.monotonic()
-        try:
-            outcome = execute(wanted, entries, expected, lab, out)
-        except KeyboardInterrupt:
+    if not all(one.complete for one in wanted.searches):
+        outcome = _carry_out(wanted, (), lab)
+        wanted = read(study, smoke, lab)
+        _show(wanted)
+        if not all(one.complete for one in wanted.searches):
+            first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
             raise UserError(
-                "stopped; finished trials are on record and the others continue from their last "
-                f"saved state: mhiflab run {wanted.command}"
-            ) from None
-        bring(lab)
-        out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
+                "the search is not complete, what is finished is on record; it continues with: "
+                f"mhiflab run {wanted.command}; first failure: {first}"
+            )
+    entries = wanted.unique(*states)
+    if entries:
+        outcome = _carry_out(wanted, entries, lab)
         if outcome.failed:
             raise UserError(
                 f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
@@ -200,7 +234,7 @@ def _execute(
                 f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
                 f"{wanted.command}"
             )
-        wanted, _ = read(study, smoke, lab)
+        wanted = read(study, smoke, lab)
     render(wanted, lab)
 
 
@@ -216,8 +250,7 @@ def status(
     from mhiflab.status import status_table
 
     def now() -> Group:
-        wanted, runs = read(study, smoke, Lab(lab))
-        return status_table(wanted, runs)
+        return status_table(read(study, smoke, Lab(lab)))
 
     if not watch:
         out.print(now())

@@ -3,7 +3,7 @@
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from feinfn.errors import UserError
 from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver
-from mhiflab.fit import fit
+from mhiflab.fit import Fit, fit
 from mhiflab.forecast import Forecast
 from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
@@ -133,6 +133,11 @@ class Follow(Callback):
         elif end == "lost":
             self._lose(key, result["error"])
 
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Move the bar past epochs that were not needed."""
+        key = trial.config["key"]
+        self.advance(key, self.jobs[key].spec.train.epochs, self._who(key))
+
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process ended without a word more often than it may."""
         self._lose(trial.config["key"], "its process ended")
@@ -166,26 +171,54 @@ def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
 
 
-def _tune_group(group: list[Job], at_once: int, scratch: Path, follow: Follow, stop: Any) -> None:
-    """Run jobs with equal resources under one Tuner."""
-    by_key = {job.key: job for job in group}
-    resources = trial_request(group[0].resources, group[0].avoid)
+def _tune_groups(
+    jobs: dict[str, Job], fits: dict[Resources, Fit], follow: Follow, stop: StopRules
+) -> None:
+    """Run jobs, those of equal resources under one Tuner, so that each group packs the cluster."""
+    follow.outcome.left.update(dict.fromkeys(jobs, "not begun"))
+    for wanted, placed in fits.items():
+        group = {
+            key: replace(job, resources=placed.resources, avoid=placed.avoid)
+            for key, job in jobs.items()
+            if job.resources == wanted
+        }
+        if not stop.stop_all():
+            function = tune.with_parameters(run_trial, jobs=group)
+            space = {"key": tune.grid_search(list(group))}
+            one = next(iter(group.values()))
+            run_tuner(function, one, follow, stop, space, max_concurrent_trials=placed.at_once)
+
+
+Drive = Callable[[dict[str, Job], dict[Resources, Fit], Follow, StopRules], None]
+"""Starts jobs, given what fits, who follows them and the rules that stop them."""
+
+
+def run_tuner(
+    function: Any,
+    alike: Job,
+    follow: Follow,
+    stop: StopRules,
+    space: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Run trials that ask for what one of them asks; `options` are those of Tune's TuneConfig."""
+    resources = trial_request(alike.resources, alike.avoid)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, jobs=by_key), resources),
-        param_space={"key": tune.grid_search(list(by_key))},
+        tune.with_resources(function, resources),
+        param_space=space,
         tune_config=TuneConfig(
-            max_concurrent_trials=at_once,
             trial_name_creator=_short_name,
             trial_dirname_creator=_short_name,
             # A new process for every trial would import torch again.
             reuse_actors=True,
+            **options,
         ),
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
-            storage_path=str(scratch),
+            storage_path=str(alike.scratch),
             callbacks=[follow],
             # Only a process that ended reaches Tune: trials report their own failures.
-            failure_config=FailureConfig(max_failures=group[0].retry.lost),
+            failure_config=FailureConfig(max_failures=alike.retry.lost),
             stop=stop,
             verbose=0,
         ),
@@ -254,28 +287,32 @@ def make_jobs(
 
 
 def execute(
-    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
+    plan: Plan,
+    entries: Sequence[Entry],
+    forecast: Forecast,
+    lab: Lab,
+    console: Console,
+    drive: Drive = _tune_groups,
+    dashboard: bool = False,
 ) -> Outcome:
     """Run trials and return how they ended; what Ctrl-C or a rule cuts off continues later.
 
-    Disk and resources are checked first, before anything is written; raises `UserError`.
+    `drive` starts the jobs, which it may replace by others. Disk and resources are checked first,
+    before anything is written; raises `UserError`.
     """
     check_disk(entries, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in entries)
     # A trial that Tune stops frees its workers' resources through the dashboard's state service.
-    stops = plan.study.stop != Stop()
+    stops = dashboard or plan.study.stop != Stop()
     with (
         only_driver(lab, plan.name) as own,
         _progress(console, epochs) as advance,
         connected(dashboard=stops) as nodes,
     ):
-        # Trials of equal resources go together, so that each group packs the cluster exactly.
-        groups: dict[Resources, list[str]] = {}
-        for entry in entries:
-            groups.setdefault(entry.trial.resources, []).append(entry.key)
-        if any(wanted.gpu_memory_gib for wanted in groups):
+        wanted = dict.fromkeys(entry.trial.resources for entry in entries)
+        if any(one.gpu_memory_gib for one in wanted):
             nodes = with_gpu_memory(nodes)
-        fits = {wanted: fit(wanted, nodes) for wanted in groups}
+        fits = {one: fit(one, nodes) for one in wanted}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         note = study_note(plan.study, str(plan.path))
@@ -287,14 +324,7 @@ def execute(
             follow = Follow(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)
             try:
-                for wanted, keys in groups.items():
-                    placed = fits[wanted]
-                    group = [
-                        replace(jobs[key], resources=placed.resources, avoid=placed.avoid)
-                        for key in keys
-                    ]
-                    if not stop.stop_all():
-                        _tune_group(group, placed.at_once, place.scratch, follow, stop)
+                drive(jobs, fits, follow, stop)
             finally:
                 _close(store, lab, plan.name, jobs)
     shutil.rmtree(place.scratch, ignore_errors=True)

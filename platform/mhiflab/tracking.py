@@ -28,6 +28,10 @@ FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
 ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
 NOTE = "mlflow.note.content"
 """MLflow's tag for a run's description, in Markdown."""
+TESTED_TAG = "mhiflab.tested"
+"""`false` on a finished run whose test scenes are still unopened."""
+SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
+"""`mhiflab.search.<hash>.<index>`: the values of a search's suggestion; where it was ended."""
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
@@ -167,10 +171,11 @@ def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
             return runs
 
 
-def trial_runs(store: Store) -> dict[str, Run]:
-    """Return the run of every recorded run key."""
+def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
+    """Return the run of every recorded run key, or of one."""
+    wanted = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
     with explained(store.uri):
-        return {run.data.tags[KEY]: run for run in find_runs(store, {KIND: "trial"})}
+        return {run.data.tags[KEY]: run for run in find_runs(store, wanted)}
 
 
 def study_run(store: Store, study: str, text: str, note: str = "") -> str:
@@ -192,6 +197,12 @@ def context_tags() -> dict[str, str]:
     """Return who writes, as MLflow's own tags."""
     source = {"mlflow.source.name": "mhiflab", "mlflow.source.type": "LOCAL"}
     return {"mlflow.user": getpass.getuser(), **source}
+
+
+def stop_run(store: Store, run_id: str, epoch: int) -> None:
+    """Close the run of a trial that its search stopped after an epoch."""
+    write_tag(store, run_id, STOPPED_TAG, str(epoch))
+    close_interrupted(store, [run_id])
 
 
 def has_artifact(store: Store, run_id: str, name: str) -> bool:

@@ -67,6 +67,7 @@ from mhiflab.tracking import (
     SEED,
     SPEC_HASH,
     STUDY,
+    TESTED_TAG,
 )
 
 
@@ -93,6 +94,8 @@ class Job:
     """The run's description, in Markdown."""
     avoid: tuple[str, ...] = ()
     """Ids of nodes that its workers stay away from."""
+    test: bool = True
+    """Open the test scenes once training has ended; a search leaves them closed."""
     shared: dict[str, Any] = field(default_factory=dict)
     """Scenes for training and choosing by name, as references to Ray's object store."""
 
@@ -224,7 +227,7 @@ def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one trial's share; on rank 0 also evaluate the test scenes once, and record all.
+    """Train one trial's share; on rank 0 also evaluate the job's test scenes once, and record all.
 
     `report` is called on every rank after every epoch. Test scenes are first opened when training
     has ended.
@@ -289,7 +292,9 @@ def _train_and_record(
             warn=warn,
         )
     if record:
-        _record_end(record, job, folder, score(model, _test_images(job, device), spec))
+        if job.test:
+            _record_end(record, job, folder, score(model, _test_images(job, device), spec))
+        record.settings({}, {TESTED_TAG: str(job.test).lower()})
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
         record.json(
             {

@@ -34,6 +34,12 @@ def run_in(status: str, **tags: str) -> Run:
     return SimpleNamespace(info=SimpleNamespace(status=status), data=data)  # type: ignore[return-value]
 
 
+@pytest.fixture(autouse=True)
+def given_runs(monkeypatch) -> None:
+    """Let a plan take the runs that a test gives for those of a store."""
+    monkeypatch.setattr(plan, "trial_runs", lambda runs: runs)
+
+
 @pytest.fixture
 def study_plan(write_study) -> Callable[[], Plan]:
     return lambda: read_plan(write_study(seeds=[1, 2, 3]))

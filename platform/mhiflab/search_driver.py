@@ -1,0 +1,198 @@
+"""The Tune driver of searches: asks for suggestions, trains them, and keeps the test scenes closed.
+
+Every suggestion is put on record before it is trained. A new driver therefore continues what an
+earlier one left, whatever became of Tune's own state.
+"""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from mhiflab.fit import Fit
+from mhiflab.forecast import Forecast
+from mhiflab.notes import trial_note
+from mhiflab.paths import Lab
+from mhiflab.plan import Entry, Plan
+from mhiflab.record import replay
+from mhiflab.search import Search
+from mhiflab.search_record import SearchPlan, Suggestion, look, outcome, text_of
+from mhiflab.spec import Resources, Spec
+from mhiflab.study import Study
+from mhiflab.suggestions import Told, suggest
+from mhiflab.sweep import Follow, Outcome, StopRules, execute, run_tuner
+from mhiflab.tracking import SEARCH_TAG, open_store, stop_run, trial_runs, write_tag
+from mhiflab.trial import run_trial
+from mhiflab.worker import Job
+
+
+def run_suggestion(config: dict[str, Any], template: Job) -> None:
+    """Execute a suggestion as a Tune function; `config` holds its run key, label and spec."""
+    spec = TypeAdapter(Spec).validate_json(config["spec"])
+    job = replace(template, spec=spec, key=config["key"], label=config["label"])
+    run_trial(config, {job.key: job})
+
+
+class Suggester(Searcher):
+    """Hands Tune the suggestions that have no result yet: unfinished ones first, then new ones."""
+
+    def __init__(self, plan: SearchPlan, template: Job, jobs: dict[str, Job], study: Study) -> None:
+        super().__init__()
+        self.plan, self.template, self.jobs, self.study = plan, template, jobs, study
+        self.store = open_store(template.lab, template.uri)
+        self.known = {one.index: one for one in plan.suggestions}
+        self.waiting = [one.index for one in plan.suggestions if not one.finished]
+        self.live: dict[str, tuple[Suggestion, str]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune saves its searchers; all that this one knows is on record.
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Leave nothing: all is on record."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Leave all as it is: it came from the record."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next suggestion to be trained; those with a recorded result are passed by."""
+        while self.waiting or len(self.known) < self.plan.search.trials:
+            one = self._next()
+            running = {other.key for other, _ in self.live.values()}
+            run_id = self._join(one)
+            self._refresh(one.key)
+            if self.known[one.index].finished or one.key in running:
+                continue
+            self.live[trial_id] = one, run_id
+            spec = json.dumps(asdict(one.trial.spec))
+            return {"key": one.key, "label": self.jobs[one.key].label, "spec": spec}
+        return Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Record where a trial was stopped, and read its result."""
+        one, run_id = self.live.pop(trial_id)
+        # A worker that was stopped could not bring the end of its journal to the store.
+        replay(self.template.lab, self.template.uri)
+        # A trial that ends by itself says so in its last report.
+        if result and not error and "state" not in result:
+            stop_run(self.store, run_id, result["epoch"])
+        self._refresh(one.key)
+
+    def _next(self) -> Suggestion:
+        if self.waiting:
+            return self.known[self.waiting.pop(0)]
+        index = next(i for i in range(self.plan.search.trials) if i not in self.known)
+        if index == 0:
+            return self.plan.suggestion(index, self.plan.values_of_base())
+        told = [
+            Told(one.values, one.objectives, one.state == "failed")
+            for _, one in sorted(self.known.items())
+        ]
+        return self.plan.suggestion(index, suggest(self.plan.search, index, told))
+
+    def _join(self, one: Suggestion) -> str:
+        """Put a suggestion on record, with a run if there is none, and return the run's id."""
+        self.known[one.index] = one
+        label = f"#{one.index} ({text_of(one.values)})"
+        self.jobs[one.key] = job = replace(
+            self.template,
+            spec=one.trial.spec,
+            key=one.key,
+            case=f"{self.plan.base.case}/search",
+            label=label,
+            note=trial_note(self.study, label, one.trial.spec, self.plan.where),
+        )
+        run = trial_runs(self.store, one.key).get(one.key)
+        if run is None:
+            # Its worker finds this run and fills it.
+            job.record().close()
+            run = trial_runs(self.store, one.key)[one.key]
+        run_id = run.info.run_id
+        place = f"{SEARCH_TAG}.{self.plan.id}.{one.index}"
+        write_tag(self.store, run_id, place, json.dumps(one.values))
+        return run_id
+
+    def _refresh(self, key: str) -> None:
+        runs = trial_runs(self.store, key)
+        for index, one in self.known.items():
+            if one.key == key:
+                self.known[index] = outcome(self.plan, one, runs, self.store, self.template.lab)
+
+
+class Median(MedianStoppingRule):
+    """Median stopping where the row that says how a trial ended carries no metric."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        """Keep a last row that has the metric."""
+        if self._metric in result:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
+    """Return Tune's scheduler; no trial is judged at its last epoch, when it is trained anyway."""
+    (metric, mode), wanted = next(iter(search.objectives.items())), search.scheduler
+    about = {"time_attr": "epoch", "metric": metric, "mode": mode}
+    if wanted.name == "asha":
+        return ASHAScheduler(
+            **about,
+            max_t=epochs - 1,
+            grace_period=wanted.grace_epochs,
+            reduction_factor=wanted.reduction,
+            stop_last_trials=False,
+        )
+    if wanted.name == "median":
+        return Median(**about, grace_period=wanted.grace_epochs)
+    return FIFOScheduler()
+
+
+def stand_ins(plan: Plan) -> list[Entry]:
+    """Return an entry in the place of every suggestion that a plan's searches still lack."""
+    return [
+        Entry(one.base, one.survey, f"{one.id}.{i}", "new")
+        for one in plan.searches
+        for i in range(one.search.trials - len(one.finished))
+    ]
+
+
+def execute_searches(plan: Plan, forecast: Forecast, lab: Lab, console: Console) -> Outcome:
+    """Train every suggestion that the plan's searches still lack, and return how they ended.
+
+    Raises `UserError` like `execute`.
+    """
+    lacking = [one for one in plan.searches if not one.complete]
+
+    def drive(
+        jobs: dict[str, Job], fits: dict[Resources, Fit], follow: Follow, stop: StopRules
+    ) -> None:
+        templates = {one.id: replace(jobs[f"{one.id}.0"], test=False) for one in lacking}
+        # From here on the jobs are those of the suggestions.
+        jobs.clear()
+        for search in lacking:
+            placed = fits[search.base.resources]
+            template = replace(templates[search.id], resources=placed.resources, avoid=placed.avoid)
+            # As it stands now: searches may share runs.
+            store = open_store(lab, template.uri)
+            now = look(search, trial_runs(store), store, lab)
+            run_tuner(
+                tune.with_parameters(run_suggestion, template=template),
+                template,
+                follow,
+                stop,
+                {},
+                search_alg=Suggester(now, template, jobs, plan.study),
+                scheduler=scheduler_of(search.search, search.base.spec.train.epochs),
+                num_samples=search.search.trials,
+                max_concurrent_trials=placed.at_once,
+            )
+
+    nested = any(one.base.resources.workers for one in plan.searches)
+    return execute(plan, stand_ins(plan), forecast, lab, console, drive, dashboard=nested)

@@ -1,0 +1,123 @@
+"""What a search leaves behind: a table of its suggestions and a picture of them."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mhiflab.plan import Plan
+from mhiflab.search_record import SearchPlan, Suggestion
+from mhiflab.tables import NAMES
+
+# Okabe and Ito's colours, told apart by any eye; shapes differ as well.
+OTHERS, STOPPED, DEFAULT, BEST = "#0072B2", "#999999", "#D55E00", "#009E73"
+
+
+def search_frame(plan: SearchPlan) -> pd.DataFrame:
+    """Return one row per suggestion: index, values, epochs, objectives, state and run key."""
+    rows = []
+    for one in plan.suggestions:
+        found = dict(zip(plan.search.objectives, one.objectives or (), strict=False))
+        objectives = {name: found.get(name) for name in plan.search.objectives}
+        told = {"epochs": one.epochs, **objectives, "state": one.state, "run_key": one.key}
+        rows.append({"index": one.index, **one.values, **told})
+    return pd.DataFrame(rows)
+
+
+def write_searches(plan: Plan, folder: Path) -> list[Path]:
+    """Write search.csv and search.png, numbered from the second search of a study on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for i, one in enumerate(plan.searches):
+        name = f"search-{i + 1}" if i else "search"
+        text = search_frame(one).to_csv(index=False, lineterminator="\n")
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8", newline="\n")
+        search_figure(one, folder / f"{name}.png")
+        written += [folder / f"{name}.csv", folder / f"{name}.png"]
+    return written
+
+
+def search_figure(plan: SearchPlan, path: Path) -> Path:
+    """Draw the objective against every searched value, and the best so far or the front."""
+    search = plan.search
+    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
+        count = len(search.space) + 1
+        figure = Figure(figsize=(2.7 * count + 0.4, 3.1), dpi=200, layout="constrained")
+        axes = figure.subplots(1, count, squeeze=False)[0]
+        for axis, (key, one) in zip(axes, search.space.items(), strict=False):
+            places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
+            if one.choice:
+                axis.set_xticks(range(len(one.choice)), [str(c) for c in one.choice])
+                places = lambda s, k=key, c=one.choice: c.index(s.values[k])  # noqa: E731
+            _draw_points(axis, plan, places, lambda s: s.objectives[0])
+            axis.set_xlabel(key)
+            axis.set_ylabel(_name(next(iter(search.objectives))))
+            if one.log_uniform:
+                axis.set_xscale("log")
+        if search.single:
+            _draw_history(axes[-1], plan)
+        else:
+            _draw_front(axes[-1], plan)
+        handles, labels = axes[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
+        figure.suptitle(f"{search.algorithm}, {len(plan.finished)} suggestions; validation scenes")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _name(objective: str) -> str:
+    kind, _, metric = objective.partition("_")
+    return f"validation {NAMES[metric]}" if kind == "val" else objective.replace("_", " ")
+
+
+def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
+    """Draw every suggestion with a result; the base and the best stand out."""
+    best = {one.index for one in plan.best}
+
+    def style(one: Suggestion) -> tuple[str, str, str, int]:
+        if one.index == 0:
+            return "default", DEFAULT, "D", 40
+        if one.index in best:
+            return "best" if plan.search.single else "front", BEST, "*", 110
+        if one.state == "stopped":
+            return "stopped early", STOPPED, "x", 22
+        return "trained", OTHERS, "o", 16
+
+    shown: dict[tuple[str, str, str, int], list[Suggestion]] = {}
+    for one in plan.suggestions:
+        if one.objectives is not None:
+            shown.setdefault(style(one), []).append(one)
+    for (label, colour, marker, size), found in shown.items():
+        axis.scatter(
+            [x(s) for s in found],
+            [y(s) for s in found],
+            c=colour,
+            marker=marker,
+            s=size,
+            label=label,
+            zorder=3 if label in ("default", "best", "front") else 2,
+        )
+
+
+def _draw_history(axis: Any, plan: SearchPlan) -> None:
+    (name, mode) = next(iter(plan.search.objectives.items()))
+    _draw_points(axis, plan, lambda s: s.index, lambda s: s.objectives[0])
+    told = [one for one in plan.suggestions if one.objectives is not None]
+    best = np.maximum if mode == "max" else np.minimum
+    values = best.accumulate([one.objectives[0] for one in told if one.objectives])
+    axis.step([one.index for one in told], values, where="post", color="black", label="best so far")
+    axis.set_xlabel("suggestion")
+    axis.set_ylabel(_name(name))
+
+
+def _draw_front(axis: Any, plan: SearchPlan) -> None:
+    first, second = plan.search.objectives
+    _draw_points(axis, plan, lambda s: s.objectives[1], lambda s: s.objectives[0])
+    points = sorted((one.objectives[1], one.objectives[0]) for one in plan.best if one.objectives)
+    axis.plot(*zip(*points, strict=True), color=BEST, linewidth=1)
+    axis.set_xlabel(_name(second))
+    axis.set_ylabel(_name(first))

@@ -1,0 +1,228 @@
+"""A search against the record: its suggestions, what became of each, and which are the best."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+
+from mlflow.entities import Run
+
+from feinfn.config import ModelConfig
+from feinfn.data.source import Survey
+from feinfn.describe import costs, parameters_of
+from feinfn.errors import UserError
+from feinfn.train import STATE
+from mhiflab.identity import run_key
+from mhiflab.paths import Lab
+from mhiflab.search import COSTS, Search, Values
+from mhiflab.spec import parse_trial
+from mhiflab.study import Trial
+from mhiflab.suggestions import front, suggest
+from mhiflab.tracking import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
+
+MOST_WINNERS = 5
+FINISHED = ("done", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One suggestion and what the record says of it."""
+
+    index: int
+    values: Values
+    trial: Trial
+    key: str
+    state: str = "new"
+    """done, stopped (by the scheduler), failed (diverged): finished; resume and new are not."""
+    epochs: int = 0
+    objectives: tuple[float, ...] | None = None
+    """Of the epoch whose weights are kept, the one of the best validation PSNR."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search has its result."""
+        return self.state in FINISHED
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search around one base: a case at one point of the axes, with the study's first seed."""
+
+    search: Search
+    base: Trial
+    survey: Survey
+    where: str
+    prefix: str = ""
+    """What the rows of this search begin with where a study has several."""
+    suggestions: tuple[Suggestion, ...] = ()
+    """Those known so far by index; of a random search all of them."""
+
+    @cached_property
+    def id(self) -> str:
+        """The search's hash, which the tags of its runs carry."""
+        return self.search.identity(run_key(self.base.spec, self.survey.fingerprint))
+
+    def values_of_base(self) -> Values:
+        """Return the searched keys' values of the base, the search's first suggestion."""
+        content = json.loads(json.dumps(asdict(self.base.spec)))
+        return {key: content[key.split(".")[0]][key.split(".")[1]] for key in self.search.space}
+
+    def suggestion(self, index: int, values: Values) -> Suggestion:
+        """Return a suggestion with its spec and run key."""
+        trial = with_values(self.base, values, self.where)
+        return Suggestion(index, values, trial, run_key(trial.spec, self.survey.fingerprint))
+
+    @property
+    def finished(self) -> list[Suggestion]:
+        """The suggestions whose result is known."""
+        return [one for one in self.suggestions if one.finished]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to search."""
+        return len(self.finished) == self.search.trials
+
+    @property
+    def best(self) -> list[Suggestion]:
+        """The best of those trained to the end: one, or the points of the front."""
+        done = [one for one in self.suggestions if one.state == "done" and one.objectives]
+        return [done[i] for i in front(self.search, [one.objectives or () for one in done])]
+
+    def trials(self, seeds: list[int]) -> Iterator[Trial]:
+        """Yield what the test scenes are opened for: the best suggestions, with every seed."""
+        best = self.best
+        if len(best) > MOST_WINNERS:
+            steps = (len(best) - 1) / (MOST_WINNERS - 1)
+            best = [best[round(i * steps)] for i in range(MOST_WINNERS)]
+        for i, one in enumerate(best, 1):
+            name = "best" if self.search.single else f"pareto-{i}"
+            title = f"Best of {self.search.trials}" if self.search.single else f"Front {i}"
+            label = f"{self.prefix}{title} ({text_of(one.values)})"
+            for seed in seeds:
+                spec = replace(one.trial.spec, seed=seed)
+                yield replace(one.trial, spec=spec, case=f"{self.base.case}/{name}", label=label)
+
+    def named(self, trial: Trial) -> Trial:
+        """Return a trial of the base under the name it has in tables."""
+        return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
+
+    def line(self) -> str:
+        """Return the state of the search in one line."""
+        names = ", ".join(f"{name} {mode}" for name, mode in self.search.objectives.items())
+        text = (
+            f"{self.search.algorithm} search for {names}: {len(self.finished)} of "
+            f"{self.search.trials} suggestions recorded"
+        )
+        shown = [(f"best so far #{one.index} ({text_of(one.values)})", one) for one in self.best]
+        shown += [("default", one) for one in self.finished if one.index == 0]
+        for title, one in shown[-MOST_WINNERS - 1 :]:
+            values = ", ".join(f"{value:.6g}" for value in one.objectives or ())
+            text += f"; {title}: {values or one.state}"
+        return text
+
+
+def text_of(values: Values) -> str:
+    """Return searched values as words for labels."""
+    return ", ".join(
+        f"{k.split('.')[-1]} {v:g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
+        for k, v in values.items()
+    )
+
+
+def with_values(trial: Trial, values: Values, where: str) -> Trial:
+    """Return a trial with some values of its spec changed, checked like a study's own."""
+    settings = asdict(trial.spec)
+    seed = settings.pop("seed")
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        settings[section][name] = value
+    spec, _ = parse_trial(settings, seed, where)
+    return replace(trial, spec=spec)
+
+
+def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> None:
+    """Raise `UserError` for what would stop a suggestion later, at the corners of the space."""
+    search, epochs = plan.search, plan.base.spec.train.epochs
+    for values in search.corners():
+        where = f"{plan.where}: search.space, at {text_of(values)}"
+        try:
+            check(with_values(plan.base, values, where), plan.survey)
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if where in text else f"{where}: {text}") from None
+    scheduler = search.scheduler
+    if scheduler.name != "none" and scheduler.grace_epochs >= epochs:
+        raise UserError(
+            f"{plan.where}: search.scheduler.grace_epochs: found {scheduler.grace_epochs}, "
+            f"expected less than train.epochs = {epochs}: otherwise nothing is stopped"
+        )
+
+
+def look(plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab) -> SearchPlan:
+    """Return the search with what the record knows of its suggestions."""
+    found: dict[int, Values] = {}
+    prefix = f"{SEARCH_TAG}.{plan.id}."
+    for run in runs.values():
+        for tag, text in run.data.tags.items():
+            if tag.startswith(prefix):
+                found[int(tag.removeprefix(prefix))] = json.loads(text)
+    if plan.search.algorithm == "random":
+        found = {i: suggest(plan.search, i, ()) for i in range(1, plan.search.trials)}
+        found[0] = plan.values_of_base()
+    suggestions = [
+        outcome(plan, plan.suggestion(index, found[index]), runs, store, lab)
+        for index in sorted(found)
+        if index < plan.search.trials
+    ]
+    return replace(plan, suggestions=tuple(suggestions))
+
+
+def outcome(
+    plan: SearchPlan, one: Suggestion, runs: Mapping[str, Run], store: Store | None, lab: Lab
+) -> Suggestion:
+    """Return a suggestion with the state and the objectives of its run, if it has one."""
+    run = runs.get(one.key)
+    if run is None or store is None:
+        return one
+    history = metric_history(store, run.info.run_id, ("loss", *_recorded(plan.search)))
+    epochs = max(history["loss"], default=0)
+    status, tags = run.info.status, run.data.tags
+    if status == "FINISHED":
+        state = "done"
+    elif status == "KILLED" and STOPPED_TAG in tags:
+        state = "stopped"
+    elif status == "FAILED" and tags.get(ERROR_TAG, "").startswith("training diverged"):
+        state = "failed"
+    else:
+        state = "resume" if (lab.checkpoints(one.key) / STATE).is_file() else "new"
+    objectives = None
+    if state in ("done", "stopped") and history["val_psnr"]:
+        objectives = _objectives(plan.search, one, history)
+    return replace(one, state=state, epochs=epochs, objectives=objectives)
+
+
+def _recorded(search: Search) -> set[str]:
+    """Return the metrics that runs record and a search reads."""
+    return {"val_psnr", *search.objectives} - {"parameters", "flops"}
+
+
+def _objectives(
+    search: Search, one: Suggestion, history: Mapping[str, Mapping[int, float]]
+) -> tuple[float, ...]:
+    psnr = history["val_psnr"]
+    # The first of the best, as training keeps it.
+    kept = max(sorted(psnr), key=lambda epoch: psnr[epoch])
+    values = {name: history[name][kept] for name in search.objectives if name not in COSTS}
+    if "train_seconds" in search.objectives:
+        values["train_seconds"] = history["train_seconds"][max(history["train_seconds"])]
+    spec = one.trial.spec
+    if "parameters" in search.objectives:
+        values["parameters"] = parameters_of(spec.model)
+    if "flops" in search.objectives:
+        values["flops"] = _flops(spec.model, spec.protocol.ratio)
+    return tuple(values[name] for name in search.objectives)
+
+
+@cache
+def _flops(model: ModelConfig, ratio: int) -> float:
+    return costs(model, ratio)[0].flop_per_pixel

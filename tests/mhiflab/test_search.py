@@ -1,0 +1,226 @@
+"""Searches: what is refused, and what the record says of them."""
+
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TINY
+
+from feinfn.data.source import sample_manifest
+from feinfn.errors import UserError
+from feinfn.train import STATE
+from mhiflab.paths import Lab, experiments_dir, shipped_studies
+from mhiflab.plan import read_plan, reconcile
+from mhiflab.provenance import code_provenance
+from mhiflab.search import Range, Scheduler, Search
+from mhiflab.search_record import with_values
+from mhiflab.spec import read_study
+from mhiflab.tracking import (
+    SEARCH_TAG,
+    TESTED_TAG,
+    TrialRecord,
+    open_store,
+    stop_run,
+    study_run,
+    tag_run,
+    tracking_uri,
+    trial_runs,
+)
+from mhiflab.worker import Job, run_worker
+
+PSNR = {"val_psnr": "max"}
+
+
+def described(**changes) -> dict:
+    space = {"train.lr": {"log_uniform": [1e-4, 1e-1]}}
+    return {"space": space, "objectives": PSNR, "trials": 3, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"train.rl": {"uniform": [0, 1]}}}, r"'train.rl', did you mean 'train.lr'\?"),
+        ({"space": {"data.source": {"choice": ["a", "b"]}}}, "expected .*a key of model or train"),
+        ({"space": {"train.lr": {"uniform": [1, 1]}}}, r"lr.uniform: found \[1.0, 1.0\], expected"),
+        ({"space": {"train.lr": {"log_uniform": [0, 1]}}}, "lr.log_uniform: .* bounds > 0"),
+        ({"space": {"train.lr": {"log_unifrm": [1, 2]}}}, "did you mean 'log_uniform'"),
+        ({"space": {"train.lr": {}}}, "train.lr: found 'nothing', expected one of uniform"),
+        ({"space": {"model.feat_dim": {"integer": [1.5, 2]}}}, "integer.0: found 1.5"),
+        ({"space": {"train.loss": {"choice": ["l1"]}}}, "expected two or more distinct values"),
+        ({"space": {"train.loss": {"choice": ["l1", "l3"]}}}, "at loss l3: train.loss: found 'l3'"),
+        ({"space": {"model.feat_dim": {"integer": [0, 4]}}}, "at feat_dim 0: model.feat_dim: foun"),
+        (
+            {"space": {"model.hsi_bands": {"integer": [31, 33]}}},
+            "at hsi_bands 33: .*found 31 bands",
+        ),
+        ({"space": {}}, "search.space: found {}, expected at least one key"),
+        (
+            {"objectives": {"test_psnr": "max"}},
+            "'test_psnr', did you mean 'val_psnr'.*test scenes ch",
+        ),
+        ({"objectives": {"val_psnr": "best"}}, "objectives.val_psnr: found 'best'"),
+        ({"objectives": {"parameters": "min"}}, "at least one of them a validation metric"),
+        ({"algorithm": "tree"}, "search.algorithm: found 'tree', expected.*'tpe'"),
+        ({"trials": 1}, "search.trials: found 1, expected an integer >= 2"),
+        ({"scheduler": {"name": "hyperband"}}, "scheduler.name: found 'hyperband', .*'asha'"),
+        ({"scheduler": {"name": "pbt"}}, "no run key says what was trained"),
+        ({"scheduler": {"name": "asha", "grace_epochs": 2}}, "less than train.epochs = 2"),
+        (
+            {"scheduler": {"name": "asha"}, "objectives": {"val_psnr": "max", "flops": "min"}},
+            "none with two objectives",
+        ),
+        ({"schedular": {}}, "unknown key 'search.schedular'; did you mean 'scheduler'"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_the_plan(changes, message, write_study):
+    path = write_study(search=described(**changes), cases={})
+    with pytest.raises(UserError, match=message) as caught:
+        read_plan(path)
+    assert "tiny.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_searches_can_be_planned(name):
+    path = experiments_dir() / f"{name}.yaml"
+    wanted = read_study(path).search
+    if wanted is not None:
+        (one,) = read_plan(path).searches
+        assert wanted.space.keys() == one.values_of_base().keys()
+
+
+def test_search_is_known_by_all_but_its_length(write_study):
+    def identity(seeds=(1,), **changes) -> str:
+        study = write_study(search=described(**changes), cases={}, seeds=list(seeds))
+        return read_plan(study).searches[0].id
+
+    same = identity()
+    assert identity(trials=30) == same == identity(seeds=[1, 2])
+    others = {identity(seed=2), identity(algorithm="random"), identity(seeds=[2])}
+    assert len({same, *others, identity(scheduler={"name": "asha", "grace_epochs": 1})}) == 5
+
+
+def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    plan = read_plan(write_study(search=described(trials=6), cases={}, seeds=[1, 2]))
+    (one,) = plan.searches
+    assert [e.trial.label for e in plan.entries] == ["Default (lr 0.001)"] * 2
+    assert one.suggestion(0, one.values_of_base()).key == plan.entries[0].key
+    store = open_store(lab, tracking_uri(lab))
+    parent = study_run(store, "tiny", "")
+
+    def record(index: int, lr: float, psnr: list[float]) -> TrialRecord:
+        values = {"train.lr": lr}
+        run = TrialRecord(store, one.suggestion(index, values).key, "trial", parent, {})
+        tag_run(store, run.run_id, f"{SEARCH_TAG}.{one.id}.{index}", f'{{"train.lr": {lr}}}')
+        for step, value in enumerate(psnr, 1):
+            run.metrics(step, {"val_psnr": value, "loss": 1.0})
+        return run
+
+    record(0, 1e-3, [20, 21]).finish()
+    best = record(1, 2e-3, [30, 25])
+    best.settings({}, {TESTED_TAG: "false"})
+    best.finish()
+    stop_run(store, record(2, 3e-3, [40]).run_id, 1)
+    record(3, 4e-3, []).fail("training diverged: the loss was nan", "")
+    record(4, 5e-3, []).fail("MemoryError: ", "")
+    seen = reconcile(plan, store, lab)
+    found = seen.searches[0]
+    assert [s.state for s in found.suggestions] == ["done", "done", "stopped", "failed", "new"]
+    # The weights of the best epoch are kept, so theirs is the result.
+    assert [s.objectives for s in found.suggestions[:3]] == [(21.0,), (30.0,), (40.0,)]
+    # What was stopped is not trained to its end, so it is not the best.
+    assert [s.index for s in found.best] == [1]
+    assert "4 of 6 suggestions recorded; best so far #1 (lr 0.002): 30; default: 21" in found.line()
+    assert [entry.state for entry in seen.entries] == ["done", "new"]
+
+    record(4, 5e-3, [10]).finish()
+    record(5, 6e-3, [10]).finish()
+    done = reconcile(plan, store, lab)
+    assert [(e.trial.label, e.trial.spec.seed, e.state) for e in done.entries[2:]] == [
+        ("Best of 6 (lr 0.002)", 1, "new"),
+        ("Best of 6 (lr 0.002)", 2, "new"),
+    ]
+    # Another search does not count these.
+    other = read_plan(write_study(search=described(trials=6, seed=2), cases={}))
+    assert reconcile(other, store, lab).searches[0].suggestions == ()
+
+
+def test_every_case_is_searched_around_its_own_settings(write_study):
+    plan = read_plan(write_study(search=described()))
+    assert [s.base.case for s in plan.searches] == ["without", "full"]
+    without, full = (with_values(s.base, {"train.lr": 0.5}, "here").spec for s in plan.searches)
+    assert (without.model.fourier_branch, full.model.fourier_branch) == (False, True)
+    assert without.train.lr == 0.5
+    assert [e.trial.label for e in plan.entries] == [
+        "without: Default (lr 0.001)",
+        "full: Default (lr 0.001)",
+    ]
+
+
+def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write_study, tmp_path):
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    sample = Path(__file__).parents[2] / "feinfn" / "data" / "sample"
+    parts: dict = {}
+    for name, entry in sample_manifest().items():
+        shutil.copy(sample / f"{name}.h5", scenes)
+        parts.setdefault(entry["part"], []).append(name)
+    base = {**TINY["base"], "data": {"source": str(scenes), **parts}}
+    plan = read_plan(write_study(cases={}, base=base))
+    lab = Lab(tmp_path / "lab")
+    uri = tracking_uri(lab)
+    store = open_store(lab, uri)
+    (entry,) = plan.entries
+    job = Job(
+        spec=entry.trial.spec,
+        resources=entry.trial.resources,
+        survey=entry.survey,
+        key=entry.key,
+        case="c",
+        label="c",
+        study="tiny",
+        parent=study_run(store, "tiny", ""),
+        lab=lab,
+        uri=uri,
+        scratch=tmp_path,
+        code=code_provenance(),
+        test=False,
+    )
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in parts["test"]:
+        (scenes / f"{name}.h5").rename(away / f"{name}.h5")
+    epochs: list[float] = []
+    run_worker(job, torch.device("cpu"), lambda metrics: epochs.append(metrics["epoch"]))
+    assert epochs == [1, 2]
+    run = trial_runs(store)[entry.key]
+    assert (run.info.status, run.data.tags[TESTED_TAG]) == ("FINISHED", "false")
+    assert not [name for name in run.data.metrics if name.startswith("test_")]
+    assert reconcile(plan, store, lab).entries[0].state == "resume"
+
+    for name in parts["test"]:
+        (away / f"{name}.h5").rename(scenes / f"{name}.h5")
+    state = (lab.checkpoints(entry.key) / STATE).stat()
+    run_worker(replace(job, test=True), torch.device("cpu"), lambda metrics: epochs.append(0))
+    assert epochs == [1, 2]
+    assert (lab.checkpoints(entry.key) / STATE).stat().st_mtime_ns == state.st_mtime_ns
+    done = reconcile(plan, store, lab).entries[0]
+    assert done.state == "done"
+    assert done.run is not None
+    assert done.run.info.run_id == run.info.run_id
+    assert "test_psnr" in done.run.data.metrics
+
+
+def test_rungs_leave_the_last_epoch_to_the_trial():
+    from mhiflab.search_driver import scheduler_of
+
+    wanted = Scheduler(name="asha", grace_epochs=2, reduction=3)
+    space = {"train.lr": Range(uniform=(0, 1))}
+    searched = Search(space=space, objectives=PSNR, scheduler=wanted)
+    rungs = scheduler_of(searched, 18)._brackets[0]._rungs
+    milestones = sorted(milestone for milestone, _ in rungs)
+    assert milestones == [2, 6]
+    assert all(b / a == 3 for a, b in pairwise(milestones))
