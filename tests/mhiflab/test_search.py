@@ -15,17 +15,16 @@ from feinfn.train import STATE
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan import read_plan, reconcile
 from mhiflab.provenance import code_provenance
+from mhiflab.record import Record, trial_record
 from mhiflab.search import Range, Scheduler, Search
 from mhiflab.search_record import with_values
-from mhiflab.spec import read_study
+from mhiflab.study import read_study
 from mhiflab.tracking import (
     SEARCH_TAG,
     TESTED_TAG,
-    TrialRecord,
     open_store,
     stop_run,
     study_run,
-    tag_run,
     tracking_uri,
     trial_runs,
 )
@@ -111,10 +110,10 @@ def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
     store = open_store(lab, tracking_uri(lab))
     parent = study_run(store, "tiny", "")
 
-    def record(index: int, lr: float, psnr: list[float]) -> TrialRecord:
-        values = {"train.lr": lr}
-        run = TrialRecord(store, one.suggestion(index, values).key, "trial", parent, {})
-        tag_run(store, run.run_id, f"{SEARCH_TAG}.{one.id}.{index}", f'{{"train.lr": {lr}}}')
+    def record(index: int, lr: float, psnr: list[float]) -> Record:
+        key = one.suggestion(index, {"train.lr": lr}).key
+        run = trial_record(lab, store.uri, key, "trial", parent, {})
+        run.settings({}, {f"{SEARCH_TAG}.{one.id}.{index}": f'{{"train.lr": {lr}}}'})
         for step, value in enumerate(psnr, 1):
             run.metrics(step, {"val_psnr": value, "loss": 1.0})
         return run
@@ -123,7 +122,9 @@ def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
     best = record(1, 2e-3, [30, 25])
     best.settings({}, {TESTED_TAG: "false"})
     best.finish()
-    stop_run(store, record(2, 3e-3, [40]).run_id, 1)
+    record(2, 3e-3, [40]).close()
+    stopped = one.suggestion(2, {"train.lr": 3e-3}).key
+    stop_run(store, trial_runs(store)[stopped].info.run_id, 1)
     record(3, 4e-3, []).fail("training diverged: the loss was nan", "")
     record(4, 5e-3, []).fail("MemoryError: ", "")
     seen = reconcile(plan, store, lab)
