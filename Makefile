@@ -13,9 +13,10 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
-# Kills drivers, workers, nodes and servers at chosen moments; about an hour on two cores.
+# Kills drivers, workers, nodes and servers at chosen moments, and runs whole searches; about an
+# hour on two cores. The quickest of these are part of `make test`.
 test-faults: $(READY)
-	$(BIN)/python -m pytest tests/faults -m "faults or not faults"
+	$(BIN)/python -m pytest tests/faults tests/mhiflab/test_search_driver.py -m ""
 
 # Speed and memory of the network on this machine against a plain transcription; some minutes.
 bench: $(READY)

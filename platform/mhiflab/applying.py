@@ -32,8 +32,9 @@ GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 class Applier:
     """Brings one spool into MLflow, in order, from where the last call stopped."""
 
-    def __init__(self, spool: Spool, lab: Lab, uri: str) -> None:
-        self.spool, self.lab, self.uri = spool, lab, uri
+    def __init__(self, spool: Spool, lab: Lab, uri: str, opens: bool = True) -> None:
+        """Take a spool; `opens` is False where nobody works on its run any more."""
+        self.spool, self.lab, self.uri, self.opens = spool, lab, uri, opens
         self.ended = False
         self._restart()
 
@@ -105,8 +106,9 @@ class Applier:
         if found:
             # The oldest, should two labs have made one each.
             run = found[-1]
-            client.update_run(run.info.run_id, status="RUNNING")
-            for tag in {ERROR_TAG, STOPPED_TAG} & run.data.tags.keys():
+            if self.opens:
+                client.update_run(run.info.run_id, status="RUNNING")
+            for tag in {ERROR_TAG, STOPPED_TAG} & run.data.tags.keys() if self.opens else ():
                 client.delete_tag(run.info.run_id, tag)
         else:
             run = client.create_run(
@@ -116,6 +118,8 @@ class Applier:
                 run_name=entry["name"],
             )
             self.made = True
+            if not self.opens:
+                client.set_terminated(run.info.run_id, "KILLED")
         self.run_id, self.started_ms = run.info.run_id, run.info.start_time
 
     def _batch(self, entry: dict[str, Any]) -> None:

@@ -192,8 +192,10 @@ def replay(lab: Lab, uri: str) -> Replayed:
             continue
         try:
             with _opened(folder) as spool:
-                if spool.entries()[0]:
-                    Applier(spool, lab, uri).advance()
+                entries = spool.entries()[0]
+                if entries:
+                    # A run whose end is not in its journal was cut off.
+                    Applier(spool, lab, uri, opens=entries[-1]["op"] == "end").advance()
                     done += 1
                 spool.remove()
         except UserError as error:

@@ -220,6 +220,12 @@ def _execute(
                 f"mhiflab run {wanted.command}; first failure: {first}"
             )
     entries = wanted.unique(*states)
+    running = wanted.unique("running")
+    if running and not entries:
+        raise UserError(
+            f"{lab.root}: another mhiflab run is at work in this folder on {len(running)} trials "
+            f"of this study; see: mhiflab status {wanted.command}"
+        )
     if entries:
         outcome = _carry_out(wanted, entries, lab)
         if outcome.failed:

@@ -106,7 +106,7 @@ class Follow(Callback):
 
     def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
         self.jobs, self.advance, self.log = jobs, advance, log
-        self.outcome = Outcome([], {}, dict.fromkeys(jobs, "not begun"))
+        self.outcome = Outcome([], {}, {})
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks; a console belongs to this process only.
@@ -186,7 +186,17 @@ def _tune_groups(
             function = tune.with_parameters(run_trial, jobs=group)
             space = {"key": tune.grid_search(list(group))}
             one = next(iter(group.values()))
-            run_tuner(function, one, follow, stop, space, max_concurrent_trials=placed.at_once)
+            run_tuner(
+                function,
+                one,
+                follow,
+                stop,
+                space,
+                max_concurrent_trials=placed.at_once,
+                # A new process for every trial would import torch again. No scheduler stops these
+                # trials, so that none leaves a training behind in its process.
+                reuse_actors=True,
+            )
 
 
 Drive = Callable[[dict[str, Job], dict[Resources, Fit], Follow, StopRules], None]
@@ -209,8 +219,6 @@ def run_tuner(
         tune_config=TuneConfig(
             trial_name_creator=_short_name,
             trial_dirname_creator=_short_name,
-            # A new process for every trial would import torch again.
-            reuse_actors=True,
             **options,
         ),
         run_config=RunConfig(

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from ray import get_runtime_context, tune
 from ray import train as ray_train
-from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
@@ -95,13 +94,22 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _lost(causes: list[BaseException]) -> bool:
     """Return whether a worker's process or node is gone, rather than its training wrong.
 
-    Its peers report a broken connection then, which is not the cause.
+    Ray says so in errors of its own; the worker's peers, often first, that a connection broke.
     """
-    return any(isinstance(one, RayActorError | Preempted | ControllerError) for one in causes)
+    return any(
+        isinstance(one, Preempted)
+        or type(one).__module__.startswith("ray.")
+        or isinstance(one, torch.distributed.DistBackendError)
+        or any(sign in str(one) for sign in ("gloo/transport", "onnection closed by peer"))
+        for one in causes
+    )
 
 
 def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return str(error)
+    # Ray's own errors take a dozen lines.
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
 def _smaller(job: Job) -> Job | None:

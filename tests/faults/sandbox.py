@@ -138,13 +138,18 @@ class Sandbox:
                 return process
         return None
 
-    def left(self) -> list[str]:
-        """Return what still runs of all processes that were seen."""
+    def left(self, agents: bool = True) -> list[str]:
+        """Return what still runs of all processes that were seen.
+
+        Ray's agents, which hold nothing, notice the end of a killed driver after a minute.
+        """
         found = []
         for process in self.seen.values():
             try:
                 if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline())[:80])
+                    title = " ".join(process.cmdline())[:80]
+                    if agents or "Agent" not in title:
+                        found.append(title)
             except psutil.Error:
                 continue
         return found

@@ -126,7 +126,9 @@ def inject(victim: str, box: Sandbox, driver: subprocess.Popen, server: Server |
     elif victim == "checkpoint":
         driver.kill()
         driver.wait()
-        wait_until(lambda: not box.left(), 60, "the end of a killed driver's processes", 0.1)
+        wait_until(
+            lambda: not box.left(agents=False), 30, "the end of a killed driver's processes", 0.1
+        )
         for state in box.lab.glob("checkpoints/*/state.pt"):
             data = bytearray(state.read_bytes())
             data[len(data) // 2] ^= 1
@@ -186,7 +188,8 @@ def check(box: Sandbox, undisturbed: dict[str, bytes], uri: str) -> None:
     assert not list(box.lab.glob("spool/*"))
     assert not list(box.lab.glob("ray/*"))
     assert not list(box.lab.rglob("*.partial"))
-    wait_until(lambda: not box.left(), 60, f"the end of {box.left()}", 0.2)
+    wait_until(lambda: not box.left(agents=False), 30, f"the end of {box.left()}", 0.2)
+    wait_until(lambda: not box.left(), 120, f"the end of {box.left()}", 0.2)
 
 
 def steps(client: MlflowClient, run: Run, name: str) -> list[int]:

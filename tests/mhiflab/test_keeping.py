@@ -66,11 +66,19 @@ def ended(tmp_path) -> dict[str, int]:
 
 
 def test_stop_ends_a_driver_and_its_trials_continue(mhiflab, write_study, tmp_path):
-    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": 200}}
+    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": 3000}}
     study = write_study(base=base, cases={})
     words = [sys.executable, "-m", "mhiflab", "run", str(study)]
     log = (tmp_path / "log").open("w")
     driver = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        stop_and_look(mhiflab, study, tmp_path, driver)
+    finally:
+        driver.kill()
+
+
+def stop_and_look(mhiflab, study, tmp_path, driver: subprocess.Popen) -> None:
+    """Stop a running driver, after a second one was refused, and see what it leaves."""
     next_state(tmp_path / "lab" / "checkpoints", driver)
     assert "running" in mhiflab("plan", study).stdout
     second = mhiflab("run", study)

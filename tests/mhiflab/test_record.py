@@ -27,10 +27,12 @@ from mhiflab.spool import Spool
 from mhiflab.tracking import (
     ERROR_TAG,
     REFUSED_TAG,
+    STOPPED_TAG,
     explain,
     metric_history,
     open_store,
     shown,
+    stop_run,
     tracking_uri,
     trial_runs,
 )
@@ -180,6 +182,23 @@ def test_unreachable_store_delays_the_end_by_a_bound_and_replay_completes(lab, m
     assert "cannot be reached" in waiting.reason
     assert replay(lab, tracking_uri(lab)).replayed == 1
     assert [p[0] for p in state(lab, key)["points"]["loss"]] == list(range(1, 51))
+
+
+def test_replaying_what_a_stopped_writer_left_does_not_open_its_run_again(lab, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    key, store = uuid.uuid4().hex, open_store(lab, tracking_uri(lab))
+    opened(lab, key).close()
+    stop_run(store, trial_runs(store)[key].info.run_id, 1)
+    # Ended before it could bring its last lines.
+    again = opened(lab, key, DEAD)
+    again.metrics(1, {"loss": 1.0})
+    again.close(0)
+    again._thread.join(20)
+    assert replay(lab, tracking_uri(lab)).replayed == 1
+    run = trial_runs(store)[key]
+    assert (run.info.status, run.data.tags[STOPPED_TAG]) == ("KILLED", "1")
+    assert run.data.metrics["loss"] == 1.0
+    assert not (lab.spool / key).exists()
 
 
 def test_refused_entries_are_noted_and_do_not_block(lab):

@@ -37,6 +37,8 @@ def suggestions(runs: list) -> list[int]:
     return sorted(int(tag.rsplit(".", 1)[-1]) for tag in tags)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_tpe_search_goes_on_without_repeating_anything(mhiflab, write_study, tmp_path):
     wanted = {
         "space": {"train.lr": {"log_uniform": [1e-4, 1e-1]}, "model.feat_dim": {"integer": [2, 6]}},
@@ -91,12 +93,18 @@ def test_killed_tpe_search_goes_on_without_repeating_anything(mhiflab, write_stu
     grown = write_study(search={**wanted, "trials": 7}, cases={}, base=base(epochs=6))
     assert "6 of 7 suggestions recorded" in mhiflab("plan", grown).stdout
     done = mhiflab("run", study)
-    assert "6 of 6 suggestions recorded" in done.stdout
+    assert "7 of 7 suggestions recorded" in done.stdout
     assert "0 of 2 trials to execute" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "workers"), [("asha", 0), ("median", 0), ("asha", 1)], ids=str
+    ("scheduler", "workers"),
+    [
+        ("asha", 0),
+        pytest.param("median", 0, marks=pytest.mark.slow),
+        pytest.param("asha", 1, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     scheduler, workers, mhiflab, write_study, tmp_path
@@ -134,6 +142,7 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     assert run.data.tags[TESTED_TAG] == "true"
 
 
+@pytest.mark.slow
 def test_front_of_two_objectives_is_tested_and_drawn(mhiflab, write_study, tmp_path):
     wanted = {
         "space": {"model.feat_dim": {"integer": [2, 3]}, "train.lr": {"choice": [1e-2, 1e30]}},
