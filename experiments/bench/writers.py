@@ -84,6 +84,10 @@ def main() -> int:
         with spawn.Pool(given.writers, prepare, [ready]) as pool:
             times = pool.map(partial(write, lab, uri, parent, given.steps), keys, chunksize=1)
             late = replay(lab, uri)
+            # A writer whose wait is over may still have one request on its way.
+            while late.waiting and time.time() < max(t[2] for t in times) + 120:
+                time.sleep(1)
+                late = replay(lab, uri)
         ended = time.time() if late.replayed else max(t[2] for t in times)
         seconds = ended - min(t[0] for t in times)
         finish_study(lab, uri, STUDY, complete=late.waiting == 0)

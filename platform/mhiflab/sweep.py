@@ -1,5 +1,6 @@
 """The Tune driver: executes what a plan lacks, as many trials at once as fit."""
 
+import logging
 import shutil
 import time
 import uuid
@@ -213,6 +214,8 @@ def run_tuner(
 ) -> None:
     """Run trials that ask for what one of them asks; `options` are those of Tune's TuneConfig."""
     resources = trial_request(alike.resources, alike.avoid)
+    # `Follow` tells of every error, in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(function, resources),
         param_space=space,
@@ -326,6 +329,8 @@ def execute(
         note = study_note(plan.study, str(plan.path))
         parent = study_run(store, plan.name, plan.path.read_text(), note)
         place = Place(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
+        # What a driver left that was killed: nobody else works in this lab.
+        shutil.rmtree(lab.ray, ignore_errors=True)
         place.scratch.mkdir(parents=True)
         with leased(store, parent, own):
             jobs = make_jobs(plan, entries, forecast, parent, uri, place)

@@ -254,6 +254,9 @@ def _train_and_record(
     system = SystemMetrics(device)
     if record:
         _record_start(record, job)
+        # Half-written files of a process that was killed; the record keeps others off the folder.
+        for partial_file in folder.glob(".*.partial"):
+            partial_file.unlink()
     if world()[1] > 1:
         # The record keeps a second process off this trial. No worker may read the training state
         # while one of an earlier, dying group could still write it.
