@@ -121,7 +121,8 @@ def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join()
+        # Not for long: it may be asking a server that is away.
+        thread.join(2)
         with suppress(UserError):
             write_tag(store, parent, LEASE, "")
 
@@ -138,8 +139,18 @@ def _holder(store: Store, parent: str) -> Driver | None:
     value = json.loads(text)
     when = value.pop("time")
     holder = Driver(**value)
-    dead = holder.host == platform.node() and not Path(f"/proc/{holder.pid}").exists()
+    dead = holder.host == platform.node() and not _lives(holder.pid)
     return None if dead or time.time() - when > EXPIRY_S else holder
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _refuse_other(store: Store, parent: str, own: Driver) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ from mlflow.entities import Run
 
 from feinfn.errors import UserError
 from feinfn.train import STATE
-from mhiflab import driver, plan
+from mhiflab import plan
 from mhiflab.driver import only_driver
 from mhiflab.estimate import (
     DEVICE,
@@ -132,19 +131,3 @@ def test_states_of_a_thousand_trials_need_one_validator_and_one_reading_of_data(
     found = read_plan(write_study(cases={}, axes=axes, seeds=list(range(10))))
     assert len({e.key for e in found.entries}) == 1000
     assert len(calls) == 1
-
-
-def test_stop_without_a_driver_says_so(tmp_path):
-    with pytest.raises(UserError, match="no driver is at work here"):
-        driver.stop_driver(Lab(tmp_path), None, None)
-
-
-def test_lock_names_its_holder(tmp_path: Path):
-    lab = Lab(tmp_path)
-    with (
-        only_driver(lab, "first"),
-        pytest.raises(UserError, match=r"at work in this folder \(process \d+ on .*, study fi"),
-    ):
-        only_driver(lab, "second").__enter__()
-    with only_driver(lab, "second"):
-        pass

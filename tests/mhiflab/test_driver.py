@@ -1,0 +1,86 @@
+"""One driver at a time: on a lab folder, and on a study whose record several labs share."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+
+from feinfn.errors import UserError
+from mhiflab import driver
+from mhiflab.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
+from mhiflab.paths import Lab
+from mhiflab.tracking import open_store, read_tag, study_run, tracking_uri, write_tag
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Return a store, and the id of a study's run in it."""
+    lab = Lab(tmp_path / "lab")
+    store = open_store(lab, tracking_uri(lab))
+    return store, study_run(store, "tiny", "")
+
+
+def test_lock_names_its_holder_and_ends_with_it(tmp_path):
+    lab = Lab(tmp_path)
+    with (
+        only_driver(lab, "first"),
+        pytest.raises(UserError, match=r"at work in this folder \(process \d+ on .*, study first"),
+    ):
+        only_driver(lab, "second").__enter__()
+    with only_driver(lab, "second"):
+        pass
+
+
+def test_second_lab_is_refused_a_study_that_another_holds(shared):
+    store, parent = shared
+    elsewhere = Driver(1, "elsewhere", "tiny", "a")
+    here = Driver(os.getpid(), "here", "tiny", "b")
+    with (
+        leased(store, parent, elsewhere),
+        pytest.raises(UserError, match=r"another driver is at work on it \(process 1 on elsewhere"),
+    ):
+        leased(store, parent, here).__enter__()
+    with leased(store, parent, here):
+        assert json.loads(read_tag(store, parent, LEASE))["token"] == "b"
+    assert read_tag(store, parent, LEASE) == ""
+
+
+@pytest.mark.parametrize("left", ["expired", "of a dead process of this machine"])
+def test_lease_that_was_left_behind_is_taken(left, shared, monkeypatch):
+    store, parent = shared
+    monkeypatch.setattr(driver.platform, "node", lambda: "here")
+    dead = Driver(2**22 + 1, "here" if "dead" in left else "elsewhere", "tiny", "a")
+    age = 0.0 if "dead" in left else driver.EXPIRY_S + 1
+    write_tag(store, parent, LEASE, json.dumps({**asdict(dead), "time": time.time() - age}))
+    with leased(store, parent, Driver(os.getpid(), "here", "tiny", "b")):
+        pass
+
+
+def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, monkeypatch):
+    store, parent = shared
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.1)
+    asked = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    try:
+        own = Driver(os.getpid(), "elsewhere", "tiny", "a")
+        with leased(store, parent, own):
+            told = stop_driver(Lab(tmp_path / "another"), store, parent)
+            assert "asked process" in told
+            deadline = time.monotonic() + 30
+            while not asked.is_set() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert asked.is_set()
+        # The next driver starts without it.
+        with leased(store, parent, own):
+            assert read_tag(store, parent, STOP_TAG) == ""
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_stop_without_a_driver_says_so(tmp_path):
+    with pytest.raises(UserError, match="no driver is at work here"):
+        stop_driver(Lab(tmp_path), None, None)
