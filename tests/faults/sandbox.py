@@ -28,7 +28,7 @@ STUDY: dict = {
             "decoder_width": 16,
             "decoder_layers": 1,
         },
-        "train": {"epochs": EPOCHS, "batch_size": 2, "patch_px": 32, "stride_px": 32, "lr": 1e-3},
+        "train": {"epochs": EPOCHS, "batch_size": 2, "patch_px": 32, "stride_px": 64, "lr": 1e-3},
         "resources": {"workers": 2},
     },
     "cases": {"only": {"label": "only"}},
