@@ -241,7 +241,20 @@ def _execute(
                 f"{wanted.command}"
             )
         wanted = read(study, smoke, lab)
+    if not wanted.unfinished:
+        _close_study(wanted, lab)
     render(wanted, lab)
+
+
+def _close_study(plan: Plan, lab: Lab) -> None:
+    """Close a finished study's run, where whoever made it could not."""
+    from mhiflab.record import finish_study
+    from mhiflab.tracking import find_study, recorded_store
+
+    store = recorded_store(lab)
+    parent = find_study(store, plan.name)
+    if parent and store.client.get_run(parent).info.status != "FINISHED":
+        finish_study(lab, store.uri, plan.name, complete=True)
 
 
 def status(

@@ -134,8 +134,10 @@ def inject(victim: str, box: Sandbox, driver: subprocess.Popen, server: Server |
             state.write_bytes(data)
     else:
         second = box.start()
-        assert second.wait(timeout=120) == 1
-        assert "another mhiflab run is at work" in box.log()
+        refused = second.wait(timeout=120) == 1
+        # Where the first has just ended, the second has nothing to do.
+        assert refused or "0 of 1 trials to execute" in box.log()
+        assert refused == ("another mhiflab run is at work" in box.log())
 
 
 @pytest.mark.timeout(900)

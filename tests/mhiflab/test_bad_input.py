@@ -101,7 +101,7 @@ def test_request_that_never_fits(mhiflab, write_study):
     resources = {"workers": 2, "cpus_per_worker": 5000}
     done = mhiflab("run", write_study(base={**TINY["base"], "resources": resources}))
     assert done.returncode == 1
-    assert "one trial asks for 10000 CPUs" in done.stderr
+    assert "one trial asks for workers: 2 of cpus_per_worker: 5000" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
