@@ -97,6 +97,15 @@ class Plan:
         return self.unique(*(state for state in STATES if state != "done"))
 
     @property
+    def unsearched(self) -> list[Entry]:
+        """An entry in the place of every suggestion that the plan's searches still lack."""
+        return [
+            Entry(one.base, one.survey, f"{one.id}.{i}", "new")
+            for one in self.searches
+            for i in range(one.search.trials - len(one.finished))
+        ]
+
+    @property
     def command(self) -> str:
         """What follows `mhiflab run`, `retry` and so on for this study."""
         return f"{self.path}{' --smoke' if self.smoke else ''}"

@@ -5,6 +5,7 @@ earlier one left, whatever became of Tune's own state.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -154,17 +155,10 @@ def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def stand_ins(plan: Plan) -> list[Entry]:
-    """Return an entry in the place of every suggestion that a plan's searches still lack."""
-    return [
-        Entry(one.base, one.survey, f"{one.id}.{i}", "new")
-        for one in plan.searches
-        for i in range(one.search.trials - len(one.finished))
-    ]
-
-
-def execute_searches(plan: Plan, forecast: Forecast, lab: Lab, console: Console) -> Outcome:
-    """Train every suggestion that the plan's searches still lack, and return how they ended.
+def execute_searches(
+    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
+) -> Outcome:
+    """Train the suggestions that stand-in entries wait for, and return how they ended.
 
     Raises `UserError` like `execute`.
     """
@@ -195,4 +189,4 @@ def execute_searches(plan: Plan, forecast: Forecast, lab: Lab, console: Console)
             )
 
     nested = any(one.base.resources.workers for one in plan.searches)
-    return execute(plan, stand_ins(plan), forecast, lab, console, drive, dashboard=nested)
+    return execute(plan, entries, forecast, lab, console, drive, dashboard=nested)

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 from mlflow.entities import Run
 
-from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
-from feinfn.describe import costs, parameters_of
+from feinfn.describe import parameters_of
 from feinfn.errors import UserError
 from feinfn.train import STATE
+from mhiflab.estimate import flop_per_pixel
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
 from mhiflab.search import COSTS, Search, Values
@@ -219,10 +219,5 @@ def _objectives(
     if "parameters" in search.objectives:
         values["parameters"] = parameters_of(spec.model)
     if "flops" in search.objectives:
-        values["flops"] = _flops(spec.model, spec.protocol.ratio)
+        values["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio)
     return tuple(values[name] for name in search.objectives)
-
-
-@cache
-def _flops(model: ModelConfig, ratio: int) -> float:
-    return costs(model, ratio)[0].flop_per_pixel

@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -56,12 +56,21 @@ NewDataOption = Annotated[
 ]
 
 
-def read(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Plan:
-    """Return a study's plan against the record."""
+def reader(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
+    """Return a function that compares a study's plan with the record as it stands then.
+
+    Study and scenes are read once, however often it is called.
+    """
     from mhiflab.plan import read_plan, reconcile
     from mhiflab.tracking import existing_store
 
-    return reconcile(read_plan(study_path(study), smoke), existing_store(lab), lab, new_data)
+    wanted = read_plan(study_path(study), smoke)
+    return lambda: reconcile(wanted, existing_store(lab), lab, new_data)
+
+
+def read(study: str, smoke: bool, lab: Lab) -> Plan:
+    """Return a study's plan against the record."""
+    return reader(study, smoke, lab)()
 
 
 def bring(lab: Lab) -> int:
@@ -91,7 +100,7 @@ def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) ->
         from mhiflab.search_figures import write_searches
 
         written += write_searches(plan, folder)
-        if not all(one.complete for one in plan.searches):
+        if plan.unsearched:
             raise UserError(
                 f"{plan.path}: its search is not complete (so far: {written[0]}); continue it "
                 f"first: mhiflab run {plan.command}"
@@ -145,7 +154,7 @@ def plan(
     if keys:
         for entry in wanted.entries:
             out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-    _forecast(wanted, [*unsearched(wanted), *wanted.missing])
+    _forecast(wanted, [*wanted.unsearched, *wanted.missing])
 
 
 def run(
@@ -171,28 +180,15 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
     _execute(study, smoke, Lab(lab), ("failed",))
 
 
-def unsearched(plan: Plan) -> list[Entry]:
-    """Return an entry for every suggestion that the plan's searches still lack."""
-    if not plan.searches:
-        return []
-    from mhiflab.search_driver import stand_ins
-
-    return stand_ins(plan)
-
-
-def _carry_out(plan: Plan, entries: Sequence[Entry], lab: Lab) -> Outcome:
-    """Execute trials, or a plan's searches where no trials are given."""
-    from mhiflab.search_driver import execute_searches
-    from mhiflab.sweep import execute
-
+def _carry_out(
+    execute: Callable[..., Outcome], plan: Plan, entries: Sequence[Entry], lab: Lab
+) -> Outcome:
+    """Say what trials will cost, execute them, and say how long it took."""
     started = time.monotonic()
-    expected = _forecast(plan, entries or unsearched(plan))
+    expected = _forecast(plan, entries)
     out.print()
     try:
-        if entries:
-            outcome = execute(plan, entries, expected, lab, out)
-        else:
-            outcome = execute_searches(plan, expected, lab, out)
+        outcome = execute(plan, entries, expected, lab, out)
     except KeyboardInterrupt:
         raise UserError(
             "stopped; finished trials are on record and the others continue from their last "
@@ -207,13 +203,16 @@ def _execute(
     study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
 ) -> None:
     bring(lab)
-    wanted = read(study, smoke, lab, new_data)
+    now = reader(study, smoke, lab, new_data)
+    wanted = now()
     _show(wanted)
-    if not all(one.complete for one in wanted.searches):
-        outcome = _carry_out(wanted, (), lab)
-        wanted = read(study, smoke, lab)
+    if wanted.unsearched:
+        from mhiflab.search_driver import execute_searches
+
+        outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
+        wanted = now()
         _show(wanted)
-        if not all(one.complete for one in wanted.searches):
+        if wanted.unsearched:
             first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
             raise UserError(
                 "the search is not complete, what is finished is on record; it continues with: "
@@ -227,7 +226,9 @@ def _execute(
             f"of this study; see: mhiflab status {wanted.command}"
         )
     if entries:
-        outcome = _carry_out(wanted, entries, lab)
+        from mhiflab.sweep import execute
+
+        outcome = _carry_out(execute, wanted, entries, lab)
         if outcome.failed:
             raise UserError(
                 f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
@@ -240,7 +241,7 @@ def _execute(
                 f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
                 f"{wanted.command}"
             )
-        wanted = read(study, smoke, lab)
+        wanted = now()
     if not wanted.unfinished:
         _close_study(wanted, lab)
     render(wanted, lab)
@@ -268,17 +269,15 @@ def status(
     """Show where every run of a study stands: state, epoch, validation PSNR, time."""
     from mhiflab.status import status_table
 
-    def now() -> Group:
-        return status_table(read(study, smoke, Lab(lab)))
-
+    now = reader(study, smoke, Lab(lab))
     if not watch:
-        out.print(now())
+        out.print(status_table(now()))
         return
     try:
-        with Live(now(), console=out, auto_refresh=False) as live:
+        with Live(status_table(now()), console=out, auto_refresh=False) as live:
             while True:
                 time.sleep(WATCH_S)
-                live.update(now(), refresh=True)
+                live.update(status_table(now()), refresh=True)
     except KeyboardInterrupt:
         raise typer.Exit from None
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig
 from rich.console import Console
@@ -19,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from feinfn.config import DataConfig
 from feinfn.data.source import load_scene
+from feinfn.describe import parameters_of
 from feinfn.errors import UserError
-from feinfn.model import FeINFN, count_parameters
 from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver
 from mhiflab.fit import Fit, fit
@@ -52,8 +51,7 @@ ROOM_FOR_STUDY = 200 * 2**20
 
 def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
     """Raise `UserError` where the lab folder's disk cannot hold what the plan will write."""
-    with torch.device("meta"):
-        sizes = [count_parameters(FeINFN(e.trial.spec.model)) for e in entries]
+    sizes = [parameters_of(e.trial.spec.model) for e in entries]
     need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
     existing = next(p for p in (lab.root.resolve(), *lab.root.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free

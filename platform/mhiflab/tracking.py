@@ -178,13 +178,21 @@ def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
         return {run.data.tags[KEY]: run for run in find_runs(store, wanted)}
 
 
-def study_run(store: Store, study: str, text: str, note: str = "") -> str:
-    """Return the id of the study's parent run, made if missing; the study file is its artifact."""
+def find_study(store: Store, study: str) -> str | None:
+    """Return the id of a study's parent run, None where it was never run.
+
+    The oldest, should two labs have made one each.
+    """
     with explained(store.uri):
         found = find_runs(store, {KIND: "study", STUDY: study})
-        if found:
-            run_id = found[-1].info.run_id
-        else:
+    return found[-1].info.run_id if found else None
+
+
+def study_run(store: Store, study: str, text: str, note: str = "") -> str:
+    """Return the id of the study's parent run, made if missing; the study file is its artifact."""
+    run_id = find_study(store, study)
+    with explained(store.uri):
+        if run_id is None:
             tags = {KIND: "study", STUDY: study, **context_tags()}
             run = store.client.create_run(store.experiment_id, run_name=f"study {study}", tags=tags)
             run_id = run.info.run_id
@@ -244,13 +252,6 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
         yield Path(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def find_study(store: Store, study: str) -> str | None:
-    """Return the id of a study's parent run, None where it was never run."""
-    with explained(store.uri):
-        found = find_runs(store, {KIND: "study", STUDY: study})
-    return found[0].info.run_id if found else None
 
 
 def read_tag(store: Store, run_id: str, key: str) -> str:

@@ -289,7 +289,7 @@ def test_damaged_line_is_named_and_never_skipped(tmp_path):
         ),
         ("http://name:word@127.0.0.1:5000", "http://name:***@127.0.0.1:5000"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("sqlite:////tmp/lab/mlflow.db", "sqlite:////tmp/lab/mlflow.db"),
+        ("sqlite:///lab/mlflow.db", "sqlite:///lab/mlflow.db"),
     ],
 )
 def test_passwords_are_never_shown(uri, expected):
