@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -19,7 +18,7 @@ from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene
 from feinfn.data.splits import PARTS
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from feinfn.protocols import Protocol, check_ratio
 
 
@@ -61,11 +60,9 @@ def resolve_data(config: DataConfig) -> DataConfig:
         for name in names:
             scene = Region.parse(name, f"data.{part}").scene
             if known is not None and scene not in known:
-                close = get_close_matches(scene, known, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
                 raise UserError(
-                    f"data.{part}: found {scene!r}, {hint}expected scenes of {config.source}: "
-                    + ", ".join(sorted(known))
+                    f"data.{part}: found {scene!r}, {nearest(scene, known)}expected scenes of "
+                    f"{config.source}: " + ", ".join(sorted(known))
                 )
         parts[part] = names
     source = "sample" if config.source == "sample" else str(path)

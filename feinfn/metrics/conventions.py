@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from feinfn.metrics.indices import angles, ergas, mse_per_band, ssim_gaussian
 
 CONVENTION = "matlab"
@@ -197,9 +196,8 @@ CONVENTIONS: dict[str, Convention] = {
 def find_convention(name: str) -> Convention:
     """Return a convention by name; raises `UserError` that names the nearest one."""
     if name not in CONVENTIONS:
-        nearest = get_close_matches(name.lower(), CONVENTIONS, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise UserError(
-            f"convention: found {name!r}, {hint}expected one of {', '.join(CONVENTIONS)}"
+            f"convention: found {name!r}, {nearest(name.lower(), CONVENTIONS)}expected one of "
+            + ", ".join(CONVENTIONS)
         )
     return CONVENTIONS[name]

@@ -28,8 +28,7 @@ def leftovers(lab: Lab) -> list[Leftover]:
     store = existing_store(lab)
     runs = trial_runs(store) if store else {}
     found = []
-    checkpoints = lab.checkpoints("x").parent
-    for folder in sorted(checkpoints.glob("*")):
+    for folder in sorted(lab.states.glob("*")):
         # Nothing that we did not name after a run key is ours to remove.
         if not re.fullmatch(r"[0-9a-f]{64}", folder.name) or folder.is_symlink():
             continue

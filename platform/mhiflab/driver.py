@@ -84,10 +84,22 @@ def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
         file.truncate(0)
         file.write(json.dumps(asdict(own)))
         file.flush()
+        before = signal.getsignal(signal.SIGTERM)
+        take_sigterm_as_ctrl_c()
         try:
             yield own
         finally:
+            signal.signal(signal.SIGTERM, before)
             file.truncate(0)
+
+
+def take_sigterm_as_ctrl_c() -> None:
+    """Let SIGTERM interrupt this process as Ctrl-C does, which a script's background ignores.
+
+    `stop` sends it, and so do systems that run batches. Ray's start brings a handler of its own:
+    call this again after it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
@@ -95,7 +107,7 @@ def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
     """Hold a study on its MLflow server, for drivers whose labs lie elsewhere.
 
     A lease is renewed every 10 s and expires after a minute; one left by a dead process of this
-    machine is taken at once. A request to stop arrives as Ctrl-C does. Raises `UserError` where
+    machine is taken at once. A request to stop arrives as SIGTERM. Raises `UserError` where
     another driver holds the study.
     """
     _refuse_other(store, parent, own)
@@ -111,7 +123,7 @@ def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
             # An outage of the server must not end the training; the lease is renewed after it.
             with suppress(UserError):
                 if read_tag(store, parent, STOP_TAG):
-                    os.kill(own.pid, signal.SIGINT)
+                    os.kill(own.pid, signal.SIGTERM)
                     return
                 _renew(store, parent, own)
 
@@ -165,12 +177,12 @@ def _refuse_other(store: Store, parent: str, own: Driver) -> None:
 def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
     """Ask the driver of a study to stop and return what was done.
 
-    A driver of this machine gets Ctrl-C; one elsewhere finds the request on its server.
+    A driver of this machine gets SIGTERM; one elsewhere finds the request on its server.
     """
     own = _read(lab) if driver_at_work(lab) else None
     if own is not None and own.host == platform.node():
         with suppress(ProcessLookupError):
-            os.kill(own.pid, signal.SIGINT)
+            os.kill(own.pid, signal.SIGTERM)
         return f"asked {own.told} to stop; its trials continue with the next run"
     if store is not None and parent is not None and (holder := _holder(store, parent)):
         write_tag(store, parent, STOP_TAG, "true")

@@ -23,6 +23,7 @@ START_S = {False: 4.0, True: 10.0}
 (experiments/bench/overhead.py)."""
 RATE, DEVICE, WALL, OVERHEAD = "train_flop_per_s", "mhiflab.device", "wall_s", "overhead_s"
 FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
+STEP_FLOP, DEVICE_HOURS = "step_flop", "device_hours"
 NEAREST = 5
 """Recorded runs, nearest in size, whose median rate counts."""
 
@@ -111,10 +112,10 @@ def measured(runs: Iterable[Run]) -> list[Measured]:
     found = []
     for run in runs:
         metrics, tags = run.data.metrics, run.data.tags
-        if {RATE, OVERHEAD, "step_flop"} <= set(metrics) and DEVICE in tags:
+        if {RATE, OVERHEAD, STEP_FLOP} <= set(metrics) and DEVICE in tags:
             kind, nested = tags[DEVICE].split("/")
             one = Measured(
-                kind, nested == "workers", metrics["step_flop"], metrics[RATE], metrics[OVERHEAD]
+                kind, nested == "workers", metrics[STEP_FLOP], metrics[RATE], metrics[OVERHEAD]
             )
             found.append(one)
     return found
@@ -138,6 +139,33 @@ def forecast_s(
     overheads = [one.overhead_s for one in known if one.nested == nested]
     overhead = median(overheads) if overheads else 0.0
     return START_S[nested] + overhead + trial_flop(spec, survey) / (rate * processors(resources))
+
+
+def speed(
+    spec: Spec,
+    resources: Resources,
+    survey: Survey,
+    trained_s: float,
+    wall_s: float,
+    forecast: float | None,
+) -> dict[str, float]:
+    """Return what a finished trial tells about time, as `measured` reads it.
+
+    `trained_s` and `wall_s` are the seconds of its training steps and of everything;
+    `forecast` is what was expected of the latter, None where that cannot be compared.
+    """
+    flop, count = step_flop(spec), processors(resources)
+    rate = spec.train.epochs * steps_per_epoch(spec, survey) * flop / trained_s / count
+    found = {
+        RATE: rate,
+        STEP_FLOP: flop,
+        WALL: wall_s,
+        OVERHEAD: max(0.0, wall_s - trial_flop(spec, survey) / (rate * count)),
+        DEVICE_HOURS: wall_s * count / 3600,
+    }
+    if forecast is not None:
+        found |= {FORECAST: forecast, FORECAST_ERROR: wall_s / forecast - 1}
+    return found
 
 
 def clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ SAME_BATCHES = "every count trains on the same batches in the same order; sums d
 ONLY_PLACE = "says where a trial runs, not what it computes"
 ONLY_MEMORY = "a way to compute the same values in less memory, up to rounding"
 BY_CONTENT = "the fingerprint holds the pixels of every part; where they lie does not matter"
+BY_FINGERPRINT = "the fingerprint holds the names of every part's scenes with their pixels"
 ONLY_TEXT = "a text for readers"
 OUTSIDE: dict[str, str] = {
     "resources.workers": SAME_BATCHES,
@@ -26,9 +27,9 @@ OUTSIDE: dict[str, str] = {
     "resources.accumulate": ONLY_MEMORY,
     "resources.checkpoint_every": "a training that continues equals one that was never cut off",
     "data.source": BY_CONTENT,
-    "data.train": BY_CONTENT,
-    "data.validation": BY_CONTENT,
-    "data.test": BY_CONTENT,
+    "data.train": BY_FINGERPRINT,
+    "data.validation": BY_FINGERPRINT,
+    "data.test": BY_FINGERPRINT,
     "protocol.name": ONLY_TEXT,
     "protocol.about": ONLY_TEXT,
     "protocol.known": ONLY_TEXT,
@@ -36,7 +37,9 @@ OUTSIDE: dict[str, str] = {
     "protocol.source": ONLY_TEXT,
     "protocol.srf": "the table's content is hashed instead of its name",
 }
-"""Fields that leave a run key alone, each with its reason; every other field changes it."""
+"""Fields that the hashed form leaves out, each with its reason; every other field is in it."""
+MAY_CHANGE = frozenset(path for path, why in OUTSIDE.items() if why != BY_FINGERPRINT)
+"""Fields that may differ when a run continues."""
 
 
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:

@@ -72,9 +72,14 @@ class Lab:
         """Journals of runs whose record has not reached MLflow yet, one folder a run."""
         return self.root / "spool"
 
+    @property
+    def states(self) -> Path:
+        """Training states, one folder a run."""
+        return self.root / "checkpoints"
+
     def checkpoints(self, key: str) -> Path:
         """Return the folder of a trial's training state."""
-        return self.root / "checkpoints" / key
+        return self.states / key
 
     def rendered(self, study: str) -> Path:
         """Return the folder of a study's tables and figures."""

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,7 +11,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 
 
 class Loader(yaml.SafeLoader):
@@ -53,8 +52,7 @@ def _complain(where: str, kind: Any, error: ValidationError) -> UserError:
     here = ".".join(path) or "the file"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         valid = _valid_keys(kind, path[:-1])
-        nearest = get_close_matches(path[-1], valid, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        hint = nearest(path[-1], valid)
         return UserError(f"{where}: unknown key {here!r}; {hint}valid keys: {', '.join(valid)}")
     if first["type"] == "value_error":
         return UserError(f"{where}: {first['ctx']['error']}")

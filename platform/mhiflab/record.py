@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from feinfn.errors import UserError
 from mhiflab.applying import Applier
+from mhiflab.identity import MAY_CHANGE
 from mhiflab.paths import Lab
 from mhiflab.spool import Spool
 from mhiflab.tracking import (
@@ -24,7 +25,6 @@ from mhiflab.tracking import (
     ERROR_TAG,
     KEY,
     KIND,
-    NOT_IDENTITY,
     STUDY,
     context_tags,
     explain,
@@ -117,7 +117,7 @@ class Record:
 
     def settings(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Record the resolved spec as parameters and further tags."""
-        texts = {k: str(v) for k, v in params.items() if k not in NOT_IDENTITY}
+        texts = {k: str(v) for k, v in params.items() if k not in MAY_CHANGE}
         self._tell("batch", params=texts, tags=dict(tags))
 
     def datasets(self, datasets: Mapping[str, Mapping[str, str]]) -> None:

@@ -5,12 +5,11 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from itertools import islice, product
 from typing import Any, ClassVar, Literal
 
 from feinfn.config import STRICT, ModelConfig, TrainConfig, require
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from feinfn.metrics import METRICS
 
 Values = dict[str, Any]
@@ -186,18 +185,15 @@ def check_key(key: str) -> None:
     sections = {"model": ModelConfig, "train": TrainConfig}
     valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
     if key not in valid:
-        close = get_close_matches(key, valid, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(
-            f"search.space: found {key!r}, {hint}expected a key of model or train: "
+            f"search.space: found {key!r}, {nearest(key, valid)}expected a key of model or train: "
             + ", ".join(valid)
         )
 
 
 def _check_objective(name: str) -> None:
     if name not in OBJECTIVES:
-        close = get_close_matches(name.replace("test_", "val_"), OBJECTIVES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = nearest(name.replace("test_", "val_"), OBJECTIVES)
         why = " (test scenes choose nothing)" if name.startswith("test") else ""
         raise UserError(
             f"search.objectives: found {name!r}, {hint}expected one of {', '.join(OBJECTIVES)}{why}"

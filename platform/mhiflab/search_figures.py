@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mhiflab.plan import Plan
 from mhiflab.search_record import SearchPlan, Suggestion
@@ -57,6 +58,9 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
             axis.set_ylabel(_name(next(iter(search.objectives))))
             if one.log_uniform:
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter("{x:g}")
+                axis.xaxis.set_minor_formatter(NullFormatter())
         if search.single:
             _draw_history(axes[-1], plan)
         else:
@@ -110,6 +114,7 @@ def _draw_history(axis: Any, plan: SearchPlan) -> None:
     best = np.maximum if mode == "max" else np.minimum
     values = best.accumulate([one.objectives[0] for one in told if one.objectives])
     axis.step([one.index for one in told], values, where="post", color="black", label="best so far")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("suggestion")
     axis.set_ylabel(_name(name))
 

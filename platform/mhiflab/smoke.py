@@ -8,8 +8,6 @@ from feinfn.data.source import load_scene, sample_manifest
 from feinfn.errors import UserError
 from feinfn.protocols import PROTOCOLS, Protocol
 
-SMOKE = "smoke"
-"""Key of a study's base that marks its smoke variant; no spec has it."""
 NARROW: dict[str, Any] = {
     "model.feat_dim": 16,
     "model.guide_dim": 16,

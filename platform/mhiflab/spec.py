@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from feinfn.config import (
     require,
 )
 from feinfn.data.source import resolve_data
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from feinfn.protocols import PROTOCOLS, Protocol
 from mhiflab.reading import build
 
@@ -113,11 +112,10 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
         given = {k: v for k, v in value.items() if k != "preset"}
         name = value["preset"]
         if name not in known:
-            close = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
             field_name = "protocol" if section == "protocol" else f"{section}.preset"
             raise UserError(
-                f"{where}: {field_name}: found {name!r}, {hint}expected {', '.join(known)}"
+                f"{where}: {field_name}: found {name!r}, {nearest(str(name), known)}expected "
+                + ", ".join(known)
             )
         if section == "protocol" and given:
             changes = "+".join(f"{k}={v}" for k, v in sorted(given.items()))

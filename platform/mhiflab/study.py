@@ -4,18 +4,17 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from feinfn.config import STRICT, require
 from feinfn.describe import match_parameters, parameters_of
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from mhiflab.paths import shipped_studies, study_path
 from mhiflab.reading import build, read_yaml
 from mhiflab.search import Scheduler, Search
-from mhiflab.smoke import SMOKE, smoke_settings
+from mhiflab.smoke import smoke_settings
 from mhiflab.spec import Resources, Spec, parse_trial
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]*")
@@ -108,6 +107,10 @@ class Study:
     """When a run of the study ends early."""
     smoke: Smoke = field(default_factory=Smoke)
     """Its variant that runs in a minute on two cores, on the embedded sample (`--smoke`)."""
+
+
+class SmokeVariant(Study):
+    """A study whose every trial is reduced, and then changed by `smoke.set`."""
 
 
 @dataclass(frozen=True)
@@ -236,26 +239,25 @@ def _smoke(study: Study, path: Path) -> Study:
     search = study.search
     if search is not None:
         search = replace(search, trials=min(search.trials, 3), scheduler=Scheduler())
-    return replace(
-        study,
-        search=search,
-        title=f"{study.title} (smoke)",
-        cases={name: study.cases[name] for name in chosen},
-        axes=axes,
-        seeds=study.seeds[:1],
-        base={**study.base, SMOKE: wanted.set},
-    )
+    same = {one.name: getattr(study, one.name) for one in fields(study)}
+    reduced = {
+        "search": search,
+        "title": f"{study.title} (smoke)",
+        "cases": {name: study.cases[name] for name in chosen},
+        "axes": axes,
+        "seeds": study.seeds[:1],
+    }
+    return SmokeVariant(**(same | reduced))
 
 
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the base with a case's and an axis point's values, reduced in a smoke variant."""
-    settings = {key: value for key, value in study.base.items() if key != SMOKE}
     varied = {**case.set, **point}
-    if SMOKE not in study.base:
-        return _set_all(settings, varied, where)
-    before, after = smoke_settings(settings, varied)
-    settings = _set_all(_set_all(settings, before, where), varied, where)
-    return _set_all(settings, {**after, **study.base[SMOKE]}, where)
+    if not isinstance(study, SmokeVariant):
+        return _set_all(study.base, varied, where)
+    before, after = smoke_settings(study.base, varied)
+    settings = _set_all(_set_all(study.base, before, where), varied, where)
+    return _set_all(settings, {**after, **study.smoke.set}, where)
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:
@@ -267,11 +269,9 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
     where = f"{where}: cases.{name}.match_parameters"
     others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
     if wanted not in others:
-        found = get_close_matches(wanted, others, n=1)
-        hint = f"did you mean {found[0]!r}? " if found else ""
         raise UserError(
-            f"{where}: found {wanted!r}, {hint}expected a case without match_parameters: "
-            + ", ".join(others)
+            f"{where}: found {wanted!r}, {nearest(wanted, others)}expected a case without "
+            "match_parameters: " + ", ".join(others)
         )
     for key in ("model.feat_dim", "model.guide_dim"):
         if key in case.set or key in study.axes:

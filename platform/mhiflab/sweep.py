@@ -21,7 +21,7 @@ from feinfn.data.source import load_scene
 from feinfn.describe import parameters_of
 from feinfn.errors import UserError
 from mhiflab.cluster import connected, trial_request, with_gpu_memory
-from mhiflab.driver import leased, only_driver
+from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.fit import Fit, fit
 from mhiflab.forecast import Forecast
 from mhiflab.notes import study_note, trial_note
@@ -318,6 +318,7 @@ def execute(
         _progress(console, epochs) as advance,
         connected(dashboard=stops) as nodes,
     ):
+        take_sigterm_as_ctrl_c()
         wanted = dict.fromkeys(entry.trial.resources for entry in entries)
         if any(one.gpu_memory_gib for one in wanted):
             nodes = with_gpu_memory(nodes)
@@ -343,10 +344,12 @@ def execute(
 
 
 def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
-    """Leave no run of this sweep open; where the store is away, the next run does it."""
+    """Leave no run of this sweep open; where the store is away, the next run does it.
+
+    Whether the study is finished is for the next comparison with its whole plan to say.
+    """
     with suppress(UserError):
         runs = trial_runs(store)
         own = [runs[key].info for key in jobs if key in runs]
         close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
-        complete = len(own) == len(jobs) and all(info.status == "FINISHED" for info in own)
-        finish_study(lab, store.uri, study, complete)
+        finish_study(lab, store.uri, study, complete=False)

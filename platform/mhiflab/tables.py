@@ -1,14 +1,13 @@
 """Tables from runs, and from nothing else: the same runs give the same bytes."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from feinfn.errors import UserError
+from feinfn.errors import UserError, nearest
 from feinfn.metrics import CONVENTION, HIGHER_IS_BETTER
 from feinfn.protocols import Protocol
 from mhiflab.plan import Plan
@@ -89,11 +88,9 @@ def _in_convention(
     if convention is None:
         convention = CONVENTION if CONVENTION in found else WITHOUT_REFERENCE
     if convention not in found:
-        close = get_close_matches(convention, found, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(
-            f"--convention: found {convention!r}, {hint}expected one that the runs of {plan.path} "
-            "were evaluated in: " + ", ".join(found)
+            f"--convention: found {convention!r}, {nearest(convention, found)}expected one that "
+            f"the runs of {plan.path} were evaluated in: " + ", ".join(found)
         )
     chosen = images[images["convention"] == convention].reset_index(drop=True)
     counts = chosen.groupby(["case", "seed"]).size()

@@ -37,13 +37,6 @@ QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 
 
-NOT_IDENTITY = {
-    "data.source",
-    *(f"protocol.{text}" for text in ("name", "about", "known", "inferred", "source", "srf")),
-}
-"""Settings outside a run's identity: they may change when it continues, MLflow's params may not."""
-
-
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 """MLflow's codes for what a store will never take, such as a parameter that changes."""
 REFUSED_STATUS = {400, 413, 414, 422, 431}

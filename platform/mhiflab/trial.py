@@ -44,17 +44,13 @@ def ray_log_folder() -> str:
     return str(Path(global_worker.node.get_session_dir_path()) / "logs")
 
 
-def _with_note(error: BaseException) -> BaseException:
-    # Ray's transport drops tracebacks, but a note travels with its exception.
-    error.add_note(f"In the worker:\n{traceback.format_exc()}\nIts last lines:\n{log_tail()}")
-    return error
-
-
 def _worker_loop(config: dict[str, Any]) -> None:
     try:
         run_worker(config["job"], get_device(), ray_train.report)
     except Exception as error:
-        raise _with_note(error) from None
+        # Ray's transport drops tracebacks, but a note travels with its exception.
+        error.add_note(f"In the worker:\n{traceback.format_exc()}\nIts last lines:\n{log_tail()}")
+        raise
 
 
 def _train_with_workers(job: Job) -> None:
@@ -140,7 +136,7 @@ def run_job(job: Job) -> dict[str, Any]:
             raise
         except Exception as error:
             if not job.resources.workers:
-                _with_note(error)
+                error.add_note(f"Its last lines:\n{log_tail()}")
             causes = _causes(error)
         if _lost(causes):
             lost += 1

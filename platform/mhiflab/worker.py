@@ -24,19 +24,7 @@ from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
 from feinfn.schedule import world
 from feinfn.train import BEST, Report, train
-from mhiflab.estimate import (
-    DEVICE,
-    FORECAST,
-    FORECAST_ERROR,
-    OVERHEAD,
-    RATE,
-    WALL,
-    device_tag,
-    processors,
-    step_flop,
-    steps_per_epoch,
-    trial_flop,
-)
+from mhiflab.estimate import DEVICE, device_tag, speed
 from mhiflab.identity import canonical, spec_hash
 from mhiflab.notes import dataset_inputs, flatten
 from mhiflab.packaged import save_packaged
@@ -180,28 +168,6 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
         record.artifact(packaged)
 
 
-def speed(job: Job, reports: list[Report], wall_s: float) -> dict[str, float]:
-    """Return what a finished run tells about time, and how far off its forecast was.
-
-    A run that was continued says nothing about its forecast.
-    """
-    spec, flop = job.spec, step_flop(job.spec)
-    trained_s = reports[-1].metrics["train_seconds"]
-    steps = spec.train.epochs * steps_per_epoch(spec, job.survey)
-    rate = steps * flop / trained_s / processors(job.resources)
-    computing_s = trial_flop(spec, job.survey) / (rate * processors(job.resources))
-    found = {
-        RATE: rate,
-        "step_flop": flop,
-        WALL: wall_s,
-        OVERHEAD: max(0.0, wall_s - computing_s),
-        "device_hours": wall_s * processors(job.resources) / 3600,
-    }
-    if job.forecast_s is not None and reports[0].epoch == 1:
-        found |= {FORECAST: job.forecast_s, FORECAST_ERROR: wall_s / job.forecast_s - 1}
-    return found
-
-
 def _stored(job: Job, names: tuple[str, ...], device: torch.device) -> StoredPairs:
     spec = job.spec
     files = [prepared_file(spec.data, name) for name in names]
@@ -317,6 +283,10 @@ def _train_and_record(
         if job.code["git_diff"]:
             record.text(job.code["git_diff"], "uncommitted.diff")
         if reports:
+            # A run that was continued says nothing about its forecast.
+            forecast = job.forecast_s if reports[0].epoch == 1 else None
+            trained_s = reports[-1].metrics["train_seconds"]
             wall_s = time.perf_counter() - started
-            record.metrics(spec.train.epochs, speed(job, reports, wall_s))
+            told = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            record.metrics(spec.train.epochs, told)
         record.finish()

@@ -13,10 +13,9 @@ import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
+from tiny import TINY
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "mhiflab"))
-from tiny import TINY  # noqa: E402
 
 pytestmark = [
     pytest.mark.faults,

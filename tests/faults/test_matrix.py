@@ -5,17 +5,14 @@
 
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow_server import Server
 from sandbox import EPOCHS, LATE, Sandbox, wait_until
 
 MOMENTS: dict[str, Callable[[Sandbox], bool]] = {
@@ -56,39 +53,6 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
     driver = box.start()
     assert driver.wait(timeout=240) == 0, box.log()
     return box.table()
-
-
-class Server:
-    """An MLflow server on loopback that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        words += ["--port", str(self.port), "--workers", "1", "--serve-artifacts"]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self.answers, 90, "the MLflow server's answer", 0.2)
-
-    def answers(self) -> bool:
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        tree = [*psutil.Process(self.process.pid).children(recursive=True)]
-        self.process.kill()
-        for process in tree:
-            process.kill()
-        self.process.wait()
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """Our forward against the plain transcription that benchmarks compare with."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from plain import PlainFeINFN, plain_loss
 
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.losses import training_loss
 from feinfn.model import FeINFN
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "bench"))
-from plain import PlainFeINFN, plain_loss
 
 
 @pytest.mark.parametrize(("lr", "hr"), [((8, 8), (32, 32)), ((4, 8), (32, 32)), ((8, 4), (16, 16))])

@@ -64,7 +64,7 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
     store, parent = shared
     monkeypatch.setattr(driver, "HEARTBEAT_S", 0.1)
     asked = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
         own = Driver(os.getpid(), "elsewhere", "tiny", "a")
         with leased(store, parent, own):
@@ -78,7 +78,7 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
         with leased(store, parent, own):
             assert read_tag(store, parent, STOP_TAG) == ""
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_stop_without_a_driver_says_so(tmp_path):

@@ -1,7 +1,10 @@
 """Retry, status, stop and gc, as a user types them."""
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 from mlflow import MlflowClient
 from test_study import next_state, runs
@@ -70,11 +73,14 @@ def test_stop_ends_a_driver_and_its_trials_continue(mhiflab, write_study, tmp_pa
     study = write_study(base=base, cases={})
     words = [sys.executable, "-m", "mhiflab", "run", str(study)]
     log = (tmp_path / "log").open("w")
+    # In the background of a script, where Ctrl-C is ignored.
+    words = ["bash", "-c", '"$@" & wait $!', "bash", *words]
     driver = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     try:
         stop_and_look(mhiflab, study, tmp_path, driver)
     finally:
-        driver.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
 
 
 def stop_and_look(mhiflab, study, tmp_path, driver: subprocess.Popen) -> None:

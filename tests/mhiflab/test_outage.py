@@ -1,62 +1,21 @@
 """A real training against a real MLflow server that is killed in the middle."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 import torch
+from mlflow_server import Server
 from test_record import until
 from test_study import ARTIFACTS, artifacts
-from tiny import TINY
+from tiny import TINY, job_of
 
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
-from mhiflab.provenance import code_provenance
 from mhiflab.record import DRAIN_S, replay
 from mhiflab.tracking import open_store, study_run, trial_runs
-from mhiflab.worker import Job, run_worker
+from mhiflab.worker import run_worker
 
 EPOCHS = 6
-
-
-class Server:
-    """A real MLflow server on loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    def start(self) -> None:
-        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-        words += ["--port", str(self.port), "--artifacts-destination", str(self.folder / "files")]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        log = (self.folder / "server.log").open("a")
-        self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        until(self._answers, 90)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as reply:
-                return reply.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture
@@ -80,20 +39,7 @@ def test_training_survives_the_death_of_its_server_and_its_record_is_whole_in_th
     took = {}
     for entry in read_plan(study).entries:
         seed = entry.trial.spec.seed
-        job = Job(
-            spec=entry.trial.spec,
-            resources=entry.trial.resources,
-            survey=entry.survey,
-            key=entry.key,
-            case="c",
-            label="c",
-            study="tiny",
-            parent=parent,
-            lab=lab,
-            uri=server.uri,
-            scratch=tmp_path,
-            code=code_provenance(),
-        )
+        job = job_of(entry, lab, server.uri, parent)
 
         def report(metrics: dict, seed: int = seed) -> None:
             if seed == 2 and metrics["epoch"] == 2:

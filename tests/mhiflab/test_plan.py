@@ -15,6 +15,7 @@ from mhiflab.estimate import (
     DEVICE,
     OVERHEAD,
     RATE,
+    STEP_FLOP,
     calibrated_rate,
     forecast_s,
     measured,
@@ -109,7 +110,7 @@ def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study)
     assert survey is not None
     flop = trial_flop(spec, survey)
     run = run_in("FINISHED", **{DEVICE: "cpu/direct"})
-    run.data.metrics.update({RATE: 1e9, OVERHEAD: 7.0, "step_flop": 1e6})
+    run.data.metrics.update({RATE: 1e9, OVERHEAD: 7.0, STEP_FLOP: 1e6})
     known = measured([run])
     assert forecast_s(spec, resources, survey, known) == pytest.approx(4 + 7 + flop / 1e9)
     assert forecast_s(spec, resources, survey, []) == pytest.approx(4 + flop / calibrated_rate())

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import TINY, job_of
 
 from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.train import STATE
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan import read_plan, reconcile
-from mhiflab.provenance import code_provenance
 from mhiflab.record import Record, trial_record
 from mhiflab.search import Range, Scheduler, Search
 from mhiflab.search_record import with_values
@@ -28,7 +27,7 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
-from mhiflab.worker import Job, run_worker
+from mhiflab.worker import run_worker
 
 PSNR = {"val_psnr": "max"}
 
@@ -175,21 +174,7 @@ def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write
     uri = tracking_uri(lab)
     store = open_store(lab, uri)
     (entry,) = plan.entries
-    job = Job(
-        spec=entry.trial.spec,
-        resources=entry.trial.resources,
-        survey=entry.survey,
-        key=entry.key,
-        case="c",
-        label="c",
-        study="tiny",
-        parent=study_run(store, "tiny", ""),
-        lab=lab,
-        uri=uri,
-        scratch=tmp_path,
-        code=code_provenance(),
-        test=False,
-    )
+    job = job_of(entry, lab, uri, study_run(store, "tiny", ""), test=False)
     away = tmp_path / "away"
     away.mkdir()
     for name in parts["test"]:

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import TINY
+from tiny import TINY, job_of
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
@@ -26,7 +26,6 @@ from feinfn.model import FeINFN
 from mhiflab.notes import flatten
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
-from mhiflab.provenance import code_provenance
 from mhiflab.record import trial_record
 from mhiflab.tracking import (
     KEY,
@@ -38,7 +37,7 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
-from mhiflab.worker import Job, run_worker
+from mhiflab.worker import run_worker
 
 ARTIFACTS = {
     "identity.json",
@@ -231,20 +230,7 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     lab = Lab(tmp_path / "lab")
     uri = tracking_uri(lab)
     store = open_store(lab, uri)
-    job = Job(
-        spec=entry.trial.spec,
-        resources=entry.trial.resources,
-        survey=entry.survey,
-        key=entry.key,
-        case="c",
-        label="c",
-        study="tiny",
-        parent=study_run(store, "tiny", ""),
-        lab=lab,
-        uri=uri,
-        scratch=tmp_path,
-        code=code_provenance(),
-    )
+    job = job_of(entry, lab, uri, study_run(store, "tiny", ""))
     # While training, the test scenes do not exist at all; they come back with the last epoch.
     away = tmp_path / "away"
     away.mkdir()

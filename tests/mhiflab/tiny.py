@@ -1,4 +1,11 @@
-"""A study small enough to run in seconds."""
+"""A study small enough to run in seconds, and a job of its."""
+
+from typing import Any
+
+from mhiflab.paths import Lab
+from mhiflab.plan import Entry
+from mhiflab.provenance import code_provenance
+from mhiflab.worker import Job
 
 TINY: dict = {
     "title": "tiny",
@@ -21,3 +28,13 @@ TINY: dict = {
     },
     "seeds": [1],
 }
+
+
+def job_of(entry: Entry, lab: Lab, uri: str, parent: str, **changes: Any) -> Job:
+    """Return the job that a driver would make of a plan's entry."""
+    trial = entry.trial
+    given: dict[str, Any] = {"spec": trial.spec, "resources": trial.resources}
+    given |= {"survey": entry.survey, "key": entry.key, "case": "c", "label": "c"}
+    given |= {"study": "tiny", "parent": parent, "lab": lab, "uri": uri}
+    given |= {"scratch": lab.root.parent, "code": code_provenance()}
+    return Job(**(given | changes))
