@@ -7,9 +7,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mhiflab.plan import Plan
+from mhiflab.search import COSTS
 from mhiflab.search_record import SearchPlan, Suggestion
 from mhiflab.tables import NAMES
 
@@ -124,5 +125,7 @@ def _draw_front(axis: Any, plan: SearchPlan) -> None:
     _draw_points(axis, plan, lambda s: s.objectives[1], lambda s: s.objectives[0])
     points = sorted((one.objectives[1], one.objectives[0]) for one in plan.best if one.objectives)
     axis.plot(*zip(*points, strict=True), color=BEST, linewidth=1)
+    if second in COSTS:
+        axis.xaxis.set_major_formatter(EngFormatter())
     axis.set_xlabel(_name(second))
     axis.set_ylabel(_name(first))
