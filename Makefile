@@ -10,8 +10,9 @@ KEEP ?= ^(torch|ray|mlflow)(\[|==)
 demo: $(READY)
 	@$(BIN)/mhiflab demo
 
+# Two at a time, file by file: most tests wait for processes to start.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Kills drivers, workers, nodes and servers at chosen moments, and runs whole searches; about an
 # hour on two cores. The quickest of these are part of `make test` already.
