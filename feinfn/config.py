@@ -6,8 +6,8 @@ only valid keys. Every field that changes a result enters the run key.
 
 import math
 import re
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 from feinfn.errors import UserError
 
@@ -156,6 +156,31 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """Values of training that hold from some epoch on; null leaves one as it was."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    after_epoch: int
+    """Finished epochs before it."""
+    lr: float | None = None
+    lr_final: float | None = None
+    weight_decay: float | None = None
+    ssim_weight: float | None = None
+    sam_weight: float | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What it sets."""
+        given = {k: v for k, v in vars(self).items() if k != "after_epoch"}
+        return {k: v for k, v in given.items() if v is not None}
+
+
+CHANGEABLE = tuple(f.name for f in fields(Change) if f.name != "after_epoch")
+"""Training values that may change while a network trains."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a network is trained; one epoch is one pass over the training patches."""
 
@@ -205,6 +230,8 @@ class TrainConfig:
     """Decay of the weight average that is evaluated and kept; null keeps the raw weights."""
     validate_every: int = 1
     """Epochs between validations (the last epoch always validates)."""
+    changes: tuple[Change, ...] = ()
+    """What changes on the way, in order: the schedules that population based training finds."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -228,6 +255,24 @@ class TrainConfig:
         require(
             decay is None or 0 < decay < 1, "train.ema_decay", decay, "between 0 and 1, or null"
         )
+        places = [change.after_epoch for change in self.changes]
+        good = places == sorted(set(places)) and all(0 < n < self.epochs for n in places)
+        where = "train.changes.after_epoch"
+        require(good, where, places, f"rising numbers from 1 to {self.epochs - 1}")
+        for place in places:
+            config_at(self, place)
+
+
+def config_at(config: TrainConfig, epoch: int) -> TrainConfig:
+    """Return what an epoch, counted from 0, trains with: the changes up to it made, none to come.
+
+    Raises `UserError` for values that a configuration may not have.
+    """
+    made: dict[str, Any] = {}
+    for change in config.changes:
+        if change.after_epoch <= epoch:
+            made |= change.values
+    return replace(config, changes=(), **made)
 
 
 RECIPES: dict[str, TrainConfig] = {

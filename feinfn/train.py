@@ -77,6 +77,7 @@ def train(
     preempted: Callable[[], bool] = lambda: False,
     accumulate: int = 1,
     checkpoint_every: int = 1,
+    until: int | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> dict[str, float]:
     """Train from the state in `folder`, or from the start, and leave the best weights in `model`.
@@ -84,24 +85,26 @@ def train(
     Rank 0 validates and writes `state.pt`, every `checkpoint_every` epochs and after the last, and
     `best.safetensors`; every rank calls `on_epoch`. `preempted` is asked after every step on every
     rank: where one says yes the state is saved there and `Preempted` raised, as it is saved when a
-    worker is lost. Each worker's share of a batch is computed in `accumulate` parts. Rank 0 tells
+    worker is lost. Each worker's share of a batch is computed in `accumulate` parts. After `until`
+    epochs, if that is before the last, training pauses with its state saved. Rank 0 tells
     `warn` of damaged files. Returns the best epoch (from 0) and its validation PSNR; `UserError` if
     the loss diverges or a state is of another training, `OutOfMemory` where a step does not fit.
     """
     check_batch(patches, config, accumulate)
     trainer = Trainer(model, config, seed, folder, warn)
     first = trainer.workers.rank == 0
+    end = config.epochs if until is None else min(until, config.epochs)
     try:
-        while trainer.epoch < config.epochs:
+        while trainer.epoch < end:
             metrics = _epoch(trainer, patches, accumulate, preempted)
             last = trainer.epoch == config.epochs
             if first and (last or trainer.epoch % config.validate_every == 0):
                 metrics |= trainer.validate(validation, patches.ratio)
             # Told before it is saved: a cut between the two repeats an epoch and leaves no gap.
             on_epoch(Report(trainer.epoch, config.epochs, metrics))
-            if first and (last or trainer.epoch % checkpoint_every == 0):
+            if first and (trainer.epoch == end or trainer.epoch % checkpoint_every == 0):
                 trainer.save()
-        if first:
+        if first and trainer.epoch == config.epochs:
             trainer.settle_best()
             model.load_state_dict(trainer.best_weights)
         return trainer.best

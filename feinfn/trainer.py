@@ -21,7 +21,7 @@ from feinfn.checkpoint import (
     save_state,
     save_weights,
 )
-from feinfn.config import TrainConfig
+from feinfn.config import TrainConfig, config_at
 from feinfn.errors import Preempted, UserError
 from feinfn.infer import evaluate_pair
 from feinfn.losses import training_loss
@@ -100,6 +100,13 @@ class Trainer:
         flat = {f"{s}.{k}": v for s, fields in sections.items() for k, v in fields.items()}
         return {"format": FORMAT, **flat, "seed": self.seed}
 
+    @staticmethod
+    def _made(spec: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state's spec without the changes that had changed nothing yet."""
+        epoch = state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)
+        changes = [c for c in spec.get("train.changes", ()) if c["after_epoch"] < epoch]
+        return {**spec, "train.changes": changes}
+
     def _state(self) -> dict[str, Any]:
         return {
             "spec": self._spec(),
@@ -115,7 +122,7 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        found, expected = state.get("spec", {}), self._spec()
+        found, expected = (self._made(s, state) for s in (state.get("spec", {}), self._spec()))
         for key in expected | found:
             if found.get(key) != expected.get(key):
                 raise UserError(
@@ -158,7 +165,7 @@ class Trainer:
         after a step where `preempted` said so on any worker.
         """
         started = time.perf_counter() - self.seconds
-        config = self.config
+        config = config_at(self.config, self.epoch)
         windows = patches.windows(self.seed, self.epoch)
         steps = len(windows) // config.batch_size
         for chosen in batches(
@@ -166,7 +173,8 @@ class Trainer:
         ):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.epoch, len(self.losses) / steps)
-            loss = self._gradient(patches.batch(chosen), accumulate)
+                group["weight_decay"] = config.weight_decay
+            loss = self._gradient(patches.batch(chosen), config, accumulate)
             self.whole = False
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
@@ -190,7 +198,7 @@ class Trainer:
         rate = learning_rate(config, self.epoch - 1, (steps - 1) / steps)
         return {"loss": loss.item(), "lr": rate, "train_seconds": self.seconds}
 
-    def _gradient(self, pair: Pair, accumulate: int) -> Tensor:
+    def _gradient(self, pair: Pair, config: TrainConfig, accumulate: int) -> Tensor:
         """Leave the gradient of the whole batch in the weights, and return the batch's loss.
 
         Losses are means over patches, so that the mean over equal parts is the mean over all.
@@ -204,11 +212,11 @@ class Trainer:
             # Gradients travel between workers once, with the last part.
             apart = i < len(parts) and self.workers.count > 1
             with network.no_sync() if apart else nullcontext():
-                bfloat16 = self.config.precision == "bfloat16"
+                bfloat16 = config.precision == "bfloat16"
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
                     fused_BSHW = network(*part.inputs())
                 fused_BSHW = fused_BSHW.to(part.reference_BSHW.dtype)
-                loss = training_loss(self.config, fused_BSHW, part.reference_BSHW)
+                loss = training_loss(config, fused_BSHW, part.reference_BSHW)
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)

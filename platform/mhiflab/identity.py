@@ -47,6 +47,9 @@ def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     content = asdict(spec)
     content["data"] = {"fingerprint": fingerprint, "inputs": spec.data.inputs}
     content["protocol"] = spec.protocol.definition()
+    if not spec.train.changes:
+        # The key of a training without any is older than the field.
+        del content["train"]["changes"]
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
 
