@@ -22,6 +22,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from mhiflab.cluster import selector, worker_request
 from mhiflab.worker import Job, run_worker
+from mhiflab.worker_group import FreeUnlaunched
 
 LOG_LINES = 60
 """Last lines of a failed worker's log that are kept with its traceback."""
@@ -68,7 +69,7 @@ def _train_with_workers(job: Job) -> None:
             # A reused name would silently resume Ray's own state.
             name=f"{job.key[:12]}-{uuid.uuid4().hex[:6]}",
             storage_path=str(job.scratch),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback(), FreeUnlaunched()],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
         ),
     )
