@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import islice, product
 from typing import Any, ClassVar, Literal
 
-from feinfn.config import STRICT, ModelConfig, TrainConfig, require
+from feinfn.config import CHANGEABLE, STRICT, ModelConfig, TrainConfig, require
 from feinfn.errors import UserError, nearest
 from feinfn.metrics import METRICS
 
@@ -96,11 +96,16 @@ class Scheduler:
     __pydantic_config__: ClassVar[dict] = STRICT
 
     name: Literal["none", "asha", "median", "pbt"] = "none"
-    """asha: successive halving; median: behind the median of the others."""
+    """asha: successive halving; median: behind the median of the others; pbt: population based
+    training, where the worst take over the best ones' weights with other values."""
     grace_epochs: int = 2
     """Epochs that every trial is given."""
     reduction: float = 3
     """asha lets one in so many trials pass each rung."""
+    interval_epochs: int = 2
+    """pbt: epochs between two comparisons of the population."""
+    replaced: float = 0.25
+    """pbt: the share of the population that is replaced at each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +146,6 @@ class Search:
 
     def _check_scheduler(self) -> None:
         name, scheduler = self.scheduler.name, self.scheduler
-        require(
-            name != "pbt",
-            "search.scheduler.name",
-            name,
-            "none, asha or median: a population's values change while it trains, so that no run "
-            "key says what was trained, and a search that was stopped could not be continued",
-        )
         if name == "none":
             return
         require(
@@ -157,10 +155,43 @@ class Search:
             "none with two objectives: a trial that is stopped has no cost to compare",
         )
         where = "search.scheduler"
+        if name == "pbt":
+            self._check_population(where)
+            return
         require(
             scheduler.grace_epochs >= 1, f"{where}.grace_epochs", scheduler.grace_epochs, ">= 1"
         )
         require(scheduler.reduction > 1, f"{where}.reduction", scheduler.reduction, "a number > 1")
+
+    def _check_population(self, where: str) -> None:
+        scheduler = self.scheduler
+        require(
+            self.algorithm == "random",
+            "search.algorithm",
+            self.algorithm,
+            "random with pbt, which varies what the first members were drawn with",
+        )
+        for key, one in self.space.items():
+            section, _, name = key.partition(".")
+            require(
+                section == "train" and name in CHANGEABLE and bool(one.uniform or one.log_uniform),
+                "search.space",
+                key,
+                "a uniform or log_uniform range of what may change while a network trains, with "
+                "pbt: " + ", ".join(f"train.{name}" for name in CHANGEABLE),
+            )
+        require(
+            scheduler.interval_epochs >= 1,
+            f"{where}.interval_epochs",
+            scheduler.interval_epochs,
+            ">= 1",
+        )
+        require(0 < scheduler.replaced <= 0.5, f"{where}.replaced", scheduler.replaced, "0 to 0.5")
+
+    @property
+    def population(self) -> bool:
+        """Whether trials are members of one population, compared while they train."""
+        return self.scheduler.name == "pbt"
 
     @property
     def single(self) -> bool:
@@ -168,8 +199,14 @@ class Search:
         return len(self.objectives) == 1
 
     def identity(self, base_key: str) -> str:
-        """Return the hash of the search over one base; raising `trials` does not change it."""
-        content = {k: v for k, v in asdict(self).items() if k != "trials"}
+        """Return the hash of the search over one base; raising `trials` does not change it.
+
+        Not for a population, where a member more changes what becomes of the others.
+        """
+        content = {k: v for k, v in asdict(self).items() if k != "trials" or self.population}
+        if not self.population:
+            for name in ("interval_epochs", "replaced"):
+                del content["scheduler"][name]
         text = json.dumps([base_key, content], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

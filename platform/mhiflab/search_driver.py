@@ -7,6 +7,7 @@ earlier one left, whatever became of Tune's own state.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from mhiflab.forecast import Forecast
 from mhiflab.notes import trial_note
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
+from mhiflab.population_driver import drive_population
 from mhiflab.record import replay
 from mhiflab.search import Search
-from mhiflab.search_record import SearchPlan, Suggestion, look, outcome, text_of
+from mhiflab.search_record import SearchPlan, Suggestion, look, outcome
 from mhiflab.spec import Resources, Spec
 from mhiflab.study import Study
 from mhiflab.suggestions import Told, suggest
@@ -38,6 +40,19 @@ def run_suggestion(config: dict[str, Any], template: Job) -> None:
     spec = TypeAdapter(Spec).validate_json(config["spec"])
     job = replace(template, spec=spec, key=config["key"], label=config["label"])
     run_trial(config, {job.key: job})
+
+
+def suggested(plan: SearchPlan, one: Suggestion, template: Job, study: Study) -> Job:
+    """Return the job of a suggestion."""
+    label = f"#{one.index} ({one.text})"
+    return replace(
+        template,
+        spec=one.trial.spec,
+        key=one.key,
+        case=f"{plan.base.case}/search",
+        label=label,
+        note=trial_note(study, label, one.trial.spec, plan.where),
+    )
 
 
 class Suggester(Searcher):
@@ -103,15 +118,7 @@ class Suggester(Searcher):
     def _join(self, one: Suggestion) -> str:
         """Put a suggestion on record, with a run if there is none, and return the run's id."""
         self.known[one.index] = one
-        label = f"#{one.index} ({text_of(one.values)})"
-        self.jobs[one.key] = job = replace(
-            self.template,
-            spec=one.trial.spec,
-            key=one.key,
-            case=f"{self.plan.base.case}/search",
-            label=label,
-            note=trial_note(self.study, label, one.trial.spec, self.plan.where),
-        )
+        self.jobs[one.key] = job = suggested(self.plan, one, self.template, self.study)
         run = trial_runs(self.store, one.key).get(one.key)
         if run is None:
             # Its worker finds this run and fills it.
@@ -155,6 +162,13 @@ def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
+def _registered(
+    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, one: Suggestion
+) -> Job:
+    jobs[one.key] = suggested(plan, one, template, study)
+    return jobs[one.key]
+
+
 def execute_searches(
     plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
 ) -> Outcome:
@@ -173,6 +187,16 @@ def execute_searches(
         for search in lacking:
             placed = fits[search.base.resources]
             template = replace(templates[search.id], resources=placed.resources, avoid=placed.avoid)
+            if search.search.population:
+                drive_population(
+                    search,
+                    template,
+                    partial(_registered, jobs, search, template, plan.study),
+                    follow,
+                    stop,
+                    placed.at_once,
+                )
+                continue
             # As it stands now: searches may share runs.
             store = open_store(lab, template.uri)
             now = look(search, trial_runs(store), store, lab)

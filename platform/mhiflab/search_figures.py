@@ -25,6 +25,8 @@ def search_frame(plan: SearchPlan) -> pd.DataFrame:
         found = dict(zip(plan.search.objectives, one.objectives or (), strict=False))
         objectives = {name: found.get(name) for name in plan.search.objectives}
         told = {"epochs": one.epochs, **objectives, "state": one.state, "run_key": one.key}
+        if plan.search.population:
+            told = {"since": one.since, **told}
         rows.append({"index": one.index, **one.values, **told})
     return pd.DataFrame(rows)
 
@@ -68,7 +70,8 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
             _draw_front(axes[-1], plan)
         handles, labels = axes[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
-        figure.suptitle(f"{search.algorithm}, {len(plan.finished)} suggestions; validation scenes")
+        title = f"{plan.title}, {len(plan.finished)} suggestions; validation scenes"
+        figure.suptitle(title)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
     return path

@@ -1,12 +1,14 @@
 """A search against the record: its suggestions, what became of each, and which are the best."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from mlflow.entities import Run
 
+from feinfn.config import Change
 from feinfn.data.source import Survey
 from feinfn.describe import parameters_of
 from feinfn.errors import UserError
@@ -14,6 +16,7 @@ from feinfn.train import STATE
 from mhiflab.estimate import flop_per_pixel
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
+from mhiflab.population import boundaries, successors
 from mhiflab.search import COSTS, Search, Values
 from mhiflab.spec import parse_trial
 from mhiflab.study import Trial
@@ -37,6 +40,23 @@ class Suggestion:
     epochs: int = 0
     objectives: tuple[float, ...] | None = None
     """Of the epoch whose weights are kept, the one of the best validation PSNR."""
+    earlier: tuple[tuple[int, Values], ...] = ()
+    """Values that it began with, and those it went on with after some epochs, before the last."""
+    since: int = 0
+    """The epoch after which `values` hold."""
+
+    @property
+    def steps(self) -> tuple[tuple[int, Values], ...]:
+        """All its values, each with the epochs before them."""
+        return (*self.earlier, (self.since, self.values))
+
+    @property
+    def text(self) -> str:
+        """Its values as words for labels."""
+        return "; ".join(
+            f"after {epoch}: {text_of(values)}" if epoch else text_of(values)
+            for epoch, values in self.steps
+        )
 
     @property
     def finished(self) -> bool:
@@ -55,7 +75,10 @@ class SearchPlan:
     prefix: str = ""
     """What the rows of this search begin with where a study has several."""
     suggestions: tuple[Suggestion, ...] = ()
-    """Those known so far by index; of a random search all of them."""
+    """Those known so far by index; of a random search all of them. Behind a population's members
+    stand what members were before they were replaced."""
+    until: int | None = None
+    """Epochs after which a population is compared next, or those of the whole training."""
 
     @cached_property
     def id(self) -> str:
@@ -67,6 +90,25 @@ class SearchPlan:
         content = json.loads(json.dumps(asdict(self.base.spec)))
         return {key: content[key.split(".")[0]][key.split(".")[1]] for key in self.search.space}
 
+    def lineage(self, index: int, steps: Sequence[tuple[int, Values]]) -> Suggestion:
+        """Return a member of a population that changed its values after some epochs."""
+        first = self.suggestion(index, steps[0][1])
+        changes = tuple(
+            Change(after_epoch=epoch, **{key.removeprefix("train."): v for key, v in new.items()})
+            for epoch, new in steps[1:]
+        )
+        spec = first.trial.spec
+        spec = replace(spec, train=replace(spec.train, changes=changes))
+        since, values = steps[-1]
+        return replace(
+            first,
+            values=values,
+            trial=replace(first.trial, spec=spec),
+            key=run_key(spec, self.survey.fingerprint),
+            earlier=tuple(steps[:-1]),
+            since=since,
+        )
+
     def suggestion(self, index: int, values: Values) -> Suggestion:
         """Return a suggestion with its spec and run key."""
         trial = with_values(self.base, values, self.where)
@@ -75,7 +117,7 @@ class SearchPlan:
     @property
     def finished(self) -> list[Suggestion]:
         """The suggestions whose result is known."""
-        return [one for one in self.suggestions if one.finished]
+        return [one for one in self.suggestions if one.finished and one.index < self.search.trials]
 
     @property
     def complete(self) -> bool:
@@ -85,7 +127,7 @@ class SearchPlan:
     @property
     def best(self) -> list[Suggestion]:
         """The best of those trained to the end: one, or the points of the front."""
-        done = [one for one in self.suggestions if one.state == "done" and one.objectives]
+        done = [one for one in self.finished if one.state == "done" and one.objectives]
         return [done[i] for i in front(self.search, [one.objectives or () for one in done])]
 
     def trials(self, seeds: list[int]) -> Iterator[Trial]:
@@ -97,7 +139,7 @@ class SearchPlan:
         for i, one in enumerate(best, 1):
             name = "best" if self.search.single else f"pareto-{i}"
             title = f"Best of {self.search.trials}" if self.search.single else f"Front {i}"
-            label = f"{self.prefix}{title} ({text_of(one.values)})"
+            label = f"{self.prefix}{title} ({one.text})"
             for seed in seeds:
                 spec = replace(one.trial.spec, seed=seed)
                 yield replace(one.trial, spec=spec, case=f"{self.base.case}/{name}", label=label)
@@ -106,14 +148,20 @@ class SearchPlan:
         """Return a trial of the base under the name it has in tables."""
         return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
 
+    @property
+    def title(self) -> str:
+        """What kind of search it is."""
+        algorithm = f"{self.search.algorithm} search"
+        return "population based training" if self.search.population else algorithm
+
     def line(self) -> str:
         """Return the state of the search in one line."""
         names = ", ".join(f"{name} {mode}" for name, mode in self.search.objectives.items())
         text = (
-            f"{self.search.algorithm} search for {names}: {len(self.finished)} of "
+            f"{self.title} for {names}: {len(self.finished)} of "
             f"{self.search.trials} suggestions recorded"
         )
-        shown = [(f"best so far #{one.index} ({text_of(one.values)})", one) for one in self.best]
+        shown = [(f"best so far #{one.index} ({one.text})", one) for one in self.best]
         shown += [("default", one) for one in self.finished if one.index == 0]
         for title, one in shown[-MOST_WINNERS - 1 :]:
             values = ", ".join(f"{value:.6g}" for value in one.objectives or ())
@@ -151,15 +199,39 @@ def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> No
             text = str(error)
             raise UserError(text if where in text else f"{where}: {text}") from None
     scheduler = search.scheduler
-    if scheduler.name != "none" and scheduler.grace_epochs >= epochs:
+    if search.population:
+        _check_intervals(plan)
+    elif scheduler.name != "none" and scheduler.grace_epochs >= epochs:
         raise UserError(
             f"{plan.where}: search.scheduler.grace_epochs: found {scheduler.grace_epochs}, "
             f"expected less than train.epochs = {epochs}: otherwise nothing is stopped"
         )
 
 
+def _check_intervals(plan: SearchPlan) -> None:
+    train, interval = plan.base.spec.train, plan.search.scheduler.interval_epochs
+    where = f"{plan.where}: search.scheduler.interval_epochs: found {interval}"
+    if interval >= train.epochs:
+        raise UserError(
+            f"{where}, expected less than train.epochs = {train.epochs}: otherwise nobody is "
+            "replaced"
+        )
+    if interval % train.validate_every:
+        raise UserError(
+            f"{where}, expected a multiple of train.validate_every = {train.validate_every}: "
+            "members are compared by their validation"
+        )
+    if train.changes:
+        raise UserError(
+            f"{plan.where}: train.changes: found {len(train.changes)}, expected none, because pbt "
+            "makes them"
+        )
+
+
 def look(plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab) -> SearchPlan:
     """Return the search with what the record knows of its suggestions."""
+    if plan.search.population:
+        return _look_at_population(plan, runs, store, lab)
     found: dict[int, Values] = {}
     prefix = f"{SEARCH_TAG}.{plan.id}."
     for run in runs.values():
@@ -177,6 +249,66 @@ def look(plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: La
     return replace(plan, suggestions=tuple(suggestions))
 
 
+def _look_at_population(
+    plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
+) -> SearchPlan:
+    """Return the population as it is after the last epoch that all its members have reached."""
+    search = plan.search
+    steps: list[list[tuple[int, Values]]] = [[(0, plan.values_of_base())]]
+    steps += [[(0, suggest(search, i, ()))] for i in range(1, search.trials)]
+    gone: list[Suggestion] = []
+    epochs = plan.base.spec.train.epochs
+    until = epochs
+    for epoch in boundaries(search, epochs):
+        members = [plan.lineage(i, one) for i, one in enumerate(steps)]
+        scores = [_score(plan, one, epoch, runs, store) for one in members]
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
+            until = epoch
+            break
+        before = list(steps)
+        moves = successors(search, epoch, [one.values for one in members], known)
+        for i, move in enumerate(moves):
+            if move is not None:
+                donor, values = move
+                left = _left(plan, members[i], epoch, runs, store)
+                gone.append(replace(left, index=search.trials + len(gone)))
+                steps[i] = [*before[donor], (epoch, values)]
+    members = [plan.lineage(i, one) for i, one in enumerate(steps)]
+    found = [outcome(plan, one, runs, store, lab) for one in members]
+    return replace(plan, suggestions=(*found, *gone), until=until)
+
+
+def _left(
+    plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
+) -> Suggestion:
+    """Return a member as it was when it was replaced, whatever its run was used for later."""
+    assert store is not None, "a member that was replaced has a run"
+    history = metric_history(store, runs[one.key].info.run_id, _recorded(plan.search))
+    known = {name: {e: v for e, v in h.items() if e <= epoch} for name, h in history.items()}
+    objectives = _objectives(plan.search, one, known) if known["val_psnr"] else None
+    return replace(one, state="stopped", epochs=epoch, objectives=objectives)
+
+
+def _score(
+    plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
+) -> float | None:
+    """Return how good a member was after an epoch, higher is better; None: not there yet."""
+    run = runs.get(one.key)
+    if run is None or store is None:
+        return None
+    ((metric, mode),) = plan.search.objectives.items()
+    value = metric_history(store, run.info.run_id, (metric,))[metric].get(epoch)
+    if value is None:
+        return -math.inf if _diverged(run) else None
+    return value if mode == "max" else -value
+
+
+def _diverged(run: Run) -> bool:
+    failed = run.info.status == "FAILED"
+    return failed and run.data.tags.get(ERROR_TAG, "").startswith("training diverged")
+
+
 def outcome(
     plan: SearchPlan, one: Suggestion, runs: Mapping[str, Run], store: Store | None, lab: Lab
 ) -> Suggestion:
@@ -191,7 +323,7 @@ def outcome(
         state = "done"
     elif status == "KILLED" and STOPPED_TAG in tags:
         state = "stopped"
-    elif status == "FAILED" and tags.get(ERROR_TAG, "").startswith("training diverged"):
+    elif _diverged(run):
         state = "failed"
     else:
         state = "resume" if (lab.checkpoints(one.key) / STATE).is_file() else "new"

@@ -238,7 +238,8 @@ def _smoke(study: Study, path: Path) -> Study:
         axes = {key: list({json.dumps(v): v for v in both}.values()) for key, both in ends.items()}
     search = study.search
     if search is not None:
-        search = replace(search, trials=min(search.trials, 3), scheduler=Scheduler())
+        few = replace(search.scheduler, interval_epochs=1) if search.population else Scheduler()
+        search = replace(search, trials=min(search.trials, 3), scheduler=few)
     same = {one.name: getattr(study, one.name) for one in fields(study)}
     reduced = {
         "search": search,

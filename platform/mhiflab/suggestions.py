@@ -18,7 +18,7 @@ RANDOM_START = 6
 """Suggestions that tpe draws at random before it models the results."""
 
 
-def _part(*words: object) -> float:
+def part(*words: object) -> float:
     """Return a number in [0, 1) that follows from some words, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -36,7 +36,7 @@ class Told:
 def suggest(search: Search, index: int, earlier: Sequence[Told]) -> Values:
     """Return suggestion `index` >= 1; `earlier` is what the algorithm may learn from, in order."""
     if search.algorithm == "random":
-        return {k: one.at(_part(search.seed, index, k)) for k, one in search.space.items()}
+        return {k: one.at(part(search.seed, index, k)) for k, one in search.space.items()}
     # Heavy, and not needed to plan.
     import optuna
     from ray.tune.search.optuna import OptunaSearch
@@ -44,7 +44,7 @@ def suggest(search: Search, index: int, earlier: Sequence[Told]) -> Values:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     # From the index, because a sampler that always began with one seed would repeat its start.
-    seed = int(_part(search.seed, index) * 2**32)
+    seed = int(part(search.seed, index) * 2**32)
     sampler: Any
     if search.algorithm == "tpe":
         sampler = optuna.samplers.TPESampler(

@@ -106,6 +106,8 @@ class Follow(Callback):
     def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
         self.jobs, self.advance, self.log = jobs, advance, log
         self.outcome = Outcome([], {}, {})
+        self.lanes: dict[str, str] = {}
+        """Runs that count as one training's on the bar, by key."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks; a console belongs to this process only.
@@ -120,7 +122,7 @@ class Follow(Callback):
             self.log(f"[yellow]warning[/] {escape(self._who(key))}: {escape(result['warning'])}")
         if "epoch" in result:
             self.outcome.left[key] = f"interrupted after epoch {result['epoch']}"
-            self.advance(key, result["epoch"], self._who(key))
+            self.advance(self.lanes.get(key, key), result["epoch"], self._who(key))
         elif end == "done":
             self.outcome.left.pop(key, None)
             self.outcome.done.append(key)
@@ -135,7 +137,9 @@ class Follow(Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Move the bar past epochs that were not needed."""
         key = trial.config["key"]
-        self.advance(key, self.jobs[key].spec.train.epochs, self._who(key))
+        if trial.last_result.get("state") != "paused":
+            epochs = self.jobs[key].spec.train.epochs
+            self.advance(self.lanes.get(key, key), epochs, self._who(key))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process ended without a word more often than it may."""

@@ -119,7 +119,7 @@ def _smaller(job: Job) -> Job | None:
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Execute a trial and return how it ended: state done, failed or lost, and the error.
+    """Execute a trial and return how it ended: state done, paused, failed or lost, and the error.
 
     A worker that was lost is replaced as often as the job's retry rules say; the training goes on
     from its last saved state. A failure is recorded, never raised into the study.
@@ -131,7 +131,7 @@ def run_job(job: Job) -> dict[str, Any]:
                 _train_with_workers(job)
             else:
                 _train_here(job)
-            return {"state": "done"}
+            return {"state": "paused" if job.pauses else "done"}
         except Preempted:
             # This process ends; Tune starts the trial again in another.
             raise

@@ -82,6 +82,8 @@ class Job:
     """The run's description, in Markdown."""
     avoid: tuple[str, ...] = ()
     """Ids of nodes that its workers stay away from."""
+    until: int | None = None
+    """Epochs after which its training pauses, with its state saved; None: it is finished."""
     test: bool = True
     """Open the test scenes once training has ended; a search leaves them closed."""
     shared: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +110,11 @@ class Job:
                 "bring the file back, or plan and run again with the new one"
             )
         return scene
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it is paused before its last epoch."""
+        return self.until is not None and self.until < self.spec.train.epochs
 
     def record(self) -> Record:
         """Open this trial's run; its store need not answer."""
@@ -258,9 +265,10 @@ def _train_and_record(
             preempted=preempted,
             accumulate=job.resources.accumulate,
             checkpoint_every=job.resources.checkpoint_every,
+            until=job.until,
             warn=warn,
         )
-    if record:
+    if record and not job.pauses:
         if job.test:
             _record_end(record, job, folder, score(model, _test_images(job, device), spec))
         record.settings({}, {TESTED_TAG: str(job.test).lower()})
