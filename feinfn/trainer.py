@@ -156,6 +156,11 @@ class Trainer:
         if not known:
             save_weights(path, self.best_weights, self.model.config, self.best)
 
+    @property
+    def now(self) -> TrainConfig:
+        """What the epoch at hand trains with."""
+        return config_at(self.config, self.epoch)
+
     def train_epoch(
         self, patches: Feed, accumulate: int = 1, preempted: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
@@ -165,7 +170,7 @@ class Trainer:
         after a step where `preempted` said so on any worker.
         """
         started = time.perf_counter() - self.seconds
-        config = config_at(self.config, self.epoch)
+        config = self.now
         windows = patches.windows(self.seed, self.epoch)
         steps = len(windows) // config.batch_size
         for chosen in batches(
@@ -174,7 +179,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.epoch, len(self.losses) / steps)
                 group["weight_decay"] = config.weight_decay
-            loss = self._gradient(patches.batch(chosen), config, accumulate)
+            loss = self._gradient(patches.batch(chosen), accumulate)
             self.whole = False
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
@@ -198,7 +203,7 @@ class Trainer:
         rate = learning_rate(config, self.epoch - 1, (steps - 1) / steps)
         return {"loss": loss.item(), "lr": rate, "train_seconds": self.seconds}
 
-    def _gradient(self, pair: Pair, config: TrainConfig, accumulate: int) -> Tensor:
+    def _gradient(self, pair: Pair, accumulate: int) -> Tensor:
         """Leave the gradient of the whole batch in the weights, and return the batch's loss.
 
         Losses are means over patches, so that the mean over equal parts is the mean over all.
@@ -212,11 +217,11 @@ class Trainer:
             # Gradients travel between workers once, with the last part.
             apart = i < len(parts) and self.workers.count > 1
             with network.no_sync() if apart else nullcontext():
-                bfloat16 = config.precision == "bfloat16"
+                bfloat16 = self.config.precision == "bfloat16"
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
                     fused_BSHW = network(*part.inputs())
                 fused_BSHW = fused_BSHW.to(part.reference_BSHW.dtype)
-                loss = training_loss(config, fused_BSHW, part.reference_BSHW)
+                loss = training_loss(self.now, fused_BSHW, part.reference_BSHW)
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)

@@ -2,9 +2,11 @@
 
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from feinfn.errors import UserError
 from mhiflab.driver import only_driver
 from mhiflab.paths import Lab
 from mhiflab.tracking import existing_store, trial_runs
@@ -42,6 +44,13 @@ def leftovers(lab: Lab) -> list[Leftover]:
             found.append(Leftover(folder, _size(folder), why))
     sweeps = sorted(lab.ray.glob("*"))
     return found + [Leftover(one, _size(one), "left by a sweep that was cut off") for one in sweeps]
+
+
+def clear_scratch(lab: Lab) -> None:
+    """Remove what a driver that was cut off left of its sweep, unless another is at work."""
+    if lab.ray.is_dir():
+        with suppress(UserError), only_driver(lab, "clearing"):
+            shutil.rmtree(lab.ray)
 
 
 def remove(found: list[Leftover], lab: Lab) -> None:

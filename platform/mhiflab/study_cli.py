@@ -248,10 +248,12 @@ def _execute(
 
 
 def _close_study(plan: Plan, lab: Lab) -> None:
-    """Close a finished study's run, where whoever made it could not."""
+    """Close a finished study's run and clear its scratch, where whoever made them could not."""
+    from mhiflab.collect import clear_scratch
     from mhiflab.record import finish_study
     from mhiflab.tracking import find_study, recorded_store
 
+    clear_scratch(lab)
     store = recorded_store(lab)
     parent = find_study(store, plan.name)
     if parent and store.client.get_run(parent).info.status != "FINISHED":

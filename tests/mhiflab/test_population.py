@@ -92,9 +92,10 @@ def test_a_member_more_is_another_population():
     assert search(8).identity("base") != search(9).identity("base")
 
 
-def population(write_study, **changes) -> Path:
-    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": EPOCHS}}
-    return write_study(cases={}, search=SEARCH, **{"base": base, **changes})
+def population(write_study, workers: int = 0, epochs: int = EPOCHS, trials: int = 4) -> Path:
+    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": epochs}}
+    base["resources"] = {"workers": workers}
+    return write_study(cases={}, search={**SEARCH, "trials": trials}, base=base)
 
 
 def table(lab: Path) -> pd.DataFrame:
@@ -137,14 +138,14 @@ def test_a_members_weights_are_those_of_its_spec_trained_from_the_start(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("workers", [0, 1])
-def test_killed_population_goes_on_to_the_same_end(mhiflab, write_study, tmp_path, workers):
-    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": EPOCHS}}
-    base["resources"] = {"workers": workers}
-    study = population(write_study, base=base)
+@pytest.mark.parametrize(("workers", "epochs", "trials"), [(0, EPOCHS, 4), (1, 4, 2)])
+def test_killed_population_goes_on_to_the_same_end(
+    mhiflab, write_study, tmp_path, workers, epochs, trials
+):
+    study = population(write_study, workers, epochs, trials)
     done = mhiflab("run", study, "--lab", "whole")
     assert done.returncode == 0, done.stderr
-    for states in (2, 5):
+    for states in (1, trials + 1):
         words = [sys.executable, "-m", "mhiflab", "run", str(study), "--lab", "cut"]
         with (tmp_path / "log").open("a") as log:
             driver = subprocess.Popen(

@@ -89,8 +89,11 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     assert list((tmp_path / "lab" / "ray").iterdir()) == []
 
     shutil.rmtree(rendered)
+    left = tmp_path / "lab" / "ray" / "of-a-driver-that-was-killed"
+    left.mkdir(parents=True)
     again = mhiflab("run", study)
     assert "0 of 2 trials to execute" in again.stdout
+    assert not left.exists()
     assert {p.name: p.read_bytes() for p in rendered.iterdir()} == bytes_before
 
     client, recorded = runs(tmp_path / "lab")
