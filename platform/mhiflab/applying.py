@@ -18,7 +18,6 @@ from mhiflab.spool import FILES, Spool
 from mhiflab.tracking import (
     ERROR_TAG,
     REFUSED_TAG,
-    STOPPED_TAG,
     Store,
     connect,
     explain,
@@ -108,8 +107,8 @@ class Applier:
             run = found[-1]
             if self.opens:
                 client.update_run(run.info.run_id, status="RUNNING")
-            for tag in {ERROR_TAG, STOPPED_TAG} & run.data.tags.keys() if self.opens else ():
-                client.delete_tag(run.info.run_id, tag)
+                if ERROR_TAG in run.data.tags:
+                    client.delete_tag(run.info.run_id, ERROR_TAG)
         else:
             run = client.create_run(
                 self.store.experiment_id,

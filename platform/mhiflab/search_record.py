@@ -321,7 +321,8 @@ def outcome(
     status, tags = run.info.status, run.data.tags
     if status == "FINISHED":
         state = "done"
-    elif status == "KILLED" and STOPPED_TAG in tags:
+    elif STOPPED_TAG in tags:
+        # Whatever its status: a worker that is being stopped may still say that it has begun.
         state = "stopped"
     elif _diverged(run):
         state = "failed"

@@ -34,6 +34,7 @@ from mhiflab.study import Stop
 from mhiflab.tracking import (
     Store,
     close_interrupted,
+    go_on,
     open_store,
     study_run,
     tracking_uri,
@@ -336,6 +337,9 @@ def execute(
         shutil.rmtree(lab.ray, ignore_errors=True)
         place.scratch.mkdir(parents=True)
         with leased(store, parent, own):
+            for entry in entries:
+                if entry.run is not None:
+                    go_on(store, entry.run)
             jobs = make_jobs(plan, entries, forecast, parent, uri, place)
             follow = Follow(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)

@@ -206,6 +206,16 @@ def stop_run(store: Store, run_id: str, epoch: int) -> None:
     close_interrupted(store, [run_id])
 
 
+def go_on(store: Store, run: Run) -> None:
+    """Let a run that its search stopped be trained to its end.
+
+    For its driver to say: its worker, when it begins, cannot know that it was stopped meanwhile.
+    """
+    if STOPPED_TAG in run.data.tags:
+        with explained(store.uri):
+            store.client.delete_tag(run.info.run_id, STOPPED_TAG)
+
+
 def has_artifact(store: Store, run_id: str, name: str) -> bool:
     """Return whether a run has an artifact of this name at its top."""
     with explained(store.uri):

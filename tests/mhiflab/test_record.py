@@ -29,6 +29,7 @@ from mhiflab.tracking import (
     REFUSED_TAG,
     STOPPED_TAG,
     explain,
+    go_on,
     metric_history,
     open_store,
     shown,
@@ -182,6 +183,18 @@ def test_unreachable_store_delays_the_end_by_a_bound_and_replay_completes(lab, m
     assert "cannot be reached" in waiting.reason
     assert replay(lab, tracking_uri(lab)).replayed == 1
     assert [p[0] for p in state(lab, key)["points"]["loss"]] == list(range(1, 51))
+
+
+def test_writer_that_begins_after_it_was_stopped_does_not_undo_that(lab):
+    key, store = uuid.uuid4().hex, open_store(lab, tracking_uri(lab))
+    opened(lab, key).close()
+    stop_run(store, trial_runs(store)[key].info.run_id, 1)
+    opened(lab, key).close()
+    assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
+    replay(lab, tracking_uri(lab))
+    assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
+    go_on(store, trial_runs(store)[key])
+    assert STOPPED_TAG not in trial_runs(store)[key].data.tags
 
 
 def test_replaying_what_a_stopped_writer_left_does_not_open_its_run_again(lab, monkeypatch):
