@@ -48,9 +48,10 @@ def leftovers(lab: Lab) -> list[Leftover]:
 
 def clear_scratch(lab: Lab) -> None:
     """Remove what a driver that was cut off left of its sweep, unless another is at work."""
-    if lab.ray.is_dir():
+    if any(lab.ray.glob("*")):
         with suppress(UserError), only_driver(lab, "clearing"):
-            shutil.rmtree(lab.ray)
+            for one in lab.ray.iterdir():
+                shutil.rmtree(one)
 
 
 def remove(found: list[Leftover], lab: Lab) -> None:
