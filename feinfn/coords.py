@@ -124,7 +124,6 @@ def _cached_tables(
         )
 
 
-@torch.compiler.assume_constant_result
 def _tables(
     lr_size: tuple[int, int],
     hr_size: tuple[int, int],
@@ -133,6 +132,11 @@ def _tables(
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _cached_tables(lr_size, hr_size, rule, dtype, device)
+
+
+# What `torch.compiler.assume_constant_result` sets. That function imports the whole compiler, for
+# which every command would wait a second.
+_tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def geometry(
