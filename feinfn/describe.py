@@ -33,7 +33,7 @@ def _addmm_flop(_total: list[int], a: list[int], b: list[int], **_: object) -> i
 
 def costs(config: ModelConfig, ratio: int) -> list[Cost]:
     """Return the costs of the whole network (named `FeINFN`) and of its modules, in order."""
-    model, lr_px = FeINFN(config), 16
+    model, lr_px = FeINFN(config), 4
     hr_px = lr_px * ratio
     shapes = ((config.msi_bands, hr_px), (config.hsi_bands, hr_px), (config.hsi_bands, lr_px))
     # The counter knows the product that returns a new tensor, not the one that adds to another.
