@@ -54,8 +54,11 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
         for axis, (key, one) in zip(axes, search.space.items(), strict=False):
             places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
             if one.choice:
-                axis.set_xticks(range(len(one.choice)), [str(c) for c in one.choice])
-                places = lambda s, k=key, c=one.choice: c.index(s.values[k])  # noqa: E731
+                # The base's own value need not be one of the choices.
+                others = [s.values[key] for s in plan.suggestions]
+                shown = [*one.choice, *(v for v in others[:1] if v not in one.choice)]
+                axis.set_xticks(range(len(shown)), [str(c) for c in shown])
+                places = lambda s, k=key, c=shown: c.index(s.values[k])  # noqa: E731
             _draw_points(axis, plan, places, lambda s: s.objectives[0])
             axis.set_xlabel(key)
             axis.set_ylabel(_name(next(iter(search.objectives))))
