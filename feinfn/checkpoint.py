@@ -155,6 +155,11 @@ def parse_state(payload: bytes, device: torch.device, path: Path) -> dict[str, A
         ) from None
 
 
+def epochs_begun(state: dict[str, Any]) -> int:
+    """Return how many epochs a training state has taken steps of."""
+    return state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)
+
+
 def _header(config: ModelConfig, notes: dict[str, Any]) -> dict[str, str]:
     return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
 

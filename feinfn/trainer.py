@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from feinfn.checkpoint import (
     DamagedError,
     check_weights,
+    epochs_begun,
     newest_state,
     parse_state,
     save_state,
@@ -103,8 +104,8 @@ class Trainer:
     @staticmethod
     def _made(spec: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
         """Return a state's spec without the changes that had changed nothing yet."""
-        epoch = state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)
-        changes = [c for c in spec.get("train.changes", ()) if c["after_epoch"] < epoch]
+        begun = epochs_begun(state)
+        changes = [c for c in spec.get("train.changes", ()) if c["after_epoch"] < begun]
         return {**spec, "train.changes": changes}
 
     def _state(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from mlflow.entities import Run
 from ray import tune
 
-from feinfn.checkpoint import newest_state, parse_state, save_state, write_atomic
+from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state, write_atomic
 from feinfn.train import BEST, STATE
 from mhiflab.paths import Lab
 from mhiflab.record import replay
@@ -46,15 +47,16 @@ def drive_population(
     while not stop.stop_all():
         # A worker that was lost could not bring the end of its journal to the store.
         replay(lab, template.uri)
-        now = look(search, trial_runs(store), store, lab)
+        runs = trial_runs(store)
+        now = look(search, runs, store, lab)
         members = {one.key: one for one in now.suggestions if one.index < now.search.trials}
-        leave(now, members, store, follow)
+        leave(now, members, runs, store, follow)
         jobs = {}
         for key, one in members.items():
             follow.lanes[key] = f"{search.id}.{one.index}"
             if not one.finished and (one.epochs < (now.until or 0) or now.until == ends(search)):
                 jobs[key] = replace(job_of(one), until=now.until)
-                take_over(jobs[key], search, one, store)
+                take_over(jobs[key], search, one, runs, store)
         if not jobs or (now.until, list(jobs)) == before:
             return
         before = now.until, list(jobs)
@@ -74,9 +76,14 @@ def ends(search: SearchPlan) -> int:
     return search.base.spec.train.epochs
 
 
-def leave(now: SearchPlan, members: dict[str, Suggestion], store: Store, follow: Follow) -> None:
+def leave(
+    now: SearchPlan,
+    members: dict[str, Suggestion],
+    runs: dict[str, Run],
+    store: Store,
+    follow: Follow,
+) -> None:
     """Close the runs of what members were before they took over another's weights."""
-    runs = trial_runs(store)
     for one in now.suggestions:
         if one.key not in members and one.key in runs:
             follow.outcome.left.pop(one.key, None)
@@ -85,7 +92,9 @@ def leave(now: SearchPlan, members: dict[str, Suggestion], store: Store, follow:
                 stop_run(store, run.info.run_id, one.epochs)
 
 
-def take_over(job: Job, search: SearchPlan, one: Suggestion, store: Store) -> None:
+def take_over(
+    job: Job, search: SearchPlan, one: Suggestion, runs: dict[str, Run], store: Store
+) -> None:
     """Give a member that has just changed the weights and the history of the run it goes on from.
 
     Where that run's state is gone or has gone on, the member is trained from the start instead,
@@ -95,7 +104,7 @@ def take_over(job: Job, search: SearchPlan, one: Suggestion, store: Store) -> No
         return
     donor = search.lineage(one.index, one.earlier)
     copy_state(job.lab, donor.key, job.key, one.since)
-    run = trial_runs(store, donor.key)[donor.key]
+    run = runs[donor.key]
     names = [name for name in run.data.metrics if not name.startswith("system/")]
     history = metric_history(store, run.info.run_id, names)
     with job.record() as record:
@@ -111,7 +120,7 @@ def copy_state(lab: Lab, donor: str, key: str, epochs: int) -> None:
     if payload is None:
         return
     state = parse_state(payload, torch.device("cpu"), here / STATE)
-    if state["progress"][0] + (len(state["losses"]) > 0) > epochs:
+    if epochs_begun(state) > epochs:
         return
     there.mkdir(parents=True, exist_ok=True)
     if (here / BEST).exists():

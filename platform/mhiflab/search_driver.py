@@ -42,10 +42,12 @@ def run_suggestion(config: dict[str, Any], template: Job) -> None:
     run_trial(config, {job.key: job})
 
 
-def suggested(plan: SearchPlan, one: Suggestion, template: Job, study: Study) -> Job:
-    """Return the job of a suggestion."""
+def suggested(
+    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, one: Suggestion
+) -> Job:
+    """Add the job of a suggestion to the jobs by run key, and return it."""
     label = f"#{one.index} ({one.text})"
-    return replace(
+    jobs[one.key] = replace(
         template,
         spec=one.trial.spec,
         key=one.key,
@@ -53,6 +55,7 @@ def suggested(plan: SearchPlan, one: Suggestion, template: Job, study: Study) ->
         label=label,
         note=trial_note(study, label, one.trial.spec, plan.where),
     )
+    return jobs[one.key]
 
 
 class Suggester(Searcher):
@@ -118,7 +121,7 @@ class Suggester(Searcher):
     def _join(self, one: Suggestion) -> str:
         """Put a suggestion on record, with a run if there is none, and return the run's id."""
         self.known[one.index] = one
-        self.jobs[one.key] = job = suggested(self.plan, one, self.template, self.study)
+        job = suggested(self.jobs, self.plan, self.template, self.study, one)
         run = trial_runs(self.store, one.key).get(one.key)
         if run is None:
             # Its worker finds this run and fills it.
@@ -162,13 +165,6 @@ def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def _registered(
-    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, one: Suggestion
-) -> Job:
-    jobs[one.key] = suggested(plan, one, template, study)
-    return jobs[one.key]
-
-
 def execute_searches(
     plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
 ) -> Outcome:
@@ -191,7 +187,7 @@ def execute_searches(
                 drive_population(
                     search,
                     template,
-                    partial(_registered, jobs, search, template, plan.study),
+                    partial(suggested, jobs, search, template, plan.study),
                     follow,
                     stop,
                     placed.at_once,

@@ -55,8 +55,8 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
             places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
             if one.choice:
                 # The base's own value need not be one of the choices.
-                others = [s.values[key] for s in plan.suggestions]
-                shown = [*one.choice, *(v for v in others[:1] if v not in one.choice)]
+                base = plan.values_of_base()[key]
+                shown = [*one.choice, *([] if base in one.choice else [base])]
                 axis.set_xticks(range(len(shown)), [str(c) for c in shown])
                 places = lambda s, k=key, c=shown: c.index(s.values[k])  # noqa: E731
             _draw_points(axis, plan, places, lambda s: s.objectives[0])
