@@ -98,23 +98,25 @@ def test_killed_tpe_search_goes_on_without_repeating_anything(mhiflab, write_stu
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "workers"),
+    ("scheduler", "workers", "rates", "trials", "seed"),
     [
-        ("asha", 0),
-        pytest.param("median", 0, marks=pytest.mark.slow),
-        pytest.param("asha", 1, marks=pytest.mark.slow),
+        # At all rates but the first nothing is learned: whoever comes late falls behind.
+        ("asha", 0, [2e-2, 1e-9, 2e-9, 3e-9], 7, 1),
+        # A median needs others to learn: all but the last suggestion do.
+        pytest.param("median", 0, [2e-2, 1e-2, 5e-3, 1e-9], 8, 0, marks=pytest.mark.slow),
+        pytest.param("asha", 1, [2e-2, 1e-9, 2e-9, 3e-9], 7, 1, marks=pytest.mark.slow),
     ],
-    ids=str,
+    ids=["asha", "median", "asha of workers"],
 )
 def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
-    scheduler, workers, mhiflab, write_study, tmp_path
+    scheduler, workers, rates, trials, seed, mhiflab, write_study, tmp_path
 ):
-    # Rates at which nothing is learned but the first: whoever comes late falls behind.
     wanted = {
-        "space": {"train.lr": {"choice": [2e-2, 1e-9, 2e-9, 3e-9]}},
+        "space": {"train.lr": {"choice": rates}},
         "objectives": PSNR,
         "algorithm": "random",
-        "trials": 7,
+        "trials": trials,
+        "seed": seed,
         "scheduler": {"name": scheduler, "grace_epochs": 1, "reduction": 2},
     }
     own = {**base(epochs=4, lr=2e-2), "resources": {"workers": workers}}
@@ -123,7 +125,7 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     lab = tmp_path / "lab"
     runs = trial_runs(lab)
-    assert suggestions(runs) == list(range(7))
+    assert suggestions(runs) == list(range(trials))
     stopped = [run for run in runs if run.info.status == "KILLED"]
     assert stopped
     assert all(1 <= int(run.data.tags[STOPPED_TAG]) < 4 for run in stopped)
