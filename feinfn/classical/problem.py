@@ -32,6 +32,12 @@ class Problem:
                     f"{name}: found shape {x.shape} or numbers that are not finite, expected "
                     "[bands, rows, columns] of finite reflectances"
                 )
+        found, expected = len(self.msi_MHW), len(self.protocol.msi_order)
+        if found != expected:
+            raise UserError(
+                f"MSI: found {found} bands, expected {expected}, as protocol {self.protocol.name} "
+                "has; give the MSI it makes or use another protocol"
+            )
         check_ratio(self.lr_hsi_Shw.shape[1:], self.size, self.protocol.ratio, "MSI")
 
     @property

@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
         mlp_widths=(16,),
         decoder_width=16,
     ),
-    "implicit": ImplicitConfig(feat_dim=8, guide_dim=8, blocks=1, mlp_widths=(16, 16)),
+    "implicit": ImplicitConfig(feat_dim=16, guide_dim=16, blocks=1, mlp_widths=(32,)),
     "ssrnet": SSRNetConfig(),
     "restfnet": ResTFNetConfig(width=4),
     "mst": MSTConfig(width=8, blocks=(1, 1, 1), expansion=2),
