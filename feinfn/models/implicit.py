@@ -59,10 +59,6 @@ class ImplicitFusion(nn.Module):
         self.from_offset = nn.Linear(2, first, bias=False)
         sizes = [first, *others, c.hsi_bands]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        # torch's own start shrinks the guide's detail at every layer: training would first have to
-        # leave a plateau where the output is the LMS.
-        for weight in (self.from_guide.weight, *(layer.weight for layer in self.layers[:-1])):
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
     def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
         check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
