@@ -1,6 +1,7 @@
 """What a network costs: parameters and operations by module, and widths for an equal count."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.model import FeINFN, count_parameters
+from feinfn.model import count_parameters
+from feinfn.models import build
 
 DEPTH = 2
 """Levels of modules below the network that are told apart."""
@@ -31,9 +33,13 @@ def _addmm_flop(_total: list[int], a: list[int], b: list[int], **_: object) -> i
     return 2 * a[0] * a[1] * b[1]
 
 
-def costs(config: ModelConfig, ratio: int) -> list[Cost]:
-    """Return the costs of the whole network (named `FeINFN`) and of its modules, in order."""
-    model, lr_px = FeINFN(config), 4
+def costs(config: Any, ratio: int) -> list[Cost]:
+    """Return the costs of the whole network (named by its class) and of its modules, in order.
+
+    `config` is that of any model of `feinfn.models`.
+    """
+    model, lr_px = build(config), 4
+    root = type(model).__name__
     hr_px = lr_px * ratio
     shapes = ((config.msi_bands, hr_px), (config.hsi_bands, hr_px), (config.hsi_bands, lr_px))
     # The counter knows the product that returns a new tensor, not the one that adds to another.
@@ -52,17 +58,17 @@ def costs(config: ModelConfig, ratio: int) -> list[Cost]:
     def cost(name: str, module: nn.Module) -> Cost:
         return Cost(name, count_parameters(module), flop(name, module) / hr_px**2)
 
-    found = [cost("FeINFN", model)]
+    found = [cost(root, model)]
     for name, module in model.named_modules():
         if name and name.count(".") < DEPTH:
-            found.append(cost(f"FeINFN.{name}", module))
+            found.append(cost(f"{root}.{name}", module))
     return [one for one in found if one.flop_per_pixel]
 
 
-def parameters_of(config: ModelConfig) -> int:
+def parameters_of(config: Any) -> int:
     """Return the number of trainable parameters, without allocating them."""
     with torch.device("meta"):
-        return count_parameters(FeINFN(config))
+        return count_parameters(build(config))
 
 
 def match_parameters(config: ModelConfig, target: int) -> ModelConfig:

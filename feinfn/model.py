@@ -8,6 +8,8 @@ Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 l
 h w LR size, H W HR size. LMS is the LR-HSI already upsampled to H x W.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class FeINFN(nn.Module):
     def forward(
         self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor, strips: Strips | None = None
     ) -> Tensor:
-        self._check(msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
         if strips is None:
             strips = Strips(recompute=self.recompute)
             if self.memory_mib is not None and not torch.is_grad_enabled():
@@ -67,20 +69,32 @@ class FeINFN(nn.Module):
         residual_BHWS = self.decoder(maps[0], maps[-1], strips.queries)
         return lms_BSHW + residual_BHWS.movedim(-1, 1)
 
-    def _check(self, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
-        bands = {"MSI": self.config.msi_bands, "LMS": self.config.hsi_bands}
-        bands["LR-HSI"] = self.config.hsi_bands
-        for (name, count), x in zip(bands.items(), (msi, lms, lr_hsi), strict=True):
-            if x.dim() != 4 or x.shape[1] != count:
-                raise UserError(
-                    f"{name}: found shape {tuple(x.shape)}, expected [batch, {count}, rows, "
-                    "columns]; set model.hsi_bands and model.msi_bands to the data's band counts"
-                )
-        if msi.shape[-2:] != lms.shape[-2:] or len({len(msi), len(lms), len(lr_hsi)}) != 1:
+
+class Bands(Protocol):
+    """The fields of a configuration that the images must fit."""
+
+    @property
+    def hsi_bands(self) -> int: ...
+
+    @property
+    def msi_bands(self) -> int: ...
+
+
+def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
+    """Raise `UserError` where the three images do not fit a network or each other."""
+    bands = {"MSI": config.msi_bands, "LMS": config.hsi_bands}
+    bands["LR-HSI"] = config.hsi_bands
+    for (name, count), x in zip(bands.items(), (msi, lms, lr_hsi), strict=True):
+        if x.dim() != 4 or x.shape[1] != count:
             raise UserError(
-                f"MSI {tuple(msi.shape)}, LMS {tuple(lms.shape)} and LR-HSI {tuple(lr_hsi.shape)} "
-                "do not belong together: MSI and LMS need one size, and all three one batch"
+                f"{name}: found shape {tuple(x.shape)}, expected [batch, {count}, rows, "
+                "columns]; set model.hsi_bands and model.msi_bands to the data's band counts"
             )
+    if msi.shape[-2:] != lms.shape[-2:] or len({len(msi), len(lms), len(lr_hsi)}) != 1:
+        raise UserError(
+            f"MSI {tuple(msi.shape)}, LMS {tuple(lms.shape)} and LR-HSI {tuple(lr_hsi.shape)} "
+            "do not belong together: MSI and LMS need one size, and all three one batch"
+        )
 
 
 def count_parameters(model: nn.Module) -> int:

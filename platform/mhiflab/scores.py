@@ -23,6 +23,10 @@ FUSED, UPSAMPLED = "fused", "upsampled"
 WITHOUT_REFERENCE = "without_reference"
 """The convention of indices that need no reference."""
 WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")
+WINDOW_PX = 96
+"""Longest side of the part of the first test image that is kept with all its bands."""
+WINDOW_STEPS = 2**16 - 1
+"""Numbers in [0, 1] of that part are kept as integers up to this one."""
 
 
 def metrics_of(convention: str) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ class Scores:
     bands: pd.DataFrame
     """One row an image, method and band, in the default convention."""
     pictures: dict[str, np.ndarray]
-    """`<image>/<method>/rgb`, `.../error` and `.../sam`."""
+    """`<image>/<method>/rgb`, `.../error` and `.../sam`; of the first image a `window` too."""
 
 
 def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
@@ -85,6 +89,8 @@ def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
         methods = {FUSED: fuse(model, image.inputs)[0], UPSAMPLED: image.inputs.lms_BSHW[0]}
+        if not rows:
+            pictures |= window(image, methods, spec.protocol.ratio)
         for method, fused in methods.items():
             about = {"scene": image.name, "method": method, "protocol": spec.protocol.name}
             here = f"{image.name}/{method}"
@@ -97,6 +103,35 @@ def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
                 pictures[f"{here}/sam"] = found["sam_deg"].cpu().numpy().astype(np.float16)
     per_image = pd.DataFrame(rows)
     return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures)
+
+
+def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str, np.ndarray]:
+    """Return the middle of an image with all bands, for spectra and for looking into a network.
+
+    Keys are `<image>/window/<what>`: `reference` and every method, uint16 [S, H, W] of
+    `WINDOW_STEPS`; the inputs `msi` [M, H, W] and `lr_hsi` [S, h, w], float32, of the same place;
+    `place`, its first row and column; and `wavelengths_nm` [S] where the scene knows them.
+    """
+    lr_hsi_Shw, msi_MHW = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
+    lr_sizes = [min(n, WINDOW_PX // ratio) for n in lr_hsi_Shw.shape[1:]]
+    lr_first = [(n - size) // 2 for n, size in zip(lr_hsi_Shw.shape[1:], lr_sizes, strict=True)]
+
+    def cut(x_CHW: Tensor, scale: int) -> np.ndarray:
+        (row, col), (height, width) = lr_first, lr_sizes
+        rows = slice(row * scale, (row + height) * scale)
+        columns = slice(col * scale, (col + width) * scale)
+        return x_CHW[:, rows, columns].cpu().numpy()
+
+    images = dict(methods) if image.reference is None else {"reference": image.reference, **methods}
+    found = {
+        name: np.rint(cut(x, ratio).clip(0, 1) * WINDOW_STEPS).astype(np.uint16)
+        for name, x in images.items()
+    }
+    found |= {"msi": cut(msi_MHW, ratio), "lr_hsi": cut(lr_hsi_Shw, 1)}
+    found["place"] = np.array(lr_first) * ratio
+    if image.wavelengths_nm is not None:
+        found["wavelengths_nm"] = image.wavelengths_nm
+    return {f"{image.name}/window/{what}": x for what, x in found.items()}
 
 
 def _rows(fused_SHW: Tensor, image: TestImage, ratio: int) -> Iterator[dict[str, object]]:

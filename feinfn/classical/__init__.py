@@ -1,0 +1,69 @@
+"""Classical fusion behind one interface; one more method is one file and one line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from feinfn.classical import bicubic, cnmf, gsa, sfim_hs, subspace
+from feinfn.classical.problem import Problem
+from feinfn.protocols import Protocol
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that learns from nothing but the two images."""
+
+    name: str
+    solve: Callable[[Problem], np.ndarray]
+    about: str
+    source: str
+
+    def fuse(
+        self,
+        lr_hsi_Shw: np.ndarray,
+        msi_MHW: np.ndarray,
+        protocol: Protocol,
+        wavelengths_nm: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the fused HSI [S, H, W], float32, clipped to [0, 1]; equal on every call.
+
+        `wavelengths_nm` [S] is read by methods that need the SRF where the protocol's is by
+        wavelength. Raises `UserError` where images and protocol do not fit.
+        """
+        lr_hsi, msi = (np.asarray(x, dtype=np.float64) for x in (lr_hsi_Shw, msi_MHW))
+        fused_SHW = self.solve(Problem(lr_hsi, msi, protocol, wavelengths_nm))
+        return fused_SHW.clip(0, 1).astype(np.float32)
+
+
+CLASSICAL: dict[str, Method] = {
+    m.name: m
+    for m in [
+        Method("bicubic", bicubic.solve, "the LR-HSI, upsampled: the input of learned models", "-"),
+        Method(
+            "gsa",
+            gsa.solve,
+            "Gram-Schmidt adaptive, all MSI bands substituted together",
+            "Aiazzi et al., IEEE TGRS 2007; Selva et al., IEEE JSTARS 2015",
+        ),
+        Method(
+            "sfim_hs",
+            sfim_hs.solve,
+            "intensity modulation by a sharp band synthesised for every HSI band",
+            "Liu, Int. J. Remote Sensing 2000; Selva et al., IEEE JSTARS 2015",
+        ),
+        Method(
+            "cnmf",
+            cnmf.solve,
+            "coupled non-negative matrix factorisation with known PSF and SRF",
+            "Yokoya et al., IEEE TGRS 2012",
+        ),
+        Method(
+            "subspace",
+            subspace.solve,
+            "least squares in a spectral subspace with known PSF and SRF",
+            "after Simoes et al., IEEE TGRS 2015",
+        ),
+    ]
+}
+"""Every classical method by name."""

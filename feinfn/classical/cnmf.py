@@ -1,0 +1,90 @@
+"""CNMF: coupled non-negative matrix factorisation (Yokoya et al., IEEE TGRS 2012).
+
+A scene is endmembers times abundances. The LR-HSI determines the endmembers, the MSI the
+abundances; each side is factorised in turn, starting from what the other one found.
+"""
+
+import numpy as np
+
+from feinfn.classical.problem import Problem
+
+ENDMEMBERS = 20
+"""Largest number of endmembers."""
+OUTER, INNER = 4, 150
+"""Largest numbers of changes between the two images, and of updates in each."""
+TOLERANCE = 1e-4
+"""Stop once ten updates reduce the error by less than this part of it."""
+SMALL = 1e-12
+
+
+def solve(problem: Problem) -> np.ndarray:
+    """Return endmembers times abundances, [S, H, W] >= 0; the seed of the start is fixed.
+
+    Abundances need not sum to one: shading scales the spectra of one material.
+    """
+    size, low_size = problem.size, problem.lr_hsi_Shw.shape[1:]
+    hsi_Sn = problem.lr_hsi_Shw.reshape(len(problem.lr_hsi_Shw), -1).clip(0)
+    msi_MN = problem.msi_MHW.reshape(len(problem.msi_MHW), -1).clip(0)
+    ends_SK = endmembers(hsi_Sn, min(ENDMEMBERS, *hsi_Sn.shape), np.random.default_rng(0))
+    count = ends_SK.shape[1]
+    low_Kn = np.full((count, hsi_Sn.shape[1]), 1 / count)
+    _, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn, ends_fixed=True)
+    ends_SK, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn)
+    high_KHW = problem.interpolate(low_Kn.reshape(count, *low_size))
+    high_KN = high_KHW.reshape(count, -1).clip(SMALL)
+    for _ in range(OUTER):
+        _, high_KN = factorise(msi_MN, problem.response @ ends_SK, high_KN, ends_fixed=True)
+        low_Kn = problem.degrade(high_KN.reshape(count, *size)).reshape(count, -1)
+        ends_SK, _ = factorise(hsi_Sn, ends_SK, low_Kn, abundances_fixed=True)
+    return (ends_SK @ high_KN).reshape(-1, *size)
+
+
+def factorise(
+    data_SN: np.ndarray,
+    ends_SK: np.ndarray,
+    abundances_KN: np.ndarray,
+    *,
+    ends_fixed: bool = False,
+    abundances_fixed: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return non-negative factors after multiplicative updates (Lee and Seung, NIPS 2000).
+
+    No update increases |data - ends abundances|^2.
+    """
+    power, before = float((data_SN**2).sum()), np.inf
+    for step in range(INNER):
+        if not ends_fixed:
+            square_KK = abundances_KN @ abundances_KN.T
+            ends_SK = ends_SK * (data_SN @ abundances_KN.T) / (ends_SK @ square_KK + SMALL)
+        cross_KN, square_KK = ends_SK.T @ data_SN, ends_SK.T @ ends_SK
+        if not abundances_fixed:
+            abundances_KN = abundances_KN * cross_KN / (square_KK @ abundances_KN + SMALL)
+        if step % 10 == 9:
+            inner = square_KK @ abundances_KN - 2 * cross_KN
+            error = power + float((abundances_KN * inner).sum())
+            if before - error <= TOLERANCE * error:
+                break
+            before = error
+    return ends_SK, abundances_KN
+
+
+def endmembers(data_Sn: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `count` spectra [S, count] of the data by vertex component analysis.
+
+    Nascimento and Dias, IEEE TGRS 2005: the pixel that is extreme along a random direction
+    orthogonal to all found before, in the subspace of the data's first singular vectors.
+    """
+    basis_SK = np.linalg.svd(data_Sn, full_matrices=False)[0][:, :count]
+    x_Kn = basis_SK.T @ data_Sn
+    # Scaled to a plane, so that dark and bright pixels of one spectrum are one point.
+    mean_K = x_Kn.mean(axis=1)
+    along_n = mean_K @ x_Kn
+    x_Kn = np.where(along_n > 1e-3 * along_n.max(), x_Kn / along_n.clip(SMALL), 0)
+    found_KK = np.zeros((count, count))
+    picks = []
+    for i in range(count):
+        direction_K = rng.standard_normal(count)
+        direction_K -= found_KK @ (np.linalg.pinv(found_KK) @ direction_K)
+        picks.append(int(np.abs(direction_K @ x_Kn).argmax()))
+        found_KK[:, i] = x_Kn[:, picks[-1]]
+    return data_Sn[:, picks].clip(SMALL)

@@ -1,0 +1,116 @@
+"""What a classical method starts from: two images, and how the protocol made them from one scene.
+
+Legend: S bands, M MSI bands, C any channels, h w LR size, H W HR size, N = H * W, n = h * w.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from feinfn.errors import UserError
+from feinfn.protocols import Protocol, check_ratio
+from feinfn.simulate import upsample
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Fusion of one LR-HSI with one MSI under a protocol; all arrays float64."""
+
+    lr_hsi_Shw: np.ndarray
+    msi_MHW: np.ndarray
+    protocol: Protocol
+    wavelengths_nm: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, x in (("LR-HSI", self.lr_hsi_Shw), ("MSI", self.msi_MHW)):
+            if x.ndim != 3 or 0 in x.shape or not np.isfinite(x).all():
+                raise UserError(
+                    f"{name}: found shape {x.shape} or numbers that are not finite, expected "
+                    "[bands, rows, columns] of finite reflectances"
+                )
+        found, expected = len(self.msi_MHW), len(self.protocol.msi_order)
+        if found != expected:
+            raise UserError(
+                f"MSI: found {found} bands, expected {expected}, as protocol {self.protocol.name} "
+                "has; give the MSI it makes or use another protocol"
+            )
+        check_ratio(self.lr_hsi_Shw.shape[1:], self.size, self.protocol.ratio, "MSI")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return rows and columns of the MSI."""
+        return (self.msi_MHW.shape[1], self.msi_MHW.shape[2])
+
+    def lms(self) -> np.ndarray:
+        """Return the LMS [S, H, W], which learned models start from."""
+        return _numpy(upsample(_torch(self.lr_hsi_Shw), self.protocol))
+
+    def degrade(self, x_CHW: np.ndarray) -> np.ndarray:
+        """Return PSF and sampling of the protocol applied to every channel, [C, h, w]."""
+        return _numpy(self.protocol.spatial()(_torch(x_CHW)))
+
+    def adjoint(self, y_Chw: np.ndarray) -> np.ndarray:
+        """Return the adjoint of `degrade`, [C, H, W]."""
+        return _numpy(self.protocol.spatial().adjoint(_torch(y_Chw), self.size))
+
+    def interpolate(self, y_Chw: np.ndarray) -> np.ndarray:
+        """Return channels [C, H, W] interpolated from where the protocol's LR pixels really lie.
+
+        Cubic convolution (Keys, a = -1/2). The LMS instead takes them for the centres of their
+        cells, from which most protocols' sampling is off.
+        """
+        rows, cols = (self._weights(k) for k in range(2))
+        return np.asarray(rows @ y_Chw @ cols.T)
+
+    def _weights(self, axis: int) -> np.ndarray:
+        hr, lr = self.size[axis], self.lr_hsi_Shw.shape[1 + axis]
+        # The middle of an even PSF lies half a pixel after its centre tap's predecessor.
+        first = self.protocol.phase_px + (self.protocol.psf_px % 2 == 0) / 2
+        place = (np.arange(hr) - first) / self.protocol.ratio
+        weights = np.zeros((hr, lr))
+        for step in range(-1, 3):
+            pick = np.floor(place).astype(int) + step
+            far = np.abs(place - pick)
+            near = (1.5 * far - 2.5) * far**2 + 1
+            wide = ((2.5 - 0.5 * far) * far - 4) * far + 2
+            weight = np.where(far < 1, near, np.where(far < 2, wide, 0.0))
+            np.add.at(weights, (np.arange(hr), pick.clip(0, lr - 1)), weight)
+        return weights
+
+    @cached_property
+    def low_msi(self) -> np.ndarray:
+        """The MSI as the LR-HSI's sensor would see it, [M, h, w]."""
+        return self.degrade(self.msi_MHW)
+
+    @cached_property
+    def response(self) -> np.ndarray:
+        """The protocol's SRF [M, S]; where its MSI is measured, the best non-negative matrix.
+
+        The fit is least squares from the LR-HSI's spectra to the degraded MSI.
+        """
+        bands = len(self.lr_hsi_Shw)
+        if self.protocol.srf != "measured":
+            return self.protocol.response(bands, self.wavelengths_nm).matrix.numpy()
+        spectra_nS = self.lr_hsi_Shw.reshape(bands, -1).T
+        return np.stack([nnls(spectra_nS, y.ravel())[0] for y in self.low_msi])
+
+    @cached_property
+    def prediction(self) -> tuple[np.ndarray, np.ndarray]:
+        """The regression of the LR-HSI on the degraded MSI: gains [S, M] and constants [S]."""
+        y_Sn = self.lr_hsi_Shw.reshape(len(self.lr_hsi_Shw), -1)
+        x_Mn = self.low_msi.reshape(len(self.msi_MHW), -1)
+        ones_1n = np.ones((1, x_Mn.shape[1]))
+        fit = np.linalg.lstsq(np.concatenate([x_Mn, ones_1n]).T, y_Sn.T, rcond=None)[0]
+        return fit[:-1].T, fit[-1]
+
+
+def _torch(x_CHW: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x_CHW))[None]
+
+
+def _numpy(x_1CHW: Tensor) -> np.ndarray:
+    return x_1CHW[0].numpy()

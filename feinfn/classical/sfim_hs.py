@@ -1,0 +1,26 @@
+"""SFIM for hyperspectral images: every band is modulated by the relative detail of a sharp one.
+
+Smoothing filter-based intensity modulation (Liu, Int. J. Remote Sensing 2000) with the sharp band
+of hypersharpening (Selva et al., IEEE JSTARS 2015): for each HSI band, the combination of the MSI
+bands that predicts it best at LR size.
+"""
+
+import numpy as np
+
+from feinfn.classical.problem import Problem
+
+LARGEST_GAIN = 2.0
+"""Bound of up(band) / low-pass(sharp band), which has no meaning where the latter is near zero."""
+
+
+def solve(problem: Problem) -> np.ndarray:
+    """Return up(LR-HSI) + up(LR-HSI) / low-pass(sharp) x (sharp - low-pass(sharp)), [S, H, W].
+
+    The low-pass is PSF, sampling and interpolation, which is what happened to the LR-HSI.
+    """
+    gains_SM, constants_S = problem.prediction
+    sharp_SHW = np.tensordot(gains_SM, problem.msi_MHW, 1) + constants_S[:, None, None]
+    low_SHW = problem.interpolate(problem.degrade(sharp_SHW))
+    up_SHW = problem.interpolate(problem.lr_hsi_Shw)
+    ratio_SHW = np.divide(up_SHW, low_SHW, out=np.ones_like(low_SHW), where=low_SHW > 1e-6)
+    return up_SHW + ratio_SHW.clip(0, LARGEST_GAIN) * (sharp_SHW - low_SHW)

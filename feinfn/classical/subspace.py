@@ -1,0 +1,76 @@
+"""Least squares in a spectral subspace, with the known PSF and SRF.
+
+In the spirit of HySure (Simoes et al., IEEE TGRS 2015), with a quadratic prior in place of total
+variation, so that the minimum solves one linear system.
+"""
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, cg
+
+from feinfn.classical import gsa
+from feinfn.classical.problem import Problem
+
+AXES = (1, 2)
+DIMENSIONS = 20
+"""Largest dimension of the subspace."""
+SMOOTHNESS = 0.01
+EDGE = 0.01
+"""Squared step between neighbours of the MSI that halves their weight, over its mean square."""
+ITERATIONS = 200
+TOLERANCE = 1e-5
+"""Of the residual of the linear system, relative to its right-hand side."""
+
+
+def solve(problem: Problem) -> np.ndarray:
+    """Return E Z [S, H, W], where Z [K, H, W] is found by conjugate gradients to minimise
+
+    |D E Z - LR-HSI|^2 + |R E Z - MSI|^2 + SMOOTHNESS sum w |grad (Z - E' P)|^2.
+
+    D is PSF and sampling, R the SRF, P the regression of the LR-HSI on the degraded MSI, applied to
+    the MSI, and E the first K left singular vectors of the LR-HSI [S, n]. grad takes the steps
+    between neighbours, w = 1 / (1 + step^2 / (EDGE mean square)) in the MSI: what the regression
+    left over spreads up to the MSI's edges.
+    """
+    bands = len(problem.lr_hsi_Shw)
+    basis_SK = np.linalg.svd(problem.lr_hsi_Shw.reshape(bands, -1), full_matrices=False)[0]
+    basis_SK = basis_SK[:, :DIMENSIONS]
+    shape = (basis_SK.shape[1], *problem.size)
+    response_MK = problem.response @ basis_SK
+    weights = [_weights(problem.msi_MHW, axis) for axis in AXES]
+
+    def normal(z: np.ndarray) -> np.ndarray:
+        z_KHW = z.reshape(shape)
+        # E' E = 1, so the first term needs no spectra.
+        out_KHW = problem.adjoint(problem.degrade(z_KHW))
+        out_KHW += np.tensordot(response_MK.T @ response_MK, z_KHW, 1)
+        return (out_KHW + SMOOTHNESS * _roughness(z_KHW, weights)).ravel()
+
+    gains_SM, constants_S = problem.prediction
+    prior_KHW = np.tensordot(basis_SK.T @ gains_SM, problem.msi_MHW, 1)
+    prior_KHW += (basis_SK.T @ constants_S)[:, None, None]
+    right_KHW = problem.adjoint(np.tensordot(basis_SK.T, problem.lr_hsi_Shw, 1))
+    right_KHW += np.tensordot(response_MK.T, problem.msi_MHW, 1)
+    right_KHW += SMOOTHNESS * _roughness(prior_KHW, weights)
+    start_KHW = np.tensordot(basis_SK.T, gsa.solve(problem), 1)
+    count = right_KHW.size
+    system = LinearOperator((count, count), matvec=normal, dtype=np.float64)
+    z, _ = cg(system, right_KHW.ravel(), x0=start_KHW.ravel(), rtol=TOLERANCE, maxiter=ITERATIONS)
+    return np.tensordot(basis_SK, z.reshape(shape), 1)
+
+
+def _weights(msi_MHW: np.ndarray, axis: int) -> np.ndarray:
+    step = np.square(np.diff(msi_MHW, axis=axis)).mean(axis=0)
+    scale = EDGE * np.square(msi_MHW).mean()
+    # A black image has no steps either.
+    return 1 / (1 + step / max(scale, 1e-12))
+
+
+def _roughness(z_KHW: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """Return grad' w grad z: weighted differences from the neighbours inside the image."""
+    out_KHW = np.zeros_like(z_KHW)
+    for axis, weight in zip(AXES, weights, strict=True):
+        step = np.diff(z_KHW, axis=axis) * weight
+        pad = [(0, 0)] * 3
+        pad[axis] = (1, 1)
+        out_KHW -= np.diff(np.pad(step, pad), axis=axis)
+    return out_KHW

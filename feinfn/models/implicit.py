@@ -1,0 +1,92 @@
+"""Implicit fusion in the image domain alone, after LIIF (Chen et al., CVPR 2021).
+
+An HR pixel asks its four LR neighbours: a pointwise network maps (LR code, HR guide, offset) of
+each to a residual spectrum, and the four are blended by the areas of LIIF's local ensemble. The
+encoders are FeINFN's, so that the difference is what becomes of the codes. Ours, where LIIF does
+not tell: the guide, and neither unfolded features nor cells, because the encoders see further than
+three pixels and the ratio is the protocol's.
+
+Legend: B batch, S bands, M MSI bands, F features, G guide features, K hidden width, L widths,
+h w LR size, H W HR size, Q queries (HR pixels of the batch).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feinfn.coords import geometry
+from feinfn.encoders import Encoder
+from feinfn.model import check_inputs
+from feinfn.models.common import NetworkConfig
+from feinfn.strips import slices
+
+QUERIES = 65536
+"""Queries worked on at a time, which bounds memory for large images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitConfig(NetworkConfig):
+    """Shape of the network; defaults are FeINFN's encoders and LIIF's pointwise network."""
+
+    feat_dim: int = 128
+    """Channels of the LR-HSI latent code."""
+    guide_dim: int = 128
+    """Channels of the HR guide latent code."""
+    blocks: int = 4
+    """Residual blocks of each encoder."""
+    mlp_widths: tuple[int, ...] = (256, 256, 256, 256)
+    """Hidden widths of the pointwise network."""
+
+
+class ImplicitFusion(nn.Module):
+    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+
+    Any ratio. Raises `UserError` where shapes do not fit.
+    """
+
+    def __init__(self, config: ImplicitConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.blocks)
+        self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.blocks)
+        first, *others = c.mlp_widths
+        # The first layer is linear in its parts: its LR part is made once per LR pixel.
+        self.from_feat = nn.Linear(c.feat_dim, first)
+        self.from_guide = nn.Linear(c.guide_dim, first, bias=False)
+        self.from_offset = nn.Linear(2, first, bias=False)
+        sizes = [first, *others, c.hsi_bands]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        batch, _, height, width = lms_BSHW.shape
+        guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
+        feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
+        sizes = (tuple(feat_BFhw.shape[2:]), (height, width))
+        where = geometry(*sizes, "clamped", lms_BSHW.dtype, lms_BSHW.device)
+        table_RK = where.table(self.from_feat(feat_BFhw.movedim(1, -1)))
+        picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
+        guide_QG = guide_BGHW.movedim(1, -1).flatten(0, 2)
+        # A neighbour's weight is the rectangle between the pixel and the opposite neighbour; a
+        # little is added to each side, not to the area, because at the border a side can be zero.
+        area_QV = (offset_QV2.abs() + 1e-6).prod(dim=-1).flip(-1)
+        weight_QV = area_QV / area_QV.sum(dim=-1, keepdim=True)
+        parts = []
+        for s in slices(len(guide_QG), QUERIES):
+            shared_QK = self.from_guide(guide_QG[s])
+            residual_QS: Tensor | None = None
+            for pick_Q, offset_Q2, weight_Q in zip(
+                picks_QV[s].unbind(1), offset_QV2[s].unbind(1), weight_QV[s].unbind(1), strict=True
+            ):
+                x_QK = shared_QK + table_RK[pick_Q] + self.from_offset(offset_Q2)
+                for layer in self.layers:
+                    x_QK = layer(F.relu(x_QK))
+                vote_QS = x_QK * weight_Q[:, None]
+                residual_QS = vote_QS if residual_QS is None else residual_QS + vote_QS
+            assert residual_QS is not None
+            parts.append(residual_QS)
+        residual_BHWS = torch.cat(parts).view(batch, height, width, -1)
+        return lms_BSHW + residual_BHWS.movedim(-1, 1)

@@ -1,0 +1,129 @@
+"""A U-shaped transformer whose attention runs between channels, after MST (Cai et al., CVPR 2022).
+
+Spectral-wise attention: every channel is one token, as long as the image has pixels, so that the
+cost is linear in pixels and any two places are related through the channels' similarities. MST
+reconstructs spectra from coded snapshots; ours is a fusion network on that idea and equals no
+released one: MSI and LMS enter together, the output is a residual to the LMS, both halves of a
+block are normalised first, and depths and widths are chosen for FeINFN's number of parameters.
+Attention sees the whole image, so fusing an image in tiles gives another result.
+
+Legend: B batch, S bands, M MSI bands, C channels, D channels of a head, h w LR size, H W HR size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feinfn.encoders import conv3
+from feinfn.model import check_inputs
+from feinfn.models.common import NetworkConfig, pad_to_multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSTConfig(NetworkConfig):
+    """Shape of the network; the default has FeINFN's number of parameters."""
+
+    width: int = 48
+    """Channels at full size and of every head; doubled, like the heads, at each smaller scale."""
+    blocks: tuple[int, ...] = (2, 2, 5)
+    """Blocks at each scale, from full size down; those of the last one are the bottom."""
+    expansion: int = 4
+    """Widening of the feed-forward halves."""
+
+
+class SpectralAttention(nn.Module):
+    """Attention between the channels of each head; softmax over the channels that are asked."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1, bias=False)
+        self.sharpness = nn.Parameter(torch.ones(heads, 1, 1))
+        self.out = nn.Conv2d(channels, channels, kernel_size=1)
+        self.position = nn.Sequential(depthwise(channels), nn.GELU(), depthwise(channels))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        q, k, v_BCHW = self.qkv(x_BCHW).chunk(3, dim=1)
+        q, k, v = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k, v_BCHW))
+        # Unit length over the pixels: images of any size give similarities in [-1, 1].
+        likeness_BhDD = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2)
+        mixed_BhDN = (self.sharpness * likeness_BhDD).softmax(dim=-1) @ v
+        return self.out(mixed_BhDN.reshape(x_BCHW.shape)) + self.position(v_BCHW)
+
+
+def depthwise(channels: int) -> nn.Conv2d:
+    """Return a 3x3 convolution of every channel by itself."""
+    return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward network, each added to its input, normalised per pixel."""
+
+    def __init__(self, channels: int, heads: int, expansion: int) -> None:
+        super().__init__()
+        wide = channels * expansion
+        # One group normalisation per image would mix pixels of different brightness.
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = SpectralAttention(channels, heads)
+        layers = [nn.Conv2d(channels, wide, 1), nn.GELU(), depthwise(wide), nn.GELU()]
+        self.feed_forward = nn.Sequential(*layers, nn.Conv2d(wide, channels, 1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = x_BCHW + self.attention(per_pixel(self.norm1, x_BCHW))
+        return x_BCHW + self.feed_forward(per_pixel(self.norm2, x_BCHW))
+
+
+def per_pixel(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """Return the channels of every pixel normalised."""
+    return norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
+
+
+class MSTFusion(nn.Module):
+    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+
+    Any size: sides are mirrored to multiples of 2 ** (scales - 1) and cut again. The LR-HSI is seen
+    through the LMS only. Raises `UserError` where shapes do not fit.
+    """
+
+    def __init__(self, config: MSTConfig) -> None:
+        super().__init__()
+        self.config, c = config, config.width
+
+        def blocks(scale: int) -> nn.Sequential:
+            heads = 2**scale
+            count = config.blocks[scale]
+            return nn.Sequential(*(Block(c * heads, heads, config.expansion) for _ in range(count)))
+
+        scales = range(len(config.blocks) - 1)
+        self.head = conv3(config.msi_bands + config.hsi_bands, c)
+        self.down = nn.ModuleList(blocks(i) for i in scales)
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(c * 2**i, c * 2 ** (i + 1), kernel_size=2, stride=2) for i in scales
+        )
+        self.bottom = blocks(len(scales))
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(c * 2 ** (i + 1), c * 2**i, kernel_size=2, stride=2) for i in scales
+        )
+        self.join = nn.ModuleList(
+            nn.Conv2d(c * 2 ** (i + 1), c * 2**i, kernel_size=1) for i in scales
+        )
+        self.up = nn.ModuleList(blocks(i) for i in scales)
+        self.tail = conv3(c, config.hsi_bands)
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        height, width = lms_BSHW.shape[2:]
+        image = pad_to_multiple(torch.cat([msi_BMHW, lms_BSHW], dim=1), 2 ** len(self.down))
+        first_BCHW = x_BCHW = self.head(image)
+        skips = []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            skips.append(blocks(x_BCHW))
+            x_BCHW = shrink(skips[-1])
+        x_BCHW = self.bottom(x_BCHW)
+        for i in reversed(range(len(self.up))):
+            joined = torch.cat([self.grow[i](x_BCHW), skips[i]], dim=1)
+            x_BCHW = self.up[i](self.join[i](joined))
+        residual_BSHW = self.tail(x_BCHW + first_BCHW)
+        return lms_BSHW + residual_BSHW[..., :height, :width]

@@ -1,0 +1,85 @@
+"""ResTFNet: two encoders, fusion of their features, one decoder (Liu et al., Inf. Fusion 2020).
+
+Image features of MSI and LMS are made apart, joined at half size, reduced once more, and brought
+back with skip connections from all scales. Ours: the output is a residual to the LMS, and there is
+no batch normalisation, so that an image's result does not depend on its batch.
+
+Legend: B batch, S bands, M MSI bands, C width, h w LR size, H W HR size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from feinfn.encoders import conv3
+from feinfn.model import check_inputs
+from feinfn.models.common import NetworkConfig, pad_to_multiple
+
+MULTIPLE = 4
+"""Sides are halved twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResTFNetConfig(NetworkConfig):
+    """Shape of the network; the default is the paper's."""
+
+    width: int = 32
+    """Channels C of each encoder at full size; 2C at half, 8C after fusion at a quarter."""
+
+
+class Residual(nn.Module):
+    """x + conv3(prelu(conv3(x)))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        middle = [conv3(channels, channels), nn.PReLU(), conv3(channels, channels)]
+        self.layers = nn.Sequential(*middle)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.layers(x_BCHW)
+
+
+def halve(channels_in: int, channels: int) -> nn.Sequential:
+    """Return a convolution to half size."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels, kernel_size=2, stride=2), nn.PReLU())
+
+
+def double(channels_in: int, channels: int) -> nn.Sequential:
+    """Return a transposed convolution to double size."""
+    layer = nn.ConvTranspose2d(channels_in, channels, kernel_size=2, stride=2)
+    return nn.Sequential(layer, nn.PReLU())
+
+
+class ResTFNet(nn.Module):
+    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+
+    Any size: sides are mirrored to multiples of 4 and cut again. The LR-HSI is seen through the LMS
+    only. Raises `UserError` where shapes do not fit.
+    """
+
+    def __init__(self, config: ResTFNetConfig) -> None:
+        super().__init__()
+        self.config, c = config, config.width
+        # At full and at half size, for MSI and LMS.
+        self.heads, self.halves = nn.ModuleList(), nn.ModuleList()
+        for channels in (config.msi_bands, config.hsi_bands):
+            self.heads.append(nn.Sequential(conv3(channels, c), nn.PReLU(), Residual(c)))
+            self.halves.append(halve(c, 2 * c))
+        self.fuse = nn.Sequential(Residual(4 * c), Residual(4 * c))
+        self.bottom = nn.Sequential(halve(4 * c, 8 * c), Residual(8 * c), double(8 * c, 4 * c))
+        self.up = nn.Sequential(
+            conv3(8 * c, 4 * c), nn.PReLU(), Residual(4 * c), double(4 * c, 2 * c)
+        )
+        self.tail = nn.Sequential(Residual(4 * c), conv3(4 * c, config.hsi_bands))
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        height, width = lms_BSHW.shape[2:]
+        images = [pad_to_multiple(x, MULTIPLE) for x in (msi_BMHW, lms_BSHW)]
+        full = [head(x) for head, x in zip(self.heads, images, strict=True)]
+        half = [reduce(x) for reduce, x in zip(self.halves, full, strict=True)]
+        fused_BCHW = self.fuse(torch.cat(half, dim=1))
+        x_BCHW = self.up(torch.cat([self.bottom(fused_BCHW), fused_BCHW], dim=1))
+        residual_BSHW = self.tail(torch.cat([x_BCHW, *full], dim=1))
+        return lms_BSHW + residual_BSHW[..., :height, :width]

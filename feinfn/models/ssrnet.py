@@ -1,0 +1,57 @@
+"""SSRNet: spatial-spectral reconstruction in three small stages (Zhang et al., IEEE TGRS 2021).
+
+The MSI's bands take the places of some bands of the LMS; one convolution fuses the mixture, one
+restores spatial and one spectral edges. The paper trains the last two stages with losses on
+differences between neighbouring pixels and bands; they are not used here, because all models train
+with one loss. Ours: places evenly spread from the first to the last band, and every stage adds to
+its input, the first one to the LMS.
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feinfn.config import require
+from feinfn.encoders import conv3
+from feinfn.model import check_inputs
+from feinfn.models.common import NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SSRNetConfig(NetworkConfig):
+    """Shape of the network, which follows from the band counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expected = f"at most model.hsi_bands = {self.hsi_bands}, whose places MSI bands take"
+        require(self.msi_bands <= self.hsi_bands, "model.msi_bands", self.msi_bands, expected)
+
+
+class SSRNet(nn.Module):
+    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+
+    The LR-HSI is seen through the LMS only. Raises `UserError` where shapes do not fit.
+    """
+
+    places_M: Tensor
+
+    def __init__(self, config: SSRNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        bands, places = config.hsi_bands, config.msi_bands
+        spread = torch.linspace(0, bands - 1, places, dtype=torch.float64).round().long()
+        self.register_buffer("places_M", spread, persistent=False)
+        self.fusion = conv3(bands, bands)
+        self.spatial_edges = conv3(bands, bands)
+        self.spectral_edges = conv3(bands, bands)
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        mixed_BSHW = lms_BSHW.index_copy(1, self.places_M, msi_BMHW)
+        x_BSHW = lms_BSHW + self.fusion(mixed_BSHW)
+        x_BSHW = x_BSHW + F.relu(self.spatial_edges(x_BSHW))
+        return x_BSHW + self.spectral_edges(x_BSHW)
