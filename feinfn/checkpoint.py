@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 
 MAGIC = b"feinfn training state\n"
@@ -160,12 +159,12 @@ def epochs_begun(state: dict[str, Any]) -> int:
     return state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)
 
 
-def _header(config: ModelConfig, notes: dict[str, Any]) -> dict[str, str]:
+def _header(config: Any, notes: dict[str, Any]) -> dict[str, str]:
     return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
 
 
 def save_weights(
-    path: Path, weights: dict[str, Tensor], config: ModelConfig, notes: dict[str, Any]
+    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
 ) -> None:
     """Save weights as safetensors, with the model's configuration and notes in the header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -174,7 +173,7 @@ def save_weights(
 
 
 def check_weights(
-    path: Path, weights: dict[str, Tensor], config: ModelConfig, notes: dict[str, Any]
+    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
 ) -> bool:
     """Return whether a file holds these weights, False if others with notes of their own.
 

@@ -7,7 +7,7 @@ only valid keys. Every field that changes a result enters the run key.
 import math
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from feinfn.errors import UserError
 
@@ -27,6 +27,16 @@ def require(condition: bool, field: str, found: object, expected: str) -> None:
     """Raise `UserError` naming the field, the value found and the value expected."""
     if not condition:
         raise UserError(f"{field}: found {found!r}, expected {expected}")
+
+
+class Bands(Protocol):
+    """The fields of a configuration that the images must fit."""
+
+    @property
+    def hsi_bands(self) -> int: ...
+
+    @property
+    def msi_bands(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)

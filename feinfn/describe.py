@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from feinfn.classical import ClassicalConfig
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.model import count_parameters
@@ -36,8 +37,11 @@ def _addmm_flop(_total: list[int], a: list[int], b: list[int], **_: object) -> i
 def costs(config: Any, ratio: int) -> list[Cost]:
     """Return the costs of the whole network (named by its class) and of its modules, in order.
 
-    `config` is that of any model of `feinfn.models`.
+    `config` is that of any model of `feinfn.models`; the work of a classical method, which depends
+    on the images, is not counted: there are no costs then.
     """
+    if isinstance(config, ClassicalConfig):
+        return []
     model, lr_px = build(config), 4
     root = type(model).__name__
     hr_px = lr_px * ratio
@@ -66,7 +70,9 @@ def costs(config: Any, ratio: int) -> list[Cost]:
 
 
 def parameters_of(config: Any) -> int:
-    """Return the number of trainable parameters, without allocating them."""
+    """Return the number of trainable parameters, without allocating them; none where classical."""
+    if isinstance(config, ClassicalConfig):
+        return 0
     with torch.device("meta"):
         return count_parameters(build(config))
 

@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.metrics import evaluate
-from feinfn.model import FeINFN
+from feinfn.model import Network
+from feinfn.models import FEINFN, MODELS, build
 from feinfn.protocols import Inputs, Pair
 
 
@@ -31,10 +31,10 @@ def evaluate_pair(model: nn.Module, pair: Pair, ratio: int) -> dict[str, float]:
     return evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], ratio)
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> FeINFN:
+def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
     """Return the network of a weights file that training kept, in evaluation mode.
 
-    The file (safetensors) carries its ModelConfig. Raises `UserError` for any other file.
+    The file (safetensors) carries its configuration. Raises `UserError` for any other file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -48,9 +48,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> FeINFN:
         k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
     }
     try:
-        model = FeINFN(ModelConfig(**fields)).to(device)
+        model = build(MODELS[fields.get("name", FEINFN)].config(**fields)).to(device)
         model.load_state_dict(load_file(path, device=str(device)))
-    except (TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: its configuration or tensors are of another version of the network "
             f"({str(error).splitlines()[0]}); use the version that made it"

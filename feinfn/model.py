@@ -8,12 +8,12 @@ Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 l
 h w LR size, H W HR size. LMS is the LR-HSI already upsampled to H x W.
 """
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from feinfn.config import ModelConfig
+from feinfn.config import Bands, ModelConfig
 from feinfn.coords import geometry
 from feinfn.decoder import Decoder
 from feinfn.encoders import Encoder
@@ -23,7 +23,16 @@ from feinfn.fusion import SpatialFusion
 from feinfn.strips import Strips, strips_within
 
 
-class FeINFN(nn.Module):
+class Network(nn.Module):
+    """What all learned models are: `config` tells their shape, `forward` is FeINFN's.
+
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    """
+
+    config: Any
+
+
+class FeINFN(Network):
     """Fuse an LR-HSI with an MSI of the same scene.
 
     `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
@@ -68,16 +77,6 @@ class FeINFN(nn.Module):
         # A single branch stands for both.
         residual_BHWS = self.decoder(maps[0], maps[-1], strips.queries)
         return lms_BSHW + residual_BHWS.movedim(-1, 1)
-
-
-class Bands(Protocol):
-    """The fields of a configuration that the images must fit."""
-
-    @property
-    def hsi_bands(self) -> int: ...
-
-    @property
-    def msi_bands(self) -> int: ...
 
 
 def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:

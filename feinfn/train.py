@@ -14,7 +14,7 @@ import torch
 
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, Preempted, UserError
-from feinfn.model import FeINFN
+from feinfn.model import Network
 from feinfn.protocols import Pair
 from feinfn.schedule import world
 from feinfn.trainer import BEST, STATE, Feed, Trainer
@@ -66,7 +66,7 @@ def explain_oom(error: BaseException, config: TrainConfig, accumulate: int) -> O
 
 
 def train(
-    model: FeINFN,
+    model: Network,
     patches: Feed,
     validation: Sequence[Pair],
     config: TrainConfig,

@@ -26,7 +26,7 @@ from feinfn.config import TrainConfig, config_at
 from feinfn.errors import Preempted, UserError
 from feinfn.infer import evaluate_pair
 from feinfn.losses import training_loss
-from feinfn.model import FeINFN
+from feinfn.model import Network
 from feinfn.protocols import Pair
 from feinfn.schedule import batches, ema_update, learning_rate
 from feinfn.workers import Workers
@@ -57,7 +57,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: FeINFN,
+        model: Network,
         config: TrainConfig,
         seed: int,
         folder: Path,

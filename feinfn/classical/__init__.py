@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from feinfn.classical import bicubic, cnmf, gsa, sfim_hs, subspace
 from feinfn.classical.problem import Problem
+from feinfn.config import STRICT, require
 from feinfn.protocols import Protocol
 
 
@@ -67,3 +69,23 @@ CLASSICAL: dict[str, Method] = {
     ]
 }
 """Every classical method by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassicalConfig:
+    """A classical method in the place of a network; it has no weights and is not trained."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    name: str
+    """One of `CLASSICAL`."""
+    hsi_bands: int = 31
+    """Bands S of the HSI."""
+    msi_bands: int = 3
+    """Bands M of the MSI."""
+
+    def __post_init__(self) -> None:
+        require(self.name in CLASSICAL, "model.name", self.name, "one of " + ", ".join(CLASSICAL))
+        for field in ("hsi_bands", "msi_bands"):
+            value = getattr(self, field)
+            require(value >= 1, f"model.{field}", value, "an integer >= 1")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from feinfn.config import ModelConfig
+from feinfn.config import Bands
 from feinfn.data.scene import Scene
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
@@ -55,7 +55,7 @@ def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> I
     return Inputs(msi, upsample(lr_hsi, protocol), lr_hsi)
 
 
-def scene_pair(scene: Scene, protocol: Protocol, model: ModelConfig, device: torch.device) -> Pair:
+def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.device) -> Pair:
     """Return a scene's simulated inputs and reference, batch of one.
 
     Raises `UserError` where scene, protocol and model do not fit each other.
@@ -75,7 +75,7 @@ class ScenePairs(Sequence[Pair]):
     """Scenes simulated anew whenever one is asked for, so that none is kept on the device."""
 
     def __init__(
-        self, scenes: Sequence[Scene], protocol: Protocol, model: ModelConfig, device: torch.device
+        self, scenes: Sequence[Scene], protocol: Protocol, model: Bands, device: torch.device
     ) -> None:
         self.scenes, self.protocol, self.model, self.device = scenes, protocol, model, device
         for scene in scenes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.config import DataConfig, ModelConfig, Region, require
+from feinfn.config import Bands, DataConfig, Region, require
 from feinfn.data import store
 from feinfn.data.readers import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_scene
@@ -178,7 +178,7 @@ def survey(config: DataConfig) -> Survey:
     return Survey(digest.hexdigest(), tuple(scenes))
 
 
-def check_fit(source: str, shape: tuple[int, ...], protocol: Protocol, model: ModelConfig) -> None:
+def check_fit(source: str, shape: tuple[int, ...], protocol: Protocol, model: Bands) -> None:
     """Raise `UserError` unless a scene's bands and size fit the model and the protocol."""
     if shape[0] != model.hsi_bands:
         raise UserError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feinfn.config import DataConfig, ModelConfig
+from feinfn.config import Bands, DataConfig
 from feinfn.data.readers.prepared import Prepared, read_prepared
 from feinfn.errors import UserError
 from feinfn.protocols import Pair, Protocol
@@ -24,7 +24,7 @@ class StoredPairs(Sequence[Pair]):
         self,
         files: Sequence[Prepared],
         protocol: Protocol,
-        model: ModelConfig,
+        model: Bands,
         device: torch.device,
     ) -> None:
         """Raise `UserError` for files whose ratio or bands do not fit protocol and model."""

@@ -7,11 +7,10 @@ A model is made from a frozen configuration, kept as `config`, and
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
+from feinfn.classical import CLASSICAL, ClassicalConfig
 from feinfn.config import ModelConfig
-from feinfn.errors import UserError
-from feinfn.model import FeINFN
+from feinfn.errors import UserError, nearest
+from feinfn.model import FeINFN, Network
 from feinfn.models.implicit import ImplicitConfig, ImplicitFusion
 from feinfn.models.mst import MSTConfig, MSTFusion
 from feinfn.models.restfnet import ResTFNet, ResTFNetConfig
@@ -25,7 +24,7 @@ class Entry:
     name: str
     config: type[Any]
     """The dataclass that `network` is made from."""
-    network: type[nn.Module]
+    network: type[Network]
     about: str
     source: str
 
@@ -73,7 +72,31 @@ MODELS: dict[str, Entry] = {
 """Every learned model by name."""
 
 
-def build(config: Any) -> nn.Module:
+FEINFN = "feinfn"
+"""The model that is meant where none is named; its own configuration has no name."""
+
+
+def config_type(name: str, where: str = "model.name") -> type[Any]:
+    """Return the configuration of a learned model or a classical method by its name.
+
+    Raises `UserError` for an unknown name, told as the value of `where`.
+    """
+    if name in MODELS:
+        return MODELS[name].config
+    if name in CLASSICAL:
+        return ClassicalConfig
+    known = [*MODELS, *CLASSICAL]
+    raise UserError(
+        f"{where}: found {name!r}, {nearest(str(name), known)}expected " + ", ".join(known)
+    )
+
+
+def name_of(config: Any) -> str:
+    """Return the name of the model or method that a configuration belongs to."""
+    return getattr(config, "name", FEINFN)
+
+
+def build(config: Any) -> Network:
     """Return a new network of the model that the configuration belongs to.
 
     Raises `UserError` for a configuration of no model.

@@ -11,7 +11,10 @@ from feinfn.config import STRICT, require
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Band counts, which every network needs; subclasses add its own shape."""
+    """Band counts, which every network needs; subclasses add its name and its own shape.
+
+    The name is a field, so that a spec and a weights file tell what they belong to.
+    """
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
@@ -22,6 +25,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            if field.name == "name":
+                continue
             value = getattr(self, field.name)
             many = isinstance(value, tuple)
             good = len(value) >= 1 and min(value) >= 1 if many else value >= 1

@@ -12,6 +12,7 @@ h w LR size, H W HR size, Q queries (HR pixels of the batch).
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from feinfn.coords import geometry
 from feinfn.encoders import Encoder
-from feinfn.model import check_inputs
+from feinfn.model import Network, check_inputs
 from feinfn.models.common import NetworkConfig
 from feinfn.strips import slices
 
@@ -31,6 +32,7 @@ QUERIES = 65536
 class ImplicitConfig(NetworkConfig):
     """Shape of the network; defaults are FeINFN's encoders and LIIF's pointwise network."""
 
+    name: Literal["implicit"] = "implicit"
     feat_dim: int = 128
     """Channels of the LR-HSI latent code."""
     guide_dim: int = 128
@@ -41,7 +43,7 @@ class ImplicitConfig(NetworkConfig):
     """Hidden widths of the pointwise network."""
 
 
-class ImplicitFusion(nn.Module):
+class ImplicitFusion(Network):
     """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
 
     Any ratio. Raises `UserError` where shapes do not fit.

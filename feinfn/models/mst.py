@@ -11,13 +11,14 @@ Legend: B batch, S bands, M MSI bands, C channels, D channels of a head, h w LR 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.encoders import conv3
-from feinfn.model import check_inputs
+from feinfn.model import Network, check_inputs
 from feinfn.models.common import NetworkConfig, pad_to_multiple
 
 
@@ -25,6 +26,7 @@ from feinfn.models.common import NetworkConfig, pad_to_multiple
 class MSTConfig(NetworkConfig):
     """Shape of the network; the default has FeINFN's number of parameters."""
 
+    name: Literal["mst"] = "mst"
     width: int = 48
     """Channels at full size and of every head; doubled, like the heads, at each smaller scale."""
     blocks: tuple[int, ...] = (2, 2, 5)
@@ -80,7 +82,7 @@ def per_pixel(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
     return norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
 
 
-class MSTFusion(nn.Module):
+class MSTFusion(Network):
     """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
 
     Any size: sides are mirrored to multiples of 2 ** (scales - 1) and cut again. The LR-HSI is seen

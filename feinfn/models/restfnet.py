@@ -8,12 +8,13 @@ Legend: B batch, S bands, M MSI bands, C width, h w LR size, H W HR size.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from feinfn.encoders import conv3
-from feinfn.model import check_inputs
+from feinfn.model import Network, check_inputs
 from feinfn.models.common import NetworkConfig, pad_to_multiple
 
 MULTIPLE = 4
@@ -24,6 +25,7 @@ MULTIPLE = 4
 class ResTFNetConfig(NetworkConfig):
     """Shape of the network; the default is the paper's."""
 
+    name: Literal["restfnet"] = "restfnet"
     width: int = 32
     """Channels C of each encoder at full size; 2C at half, 8C after fusion at a quarter."""
 
@@ -51,7 +53,7 @@ def double(channels_in: int, channels: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.PReLU())
 
 
-class ResTFNet(nn.Module):
+class ResTFNet(Network):
     """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
 
     Any size: sides are mirrored to multiples of 4 and cut again. The LR-HSI is seen through the LMS

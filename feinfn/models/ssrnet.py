@@ -10,14 +10,15 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.config import require
 from feinfn.encoders import conv3
-from feinfn.model import check_inputs
+from feinfn.model import Network, check_inputs
 from feinfn.models.common import NetworkConfig
 
 
@@ -25,13 +26,15 @@ from feinfn.models.common import NetworkConfig
 class SSRNetConfig(NetworkConfig):
     """Shape of the network, which follows from the band counts."""
 
+    name: Literal["ssrnet"] = "ssrnet"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         expected = f"at most model.hsi_bands = {self.hsi_bands}, whose places MSI bands take"
         require(self.msi_bands <= self.hsi_bands, "model.msi_bands", self.msi_bands, expected)
 
 
-class SSRNet(nn.Module):
+class SSRNet(Network):
     """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
 
     The LR-HSI is seen through the LMS only. Raises `UserError` where shapes do not fit.

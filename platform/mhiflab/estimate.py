@@ -14,7 +14,7 @@ from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
 from feinfn.describe import costs
 from feinfn.model import FeINFN
-from mhiflab.spec import Resources, Spec
+from mhiflab.spec import AnyModel, Resources, Spec
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
@@ -24,18 +24,22 @@ START_S = {False: 4.0, True: 10.0}
 RATE, DEVICE, WALL, OVERHEAD = "train_flop_per_s", "mhiflab.device", "wall_s", "overhead_s"
 FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
 STEP_FLOP, DEVICE_HOURS = "step_flop", "device_hours"
+CLASSICAL_S_PER_PIXEL = 1e-4
+"""Order of the slowest classical method's time on one CPU."""
 NEAREST = 5
 """Recorded runs, nearest in size, whose median rate counts."""
 
 
 @cache
-def _flop_per_pixel(model: ModelConfig, ratio: int) -> float:
+def _flop_per_pixel(model: AnyModel, ratio: int) -> float:
     return costs(model, ratio)[0].flop_per_pixel
 
 
-def flop_per_pixel(model: ModelConfig, ratio: int) -> float:
-    """Return the forward operations per HR pixel; initial values do not change them."""
-    return _flop_per_pixel(replace(model, omega_0=1.0, scale_0=1.0), ratio)
+def flop_per_pixel(model: AnyModel, ratio: int) -> float:
+    """Return the forward operations per HR pixel of a network; initial values change none."""
+    if isinstance(model, ModelConfig):
+        model = replace(model, omega_0=1.0, scale_0=1.0)
+    return _flop_per_pixel(model, ratio)
 
 
 def steps_per_epoch(spec: Spec, survey: Survey) -> int:
@@ -130,6 +134,9 @@ def forecast_s(
     spec: Spec, resources: Resources, survey: Survey, known: list[Measured]
 ) -> float | None:
     """Return the expected seconds of a trial, None for a GPU that nothing was measured on."""
+    if not spec.trained:
+        pixels = sum(math.prod(s.fused_size()) for s in survey.scenes if s.part == "test")
+        return START_S[resources.workers > 0] + CLASSICAL_S_PER_PIXEL * pixels
     kind, nested, own = device_kind(resources), resources.workers > 0, step_flop(spec)
     alike = [one for one in known if one.kind == kind]
     near = sorted(alike, key=lambda one: abs(math.log(one.step_flop / own)))[:NEAREST]

@@ -50,6 +50,9 @@ def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     if not spec.train.changes:
         # The key of a training without any is older than the field.
         del content["train"]["changes"]
+    if not spec.trained:
+        # Neither says anything about a method that learns from the two images alone.
+        del content["train"], content["seed"]
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.infer import fuse, load_model
 from feinfn.protocols import Inputs, Protocol, check_ratio, upsample
@@ -55,7 +54,7 @@ def _load_pyfunc(path: str) -> Fuser:
 
 
 def save_packaged(
-    folder: Path, weights: Path, model: ModelConfig, protocol: Protocol, about: dict[str, Any]
+    folder: Path, weights: Path, model: Any, protocol: Protocol, about: dict[str, Any]
 ) -> None:
     """Write a model folder around a weights file that training kept; nothing is contacted.
 

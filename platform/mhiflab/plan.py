@@ -10,9 +10,10 @@ from mlflow.entities import Run
 from rich.markup import escape
 from rich.table import Table
 
-from feinfn.config import DataConfig
+from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import Survey, Surveyed, check_fit, survey
 from feinfn.errors import UserError
+from feinfn.models import name_of
 from feinfn.strips import strips_within
 from feinfn.train import STATE
 from mhiflab.driver import driver_at_work
@@ -131,6 +132,11 @@ def read_plan(path: Path, smoke: bool = False) -> Plan:
                 surveys[data] = error
         entry = _entry(trial, surveys[data])
         if study.search is not None:
+            if not trial.spec.trained:
+                raise UserError(
+                    f"{path}: search: found with {trial.label}, a classical method, expected with "
+                    "a model that is trained"
+                )
             if entry.survey is None or entry.state == "blocked":
                 raise UserError(entry.why)
             if trial.case not in searches:
@@ -161,6 +167,13 @@ def _entry(trial: Trial, found: Survey | UserError) -> Entry:
 def check_trial(trial: Trial, data: Survey) -> None:
     """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
     spec = trial.spec
+    whole = trial.resources.memory_mib is None and not trial.resources.recompute
+    if not whole and not isinstance(spec.model, ModelConfig):
+        raise UserError(
+            f"resources.memory_mib, resources.recompute: found for model.name "
+            f"{name_of(spec.model)!r}, expected with feinfn alone, which can work in parts; leave "
+            "them out"
+        )
     for scene in data.scenes:
         check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
         if spec.protocol.srf != "measured" and spec.data.inputs != "stored":
@@ -196,7 +209,7 @@ def _check_evaluated(trial: Trial, scene: Surveyed) -> None:
             f"data.{scene.part}: found {scene.name} of {size[0]}x{size[1]} pixels, expected at "
             f"least {least}x{least}, which the metrics need; take a larger scene or window"
         )
-    if trial.resources.memory_mib is not None:
+    if trial.resources.memory_mib is not None and isinstance(spec.model, ModelConfig):
         lr_size = size[0] // ratio, size[1] // ratio
         strips_within(trial.resources.memory_mib, spec.model, lr_size, size, 1)
 
@@ -296,8 +309,11 @@ def state_table(plan: Plan) -> Table:
     for entries in rows.values():
         trial = entries[0].trial
         cells = [f"[{STATES[e.state]}]{e.state}[/]" for e in entries]
+        # A case that is not trained has one trial for all seeds.
+        cells += ["-"] * (len(plan.study.seeds) - len(cells))
         workers = str(trial.resources.workers or "in process")
-        table.add_row(escape(trial.label), *cells, workers, str(trial.spec.train.epochs))
+        epochs = str(trial.spec.train.epochs) if trial.spec.trained else "-"
+        table.add_row(escape(trial.label), *cells, workers, epochs)
     return table
 
 

@@ -45,11 +45,11 @@ def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
     return [f.name for f in fields(current)] if is_dataclass(current) else []
 
 
-def _complain(where: str, kind: Any, error: ValidationError) -> UserError:
+def _complain(where: str, kind: Any, error: ValidationError, under: str) -> UserError:
     """Turn pydantic's first complaint into one sentence that says what to do."""
     first = error.errors()[0]
     path = [str(step) for step in first["loc"]]
-    here = ".".join(path) or "the file"
+    here = ".".join([under, *path] if under else path) or "the file"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         valid = _valid_keys(kind, path[:-1])
         hint = nearest(path[-1], valid)
@@ -66,13 +66,16 @@ def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind)
 
 
-def build(kind: Any, value: Any, where: str) -> Any:
-    """Validate a plain value as a dataclass, strictly; raise `UserError`."""
+def build(kind: Any, value: Any, where: str, under: str = "") -> Any:
+    """Validate a plain value as a dataclass, strictly; raise `UserError`.
+
+    `under` is the key that the value stands under.
+    """
     try:
         # Through JSON, because strict JSON reading takes lists for tuples and 1 for 1.0.
         return _adapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
-        raise _complain(where, kind, error) from None
+        raise _complain(where, kind, error, under) from None
     except TypeError as error:
         raise UserError(f"{where}: {error}; use plain YAML values") from None
 

@@ -24,6 +24,7 @@ from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.infer import fuse, load_model
 from feinfn.metrics import CONVENTION, METRICS, evaluate
+from feinfn.model import FeINFN
 from feinfn.protocols import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
@@ -118,6 +119,11 @@ def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Consol
             f"{entry.trial.label}, seed {spec.seed}: found state {entry.state}, "
             "expected a finished run; execute the study first"
         )
+    if not spec.trained:
+        raise UserError(
+            f"{entry.trial.label}: found a classical method, expected a trained network; choose "
+            "another case with --case"
+        )
     run_id = entry.run.info.run_id
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
     table = _recorded(store, run_id, path)
@@ -127,7 +133,8 @@ def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Consol
     if missing:
         with artifact_file(store, run_id, "model/best.safetensors") as weights:
             model = load_model(weights)
-        model.memory_mib = entry.trial.resources.memory_mib
+        if isinstance(model, FeINFN):
+            model.memory_mib = entry.trial.resources.memory_mib
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
         for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
             about = dict(zip(CELL, cell, strict=True)) | {"convention": CONVENTION}

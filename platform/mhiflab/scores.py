@@ -1,6 +1,6 @@
 """What a finished network is scored by: tables and pictures of its test images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,9 @@ from feinfn.data.pairs import has_reference, observed_inputs, scene_pair
 from feinfn.data.picture import pseudo_rgb
 from feinfn.data.scene import Scene
 from feinfn.data.stored import StoredPairs
-from feinfn.infer import fuse
 from feinfn.metrics import CONVENTION, CONVENTIONS, METRICS, PER_BAND, compare, maps, per_band, qnr
-from feinfn.model import FeINFN
 from feinfn.protocols import Inputs, Pair
+from mhiflab.measuring import Effort, measured_effort
 from mhiflab.spec import Spec
 
 FUSED, UPSAMPLED = "fused", "upsampled"
@@ -23,6 +22,8 @@ FUSED, UPSAMPLED = "fused", "upsampled"
 WITHOUT_REFERENCE = "without_reference"
 """The convention of indices that need no reference."""
 WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")
+FUSE_SECONDS, FUSE_MEMORY = "fuse_seconds", "fuse_memory_mib"
+"""Metrics of a run: what fusing its test images took."""
 WINDOW_PX = 96
 """Longest side of the part of the first test image that is kept with all its bands."""
 WINDOW_STEPS = 2**16 - 1
@@ -77,18 +78,29 @@ class Scores:
     """One row an image, method and band, in the default convention."""
     pictures: dict[str, np.ndarray]
     """`<image>/<method>/rgb`, `.../error` and `.../sam`; of the first image a `window` too."""
+    effort: dict[str, float]
+    """Mean seconds of fusing an image, and the largest peak of memory in MiB where it is known."""
 
 
-def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
-    """Fuse every image once; return all conventions' metrics, per-band metrics and pictures."""
+def score(
+    fuse_one: Callable[[TestImage], Tensor], images: Iterator[TestImage], spec: Spec
+) -> Scores:
+    """Fuse every image once; return all conventions' metrics, per-band metrics and pictures.
+
+    `fuse_one` returns the fused HSI [S, H, W] in [0, 1].
+    """
     rows: list[dict[str, object]] = []
     bands: list[pd.DataFrame] = []
     pictures: dict[str, np.ndarray] = {}
+    efforts: list[Effort] = []
     for image in images:
         if image.reference is not None:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
-        methods = {FUSED: fuse(model, image.inputs)[0], UPSAMPLED: image.inputs.lms_BSHW[0]}
+        with measured_effort(image.inputs.lms_BSHW.device) as effort:
+            fused = fuse_one(image)
+        efforts.append(effort)
+        methods = {FUSED: fused, UPSAMPLED: image.inputs.lms_BSHW[0]}
         if not rows:
             pictures |= window(image, methods, spec.protocol.ratio)
         for method, fused in methods.items():
@@ -101,8 +113,12 @@ def score(model: FeINFN, images: Iterator[TestImage], spec: Spec) -> Scores:
                 found = maps(fused, image.reference)
                 pictures[f"{here}/error"] = found["error"].cpu().numpy().astype(np.float16)
                 pictures[f"{here}/sam"] = found["sam_deg"].cpu().numpy().astype(np.float16)
+    told = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
+    peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
+    if peaks:
+        told[FUSE_MEMORY] = max(peaks)
     per_image = pd.DataFrame(rows)
-    return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures)
+    return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures, told)
 
 
 def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from feinfn.classical import ClassicalConfig
 from feinfn.config import (
     PRESETS,
     RECIPES,
@@ -16,6 +17,8 @@ from feinfn.config import (
 )
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, nearest
+from feinfn.models import FEINFN, config_type
+from feinfn.models.common import NetworkConfig
 from feinfn.protocols import PROTOCOLS, Protocol
 from mhiflab.reading import build
 
@@ -69,13 +72,17 @@ class Resources:
         )
 
 
+AnyModel = ModelConfig | NetworkConfig | ClassicalConfig
+"""FeINFN, another learned model, or a classical method; `model.name` tells which."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """One fully resolved experiment: what determines a result, and nothing else."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: AnyModel = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     protocol: Protocol = field(default_factory=lambda: PROTOCOLS["cave_x4"])
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -84,12 +91,19 @@ class Spec:
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "an integer >= 0")
 
+    @property
+    def trained(self) -> bool:
+        """Whether there is anything to train."""
+        return not isinstance(self.model, ClassicalConfig)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Base(Spec):
     """What a study's `base` may hold: a spec without its seed, and resources."""
 
     seed: ClassVar[int] = 1  # type: ignore[misc]
+    model: dict[str, Any] = field(default_factory=dict)  # type: ignore[assignment]
+    """Read apart, because its name says which keys are valid."""
     resources: Resources = field(default_factory=Resources)
 
 
@@ -111,6 +125,11 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
             continue
         given = {k: v for k, v in value.items() if k != "preset"}
         name = value["preset"]
+        if section == "model" and value.get("name", FEINFN) != FEINFN:
+            raise UserError(
+                f"{where}: model.preset: found {name!r} for {value['name']!r}, expected none, "
+                f"because presets are {FEINFN}'s; leave it out"
+            )
         if name not in known:
             field_name = "protocol" if section == "protocol" else f"{section}.preset"
             raise UserError(
@@ -124,10 +143,19 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
     return resolved
 
 
+def _model(given: Mapping[str, Any], where: str) -> AnyModel:
+    name = given.get("name", FEINFN)
+    if name == FEINFN:
+        # Its configuration is older than the others and has no name, as run keys know it.
+        given = {key: value for key, value in given.items() if key != "name"}
+    return build(config_type(name, f"{where}: model.name"), given, where, under="model")
+
+
 def parse_trial(settings: dict[str, Any], seed: int, where: str) -> tuple[Spec, Resources]:
     """Return the resolved spec and resources of one trial's settings; raise `UserError`."""
     base: Base = build(Base, _resolve_named(settings, where), where)
     shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
+    shared["model"] = _model(base.model, where)
     if base.protocol.srf.endswith(".csv"):
         # Absolute, because workers may run elsewhere.
         table = str(Path(base.protocol.srf).expanduser().resolve())

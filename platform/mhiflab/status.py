@@ -30,7 +30,7 @@ def _row(entry: Entry) -> list[str]:
         escape(entry.trial.label),
         str(entry.trial.spec.seed),
         f"[{STATES[entry.state]}]{entry.state}[/]",
-        f"{epoch}/{epochs}",
+        f"{epoch}/{epochs}" if entry.trial.spec.trained else "-",
         "" if psnr is None else f"{psnr:.2f}",
         clock(seconds) if seconds else "",
         "" if left is None else clock(left),

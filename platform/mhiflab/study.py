@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from feinfn.config import STRICT, require
+from feinfn.config import STRICT, ModelConfig, require
 from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError, nearest
+from feinfn.models import FEINFN
 from mhiflab.paths import shipped_studies, study_path
 from mhiflab.reading import build, read_yaml
 from mhiflab.search import Scheduler, Search
@@ -254,11 +255,33 @@ def _smoke(study: Study, path: Path) -> Study:
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the base with a case's and an axis point's values, reduced in a smoke variant."""
     varied = {**case.set, **point}
+    base, others = _for_model(study.base, varied)
     if not isinstance(study, SmokeVariant):
-        return _set_all(study.base, varied, where)
+        return _set_all(base, varied, where)
     before, after = smoke_settings(study.base, varied)
-    settings = _set_all(_set_all(study.base, before, where), varied, where)
-    return _set_all(settings, {**after, **study.smoke.set}, where)
+    last = {**after, **study.smoke.set}
+    if others:
+        # What makes FeINFN small are no keys of others.
+        before, last = ({k: v for k, v in one.items() if _is_common(k)} for one in (before, last))
+    settings = _set_all(_set_all(base, before, where), varied, where)
+    return _set_all(settings, last, where)
+
+
+def _is_common(key: str) -> bool:
+    return not key.startswith("model.") or key in ("model.hsi_bands", "model.msi_bands")
+
+
+def _for_model(base: dict[str, Any], varied: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the base for the model that is asked for, and whether that is none of FeINFN's.
+
+    A case that names another model than the base takes from the base's only the band counts.
+    """
+    own = base.get("model", {})
+    before = own.get("name", FEINFN) if isinstance(own, Mapping) else FEINFN
+    name = varied.get("model.name", before)
+    if name != before:
+        base = {**base, "model": {k: v for k, v in own.items() if _is_common(f"model.{k}")}}
+    return base, name != FEINFN
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:
@@ -298,6 +321,13 @@ def expand(study: Study, where: str) -> list[Trial]:
             if other is not None:
                 like = settings_at(study, other, point, where)
                 target = parameters_of(parse_trial(like, study.seeds[0], where)[0].model)
+                if not isinstance(spec.model, ModelConfig):
+                    raise UserError(
+                        f"{where}: cases.{case_name}.match_parameters: found with another model, "
+                        "expected with FeINFN, whose widths are solved for; leave it out"
+                    )
                 spec = replace(spec, model=match_parameters(spec.model, target))
-            trials += [Trial(name, label, replace(spec, seed=s), resources) for s in study.seeds]
+            # Without training nothing depends on a seed.
+            seeds = study.seeds if spec.trained else study.seeds[:1]
+            trials += [Trial(name, label, replace(spec, seed=s), resources) for s in seeds]
     return trials

@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from feinfn.checkpoint import write_atomic
+from feinfn.classical import CLASSICAL, Method
 from feinfn.data.pairs import ScenePairs, with_reference
 from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene
 from feinfn.data.source import Survey, load_scene
 from feinfn.data.stored import StoredPairs, prepared_file
 from feinfn.errors import UserError
+from feinfn.infer import fuse
 from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
+from feinfn.models import build, name_of
+from feinfn.protocols import Protocol
 from feinfn.schedule import world
 from feinfn.train import BEST, Report, train
 from mhiflab.estimate import DEVICE, device_tag, speed
@@ -151,13 +156,18 @@ def _record_start(record: Record, job: Job) -> None:
     record.json(canonical(spec, job.survey.fingerprint), "identity.json")
 
 
+def _last_step(job: Job) -> int:
+    return job.spec.train.epochs if job.spec.trained else 0
+
+
 def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
     images = scores.images
     fused = images[images["method"] == FUSED]
     for convention in (CONVENTION, WITHOUT_REFERENCE):
         rows = fused[fused["convention"] == convention]
         means = {f"test_{m}": float(rows[m].mean()) for m in metrics_of(convention) if len(rows)}
-        record.metrics(job.spec.train.epochs, means)
+        record.metrics(_last_step(job), means)
+    record.metrics(_last_step(job), scores.effort)
 
     def write_pictures(path: Path) -> None:
         with path.open("wb") as file:
@@ -168,6 +178,8 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
         write_atomic(folder / name, partial(table.to_csv, index=False))
     for name in (IMAGES_FILE, BANDS_FILE, QUICKLOOK_FILE):
         record.artifact(folder / name)
+    if not job.spec.trained:
+        return
     about = {"run_key": job.key, "protocol": job.spec.protocol.name}
     with TemporaryDirectory(prefix="mhiflab-") as place:
         packaged = Path(place) / "model"
@@ -218,13 +230,6 @@ def _train_and_record(
     started = time.perf_counter()
     spec, folder = job.spec, job.lab.checkpoints(job.key)
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
-    protocol = spec.protocol
-    torch.manual_seed(spec.seed)
-    model = FeINFN(spec.model).to(device)
-    model.memory_mib = job.resources.memory_mib
-    model.recompute = job.resources.recompute
-    patches, validation = _training_data(job, device)
-    system = SystemMetrics(device)
     if record:
         _record_start(record, job)
         # Half-written files of a process that was killed; the record keeps others off the folder.
@@ -234,7 +239,71 @@ def _train_and_record(
         # The record keeps a second process off this trial. No worker may read the training state
         # while one of an earlier, dying group could still write it.
         dist.barrier()
+    if spec.trained:
+        found = _train(job, device, report, record)
+    else:
+        found = Trained(partial(_solve, CLASSICAL[name_of(spec.model)], spec.protocol, device))
+    if record and not job.pauses:
+        if job.test:
+            scores = score(found.fuse_one, _test_images(job, device), spec)
+            _record_end(record, job, folder, scores)
+        record.settings({}, {TESTED_TAG: str(job.test).lower()})
+        code = {k: v for k, v in job.code.items() if k != "git_diff"}
+        record.json(
+            {
+                **code,
+                **machine_provenance(device),
+                "data_fingerprint": job.survey.fingerprint,
+                "protocol": asdict(spec.protocol),
+                "resources": asdict(job.resources),
+                "workers": world()[1],
+                "wall_seconds": round(time.perf_counter() - started, 3),
+                **found.about,
+            },
+            "provenance.json",
+        )
+        if job.code["git_diff"]:
+            record.text(job.code["git_diff"], "uncommitted.diff")
+        if found.reports:
+            # A run that was continued says nothing about its forecast.
+            forecast = job.forecast_s if found.reports[0].epoch == 1 else None
+            trained_s = found.reports[-1].metrics["train_seconds"]
+            wall_s = time.perf_counter() - started
+            told = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            record.metrics(spec.train.epochs, told)
+        record.finish()
 
+
+@dataclass(frozen=True)
+class Trained:
+    """What is ready to fuse test images, and what is told of how it came about."""
+
+    fuse_one: Callable[[TestImage], Tensor]
+    about: dict[str, Any] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
+
+
+def _solve(method: Method, protocol: Protocol, device: torch.device, image: TestImage) -> Tensor:
+    inputs = image.inputs
+    lr_hsi, msi = (x[0].cpu().numpy() for x in (inputs.lr_hsi_BShw, inputs.msi_BMHW))
+    fused_SHW = method.fuse(lr_hsi, msi, protocol, image.wavelengths_nm)
+    return torch.from_numpy(fused_SHW).to(device)
+
+
+def _train(
+    job: Job,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    record: Record | None,
+) -> Trained:
+    spec = job.spec
+    torch.manual_seed(spec.seed)
+    model = build(spec.model).to(device)
+    if isinstance(model, FeINFN):
+        model.memory_mib = job.resources.memory_mib
+        model.recompute = job.resources.recompute
+    patches, validation = _training_data(job, device)
+    system = SystemMetrics(device)
     reports: list[Report] = []
 
     warnings: list[str] = []
@@ -260,7 +329,7 @@ def _train_and_record(
             validation,
             spec.train,
             spec.seed,
-            folder,
+            job.lab.checkpoints(job.key),
             on_epoch,
             preempted=preempted,
             accumulate=job.resources.accumulate,
@@ -268,33 +337,9 @@ def _train_and_record(
             until=job.until,
             warn=warn,
         )
-    if record and not job.pauses:
-        if job.test:
-            _record_end(record, job, folder, score(model, _test_images(job, device), spec))
-        record.settings({}, {TESTED_TAG: str(job.test).lower()})
-        code = {k: v for k, v in job.code.items() if k != "git_diff"}
-        record.json(
-            {
-                **code,
-                **machine_provenance(device),
-                "data_fingerprint": job.survey.fingerprint,
-                "protocol": asdict(protocol),
-                "resources": asdict(job.resources),
-                "workers": world()[1],
-                "warnings": warnings,
-                "parameters": count_parameters(model),
-                "best_epoch": best["epoch"] + 1,
-                "wall_seconds": round(time.perf_counter() - started, 3),
-            },
-            "provenance.json",
-        )
-        if job.code["git_diff"]:
-            record.text(job.code["git_diff"], "uncommitted.diff")
-        if reports:
-            # A run that was continued says nothing about its forecast.
-            forecast = job.forecast_s if reports[0].epoch == 1 else None
-            trained_s = reports[-1].metrics["train_seconds"]
-            wall_s = time.perf_counter() - started
-            told = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
-            record.metrics(spec.train.epochs, told)
-        record.finish()
+    about = {
+        "warnings": warnings,
+        "parameters": count_parameters(model),
+        "best_epoch": best["epoch"] + 1,
+    }
+    return Trained(lambda image: fuse(model, image.inputs)[0], about, reports)
