@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,15 +61,82 @@ def table(
         list[str] | None,
         typer.Option(help="Metric convention (matlab by default); repeat for several tables."),
     ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Of a paper: this table; repeat for more.")
+    ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="With columns of parameters, operations, time, memory.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also while runs are missing; their rows are marked.")
+    ] = False,
     lab: LabOption = HERE,
 ) -> None:
-    """Render a finished study from its recorded runs: Markdown, LaTeX, CSV and one figure.
+    """Render a study or a paper from its recorded runs: Markdown, LaTeX, HTML, CSV and figures.
+
+    A JSON file beside each table names the runs, images, convention and protocol of every number.
 
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    folder = Lab(lab)
-    render(read(study, smoke, folder), folder, convention or [None])
+    from mhiflab.reading import is_paper
+    from mhiflab.rows import COSTS
+
+    folder, path = Lab(lab), study_path(study)
+    if is_paper(path):
+        from mhiflab.paper_cli import table_paper
+
+        if convention or costs:
+            raise UserError(
+                f"--convention, --costs: found with {path}, a paper, expected with a study; a "
+                "paper's tables say both in its file"
+            )
+        table_paper(path, smoke, folder, name or (), partial)
+        return
+    if name:
+        raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
+    wanted = tuple(COSTS) if costs else ()
+    render(read(study, smoke, folder), folder, convention or [None], wanted, partial)
+
+
+PaperArgument = Annotated[
+    str, typer.Argument(help="A paper's file (or the name of a shipped one: paper).")
+]
+
+
+@app.command()
+def verify(
+    paper: PaperArgument,
+    smoke: SmokeOption = False,
+    rendered: Annotated[
+        Path | None,
+        typer.Option(help="What to compare with; default: rendered/NAME beside the paper."),
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Runs that `export` wrote, instead of the lab's record.")
+    ] = None,
+    lab: LabOption = HERE,
+) -> None:
+    """Render a paper anew from recorded runs and name every cell that differs from its files."""
+    from mhiflab.paper_cli import verify_paper
+
+    verify_paper(study_path(paper), smoke, Lab(lab), rendered, record)
+
+
+@app.command("export")
+def export_command(
+    study: StudyArgument,
+    to: Annotated[Path, typer.Option("--out", help="Folder to write into.")],
+    smoke: SmokeOption = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
+
+    `verify --record` makes tables from them without scenes, weights or the store they came from.
+    """
+    from mhiflab.paper_cli import export_runs
+
+    export_runs(study_path(study), smoke, Lab(lab), to)
 
 
 @app.command()

@@ -58,6 +58,7 @@ class Comparison:
     baseline: str
     images: int
     seeds: int
+    """0 where neither method is trained."""
     effect: Effect
     low: float
     high: float
@@ -98,7 +99,9 @@ class Comparison:
         def number(x: float) -> str:
             return f"{x:z.{digits}f}"
 
-        count = f"n = {_counted(self.images, 'image')} x {_counted(self.seeds, 'seed')}"
+        count = f"n = {_counted(self.images, 'image')}"
+        if self.seeds:
+            count += f" x {_counted(self.seeds, 'seed')}"
         after = f" after Holm over {self.family}" if self.family > 1 else ""
         test = f"Wilcoxon p {_p_text(self.p_holm)}{after}, {count}"
         percent = f"{100 * self.level:g}% interval"
@@ -207,6 +210,10 @@ def differences(frame: pd.DataFrame, metric: str, method: str, baseline: str) ->
     return a.to_numpy() - b.to_numpy()
 
 
+def _seeded(frame: pd.DataFrame, methods: Sequence[str]) -> bool:
+    return bool(frame.loc[frame["method"].isin(methods), "seed"].notna().any())
+
+
 def compare_methods(
     frame: pd.DataFrame,
     metrics: Sequence[str],
@@ -233,7 +240,7 @@ def compare_methods(
         Comparison(
             *one,
             images=d_IK.shape[0],
-            seeds=d_IK.shape[1],
+            seeds=d_IK.shape[1] if _seeded(frame, one[1:]) else 0,
             effect=effect(image_means(d_IK)),
             low=(ends := interval(d_IK, level))[0],
             high=ends[1],

@@ -6,9 +6,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from mhiflab.comparison import METRICS
 from mhiflab.plan import Plan
+from mhiflab.results import Results
 from mhiflab.scores import FUSED, UPSAMPLED
-from mhiflab.tables import DIGITS, NAMES, Results, upsampled_label
+from mhiflab.tables import heading
 from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file, metric_history
 
 
@@ -35,7 +37,7 @@ def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path
     first_case = next(iter(pictures))
     scene = results.images["scene"].iloc[0]
     seed = plan.study.seeds[0]
-    columns = [(upsampled_label(results), first_case, UPSAMPLED)]
+    columns = [(results.upsampled_label, first_case, UPSAMPLED)]
     columns += [(results.labels[case], case, FUSED) for case in pictures]
     # Real pairs without reference have no errors to show.
     errors = {
@@ -69,7 +71,9 @@ def error_figure(plan: Plan, results: Results, store: Store, path: Path) -> Path
                 )
             lower = axes[1, i] if i in errors else axes[0, i]
             lower.set_xlabel(
-                "\n".join(f"{NAMES[m]} {values[m]:.{DIGITS[m]}f}" for m in results.metrics[:2])
+                "\n".join(
+                    f"{heading(m)} {values[m]:.{METRICS[m].digits}f}" for m in results.metrics[:2]
+                )
             )
             if i not in errors:
                 axes[1, i].set_axis_off()
@@ -101,6 +105,9 @@ def curve_figure(plan: Plan, store: Store, path: Path) -> Path:
             assert entry.run is not None, "a figure is made of finished runs"
             history = metric_history(store, entry.run.info.run_id, ("val_psnr", "train_seconds"))
             epochs = sorted(history["val_psnr"])
+            if not epochs:
+                # A method that is not trained has no curve.
+                continue
             psnr = [history["val_psnr"][e] for e in epochs]
             minutes = [history["train_seconds"][e] / 60 for e in epochs]
             case = entry.trial.case
@@ -118,7 +125,8 @@ def curve_figure(plan: Plan, store: Store, path: Path) -> Path:
         by_epoch.set_xlabel("epoch")
         by_time.set_xlabel("training time (minutes)")
         by_epoch.set_ylabel("validation PSNR (dB)")
-        by_epoch.legend()
+        if named:
+            by_epoch.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
     return path

@@ -35,9 +35,10 @@ def shipped_studies() -> list[str]:
 
 
 def study_path(given: str) -> Path:
-    """Return the file meant by a path, or by the name of a shipped study."""
-    if given in shipped_studies():
-        return experiments_dir() / f"{given}.yaml"
+    """Return the file meant by a path, or by the name of a shipped study or paper."""
+    for folder in (experiments_dir(), experiments_dir() / "paper"):
+        if given in {path.stem for path in folder.glob("*.yaml")}:
+            return folder / f"{given}.yaml"
     return Path(given)
 
 

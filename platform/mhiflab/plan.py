@@ -1,7 +1,7 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.source import Survey, Surveyed, check_fit, survey
+from feinfn.data.source import Survey, Surveyed, check_fit, resolve_data, survey
 from feinfn.errors import UserError
 from feinfn.models import name_of
 from feinfn.strips import strips_within
@@ -112,7 +112,20 @@ class Plan:
         return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
-def read_plan(path: Path, smoke: bool = False) -> Plan:
+@dataclass(frozen=True)
+class DataAccess:
+    """How a plan learns about its data."""
+
+    resolve: Callable[[DataConfig], DataConfig]
+    """Names every scene."""
+    survey: Callable[[DataConfig], Survey]
+    """Tells the identity of resolved data."""
+
+
+ON_DISK = DataAccess(resolve_data, survey)
+
+
+def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:
     """Read a study (or its smoke variant) and identify its trials, without looking at any record.
 
     A trial that cannot run as it stands is blocked. Raises `UserError` for a study that cannot be
@@ -122,12 +135,12 @@ def read_plan(path: Path, smoke: bool = False) -> Plan:
     surveys: dict[DataConfig, Survey | UserError] = {}
     entries = []
     searches: dict[str, SearchPlan] = {}
-    trials = expand(study, str(path))
+    trials = expand(study, str(path), data_access.resolve)
     for trial in trials:
         data = trial.spec.data
         if data not in surveys:
             try:
-                surveys[data] = survey(data)
+                surveys[data] = data_access.survey(data)
             except UserError as error:
                 surveys[data] = error
         entry = _entry(trial, surveys[data])

@@ -90,3 +90,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected keys such as title, base")
     return value
+
+
+def is_paper(path: Path) -> bool:
+    """Return whether a file describes a paper rather than a study."""
+    return path.is_file() and bool({"tables", "figures"} & read_yaml(path).keys())

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from mhiflab.plan import Plan
 from mhiflab.search import COSTS
 from mhiflab.search_record import SearchPlan, Suggestion
-from mhiflab.tables import NAMES
+from mhiflab.tables import heading
 
 # Okabe and Ito's colours, told apart by any eye; shapes differ as well.
 OTHERS, STOPPED, DEFAULT, BEST = "#0072B2", "#999999", "#D55E00", "#009E73"
@@ -82,7 +82,7 @@ def search_figure(plan: SearchPlan, path: Path) -> Path:
 
 def _name(objective: str) -> str:
     kind, _, metric = objective.partition("_")
-    return f"validation {NAMES[metric]}" if kind == "val" else objective.replace("_", " ")
+    return f"validation {heading(metric)}" if kind == "val" else objective.replace("_", " ")
 
 
 def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:

@@ -1,6 +1,6 @@
 """Specs: what determines a result, and what a trial asks of the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,8 +151,16 @@ def _model(given: Mapping[str, Any], where: str) -> AnyModel:
     return build(config_type(name, f"{where}: model.name"), given, where, under="model")
 
 
-def parse_trial(settings: dict[str, Any], seed: int, where: str) -> tuple[Spec, Resources]:
-    """Return the resolved spec and resources of one trial's settings; raise `UserError`."""
+def parse_trial(
+    settings: dict[str, Any],
+    seed: int,
+    where: str,
+    resolve: Callable[[DataConfig], DataConfig] = resolve_data,
+) -> tuple[Spec, Resources]:
+    """Return the resolved spec and resources of one trial's settings; raise `UserError`.
+
+    `resolve` names every scene of the data.
+    """
     base: Base = build(Base, _resolve_named(settings, where), where)
     shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
     shared["model"] = _model(base.model, where)
@@ -161,4 +169,4 @@ def parse_trial(settings: dict[str, Any], seed: int, where: str) -> tuple[Spec, 
         table = str(Path(base.protocol.srf).expanduser().resolve())
         shared["protocol"] = replace(base.protocol, srf=table)
     spec = Spec(**shared, seed=seed)
-    return replace(spec, data=resolve_data(spec.data)), base.resources
+    return replace(spec, data=resolve(spec.data)), base.resources

@@ -3,12 +3,13 @@
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from feinfn.config import STRICT, ModelConfig, require
+from feinfn.config import STRICT, DataConfig, ModelConfig, require
+from feinfn.data.source import resolve_data
 from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError, nearest
 from feinfn.models import FEINFN
@@ -102,6 +103,8 @@ class Study:
     """Seeds of every case."""
     search: Search | None = None
     """What to search for around every case, trained with the first seed."""
+    baseline: str | None = None
+    """The case that all others are compared with; null: the first."""
     retry: Retry = field(default_factory=Retry)
     """What is tried again by itself."""
     stop: Stop = field(default_factory=Stop)
@@ -211,6 +214,12 @@ def read_study(path: Path, smoke: bool = False) -> Study:
     study = replace(study, base=_base(study.base, path))
     if not study.cases:
         study = replace(study, cases={"base": Case(label=study.title)})
+    if study.baseline is not None and study.baseline not in study.cases:
+        raise UserError(
+            f"{path}: baseline: found {study.baseline!r}, "
+            f"{nearest(study.baseline, study.cases)}expected one of the cases: "
+            + ", ".join(study.cases)
+        )
     for name, values in {"seeds": study.seeds, **study.axes}.items():
         if not values or len({json.dumps(v) for v in values}) != len(values):
             raise UserError(f"{path}: {name}: found {values}, expected distinct values")
@@ -306,8 +315,13 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
     return study.cases[wanted]
 
 
-def expand(study: Study, where: str) -> list[Trial]:
-    """Return the study's trials: cases, then axes, then seeds, in the order of the file."""
+def expand(
+    study: Study, where: str, resolve: Callable[[DataConfig], DataConfig] = resolve_data
+) -> list[Trial]:
+    """Return the study's trials: cases, then axes, then seeds, in the order of the file.
+
+    `resolve` names every scene of the data.
+    """
     trials = []
     for case_name, case in study.cases.items():
         other = _matched_case(study, case_name, where)
@@ -317,10 +331,12 @@ def expand(study: Study, where: str) -> list[Trial]:
             name = "/".join([case_name, *(f"{k}={v}" for k, v in point.items())])
             label = f"{case.label}, {suffix}" if suffix else case.label
             settings = settings_at(study, case, point, where)
-            spec, resources = parse_trial(settings, study.seeds[0], f"{where}: case {name}")
+            spec, resources = parse_trial(
+                settings, study.seeds[0], f"{where}: case {name}", resolve
+            )
             if other is not None:
                 like = settings_at(study, other, point, where)
-                target = parameters_of(parse_trial(like, study.seeds[0], where)[0].model)
+                target = parameters_of(parse_trial(like, study.seeds[0], where, resolve)[0].model)
                 if not isinstance(spec.model, ModelConfig):
                     raise UserError(
                         f"{where}: cases.{case_name}.match_parameters: found with another model, "

@@ -32,7 +32,8 @@ HERE = Path("lab")
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
+        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo); "
+        "for plan, run, table also a paper's file (experiments/paper/paper.yaml).",
         metavar="STUDY",
     ),
 ]
@@ -87,10 +88,21 @@ def bring(lab: Lab) -> int:
     return found.waiting
 
 
-def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
-    """Print a finished study's table, and write tables and figures from the record."""
+def render(
+    plan: Plan,
+    lab: Lab,
+    conventions: Sequence[str | None] = (None,),
+    costs: Sequence[str] = (),
+    partial: bool = False,
+) -> None:
+    """Print a study's table, and write tables and figures from the record.
+
+    Only finished studies, unless `partial`.
+    """
     from mhiflab.figures import curve_figure, error_figure
-    from mhiflab.tables import collect, markdown, write_tables
+    from mhiflab.formats import markdown, write_table
+    from mhiflab.results import collect
+    from mhiflab.tables import study_table
     from mhiflab.tracking import recorded_store, shown, tracking_uri
 
     store = recorded_store(lab)
@@ -107,9 +119,10 @@ def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) ->
             )
     figures: list[Path] = []
     for convention in conventions:
-        results = collect(plan, store, convention)
-        written += write_tables(plan, results, folder)
-        out.print(Markdown(markdown(plan, results)))
+        results = collect(plan, store, convention, partial)
+        table = study_table(plan, results, costs)
+        written += write_table(table, folder, f"table{results.suffix}")
+        out.print(Markdown(markdown(table)))
         figures.append(error_figure(plan, results, store, folder / f"figure{results.suffix}.png"))
     figures.append(curve_figure(plan, store, folder / "curve.png"))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
@@ -121,7 +134,8 @@ def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) ->
     out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
 
 
-def _show(plan: Plan) -> None:
+def show(plan: Plan) -> None:
+    """Print which runs a plan has and lacks."""
     from mhiflab.plan import counts_line, reasons, state_table
 
     out.print(state_table(plan))
@@ -149,8 +163,16 @@ def plan(
 
     Executes nothing.
     """
+    from mhiflab.reading import is_paper
+
+    path = study_path(study)
+    if is_paper(path):
+        from mhiflab.paper_cli import show_paper
+
+        show_paper(path, smoke, Lab(lab))
+        return
     wanted = read(study, smoke, Lab(lab))
-    _show(wanted)
+    show(wanted)
     if keys:
         for entry in wanted.entries:
             out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
@@ -161,15 +183,32 @@ def run(
     study: StudyArgument,
     smoke: SmokeOption = False,
     new_data: NewDataOption = False,
+    fill: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a paper: only what this table or figure lacks; repeat for more."),
+    ] = None,
     lab: LabOption = HERE,
 ) -> None:
-    """Execute the runs a study still lacks, then print its table.
+    """Execute the runs a study or a paper still lacks, then print its table.
 
     Trials run as Ray Train workers under one Ray Tune driver: on this machine, or on the cluster
     named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
     trial continues from its last saved state. Failed trials wait for `mhiflab retry`.
     """
-    _execute(study, smoke, Lab(lab), ("new", "resume"), new_data)
+    from mhiflab.reading import is_paper
+
+    path = study_path(study)
+    if is_paper(path):
+        from mhiflab.paper_cli import run_paper
+
+        run_paper(path, smoke, Lab(lab), fill or (), new_data)
+        return
+    if fill:
+        raise UserError(
+            f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
+            "runs exactly what it lacks"
+        )
+    render(execute_study(study, smoke, Lab(lab), new_data), Lab(lab))
 
 
 def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -177,7 +216,7 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 
     Each continues from its last saved state, if there is one.
     """
-    _execute(study, smoke, Lab(lab), ("failed",))
+    render(_execute(study, smoke, Lab(lab), ("failed",)), Lab(lab))
 
 
 def _carry_out(
@@ -199,19 +238,24 @@ def _carry_out(
     return outcome
 
 
+def execute_study(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Plan:
+    """Execute the runs a study lacks and return its plan; raise `UserError` for what failed."""
+    return _execute(study, smoke, lab, ("new", "resume"), new_data)
+
+
 def _execute(
     study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
-) -> None:
+) -> Plan:
     bring(lab)
     now = reader(study, smoke, lab, new_data)
     wanted = now()
-    _show(wanted)
+    show(wanted)
     if wanted.unsearched:
         from mhiflab.search_driver import execute_searches
 
         outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
         wanted = now()
-        _show(wanted)
+        show(wanted)
         if wanted.unsearched:
             first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
             raise UserError(
@@ -244,7 +288,7 @@ def _execute(
         wanted = now()
     if not wanted.unfinished:
         _close_study(wanted, lab)
-    render(wanted, lab)
+    return wanted
 
 
 def _close_study(plan: Plan, lab: Lab) -> None:

@@ -1,210 +1,170 @@
 """Tables from runs, and from nothing else: the same runs give the same bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as ConsoleTable
 
-from feinfn.errors import UserError, nearest
-from feinfn.metrics import CONVENTION, HIGHER_IS_BETTER
-from feinfn.protocols import Protocol
+from mhiflab.comparison import METRICS
 from mhiflab.plan import Plan
-from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
-
-NAMES = {"psnr": "PSNR (dB)", "sam": "SAM (deg)", "ergas": "ERGAS", "ssim": "SSIM"}
-NAMES |= {"d_lambda": "D_lambda", "d_s": "D_S", "qnr": "QNR"}
-DIGITS = {"psnr": 2, "sam": 2, "ergas": 2, "ssim": 4, "d_lambda": 4, "d_s": 4, "qnr": 4}
-BEST_IS_HIGH = HIGHER_IS_BETTER | {"d_lambda": False, "d_s": False, "qnr": True}
+from mhiflab.published import Quoted
+from mhiflab.results import Results
+from mhiflab.rows import Row, rows
+from mhiflab.verdicts import compare_cases, sentences
 
 
 @dataclass(frozen=True)
-class Results:
-    """Per-image metrics of a finished study: one row per case, seed, scene and method."""
+class Block:
+    """The rows of one study: one protocol, one set of test images, one convention."""
 
-    images: pd.DataFrame
-    convention: str
-    labels: dict[str, str]
-    protocol: Protocol
-    keys: dict[tuple[str, int], str]
+    plan: Plan
+    results: Results
+    title: str = ""
+    """A heading over the rows, where a table has several blocks."""
+    baseline: str = ""
+    """The case that others are compared with; empty: the first."""
 
     @property
-    def suffix(self) -> str:
-        """What files of another convention than the usual one are named by."""
-        return "" if self.convention == CONVENTION else f"-{self.convention}"
+    def rows(self) -> list[Row]:
+        """The methods, the upsampled LR-HSI first."""
+        return rows(self.results)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed: blocks of our own runs, and quoted numbers apart from them."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    costs: tuple[str, ...] = ()
+    """Names of `rows.COSTS` that get a column."""
+    quoted: tuple[Quoted, ...] = ()
 
     @property
     def metrics(self) -> list[str]:
-        """The printed metrics of the table's convention."""
-        return list(metrics_of(self.convention))
+        """The metrics of the first block."""
+        return self.blocks[0].results.metrics
 
 
-def collect(plan: Plan, store: Store, convention: str | None = None) -> Results:
-    """Read the per-image tables of all trials from the record, in one metric convention.
+def heading(metric: str) -> str:
+    """Return a metric's name with its unit."""
+    one = METRICS[metric]
+    unit = one.unit.strip().replace("degrees", "deg")
+    return f"{one.name} ({unit})" if unit else one.name
 
-    By default the usual one, or for real pairs without reference the one that needs none. Raises
-    `UserError` if a trial has no finished run, if protocols are mixed, or if a run has no numbers
-    in this convention.
-    """
-    if plan.unfinished:
-        missing = plan.unfinished
-        names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
-        raise UserError(
-            f"{plan.path}: {len(missing)} of {len(plan.entries)} runs are missing ({names}); "
-            f"execute them first: mhiflab run {plan.command}"
+
+def notes(table: Table) -> list[str]:
+    """Return what a reader must know to read the numbers, one sentence each."""
+    lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
+    for block in table.blocks:
+        results, plan = block.results, block.plan
+        where = f"{block.title}: " if block.title else ""
+        seeds = ", ".join(str(seed) for seed in plan.study.seeds)
+        keys = " ".join(entry.key[:12] for entry in results.done)
+        lines += [
+            f"{where}protocol {results.protocol.name}; metric convention {results.convention}; "
+            f"seeds {seeds}; test images {', '.join(results.scenes)}.",
+            f"{where}runs {keys}.",
+        ]
+        for row in block.rows:
+            if row.lacking:
+                lines.append(f"† {where}{row.label} lacks {row.lacking} of its runs.")
+    if "seconds" in table.costs or "memory" in table.costs:
+        lines.append("Time and memory as the runs measured them while fusing their test images.")
+    if table.quoted:
+        lines.append(
+            "Published values are quoted; they were not computed here, and protocols and metric "
+            "definitions differ."
         )
-    test_sets = {entry.trial.spec.data.test for entry in plan.entries}
-    if len(test_sets) != 1:
-        raise UserError(
-            f"{plan.path}: one table cannot mix test scenes, found {sorted(test_sets)}; use one "
-            "data.test for all cases"
-        )
-    protocols = {e.trial.spec.protocol.hash(): e.trial.spec.protocol for e in plan.entries}
-    if len(protocols) != 1:
-        names = ", ".join(f"{p.name} ({key[:8]})" for key, p in protocols.items())
-        raise UserError(
-            f"{plan.path}: one table cannot mix protocols, found {names}; make one study for each"
-        )
-    frames = []
-    for entry in plan.entries:
-        assert entry.run is not None, "a done entry has a run"
-        with artifact_file(store, entry.run.info.run_id, IMAGES_FILE) as path:
-            # The default parser may differ from the written number in its last bit.
-            frame = pd.read_csv(path, float_precision="round_trip")
-        frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
-    images = pd.concat(frames, ignore_index=True)
-    images, convention = _in_convention(images, convention, plan)
-    labels = {entry.trial.case: entry.trial.label for entry in plan.entries}
-    keys = {(e.trial.case, e.trial.spec.seed): e.key for e in plan.entries}
-    return Results(images, convention, labels, plan.entries[0].trial.spec.protocol, keys)
-
-
-def _in_convention(
-    images: pd.DataFrame, convention: str | None, plan: Plan
-) -> tuple[pd.DataFrame, str]:
-    found = list(images["convention"].unique())
-    if convention is None:
-        convention = CONVENTION if CONVENTION in found else WITHOUT_REFERENCE
-    if convention not in found:
-        raise UserError(
-            f"--convention: found {convention!r}, {nearest(convention, found)}expected one that "
-            f"the runs of {plan.path} were evaluated in: " + ", ".join(found)
-        )
-    chosen = images[images["convention"] == convention].reset_index(drop=True)
-    counts = chosen.groupby(["case", "seed"]).size()
-    if counts.nunique() != 1 or len(counts) != len(images.groupby(["case", "seed"])):
-        raise UserError(
-            f"{plan.path}: not every run has all its images in convention {convention}; run the "
-            "study again, or use another convention"
-        )
-    return chosen, convention
-
-
-def upsampled_label(results: Results) -> str:
-    """Return the row name of the upsampled LR-HSI."""
-    return f"{results.protocol.upsampling.capitalize()} upsampling"
-
-
-def summary(results: Results) -> pd.DataFrame:
-    """Return one row per method: mean and standard deviation over seeds of the mean over images.
-
-    The upsampled LR-HSI has no seed, so its standard deviation is empty. Runs of one protocol must
-    agree on it; if they do not, the record is inconsistent and `UserError` is raised.
-    """
-    images, metrics = results.images, results.metrics
-    upsampled = images[images["method"] == UPSAMPLED].groupby("scene", sort=True)[results.metrics]
-    if (upsampled.max() - upsampled.min()).max().max() > 1e-6:
-        raise UserError("record: runs disagree on the upsampled LR-HSI of one scene and protocol")
-    rows: list[dict[str, object]] = [{"method": upsampled_label(results), "seeds": 0}]
-    rows[0] |= {f"{m}_mean": upsampled.first()[m].mean() for m in metrics}
-    for case, label in results.labels.items():
-        fused = images[(images["case"] == case) & (images["method"] == FUSED)]
-        seeds = fused.groupby("seed", sort=True)[results.metrics].mean()
-        row: dict[str, object] = {"method": label, "seeds": len(seeds)}
-        for m in metrics:
-            row |= {f"{m}_mean": seeds[m].mean(), f"{m}_std": seeds[m].std(ddof=1)}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _cells(
-    table: pd.DataFrame, metrics: list[str], plus_minus: str, bold: tuple[str, str]
-) -> list[list[str]]:
-    best = {
-        m: table[f"{m}_mean"].max() if BEST_IS_HIGH[m] else table[f"{m}_mean"].min()
-        for m in metrics
-    }
-    lines = []
-    for _, row in table.iterrows():
-        cells = [str(row["method"])]
-        for m in metrics:
-            mean, std = row[f"{m}_mean"], row[f"{m}_std"]
-            text = f"{mean:.{DIGITS[m]}f}"
-            text = f"{bold[0]}{text}{bold[1]}" if mean == best[m] else text
-            cells.append(text if pd.isna(std) else f"{text}{plus_minus}{std:.{DIGITS[m]}f}")
-        lines.append(cells)
+        used = {one.source: one.about for one in table.quoted}
+        lines += [f"[{name}] {about}" for name, about in used.items()]
     return lines
 
 
-def _header(metrics: list[str], up: str, down: str) -> list[str]:
-    return ["Method", *(f"{NAMES[m]} {up if BEST_IS_HIGH[m] else down}" for m in metrics)]
+def verdicts(table: Table) -> list[str]:
+    """Return what the numbers support and what they do not, one sentence each."""
+    lines = []
+    for block in table.blocks:
+        found = compare_cases(block.results, block.baseline)
+        where = f"{block.title}: " if block.title else ""
+        lines += [where + text for text in sentences(found)]
+    return lines
 
 
-def _footer(plan: Plan, results: Results) -> list[str]:
-    images = results.images
-    seeds = ", ".join(str(s) for s in plan.study.seeds)
-    scenes = ", ".join(sorted(images["scene"].unique()))
-    keys = " ".join(key[:12] for key in results.keys.values())
-    return [
-        f"Mean and standard deviation over seeds {seeds} of the mean over the test images "
-        f"({scenes}).",
-        f"Protocol {results.protocol.name}; metric convention {results.convention}.",
-        f"Runs: {keys}.",
+def summary(table: Table) -> pd.DataFrame:
+    """Return one row per method: means, and standard deviations over seeds and over images.
+
+    `<metric>_std` is over seeds, `<metric>_images_std` over images; both are empty where there is
+    no spread to tell.
+    """
+    found = []
+    for block in table.blocks:
+        for row in block.rows:
+            line: dict[str, object] = {"block": block.title} if block.title else {}
+            trained = [seed for seed in row.runs if seed]
+            line |= {"method": row.label, "seeds": len(trained)}
+            for metric in table.metrics:
+                cell = row.cells.get(metric)
+                line[f"{metric}_mean"] = cell.mean if cell else None
+                line[f"{metric}_std"] = cell.over_seeds if cell else None
+                line[f"{metric}_images_std"] = cell.over_images if cell else None
+            line |= {name: row.costs.get(name) for name in table.costs}
+            found.append(line)
+    return pd.DataFrame(found)
+
+
+def sidecar(table: Table) -> dict[str, Any]:
+    """Return where every number comes from: runs, images, convention and protocol."""
+    blocks = []
+    for block in table.blocks:
+        results = block.results
+        listed = []
+        for row in block.rows:
+            values = {
+                metric: {
+                    "mean": cell.mean,
+                    "std_over_seeds": cell.over_seeds,
+                    "std_over_images": cell.over_images,
+                    "by_seed": cell.by_seed,
+                }
+                for metric, cell in row.cells.items()
+            }
+            costs = {name: row.costs[name] for name in table.costs if name in row.costs}
+            about: dict[str, Any] = {"method": row.label, "case": row.case or None}
+            about |= {"runs": row.runs, "runs_lacking": row.lacking}
+            listed.append(about | {"values": values, "costs": costs})
+        fingerprints = {e.survey.fingerprint for e in results.done if e.survey is not None}
+        blocks.append(
+            {
+                "title": block.title,
+                "study": block.plan.name,
+                "convention": results.convention,
+                "protocol": {"name": results.protocol.name, "hash": results.protocol.hash()},
+                "data_fingerprints": sorted(fingerprints),
+                "images": results.scenes,
+                "rows": listed,
+            }
+        )
+    quoted = [
+        {"method": q.method, "source": q.source, "about": q.about, "values": q.values}
+        for q in table.quoted
     ]
+    return {"title": table.title, "blocks": blocks, "quoted": quoted, "verdicts": verdicts(table)}
 
 
-def markdown(plan: Plan, results: Results) -> str:
-    """Return the study's table as Markdown."""
-    header = _header(results.metrics, "↑", "↓")
-    lines = [header, ["---", *["---:"] * len(results.metrics)]]
-    lines += _cells(summary(results), results.metrics, " ± ", ("**", "**"))
-    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    notes = "  \n".join(_footer(plan, results))
-    return f"### {plan.study.title}\n\n{rows}\n\n{notes}\n"
-
-
-def _tex(text: str) -> str:
-    table: dict[str, str | int | None] = {c: f"\\{c}" for c in "&%$#_{}"}
-    table |= {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
-    return text.translate(str.maketrans(table))
-
-
-def latex(plan: Plan, results: Results) -> str:
-    """Return the study's table as LaTeX (needs the booktabs package)."""
-    cells = _cells(summary(results), results.metrics, r" $\pm$ ", (r"\textbf{", "}"))
-    body = "\n".join(" & ".join([_tex(line[0]), *line[1:]]) + r" \\" for line in cells)
-    notes = "\n".join(f"% {line}" for line in _footer(plan, results))
-    heads = _header(results.metrics, r"$\uparrow$", r"$\downarrow$")
-    header = " & ".join(head.replace("_", r"\_") for head in heads)
-    columns = "l" + "r" * len(results.metrics)
-    return (
-        f"{notes}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(plan.study.title)}}}\n"
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n"
-        f"{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def frame_table(frame: pd.DataFrame, title: str) -> Table:
+def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
     """Return a data frame as a console table, metrics with their usual digits."""
-    table = Table(title=escape(title), title_justify="left")
+    table = ConsoleTable(title=escape(title), title_justify="left")
     for column in frame.columns:
-        table.add_column(escape(NAMES.get(column, column)), justify="right")
+        name = heading(column) if column in METRICS else column
+        table.add_column(escape(name), justify="right")
     for _, row in frame.iterrows():
         cells = [
-            f"{row[c]:.{DIGITS[c]}f}"
-            if c in DIGITS
+            f"{row[c]:.{METRICS[c].digits}f}"
+            if c in METRICS
             else f"{row[c]:g}"
             if isinstance(row[c], float)
             else str(row[c])
@@ -214,18 +174,7 @@ def frame_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def write_tables(plan: Plan, results: Results, folder: Path) -> list[Path]:
-    """Write Markdown, LaTeX and CSV and return their paths; a convention of its own gets its name.
-
-    The usual convention's files are table.md, table.tex and table.csv.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    own = results.suffix
-    texts = {
-        f"table{own}.md": markdown(plan, results),
-        f"table{own}.tex": latex(plan, results),
-        f"table{own}.csv": summary(results).to_csv(index=False, lineterminator="\n"),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    return [folder / name for name in texts]
+def study_table(plan: Plan, results: Results, costs: Sequence[str] = (), title: str = "") -> Table:
+    """Return the table of one study."""
+    block = Block(plan, results, baseline=plan.study.baseline or "")
+    return Table(title or plan.study.title, (block,), tuple(costs))

@@ -6,9 +6,10 @@ import pytest
 from tiny import TINY
 
 from feinfn.errors import UserError
+from mhiflab.formats import _tex
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, read_plan, state_table
-from mhiflab.tables import _tex, collect
+from mhiflab.results import collect
 from mhiflab.tracking import open_store, tracking_uri
 
 

@@ -1,0 +1,178 @@
+"""A paper: tables and figures by name, each made of studies."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from feinfn.config import STRICT
+from feinfn.errors import UserError, nearest
+from mhiflab.paths import Lab, study_name
+from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
+from mhiflab.published import Quoted, read_published
+from mhiflab.reading import build, read_yaml
+from mhiflab.results import collect
+from mhiflab.tables import Block, Table
+from mhiflab.tracking import Store
+
+Cost = Literal["parameters", "flops", "seconds", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Which published numbers stand below a table."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    data: str
+    """Data set, as the file of published values names it."""
+    ratio: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table of a paper."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    """Its caption."""
+    studies: dict[str, str]
+    """Headings and the study under each; a file beside the paper's, without .yaml. With one study
+    the heading is not printed."""
+    costs: list[Cost] = field(default_factory=list)
+    """Columns beside the metrics."""
+    published: Published | None = None
+    """Quoted below our own rows."""
+    convention: str | None = None
+    """Metric convention; null: the usual one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFigure:
+    """One figure of a paper."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    """What it shows."""
+    study: str
+    """The study whose runs it is made of; a file beside the paper's, without .yaml."""
+    kind: str
+    """What is drawn."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of its kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A paper's file; `name` is the file's stem."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    published: str | None = None
+    """File of published values, beside the paper's."""
+    tables: dict[str, PaperTable] = field(default_factory=dict)
+    figures: dict[str, PaperFigure] = field(default_factory=dict)
+
+
+def read_paper(path: Path) -> Paper:
+    """Read a paper's file; raise `UserError` naming file, key and remedy."""
+    paper: Paper = build(Paper, read_yaml(path), str(path))
+    for kind, parts in (("tables", paper.tables), ("figures", paper.figures)):
+        for name, part in parts.items():
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise UserError(
+                    f"{path}: {kind}: found {name!r}, expected letters, digits, - and _, because "
+                    "files are named after it"
+                )
+            for study in studies_of(part):
+                if not study_file(path, study).is_file():
+                    raise UserError(
+                        f"{path}: {kind}.{name}: found study {study!r}, expected a file "
+                        f"{study_file(path, study)}"
+                    )
+            if isinstance(part, PaperTable) and part.published and not paper.published:
+                raise UserError(
+                    f"{path}: tables.{name}.published: found without a file; name one in published"
+                )
+    return paper
+
+
+def studies_of(part: PaperTable | PaperFigure) -> list[str]:
+    """Return the studies that a table or figure is made of."""
+    return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]
+
+
+def study_file(paper: Path, study: str) -> Path:
+    """Return the file of a paper's study."""
+    return paper.parent / f"{study}.yaml"
+
+
+def chosen(path: Path, paper: Paper, names: Iterable[str]) -> dict[str, PaperTable | PaperFigure]:
+    """Return tables and figures by name, all without any; raise `UserError` for unknown names."""
+    parts: dict[str, PaperTable | PaperFigure] = {**paper.tables, **paper.figures}
+    for name in names:
+        if name not in parts:
+            raise UserError(
+                f"{path}: found no {name!r}, {nearest(name, parts)}expected one of "
+                + ", ".join(parts)
+            )
+    return {name: parts[name] for name in names} or parts
+
+
+def study_files(path: Path, parts: dict[str, PaperTable | PaperFigure]) -> list[Path]:
+    """Return the files of all studies that tables and figures are made of, each once."""
+    names = [study for part in parts.values() for study in studies_of(part)]
+    return [study_file(path, name) for name in dict.fromkeys(names)]
+
+
+@dataclass
+class Plans:
+    """A paper's studies against the record, each compared once."""
+
+    path: Path
+    smoke: bool
+    store: Store
+    lab: Lab
+    data_access: DataAccess = ON_DISK
+    _known: dict[str, Plan] = field(default_factory=dict)
+
+    def of(self, study: str) -> Plan:
+        """Return a study's plan."""
+        if study not in self._known:
+            wanted = read_plan(study_file(self.path, study), self.smoke, self.data_access)
+            self._known[study] = reconcile(wanted, self.store, self.lab)
+        return self._known[study]
+
+
+def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) -> Table:
+    """Return a table of a paper from the record.
+
+    Raises `UserError` for missing runs, unless `partial`, and for blocks of different metrics.
+    """
+    part = paper.tables[name]
+    blocks = []
+    for heading, study in part.studies.items():
+        plan = plans.of(study)
+        title = heading if len(part.studies) > 1 else ""
+        results = collect(plan, plans.store, part.convention, partial)
+        blocks.append(Block(plan, results, title, plan.study.baseline or ""))
+    if len({tuple(block.results.metrics) for block in blocks}) > 1:
+        raise UserError(
+            f"{plans.path}: tables.{name}: found studies of different metrics, expected one kind; "
+            "set its convention or make two tables"
+        )
+    quoted: tuple[Quoted, ...] = ()
+    if part.published is not None:
+        assert paper.published is not None, "a paper with quoted rows was read with their file"
+        file = plans.path.parent / paper.published
+        quoted = tuple(read_published(file, part.published.data, part.published.ratio))
+    marked = " (smoke)" if plans.smoke else ""
+    return Table(part.title + marked, tuple(blocks), tuple(part.costs), quoted)
+
+
+def paper_folder(path: Path, smoke: bool, lab: Lab) -> Path:
+    """Return the folder that a paper's tables and figures are rendered in."""
+    return lab.rendered(study_name(path, smoke))

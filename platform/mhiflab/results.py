@@ -1,0 +1,143 @@
+"""Per-image numbers of a study's finished runs, read from the record and from nothing else."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from feinfn.errors import UserError, nearest
+from feinfn.metrics import CONVENTION
+from feinfn.protocols import Protocol
+from mhiflab.plan import Entry, Plan
+from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
+
+
+@dataclass(frozen=True)
+class Results:
+    """Per-image metrics of a study's finished runs: one row per case, seed, scene and method."""
+
+    images: pd.DataFrame
+    convention: str
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+    """All trials of the study, in the order of the file."""
+
+    @property
+    def done(self) -> list[Entry]:
+        """The trials whose numbers these are."""
+        return [entry for entry in self.entries if entry.state == "done"]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Every case's name in tables, in the order of the file; no two are equal."""
+        found = {entry.trial.case: entry.trial.label for entry in self.entries}
+        names = list(found.values())
+        return {
+            case: label if names.count(label) == 1 else f"{label} ({case})"
+            for case, label in found.items()
+        }
+
+    @property
+    def suffix(self) -> str:
+        """What files of another convention than the usual one are named by."""
+        return "" if self.convention == CONVENTION else f"-{self.convention}"
+
+    @property
+    def metrics(self) -> list[str]:
+        """The printed metrics of the table's convention."""
+        return list(metrics_of(self.convention))
+
+    @property
+    def upsampled_label(self) -> str:
+        """The row name of the upsampled LR-HSI."""
+        return f"{self.protocol.upsampling.capitalize()} upsampling"
+
+    @property
+    def scenes(self) -> list[str]:
+        """The test images."""
+        return sorted(self.images["scene"].unique())
+
+    def fused(self) -> pd.DataFrame:
+        """Return the fused images alone, with the case's label as `method`.
+
+        Trials that are not trained have no seed (NaN).
+        """
+        rows = self.images[self.images["method"] == FUSED]
+        trained = {e.trial.case: e.trial.spec.trained for e in self.entries}
+        seeds = rows["seed"].where(rows["case"].map(trained).astype(bool))
+        return rows.assign(method=rows["case"].map(self.labels), seed=seeds)
+
+    def upsampled(self) -> pd.DataFrame:
+        """Return the metrics of the upsampled LR-HSI, one row a scene, no seed.
+
+        Runs of one protocol must agree on it; raises `UserError` if they do not.
+        """
+        rows = self.images[self.images["method"] == UPSAMPLED]
+        by_scene = rows.groupby("scene", sort=True)[self.metrics]
+        if (by_scene.max() - by_scene.min()).max().max() > 1e-6:
+            raise UserError(
+                "record: runs disagree on the upsampled LR-HSI of one scene and protocol"
+            )
+        return by_scene.first().reset_index()
+
+
+def collect(
+    plan: Plan, store: Store, convention: str | None = None, partial: bool = False
+) -> Results:
+    """Read the per-image tables of all trials from the record, in one metric convention.
+
+    By default the usual one, or for real pairs without reference the one that needs none. Raises
+    `UserError` if a trial has no finished run (unless `partial`; some must have one), if protocols
+    are mixed, or if a run has no numbers in this convention.
+    """
+    done = [entry for entry in plan.entries if entry.state == "done"]
+    if (plan.unfinished and not partial) or not done:
+        missing = plan.unfinished
+        names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
+        raise UserError(
+            f"{plan.path}: {len(missing)} of {len(plan.entries)} runs are missing ({names}); "
+            f"execute them first: mhiflab run {plan.command}"
+        )
+    test_sets = {entry.trial.spec.data.test for entry in plan.entries}
+    if len(test_sets) != 1:
+        raise UserError(
+            f"{plan.path}: one table cannot mix test scenes, found {sorted(test_sets)}; use one "
+            "data.test for all cases"
+        )
+    protocols = {e.trial.spec.protocol.hash(): e.trial.spec.protocol for e in plan.entries}
+    if len(protocols) != 1:
+        names = ", ".join(f"{p.name} ({key[:8]})" for key, p in protocols.items())
+        raise UserError(
+            f"{plan.path}: one table cannot mix protocols, found {names}; make one study for each"
+        )
+    frames = []
+    for entry in done:
+        assert entry.run is not None, "a done entry has a run"
+        with artifact_file(store, entry.run.info.run_id, IMAGES_FILE) as path:
+            # The default parser may differ from the written number in its last bit.
+            frame = pd.read_csv(path, float_precision="round_trip")
+        frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
+    images = pd.concat(frames, ignore_index=True)
+    images, convention = _in_convention(images, convention, plan)
+    return Results(images, convention, plan.entries[0].trial.spec.protocol, plan.entries)
+
+
+def _in_convention(
+    images: pd.DataFrame, convention: str | None, plan: Plan
+) -> tuple[pd.DataFrame, str]:
+    found = list(images["convention"].unique())
+    if convention is None:
+        convention = CONVENTION if CONVENTION in found else WITHOUT_REFERENCE
+    if convention not in found:
+        raise UserError(
+            f"--convention: found {convention!r}, {nearest(convention, found)}expected one that "
+            f"the runs of {plan.path} were evaluated in: " + ", ".join(found)
+        )
+    chosen = images[images["convention"] == convention].reset_index(drop=True)
+    counts = chosen.groupby(["case", "seed"]).size()
+    if counts.nunique() != 1 or len(counts) != len(images.groupby(["case", "seed"])):
+        raise UserError(
+            f"{plan.path}: not every run has all its images in convention {convention}; run the "
+            "study again, or use another convention"
+        )
+    return chosen, convention

@@ -1,0 +1,144 @@
+"""What stands in a table, before anything is written: means, spreads, costs and where from."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from feinfn.describe import parameters_of
+from mhiflab.comparison import METRICS
+from mhiflab.estimate import flop_per_pixel
+from mhiflab.plan import Entry
+from mhiflab.results import Results
+from mhiflab.scores import FUSE_MEMORY, FUSE_SECONDS
+
+COST_PX = 512
+"""Side of the image whose operations a table tells."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column beside the metrics: its heading, decimals and what its values are divided by."""
+
+    heading: str
+    digits: int
+    unit: float = 1.0
+
+
+COSTS = {
+    "parameters": Column("Parameters (M)", 3, 1e6),
+    "flops": Column(f"GFLOP at {COST_PX} px", 1, 1e9),
+    "seconds": Column("Time (s/image)", 2),
+    "memory": Column("Memory (MiB)", 0),
+}
+"""What a method costs: two from its configuration, two as its runs measured them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method: mean over images and seeds, and how it varies over each."""
+
+    mean: float
+    over_seeds: float | None
+    """Standard deviation over seeds of the mean over images; None below two seeds."""
+    over_images: float | None
+    """Standard deviation over images of the mean over seeds; None below two images."""
+    by_seed: dict[str, float]
+    """Mean over images of every seed; the key of what has none is empty."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one protocol."""
+
+    label: str
+    cells: dict[str, Cell]
+    """By metric; empty where no run is finished."""
+    case: str = ""
+    """Empty for the upsampled LR-HSI."""
+    runs: dict[str, str] = field(default_factory=dict)
+    """Run keys by seed."""
+    lacking: int = 0
+    """Runs that are not finished."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """By name of `COSTS`, in plain units: parameters, operations, seconds, MiB."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    # Exactly rounded, so that every machine gives the same bits.
+    return math.fsum(values) / len(values)
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = _mean(values)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
+
+
+def _seed(value: Any) -> str:
+    return "" if pd.isna(value) else str(int(value))
+
+
+def _cell(rows: pd.DataFrame, metric: str) -> Cell:
+    by_seed = rows.groupby("seed", sort=True, dropna=False)[metric].agg(list)
+    by_scene = rows.groupby("scene", sort=True)[metric].agg(list)
+    means = {_seed(seed): _mean(values) for seed, values in by_seed.items()}
+    return Cell(
+        _mean(list(means.values())),
+        _deviation(list(means.values())),
+        _deviation([_mean(values) for values in by_scene]),
+        means,
+    )
+
+
+def _costs(entries: Sequence[Entry]) -> dict[str, float]:
+    spec = entries[0].trial.spec
+    found: dict[str, float] = {}
+    if spec.trained:
+        found["parameters"] = parameters_of(spec.model)
+        found["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
+    for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
+        told = [entry.run.data.metrics for entry in entries if entry.run is not None]
+        measured = [metrics[metric] for metrics in told if metric in metrics]
+        if measured:
+            found[name] = median(measured)
+    return found
+
+
+def rows(results: Results) -> list[Row]:
+    """Return one row per method in the order of the file, the upsampled LR-HSI first."""
+    upsampled = results.upsampled().assign(seed=math.nan)
+    cells = {metric: _cell(upsampled, metric) for metric in results.metrics}
+    found = [Row(results.upsampled_label, cells)]
+    fused = results.fused()
+    for case, label in results.labels.items():
+        entries = [e for e in results.entries if e.trial.case == case]
+        own = fused[fused["case"] == case]
+        done = [e for e in entries if e.state == "done"]
+        found.append(
+            Row(
+                label,
+                {metric: _cell(own, metric) for metric in results.metrics} if done else {},
+                case,
+                {str(e.trial.spec.seed) if e.trial.spec.trained else "": e.key for e in done},
+                len(entries) - len(done),
+                _costs(entries),
+            )
+        )
+    return found
+
+
+def best_and_second(table: Sequence[Row], metric: str) -> tuple[str, str]:
+    """Return the labels of the best and the second row, by their exact means.
+
+    Rows that lack runs take no part; there is no second among fewer than three.
+    """
+    whole = [row for row in table if row.cells and not row.lacking]
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    order = sorted(whole, key=lambda row: sign * row.cells[metric].mean)
+    labels = [row.label for row in order]
+    return (labels[0] if labels else "", labels[1] if len(labels) > 2 else "")

@@ -1,0 +1,55 @@
+"""What a study's table supports: every case against a baseline, in numbers and in words."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from feinfn.errors import UserError, nearest
+from mhiflab.comparison import Comparison, compare_methods
+from mhiflab.results import Results
+
+DIGITS = 6
+"""Significant digits of statistics in files: the last bits may differ between machines."""
+
+
+def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
+    """Compare every case whose runs are complete with a baseline case, the first by default.
+
+    All metrics are one family. Fewer than two complete cases give no comparison. Raises `UserError`
+    for a baseline that is no case.
+    """
+    labels = results.labels
+    if baseline and baseline not in labels:
+        raise UserError(
+            f"baseline: found {baseline!r}, {nearest(baseline, labels)}expected a case: "
+            + ", ".join(labels)
+        )
+    lacking = {e.trial.case for e in results.entries if e.state != "done"}
+    whole = [label for case, label in labels.items() if case not in lacking]
+    first = labels[baseline or next(iter(labels))]
+    if first not in whole or len(whole) < 2:
+        return []
+    return compare_methods(results.fused(), results.metrics, whole, first)
+
+
+def sentences(found: Sequence[Comparison]) -> list[str]:
+    """Return a verdict on the first metric of every case, then what the numbers cannot support."""
+    first = [one for one in found if one.metric == found[0].metric]
+    warnings = dict.fromkeys(text for one in found for text in one.warnings())
+    return [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def statistics(found: Sequence[Comparison]) -> pd.DataFrame:
+    """Return every comparison as a row, numbers with `DIGITS` significant digits."""
+    rows = []
+    for one in found:
+        row = asdict(one) | {"alpha": one.alpha, "shown": one.shown, "better": one.better}
+        row |= {f"effect_{name}": value for name, value in row.pop("effect").items()}
+        rows.append({name: _rounded(value) for name, value in row.items()})
+    return pd.DataFrame(rows)

@@ -1,0 +1,168 @@
+"""Whether rendered tables and figures still follow from the recorded runs, cell by cell."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+AT_MOST = 20
+"""Differences that are named of one file."""
+
+
+def differences(committed: Path, fresh: Path) -> list[str]:
+    """Return a line for every file, cell or pixel in which two folders differ.
+
+    `committed` is what lies there, `fresh` what the record gives now.
+    """
+    names = sorted(
+        {path.relative_to(root).as_posix() for root in (committed, fresh) for path in _files(root)}
+    )
+    found: list[str] = []
+    for name in names:
+        old, new = committed / name, fresh / name
+        if not old.is_file():
+            found.append(f"{name}: is not there, the record gives it; render it again")
+        elif not new.is_file():
+            found.append(f"{name}: nothing in the paper makes it; remove it")
+        elif old.read_bytes() != new.read_bytes():
+            lines = list(_cells(old, new))
+            found += lines[:AT_MOST] or [f"{name}: other bytes with the same content"]
+            if len(lines) > AT_MOST:
+                found.append(f"{name}: {len(lines) - AT_MOST} more")
+    return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    return (path for path in root.rglob("*") if path.is_file() and path.name != "README.md")
+
+
+def _cells(old: Path, new: Path) -> Iterator[str]:
+    kind = old.suffix.lower()
+    if kind == ".png":
+        yield from _pixels(old, new)
+        return
+    if kind == ".pdf":
+        yield f"{old.name}: another drawing"
+        return
+    a, b = (path.read_bytes().decode("utf-8", "replace") for path in (old, new))
+    if kind == ".json":
+        yield from _values(old.name, _loaded(a), _loaded(b))
+        return
+    grids = [_grid(kind, text) for text in (a, b)]
+    yield from _grid_differences(old.name, *grids)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _values(where: str, a: Any, b: Any) -> Iterator[str]:
+    """Yield the places in which two JSON values differ, rows by their method's name."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(key for key in b if key not in a)]:
+            yield from _values(f"{where}, {key}", a.get(key), b.get(key))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for place, (x, y) in enumerate(zip(a, b, strict=True), 1):
+            name = x.get("method") if isinstance(x, dict) else None
+            yield from _values(f"{where} {name or place}", x, y)
+    elif a != b or type(a) is not type(b):
+        yield f"{where}: found {_short(a)}, the record gives {_short(b)}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+class _Rows(HTMLParser):
+    """The cells of all rows, and texts outside of tables as rows of one cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.inside = tag in ("td", "th", "b", "u") if tag != "tr" else False
+        if tag in ("b", "u") and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += f"<{tag}>"
+
+    def handle_data(self, data: str) -> None:
+        if not data.strip():
+            return
+        if self.inside and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+        else:
+            self.rows.append([data.strip()])
+
+
+def _grid(kind: str, text: str) -> list[list[str]]:
+    """Return the rows and cells of a table in any of the formats; prose is rows of one cell."""
+    if kind == ".csv":
+        return list(csv.reader(io.StringIO(text)))
+    if kind == ".html":
+        rows = _Rows()
+        rows.feed(text)
+        return rows.rows
+    if kind == ".md":
+        return [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            if line.startswith("|")
+            else [line]
+            for line in text.splitlines()
+        ]
+    if kind == ".tex":
+        return [
+            [line]
+            if line.startswith("%")
+            else [cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))]
+            for line in text.splitlines()
+        ]
+    return [[line] for line in text.splitlines()]
+
+
+def _grid_differences(name: str, a: list[list[str]], b: list[list[str]]) -> Iterator[str]:
+    if len(a) != len(b):
+        yield f"{name}: found {len(a)} lines, the record gives {len(b)}"
+    header: list[str] = next((row for row in a if len(row) > 2), [])
+    for line, (x, y) in enumerate(zip(a, b, strict=False), 1):
+        if len(x) != len(y):
+            yield f"{name}, line {line}: found {len(x)} cells, the record gives {len(y)}"
+            continue
+        for place, (old, new) in enumerate(zip(x, y, strict=True)):
+            if old != new:
+                column = header[place] if len(x) == len(header) else ""
+                named = f", row {_short(x[0])}, column {column!r}" if column else f", line {line}"
+                yield f"{name}{named}: found {_short(old)}, the record gives {_short(new)}"
+
+
+def _pixels(old: Path, new: Path) -> Iterator[str]:
+    from matplotlib.image import imread
+
+    a, b = np.asarray(imread(old)), np.asarray(imread(new))
+    if a.shape != b.shape:
+        yield (
+            f"{old.name}: found {a.shape[1]}x{a.shape[0]} pixels, the record gives "
+            f"{b.shape[1]}x{b.shape[0]}"
+        )
+        return
+    changed = (a != b).any(axis=-1)
+    if changed.any():
+        rows, columns = np.nonzero(changed)
+        yield (
+            f"{old.name}: {changed.sum()} of {changed.size} pixels differ, in rows "
+            f"{rows.min()} to {rows.max()}, columns {columns.min()} to {columns.max()}"
+        )
