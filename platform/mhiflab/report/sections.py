@@ -98,7 +98,9 @@ def result_grid(plan: Plan, results: Results) -> Grid:
             cells[1] = Cell("–")
         for m in metrics:
             mean, std = row[f"{m}_mean"], row[f"{m}_std"]
-            below = "" if pd.isna(std) else f"± {std:.{DIGITS[m]}f}"
+            # A blank keeps the means below each other.
+            blank = "\u00a0" if table[f"{m}_std"].notna().any() else ""
+            below = blank if pd.isna(std) else f"± {std:.{DIGITS[m]}f}"
             mark = "best" if mean == best[m] else ""
             cells.append(Cell(f"{mean:.{DIGITS[m]}f}", mark, below))
         rows.append(cells)
@@ -110,12 +112,12 @@ def image_grid(results: Results) -> Grid:
     images = results.images
     fused = images["method"] == FUSED
     upsampled = images[~fused].drop_duplicates("scene")
-    upsampled = upsampled.assign(label=upsampled_label(results), seed=0)
+    upsampled = upsampled.assign(label=upsampled_label(results), seed=-1)
     named = images[fused].assign(label=images["case"].map(results.labels))
     rows = []
     for _, row in pd.concat([upsampled, named]).iterrows():
-        cells = [Cell(str(row["scene"])), Cell(str(row["label"]))]
-        cells.append(Cell(str(row["seed"] or "–"), value=row["seed"]))
+        seed = "–" if row["seed"] < 0 else str(row["seed"])
+        cells = [Cell(str(row["scene"])), Cell(str(row["label"])), Cell(seed, value=row["seed"])]
         cells += [Cell(f"{row[m]:.{DIGITS[m]}f}", value=row[m]) for m in results.metrics]
         rows.append(cells)
     return Grid(["Image", "Method", "Seed", *_heads(results.metrics)], rows, names=2)

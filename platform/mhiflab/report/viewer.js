@@ -153,7 +153,7 @@
     box.replaceChildren();
     const svg = make("svg", box, { viewBox: `0 0 ${size.w} ${size.h}`, role: "img" });
     svg.setAttribute("aria-label", "Spectra of this pixel; the table below holds its numbers");
-    for (const y of ticks(0, top, 4)) {
+    for (const y of ticks(0, top, 5)) {
       make("line", svg, { class: "axis", x1: edge.left, x2: size.w - edge.right, y1: py(y), y2: py(y) });
       make("text", svg, { x: edge.left - 6, y: py(y) + 4, "text-anchor": "end" }, y);
     }
