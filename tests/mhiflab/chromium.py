@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ SWITCHES = [
     "--remote-debugging-pipe",
     "--window-size=1280,1000",
 ]
+PLACE = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
+"""Starts Chromium, which reads descriptor 3 and writes descriptor 4."""
 KEYS = {"ArrowRight": 39, "ArrowDown": 40}
 ANSWER_S = 60.0
 """Longest wait for an answer: the machine may be at work on other tests."""
@@ -115,7 +121,7 @@ class Page:
 
 
 def _pipe() -> tuple[int, int]:
-    """Return the ends of a pipe, beyond the descriptors that a shell redirects."""
+    """Return the ends of a pipe, beyond the descriptors that Chromium wants."""
     ends = os.pipe()
     high = fcntl(ends[0], F_DUPFD_CLOEXEC, 10), fcntl(ends[1], F_DUPFD_CLOEXEC, 10)
     for end in ends:
@@ -128,8 +134,7 @@ def chromium(profile: Path, *more: str) -> Iterator[Page]:
     """Yield the tab of a browser with a new profile."""
     assert CHROMIUM, "asked for only where Chromium is"
     (theirs_read, ours_write), (ours_read, theirs_write) = _pipe(), _pipe()
-    # Chromium reads descriptor 3 and writes descriptor 4.
-    words = ["sh", "-c", f'exec "$@" 3<&{theirs_read} 4>&{theirs_write}', "sh", CHROMIUM]
+    words = [sys.executable, "-c", PLACE, str(theirs_read), str(theirs_write), CHROMIUM]
     words += [*SWITCHES, f"--user-data-dir={profile}", *more]
     # Its sandbox refuses to work for root.
     words += ["--no-sandbox"] if os.geteuid() == 0 else []
