@@ -109,12 +109,12 @@
 
   const drawPictures = () => {
     const first = state.band * pixels;
-    const end = steps / GAINS[state.gain];
+    const [top, end] = [white(), steps / GAINS[state.gain]];
     for (const cube of cubes) {
       cube.panel.hidden = state.case > 0 && cube.kind === "fused" && cube !== cases[state.case - 1];
       if (cube.panel.hidden) continue;
       const [band, error] = cube.pictures;
-      paint(band.canvas, TABLES[0], (i) => cube.values[first + i] / white());
+      paint(band.canvas, TABLES[0], (i) => cube.values[first + i] / top);
       if (error) {
         paint(error.canvas, TABLES[1], (i) =>
           Math.abs(cube.values[first + i] - reference.values[first + i]) / end);
@@ -124,7 +124,7 @@
         mark.style.top = `${(100 * (state.y + 0.5)) / height}%`;
       }
     }
-    get("white-told").textContent = `${(white() / steps).toPrecision(3)} in this band`;
+    get("white-told").textContent = `${(top / steps).toPrecision(3)} in this band`;
     get("end-told").textContent = `${(end / steps).toPrecision(1)} absolute error`;
     const unit = data.wavelengths_nm ? `, ${bandName(state.band)}` : "";
     get("band-told").textContent = `${state.band + 1} of ${bands}${unit}`;
