@@ -17,6 +17,7 @@ from mhiflab.cluster_cli import doctor_command, submit_command
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.paths import Lab, study_path
+from mhiflab.report_cli import report_command
 from mhiflab.study_cli import (
     HERE,
     STUDY_COMMANDS,
@@ -224,6 +225,7 @@ def ui(
     raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
 
 
+app.command("report")(report_command)
 app.command("evaluate")(evaluate_command)
 app.command("submit")(submit_command)
 app.command("doctor")(doctor_command)
