@@ -84,6 +84,10 @@ def _lines(table: Table, block: Block, mark: Mark, escaped: Escape) -> list[list
     ]
 
 
+def _quoted_title(block: Block) -> str:
+    return f"{block.title}, published" if block.title else "Published"
+
+
 def _quoted_line(one: Quoted, table: Table, mark: Mark, escaped: Escape) -> list[str]:
     cells = []
     for metric in table.metrics:
@@ -108,9 +112,8 @@ def markdown(table: Table) -> str:
     for block in table.blocks:
         body += [section(block.title)] if block.title else []
         body += _lines(table, block, MARKDOWN, plain)
-    if table.quoted:
-        body.append(section("Published, quoted"))
-        body += [_quoted_line(one, table, MARKDOWN, plain) for one in table.quoted]
+        body += [section(_quoted_title(block))] if block.quoted else []
+        body += [_quoted_line(one, table, MARKDOWN, plain) for one in block.quoted]
     text = "\n".join("| " + " | ".join(line) + " |" for line in body)
     said = verdicts(table)
     parts = [f"### {table.title}", text]
@@ -141,9 +144,9 @@ def latex(table: Table) -> str:
     for block in table.blocks:
         title = [section(block.title)] if block.title else []
         parts.append("\n".join(title + body(_lines(table, block, LATEX, _tex))))
-    if table.quoted:
-        lines = [_quoted_line(one, table, LATEX, _tex) for one in table.quoted]
-        parts.append("\n".join([section("Published, quoted"), *body(lines)]))
+        if block.quoted:
+            lines = [_quoted_line(one, table, LATEX, _tex) for one in block.quoted]
+            parts.append("\n".join([section(_quoted_title(block)), *body(lines)]))
     comments = "\n".join(f"% {line}" for line in (*verdicts(table), *notes(table)))
     rows_text = "\n\\midrule\n".join(parts)
     return (
@@ -170,9 +173,8 @@ def html_table(table: Table) -> str:
     for block in table.blocks:
         parts += [section(block.title)] if block.title else []
         parts += [line(cells) for cells in _lines(table, block, HTML, html.escape)]
-    if table.quoted:
-        parts.append(section("Published, quoted"))
-        parts += [line(_quoted_line(one, table, HTML, html.escape)) for one in table.quoted]
+        parts += [section(_quoted_title(block))] if block.quoted else []
+        parts += [line(_quoted_line(one, table, HTML, html.escape)) for one in block.quoted]
     parts += ["</tbody>", "</table>"]
     for name, lines in (("verdicts", verdicts(table)), ("notes", notes(table))):
         if lines:

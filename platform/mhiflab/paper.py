@@ -42,8 +42,8 @@ class PaperTable:
     the heading is not printed."""
     costs: list[Cost] = field(default_factory=list)
     """Columns beside the metrics."""
-    published: Published | None = None
-    """Quoted below our own rows."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """Quoted below our own rows, by heading of the study."""
     convention: str | None = None
     """Metric convention; null: the usual one."""
 
@@ -93,11 +93,20 @@ def read_paper(path: Path) -> Paper:
                         f"{path}: {kind}.{name}: found study {study!r}, expected a file "
                         f"{study_file(path, study)}"
                     )
-            if isinstance(part, PaperTable) and part.published and not paper.published:
-                raise UserError(
-                    f"{path}: tables.{name}.published: found without a file; name one in published"
-                )
+            if isinstance(part, PaperTable):
+                _check_quoted(f"{path}: tables.{name}.published", part, paper)
     return paper
+
+
+def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
+    if part.published and not paper.published:
+        raise UserError(f"{where}: found without a file of values; name one in the paper's own key")
+    for heading in part.published:
+        if heading not in part.studies:
+            raise UserError(
+                f"{where}: found {heading!r}, {nearest(heading, part.studies)}expected headings of "
+                "the table's studies: " + ", ".join(part.studies)
+            )
 
 
 def studies_of(part: PaperTable | PaperFigure) -> list[str]:
@@ -158,19 +167,20 @@ def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) ->
         plan = plans.of(study)
         title = heading if len(part.studies) > 1 else ""
         results = collect(plan, plans.store, part.convention, partial)
-        blocks.append(Block(plan, results, title, plan.study.baseline or ""))
+        quoted: tuple[Quoted, ...] = ()
+        if heading in part.published:
+            assert paper.published is not None, "a paper with quoted rows was read with their file"
+            wanted = part.published[heading]
+            file = plans.path.parent / paper.published
+            quoted = tuple(read_published(file, wanted.data, wanted.ratio))
+        blocks.append(Block(plan, results, title, plan.study.baseline or "", quoted))
     if len({tuple(block.results.metrics) for block in blocks}) > 1:
         raise UserError(
             f"{plans.path}: tables.{name}: found studies of different metrics, expected one kind; "
             "set its convention or make two tables"
         )
-    quoted: tuple[Quoted, ...] = ()
-    if part.published is not None:
-        assert paper.published is not None, "a paper with quoted rows was read with their file"
-        file = plans.path.parent / paper.published
-        quoted = tuple(read_published(file, part.published.data, part.published.ratio))
     marked = " (smoke)" if plans.smoke else ""
-    return Table(part.title + marked, tuple(blocks), tuple(part.costs), quoted)
+    return Table(part.title + marked, tuple(blocks), tuple(part.costs))
 
 
 def paper_folder(path: Path, smoke: bool, lab: Lab) -> Path:

@@ -1,7 +1,7 @@
 """Tables from runs, and from nothing else: the same runs give the same bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -26,6 +26,8 @@ class Block:
     """A heading over the rows, where a table has several blocks."""
     baseline: str = ""
     """The case that others are compared with; empty: the first."""
+    quoted: tuple[Quoted, ...] = ()
+    """Published numbers, below the rows and apart from them."""
 
     @property
     def rows(self) -> list[Row]:
@@ -35,13 +37,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed: blocks of our own runs, and quoted numbers apart from them."""
+    """What is printed."""
 
     title: str
     blocks: tuple[Block, ...]
     costs: tuple[str, ...] = ()
     """Names of `rows.COSTS` that get a column."""
-    quoted: tuple[Quoted, ...] = ()
 
     @property
     def metrics(self) -> list[str]:
@@ -74,13 +75,14 @@ def notes(table: Table) -> list[str]:
                 lines.append(f"† {where}{row.label} lacks {row.lacking} of its runs.")
     if "seconds" in table.costs or "memory" in table.costs:
         lines.append("Time and memory as the runs measured them while fusing their test images.")
-    if table.quoted:
+    quoted = [one for block in table.blocks for one in block.quoted]
+    if quoted:
         lines.append(
             "Published values are quoted; they were not computed here, and protocols and metric "
             "definitions differ."
         )
-        used = {one.source: one.about for one in table.quoted}
-        lines += [f"[{name}] {about}" for name, about in used.items()]
+        used = dict.fromkeys((one.source, one.about) for one in quoted)
+        lines += [f"[{name}] {about}." for name, about in used]
     return lines
 
 
@@ -146,13 +148,10 @@ def sidecar(table: Table) -> dict[str, Any]:
                 "data_fingerprints": sorted(fingerprints),
                 "images": results.scenes,
                 "rows": listed,
+                "quoted": [asdict(one) for one in block.quoted],
             }
         )
-    quoted = [
-        {"method": q.method, "source": q.source, "about": q.about, "values": q.values}
-        for q in table.quoted
-    ]
-    return {"title": table.title, "blocks": blocks, "quoted": quoted, "verdicts": verdicts(table)}
+    return {"title": table.title, "blocks": blocks, "verdicts": verdicts(table)}
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:

@@ -18,12 +18,14 @@ from chromium import CHROMIUM, Page, chromium
 from mlflow import MlflowClient
 from tiny import TINY, job_of
 
+from mhiflab.formats import markdown
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, read_plan, reconcile
 from mhiflab.report import windows
 from mhiflab.report.page import PAGE_BYTES, report
 from mhiflab.report_cli import report_command
-from mhiflab.tables import collect, markdown
+from mhiflab.results import collect
+from mhiflab.tables import study_table
 from mhiflab.tracking import (
     QUICKLOOK_FILE,
     Store,
@@ -130,7 +132,7 @@ def test_page_tells_what_the_record_tells(made, page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == headings
     assert "2 of 2 runs finished" in text
     assert text.count("2/2 epochs") == 2
-    table = markdown(plan, collect(plan, made.store))
+    table = markdown(study_table(plan, collect(plan, made.store)))
     for number in re.findall(r"\d+\.\d+", "".join(table.splitlines(True)[2:-4])):
         assert number in text
     assert "No difference in PSNR between" in text

@@ -25,7 +25,7 @@ from mhiflab.report.sections import (
     told_apart,
 )
 from mhiflab.report.windows import read_windows, viewer_data
-from mhiflab.tables import Results, collect
+from mhiflab.results import Results, collect
 from mhiflab.tracking import Store
 
 PAGE_BYTES = 15_000_000

@@ -1,16 +1,18 @@
 """What a report says of states, results and statistics, as plain values for its template."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from feinfn.errors import UserError
-from mhiflab.comparison import compare_methods
+from mhiflab.comparison import METRICS, compare_methods
 from mhiflab.estimate import clock
 from mhiflab.plan import Entry, Plan
-from mhiflab.scores import FUSED
-from mhiflab.tables import BEST_IS_HIGH, DIGITS, NAMES, Results, summary, upsampled_label
+from mhiflab.results import Results
+from mhiflab.rows import best_and_second, rows
+from mhiflab.tables import heading
 
 
 @dataclass(frozen=True)
@@ -86,60 +88,54 @@ def _state(entry: Entry) -> Cell:
 
 def result_grid(plan: Plan, results: Results) -> Grid:
     """Return the study's table: means, standard deviations over seeds, the best marked."""
-    table, metrics = summary(results), results.metrics
-    best = {
-        m: table[f"{m}_mean"].max() if BEST_IS_HIGH[m] else table[f"{m}_mean"].min()
-        for m in metrics
-    }
-    rows = []
-    for _, row in table.iterrows():
-        cells = [Cell(str(row["method"])), Cell(f"{row['seeds']} of {len(plan.study.seeds)}")]
-        if not row["seeds"]:
-            cells[1] = Cell("–")
+    table, metrics = rows(results), results.metrics
+    lines = []
+    for row in table:
+        trained = [seed for seed in row.runs if seed]
+        seeds = f"{len(trained)} of {len(plan.study.seeds)}" if trained else "–"
+        cells = [Cell(row.label), Cell(seeds)]
         for m in metrics:
-            mean, std = row[f"{m}_mean"], row[f"{m}_std"]
+            own, digits = row.cells[m], METRICS[m].digits
+            spread = own.over_seeds
             # A blank keeps the means below each other.
-            blank = "\u00a0" if table[f"{m}_std"].notna().any() else ""
-            below = blank if pd.isna(std) else f"± {std:.{DIGITS[m]}f}"
-            mark = "best" if mean == best[m] else ""
-            cells.append(Cell(f"{mean:.{DIGITS[m]}f}", mark, below))
-        rows.append(cells)
-    return Grid(["Method", "Seeds", *_heads(metrics)], rows)
+            blank = "\u00a0" if any(r.cells[m].over_seeds is not None for r in table) else ""
+            below = blank if spread is None else f"± {spread:.{digits}f}"
+            mark = "best" if row.label == best_and_second(table, m)[0] else ""
+            cells.append(Cell(f"{own.mean:.{digits}f}", mark, below))
+        lines.append(cells)
+    return Grid(["Method", "Seeds", *_heads(metrics)], lines)
 
 
 def image_grid(results: Results) -> Grid:
     """Return the metrics of every image, method and seed; the upsampled LR-HSI once an image."""
-    images = results.images
-    fused = images["method"] == FUSED
-    upsampled = images[~fused].drop_duplicates("scene")
-    upsampled = upsampled.assign(label=upsampled_label(results), seed=-1)
-    named = images[fused].assign(label=images["case"].map(results.labels))
-    rows = []
-    for _, row in pd.concat([upsampled, named]).iterrows():
-        seed = "–" if row["seed"] < 0 else str(row["seed"])
-        cells = [Cell(str(row["scene"])), Cell(str(row["label"])), Cell(seed, value=row["seed"])]
-        cells += [Cell(f"{row[m]:.{DIGITS[m]}f}", value=row[m]) for m in results.metrics]
-        rows.append(cells)
-    return Grid(["Image", "Method", "Seed", *_heads(results.metrics)], rows, names=2)
+    upsampled = results.upsampled().assign(method=results.upsampled_label, seed=math.nan)
+    lines = []
+    for _, row in pd.concat([upsampled, results.fused()]).iterrows():
+        seed = -1 if pd.isna(row["seed"]) else int(row["seed"])
+        told = Cell("–" if seed < 0 else str(seed), value=seed)
+        cells = [Cell(str(row["scene"])), Cell(str(row["method"])), told]
+        cells += [Cell(f"{row[m]:.{METRICS[m].digits}f}", value=row[m]) for m in results.metrics]
+        lines.append(cells)
+    return Grid(["Image", "Method", "Seed", *_heads(results.metrics)], lines, names=2)
 
 
 def _heads(metrics: list[str]) -> list[str]:
-    return [f"{NAMES[m]} {'↑' if BEST_IS_HIGH[m] else '↓'}" for m in metrics]
+    return [f"{heading(m)} {'↑' if METRICS[m].higher_is_better else '↓'}" for m in metrics]
 
 
 def statistics(results: Results) -> Statistics:
     """Compare every case with the first one that has runs, on the seeds that all of them have."""
-    fused = results.images[results.images["method"] == FUSED]
-    by_case = [set(fused[fused["case"] == case]["seed"]) for case in results.labels]
-    shared = set.intersection(*by_case)
+    fused = results.fused()
+    # A method that is not trained stands beside every seed.
+    by_case = [set(rows["seed"]) for _, rows in fused.dropna(subset="seed").groupby("case")]
+    shared = set.intersection(*by_case) if by_case else set()
     warnings = []
-    if left := sorted(set.union(*by_case) - shared):
+    if left := sorted(int(seed) for seed in set().union(*by_case) - shared):
         told = ", ".join(map(str, left))
         warnings.append(f"Seeds {told} are left out: not every case has a finished run of them.")
-    frame = fused[fused["seed"].isin(shared)]
-    frame = frame.assign(method=frame["case"].map(results.labels))
+    frame = fused[fused["seed"].isin(shared) | fused["seed"].isna()]
     methods = list(results.labels.values())
-    if len(methods) < 2 or not shared:
+    if len(methods) < 2 or (by_case and not shared):
         what = "one case with finished runs" if len(methods) < 2 else "no seed that all cases have"
         return Statistics({}, [*warnings, f"There is {what}: nothing to compare."])
     try:

@@ -1,0 +1,311 @@
+"""Tables of a paper from recorded runs: their numbers, sources, gaps, and how they are verified."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from tiny import TINY
+
+from feinfn.errors import UserError
+from mhiflab.paper import read_paper
+from mhiflab.published import COLUMNS, read_published
+from mhiflab.tracking import KEY, KIND
+from mhiflab.verify import differences
+
+BASE = {**TINY["base"], "resources": {"workers": 0}}
+METHODS = {
+    "gsa": {"label": "GSA & friends_1", "set": {"model.name": "gsa"}},
+    "without": {"label": "Without", "set": {"model.fourier_branch": False}},
+    "full": {"label": "FeINFN"},
+}
+PAPER = {
+    "title": "Ours",
+    "published": "published.csv",
+    "tables": {
+        "t1": {
+            "title": "Two ratios",
+            "studies": {"CAVE x4": "four", "CAVE x8": "eight"},
+            "costs": ["parameters", "flops", "seconds", "memory"],
+            "published": {"CAVE x4": {"data": "cave", "ratio": 4}},
+        },
+        "t2": {"title": "One ratio", "studies": {"CAVE x4": "four"}},
+    },
+}
+PUBLISHED = {
+    "method": "Old | one",
+    "data": "cave",
+    "ratio": "4",
+    "psnr": "50.10",
+    "psnr_std": "3.5",
+    "sam": "2.00",
+    "parameters": "1.234",
+    "source": "Somebody",
+    "protocol": "another PSF",
+}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory) -> Path:
+    """A folder with a paper, of whose two studies one has run."""
+    folder = tmp_path_factory.mktemp("paper")
+    studies = {"four": "cave_x4", "eight": "cave_x8"}
+    for name, protocol in studies.items():
+        study = {**TINY, "title": name, "base": {**BASE, "protocol": protocol}, "cases": METHODS}
+        text = yaml.safe_dump({**study, "seeds": [1, 2], "baseline": "without"}, sort_keys=False)
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "paper.yaml").write_text(yaml.safe_dump(PAPER, sort_keys=False))
+    rows = pd.DataFrame([{c: PUBLISHED.get(c, "") for c in COLUMNS}])
+    rows.to_csv(folder / "published.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def call(mhiflab, shelf) -> Callable[..., subprocess.CompletedProcess]:
+    """Return a function that runs a command on the paper in the shelf's lab."""
+
+    def run(command: str, *words: object) -> subprocess.CompletedProcess:
+        return mhiflab(command, shelf / "paper.yaml", "--lab", shelf / "lab", *words)
+
+    return run
+
+
+@pytest.fixture
+def filled(shelf, call) -> Path:
+    """The shelf once the second table's runs are there."""
+    if not (shelf / "lab").exists():
+        ran = call("run", "--fill", "t2")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "1 of 1: four" in ran.stdout
+    return shelf
+
+
+@pytest.fixture
+def complete(filled, call) -> Path:
+    """The shelf once all runs are there."""
+    if not (filled / "lab" / "rendered" / "paper" / "t1.md").exists():
+        ran = call("run")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        # What the first call executed is not executed again.
+        assert "0 of 5 trials to execute" in ran.stdout
+    return filled
+
+
+def keys(lab: Path) -> set[str]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
+    return {run.data.tags[KEY] for run in found if run.data.tags[KIND] == "trial"}
+
+
+def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
+    assert len(keys(filled / "lab")) == 5
+    refused = call("table", "--name", "t1")
+    assert refused.returncode == 1
+    assert "5 of 5 runs are missing (GSA & friends_1 seed 1" in refused.stderr
+    assert not (filled / "lab" / "rendered" / "paper" / "t1.md").exists()
+    unknown = call("run", "--fill", "t3")
+    assert unknown.returncode == 1
+    assert "found no 't3', did you mean" in unknown.stderr
+
+
+def test_numbers_are_those_of_the_runs_and_the_sidecar_names_them(complete):
+    lab = complete / "lab"
+    side = json.loads((lab / "rendered" / "paper" / "t1.json").read_text())
+    assert [block["title"] for block in side["blocks"]] == ["CAVE x4", "CAVE x8"]
+    named = {
+        key for block in side["blocks"] for row in block["rows"] for key in row["runs"].values()
+    }
+    assert named == keys(lab)
+    client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
+    ids = {run.data.tags[KEY]: run.info.run_id for run in found if KEY in run.data.tags}
+    for block in side["blocks"]:
+        for row in block["rows"][1:]:
+            by_seed, by_scene = {}, {}
+            for seed, key in row["runs"].items():
+                path = client.download_artifacts(ids[key], "metrics_test.csv")
+                frame = pd.read_csv(path, float_precision="round_trip")
+                rows = frame[(frame["convention"] == "matlab") & (frame["method"] == "fused")]
+                assert sorted(rows["scene"]) == block["images"]
+                by_seed[seed] = fmean(rows["psnr"])
+                for scene, value in zip(rows["scene"], rows["psnr"], strict=True):
+                    by_scene.setdefault(scene, []).append(value)
+            told = row["values"]["psnr"]
+            assert told["by_seed"] == pytest.approx(by_seed, rel=1e-12)
+            assert told["mean"] == pytest.approx(fmean(by_seed.values()), rel=1e-12)
+            over_images = stdev(fmean(values) for values in by_scene.values())
+            assert told["std_over_images"] == pytest.approx(over_images, rel=1e-9)
+            if row["case"] == "gsa":
+                assert told["std_over_seeds"] is None
+                assert list(row["runs"]) == [""]
+                assert "parameters" not in row["costs"]
+            else:
+                spread = stdev(by_seed.values())
+                assert told["std_over_seeds"] == pytest.approx(spread, rel=1e-9)
+                assert row["costs"]["parameters"] > 0
+            assert row["costs"]["seconds"] > 0
+    table = pd.read_csv(lab / "rendered" / "paper" / "t1.csv")
+    assert list(table["block"].unique()) == ["CAVE x4", "CAVE x8"]
+    assert math.isnan(table.loc[1, "psnr_std"])
+
+
+def test_every_format_marks_best_and_second_and_quotes_apart(complete):
+    folder = complete / "lab" / "rendered" / "paper"
+    text = (folder / "t1.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| GSA")]
+    assert len(rows) == 2
+    assert "**" in rows[0]
+    below = text.splitlines().index("| *CAVE x4, published* |  |  |  |  |  |  |  |  |")
+    assert text.splitlines()[below + 1] == (
+        r"| Old \| one [Somebody] | 50.10 (3.5) | 2.00 | - | - | 1.234 | - | - | - |"
+    )
+    assert "[Somebody] protocol: another PSF; metrics: unknown." in text
+    assert "Published values are quoted" in text
+    assert "- FeINFN" in text or "No difference in PSNR between FeINFN and Without" in text
+    assert "Warning: 2 images cannot show a difference" in text
+    tex = (folder / "t1.tex").read_text()
+    assert r"GSA \& friends\_1 & \textbf{" in tex
+    assert r"\underline{" in tex
+    assert r"\multicolumn{9}{l}{\emph{CAVE x8}} \\" in tex
+    page = (folder / "t1.html").read_text()
+    assert "GSA &amp; friends_1" in page
+    assert "<b>" in page
+    statistics = pd.read_csv(folder / "t1-statistics.csv")
+    # Two cases against a baseline, four metrics, two blocks.
+    assert len(statistics) == 16
+    assert set(statistics["baseline"]) == {"Without"}
+
+
+def test_same_records_give_the_same_bytes_here_and_from_an_archive(complete, call, tmp_path):
+    folder = complete / "lab" / "rendered" / "paper"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert call("table").returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    exported = call("export", "--out", tmp_path / "record")
+    assert exported.returncode == 0, exported.stderr
+    assert "10 runs" in exported.stdout
+    for path in (tmp_path / "record").rglob("*.json"):
+        assert str(complete) not in path.read_text()
+    # Another machine: neither the lab nor anything but the paper's files is there.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in complete.glob("*.[yc]*"):
+        shutil.copy(path, elsewhere)
+    shutil.copytree(folder, elsewhere / "rendered" / "paper")
+    again = call(
+        "verify", "--rendered", elsewhere / "rendered" / "paper", "--record", tmp_path / "record"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "12 files in" in again.stdout
+
+
+def test_one_changed_digit_is_named_by_its_cell(complete, call, tmp_path):
+    folder = tmp_path / "rendered"
+    shutil.copytree(complete / "lab" / "rendered" / "paper", folder)
+    assert call("verify", "--rendered", folder).returncode == 0
+    text = (folder / "t2.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| FeINFN"))
+    digit = re.search(r"\d\.\d(\d)", line)
+    assert digit
+    place = digit.start(1)
+    changed = line[:place] + str((int(line[place]) + 1) % 10) + line[place + 1 :]
+    (folder / "t2.md").write_text(text.replace(line, changed))
+    (folder / "t9.csv").write_text("x\n")
+    (folder / "t1.csv").unlink()
+    refused = call("verify", "--rendered", folder)
+    assert refused.returncode == 1
+    assert "3 differences" in refused.stderr
+    assert "t2.md, row 'FeINFN', column 'PSNR (dB) ↑': found" in refused.stderr
+    assert "t1.csv: is not there" in refused.stderr
+    assert "t9.csv: nothing in the paper makes it" in refused.stderr
+
+
+def test_parts_of_tables_are_marked(complete, call, tmp_path, mhiflab):
+    study = yaml.safe_load((complete / "four.yaml").read_text())
+    study["seeds"] = [1, 2, 3]
+    study["cases"]["more"] = {"label": "More", "set": {"model.decoder_width": 6}}
+    (tmp_path / "four.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    words = ["table", tmp_path / "four.yaml", "--lab", complete / "lab"]
+    assert "5 of 10 runs are missing" in mhiflab(*words).stderr
+    drawn = mhiflab(*words, "--partial")
+    assert drawn.returncode == 0, drawn.stderr
+    text = (complete / "lab" / "rendered" / "four" / "table.md").read_text()
+    assert "| FeINFN† |" in text
+    assert "| More† | - | - | - | - |" in text
+    assert "| GSA & friends_1 |" in text
+    assert "† FeINFN lacks 1 of its runs." in text
+    assert "† More lacks 3 of its runs." in text
+
+
+@pytest.mark.parametrize("kind", ["csv", "md", "tex", "html", "json"])
+def test_differences_name_the_cell_in_every_format(kind, complete, tmp_path):
+    folder = complete / "lab" / "rendered" / "paper"
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / f"t2.{kind}", tmp_path / name)
+    assert differences(tmp_path / "old", tmp_path / "new") == []
+    path = tmp_path / "old" / f"t2.{kind}"
+    value = json.loads((folder / "t2.json").read_text())
+    row = next(row for row in value["blocks"][0]["rows"] if row["case"] == "full")
+    ssim = row["values"]["ssim"]["mean"]
+    text = repr(ssim) if kind in ("csv", "json") else f"{ssim:.4f}"
+    content = path.read_text()
+    assert text in content
+    path.write_text(content.replace(text, text[:-1] + str((int(text[-1]) + 1) % 10)))
+    found = differences(tmp_path / "old", tmp_path / "new")
+    assert found
+    column = {"csv": "ssim_mean", "json": "ssim, mean"}.get(kind, "SSIM")
+    assert all("FeINFN" in line and column in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tables": {"t/1": PAPER["tables"]["t2"]}}, "expected letters, digits"),
+        ({"tables": {"t1": {"title": "x", "studies": {"a": "none"}}}}, "found study 'none'"),
+        ({"tables": {"t1": {**PAPER["tables"]["t2"], "cost": []}}}, "did you mean 'costs'"),
+        ({"published": None}, "found without a file"),
+        (
+            {
+                "tables": {
+                    "t1": {
+                        **PAPER["tables"]["t1"],
+                        "published": {"x4": {"data": "cave", "ratio": 4}},
+                    }
+                }
+            },
+            "expected headings",
+        ),
+    ],
+)
+def test_wrong_papers_are_told(change, told, shelf, tmp_path):
+    for path in shelf.glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump({**PAPER, **change}))
+    with pytest.raises(UserError, match=re.escape(told)):
+        read_paper(tmp_path / "paper.yaml")
+
+
+def test_published_values_keep_their_digits_and_wrong_ones_are_told(tmp_path):
+    path = tmp_path / "published.csv"
+    row = {c: PUBLISHED.get(c, "") for c in COLUMNS}
+    pd.DataFrame([row]).to_csv(path, index=False)
+    (one,) = read_published(path, "cave", 4)
+    assert one.values == {"psnr": "50.10", "sam": "2.00"}
+    assert one.spreads == {"psnr": "3.5"}
+    with pytest.raises(UserError, match="found nothing of cave x8"):
+        read_published(path, "cave", 8)
+    pd.DataFrame([{**row, "sam": "2,0"}]).to_csv(path, index=False)
+    with pytest.raises(UserError, match="line 2: sam: found '2,0'"):
+        read_published(path, "cave", 4)
+    pd.DataFrame([{**row, "more": "1"}]).to_csv(path, index=False)
+    with pytest.raises(UserError, match="found columns"):
+        read_published(path, "cave", 4)
