@@ -47,6 +47,8 @@ def read_image(
     1 for floats. Folders, ENVI and GeoTIFF are read as scenes. Raises `UserError` for a file, key,
     shape or type that does not fit.
     """
+    if full_scale is not None and not 0 < full_scale < float("inf"):
+        raise UserError(f"{path}: found full scale {full_scale:g}, expected a number > 0")
     if path.is_dir() or path.suffix.lower() not in ARRAY_FILES:
         scene = read_any(path, key=key, full_scale=full_scale, bands_axis=bands_axis)
         return Image(scene.cube(), scene.wavelengths_nm)

@@ -19,8 +19,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .3rem .8rem .3rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0;
-  border-bottom: 1px solid #8884; overflow-wrap: anywhere }
-img { max-width: 100%; background: #fff }
+  border-bottom: 1px solid #8884; overflow-wrap: break-word }
+img { max-width: min(100%, 40rem); background: #fff }
 .wide { overflow-x: auto }
 .caution { border-left: .3rem solid #d55e00; padding-left: .8rem }
 """

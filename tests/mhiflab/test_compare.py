@@ -5,6 +5,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -134,6 +135,31 @@ def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
             scene = row[0]
             assert value == pytest.approx(tables[1].loc[scene, metric], abs=0.51 * 10**-digits)
             assert difference == pytest.approx(change[scene], abs=0.51 * 10**-digits)
+
+
+def test_differences_that_many_images_show_are_said_with_their_direction(lab, keys):
+    store = recorded_store(lab)
+    runs = chosen_runs(store, [keys["without", 1], keys["full", 1]])
+
+    def read(run):
+        found = read_run(store, run)
+        rows = found.images[found.images["scene"] == "pompoms_ms"]
+        rows = pd.concat(
+            [rows.assign(scene=f"image {i:02d}") for i in range(16)], ignore_index=True
+        )
+        fused, step = rows["method"] == FUSED, rows["scene"].str[-2:].astype(int) / 100
+        better = run is runs[1]
+        rows.loc[fused, "psnr"] = 40 + better * (1 + step)
+        rows.loc[fused, "sam"] = 3 + better * (1 + step)
+        rows.loc[fused, ["ergas", "ssim"]] = 0.9
+        return replace(found, images=rows)
+
+    section = next(s for s in compare_runs(runs, read) if s.title == "Metrics")
+    shown = {row[1].split()[0]: row[-1] for row in section.grids[0].rows}
+    assert shown == {"PSNR": "better", "SAM": "worse", "ERGAS": "no", "SSIM": "no"}
+    gain, loss = section.sentences[1:]
+    assert re.match(r"full seed 1 \(\w{8}\) gains 1\.07 dB PSNR over without seed 1 \(", gain)
+    assert " raises SAM by 1.075 degrees against without seed 1" in loss
 
 
 def test_seeds_of_one_case_are_called_so(lab, keys, tmp_path, capsys):
