@@ -16,9 +16,9 @@ from feinfn.metrics import CONVENTION
 from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure
 from mhiflab.plots.style import COLOURS, png
-from mhiflab.recorded import Recorded
-from mhiflab.report import Grid, Section
+from mhiflab.run_files import Recorded
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.sections import Grid, Section
 from mhiflab.tracking import CASE, KEY, SEED, STUDY
 
 AT_MOST = len(COLOURS)

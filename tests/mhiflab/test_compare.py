@@ -15,10 +15,10 @@ from mhiflab.compare_cli import compare_command
 from mhiflab.comparison import METRICS
 from mhiflab.paths import Lab
 from mhiflab.record import trial_record
-from mhiflab.recorded import code_parts, read_run
-from mhiflab.report import page
+from mhiflab.run_files import code_parts, read_run
 from mhiflab.runs import chosen_runs
 from mhiflab.scores import FUSED
+from mhiflab.sections import page
 from mhiflab.tracking import recorded_store, tracking_uri, trial_runs
 
 
@@ -291,7 +291,7 @@ def test_markup_in_names_is_text(compared, capsys):
     assert "</table>" in text
     from rich.console import Console
 
-    from mhiflab.report import show
+    from mhiflab.sections import show
 
     show(list(compared(named).values()), Console(width=300))
     assert "<b>&[/x] [bold]" in capsys.readouterr().out
