@@ -226,10 +226,18 @@ def simulate(
 
 def upsample(lr_hsi_BShw: Tensor, protocol: Protocol) -> Tensor:
     """Return the LMS of an LR-HSI, clipped to [0, 1]."""
-    size = [protocol.ratio * n for n in lr_hsi_BShw.shape[-2:]]
+    return enlarge(lr_hsi_BShw, protocol.ratio, protocol.upsampling)
+
+
+def enlarge(lr_hsi_BShw: Tensor, ratio: int, upsampling: str) -> Tensor:
+    """Return an LR-HSI with `ratio` times the rows and columns, clipped to [0, 1].
+
+    `upsampling` is one of `SUPPORT_PX`.
+    """
+    size = [ratio * n for n in lr_hsi_BShw.shape[-2:]]
     # torch refuses align_corners, even False, for the mode that ignores it.
-    corners = None if protocol.upsampling == "nearest" else False
-    lms = F.interpolate(lr_hsi_BShw, size=size, mode=protocol.upsampling, align_corners=corners)
+    corners = None if upsampling == "nearest" else False
+    lms = F.interpolate(lr_hsi_BShw, size=size, mode=upsampling, align_corners=corners)
     return lms.clamp(0, 1)
 
 

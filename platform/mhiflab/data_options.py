@@ -40,7 +40,7 @@ BandsAxis = Annotated[
 Loaders = dict[str, Callable[[], "Scene"]]
 
 
-def _grid_nm(text: str | None) -> "np.ndarray | None":
+def grid_nm(text: str | None) -> "np.ndarray | None":
     """Return the wavelengths that FIRST:LAST:STEP stands for."""
     import numpy as np
 
@@ -65,7 +65,7 @@ def read_options(
         "key": key,
         "bands_axis": bands_axis,
         "full_scale": full_scale,
-        "wavelengths_nm": _grid_nm(wavelengths),
+        "wavelengths_nm": grid_nm(wavelengths),
     }
     return {name: value for name, value in options.items() if value is not None}
 

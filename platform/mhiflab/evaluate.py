@@ -1,9 +1,8 @@
-"""Any fused image against its reference: reading, comparing, and what is written of it."""
+"""Any fused image against its reference: comparing, and what is written of it."""
 
 import csv
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from feinfn.data.image import MAT_BYTES
 from feinfn.errors import UserError
 
 LABELS = {
@@ -25,70 +25,6 @@ LABELS = {
     "q2n": ("Q2n", 4),
 }
 """Index -> row name and decimals."""
-MAT_BYTES = 2**31 - 1
-"""Longest variable of a version 5 .mat file."""
-
-
-def read_cube(path: Path, key: str | None = None) -> np.ndarray:
-    """Return the image [S, H, W] of a file of any kind that scenes come in.
-
-    .mat files hold [H, W, S], the others [S, H, W]; uint8 and uint16 are divided by their maximum,
-    floats must have peak 1. Raises `UserError` for a file, key, shape or type that does not fit.
-    Folders, ENVI and GeoTIFF are read as scenes.
-    """
-    if path.is_dir() or path.suffix.lower() not in (".mat", ".npy", ".npz", ".h5", ".hdf5"):
-        from feinfn.data.readers import read_any
-
-        return read_any(path, key=key).cube()
-    shapes, load = _listed_arrays(path)
-    names = [k for k, shape in shapes.items() if k == key or (key is None and len(shape) == 3)]
-    if len(names) != 1:
-        wanted = "one array [bands, rows, columns]; choose one" if key is None else repr(key)
-        raise UserError(f"{path}: found arrays {shapes}, expected {wanted} with --key")
-    name, raw = names[0], load(names[0])
-    if path.suffix.lower() == ".mat" and raw.ndim == 3:
-        raw = np.moveaxis(raw, -1, 0)
-    if raw.ndim != 3 or 0 in raw.shape or not np.issubdtype(raw.dtype, np.number):
-        raise UserError(
-            f"{path}: found {name} of shape {raw.shape} and type {raw.dtype}, expected three axes "
-            "of real numbers"
-        )
-    if raw.dtype in (np.uint8, np.uint16):
-        return raw / float(np.iinfo(raw.dtype).max)
-    if not np.issubdtype(raw.dtype, np.floating):
-        raise UserError(
-            f"{path}: found {name} of type {raw.dtype}, expected uint8, uint16 or floats in [0, 1]"
-        )
-    if not np.isfinite(raw).all():
-        raise UserError(f"{path}: found NaN or inf in {name}, expected numbers")
-    # A fused image may leave [0, 1] a little; other units are far away.
-    if abs(raw).max() > 2:
-        raise UserError(
-            f"{path}: found values from {raw.min():g} to {raw.max():g} in {name}, expected [0, 1]; "
-            "divide by the sensor's full scale"
-        )
-    return raw
-
-
-def _listed_arrays(
-    path: Path,
-) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
-    """Return the shapes of a file's arrays as the format shows them, and how to load one."""
-    from feinfn.data.readers import arrays, hdf5, mat
-
-    def load_hdf5(name: str) -> np.ndarray:
-        with hdf5.opened(path) as file:
-            return hdf5.load(path, file, name)
-
-    kind = path.suffix.lower()
-    load: Callable[[str], np.ndarray]
-    if kind == ".mat":
-        found, load = mat.mat_arrays(path), partial(mat.load_mat, path)
-    elif kind in (".npy", ".npz"):
-        found, load = arrays.numpy_arrays(path), partial(arrays.load_numpy, path)
-    else:
-        found, load = hdf5.hdf5_arrays(path), load_hdf5
-    return {key: array.shape for key, array in found.items()}, load
 
 
 def comparison(found: Mapping[str, Mapping[str, float]]) -> Table:

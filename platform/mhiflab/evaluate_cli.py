@@ -42,8 +42,9 @@ def evaluate_command(
     import torch
 
     from feinfn.checkpoint import write_atomic
+    from feinfn.data.image import read_cube
     from feinfn.metrics import ALL_INDICES, CONVENTIONS, compare, find_convention, maps, smallest_px
-    from mhiflab.evaluate import LABELS, comparison, read_cube, write_csv, write_map, write_mat
+    from mhiflab.evaluate import LABELS, comparison, write_csv, write_map, write_mat
 
     names = list(dict.fromkeys(convention or CONVENTIONS))
     rules = [find_convention(name) for name in names]

@@ -7,7 +7,7 @@ size, H W HR size.
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from feinfn.apply import PROTOCOL_FILE, load_trained
 from feinfn.errors import UserError
-from feinfn.infer import fuse, load_model
-from feinfn.protocols import Inputs, Protocol, check_ratio, upsample
+from feinfn.protocols import Protocol
 from feinfn.train import BEST
 
 REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
-CONFIG_FILE, PROTOCOL_FILE = "config.json", "protocol.json"
+CONFIG_FILE = "config.json"
 
 
 class Fuser:
     """Fuses arrays with a network and the upsampling of the protocol it was trained under."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = load_model(folder / BEST)
-        fields = json.loads((folder / PROTOCOL_FILE).read_text())
-        self.protocol = Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+        self.trained = load_trained(folder)
 
     def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
         """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
@@ -40,12 +38,7 @@ class Fuser:
         hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
         if not all((*hsi.shape, *msi.shape)):
             raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
-        size, lr_size = msi.shape[-2:], hsi.shape[-2:]
-        ratio = max(1, size[0] // lr_size[0])
-        check_ratio(lr_size, size, ratio, "hsi and msi")
-        # At another ratio than the trained one the phase means nothing; upsampling ignores it.
-        own = replace(self.protocol, ratio=ratio, phase_px=0)
-        return fuse(self.model, Inputs(msi, upsample(hsi, own), hsi)).numpy()
+        return self.trained.fuse(hsi, msi).numpy()
 
 
 def _load_pyfunc(path: str) -> Fuser:

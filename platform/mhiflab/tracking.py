@@ -151,7 +151,11 @@ def connect(lab: Lab, uri: str) -> Store:
 
 def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
     """Return the runs with these tags, newest first."""
-    filters = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+    return search_runs(store, " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
+
+
+def search_runs(store: Store, filters: str) -> list[Run]:
+    """Return the runs that an MLflow filter finds, newest first."""
     runs: list[Run] = []
     token = None
     while True:

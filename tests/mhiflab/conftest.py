@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny import TINY
+from tiny import TINY, record_study
+
+from mhiflab.plan import Entry
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,12 @@ def write_study(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Entry, ...]]:
+    """Return a study file beside a `lab` that has all its runs, and its entries; for reading."""
+    return record_study(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture

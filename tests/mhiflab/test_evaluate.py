@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
+from feinfn.data.image import read_cube
 from feinfn.errors import UserError
 from feinfn.metrics import CONVENTIONS
-from mhiflab.evaluate import comparison, read_cube, write_mat
+from mhiflab.evaluate import comparison, write_mat
 from mhiflab.evaluate_cli import evaluate_command
 
 RNG = np.random.default_rng(5)

@@ -1,11 +1,16 @@
-"""A study small enough to run in seconds, and a job of its."""
+"""A study small enough to run in seconds, a job of its, and a record of all of it."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry
+from mhiflab.plan import Entry, read_plan
 from mhiflab.provenance import code_provenance
-from mhiflab.worker import Job
+from mhiflab.tracking import open_store, study_run, tracking_uri
+from mhiflab.worker import Job, run_worker
 
 TINY: dict = {
     "title": "tiny",
@@ -38,3 +43,18 @@ def job_of(entry: Entry, lab: Lab, uri: str, parent: str, **changes: Any) -> Job
     given |= {"study": "tiny", "parent": parent, "lab": lab, "uri": uri}
     given |= {"scratch": lab.root.parent, "code": code_provenance()}
     return Job(**(given | changes))
+
+
+def record_study(folder: Path) -> tuple[Path, tuple[Entry, ...]]:
+    """Record TINY with two seeds below `folder`/lab, without Ray; return its file and entries."""
+    study = folder / "tiny.yaml"
+    study.write_text(yaml.safe_dump({**TINY, "seeds": [1, 2]}, sort_keys=False))
+    lab = Lab(folder / "lab")
+    uri = tracking_uri(lab)
+    parent = study_run(open_store(lab, uri), "tiny", "")
+    entries = read_plan(study).entries
+    for entry in entries:
+        trial = entry.trial
+        job = job_of(entry, lab, uri, parent, case=trial.case, label=trial.label)
+        run_worker(job, torch.device("cpu"), lambda metrics: None)
+    return study, entries

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable, Iterable
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -77,6 +78,14 @@ def save(figure: Figure, path: Path) -> Path:
     with style.context(["default", _RC]):
         figure.savefig(path, metadata=_METADATA[kind])
     return path
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG (300 dpi)."""
+    drawn = BytesIO()
+    with style.context(["default", _RC]):
+        figure.savefig(drawn, format="png", metadata=_METADATA[".png"])
+    return drawn.getvalue()
 
 
 def look(place: int) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""A trained network on any pair of images.
+
+Three lines fuse two files:
+
+    from feinfn.apply import fuse_files
+    fused_SHW = fuse_files("best.safetensors", "lr_hsi.mat", "msi.npy", memory_mib=600)
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from feinfn.data.image import Image, read_image
+from feinfn.errors import UserError
+from feinfn.infer import fuse, load_model
+from feinfn.protocols import Inputs, Protocol, check_ratio
+from feinfn.simulate import SUPPORT_PX, enlarge
+from feinfn.train import BEST
+
+PROTOCOL_FILE = "protocol.json"
+USUAL = "bicubic"
+"""How every named protocol upsamples the LR-HSI."""
+BEYOND = 0.25
+"""How far noise and glints may leave [0, 1]; other units leave it by far."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network and how the LR-HSI was upsampled while it was trained."""
+
+    model: nn.Module
+    upsampling: str
+    protocol: Protocol | None
+    """None where the weights lie alone, which do not say it."""
+
+    @property
+    def bands(self) -> tuple[int, int]:
+        """Bands of the HSI and of the MSI."""
+        config: Any = self.model.config
+        return config.hsi_bands, config.msi_bands
+
+    def limit_memory(self, memory_mib: float) -> None:
+        """Bound what one fusion takes; raise `UserError` for a network that cannot be bounded."""
+        if not hasattr(self.model, "memory_mib"):
+            raise UserError(
+                f"memory: found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, "
+                "expected none, because this network takes whole images; leave it out, or fuse "
+                "smaller images"
+            )
+        if not 0 < memory_mib < float("inf"):
+            raise UserError(f"memory: found {memory_mib:g} MiB, expected a number > 0")
+        setattr(self.model, "memory_mib", memory_mib)  # noqa: B010
+
+    def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
+        """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
+
+        Raises `UserError` where H x W is no multiple of h x w, or bands do not fit.
+        """
+        size, lr_size = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
+        ratio = max(1, size[0] // lr_size[0])
+        check_ratio(lr_size, size, ratio, what)
+        lms_BSHW = enlarge(hsi_BShw, ratio, self.upsampling)
+        return fuse(self.model, Inputs(msi_BMHW, lms_BSHW, hsi_BShw))
+
+
+def load_trained(
+    path: Path, upsampling: str | None = None, device: torch.device | str = "cpu"
+) -> Trained:
+    """Return the network of a weights file, or of a packaged model's folder.
+
+    `upsampling` None means what the protocol beside the weights says, and bicubic for a file
+    without one. Raises `UserError` for anything else.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device: found {str(device)!r}, which cannot be used here "
+            f"({str(error).splitlines()[0]}), expected cpu, or cuda on a machine with a GPU"
+        ) from None
+    weights = path / BEST if path.is_dir() else path
+    model = load_model(weights, device)
+    protocol = _read_protocol(weights.with_name(PROTOCOL_FILE))
+    if protocol is None and path.is_dir():
+        raise UserError(
+            f"{path}: found weights without {PROTOCOL_FILE}, expected a packaged model; name the "
+            f"weights themselves ({weights})"
+        )
+    how = upsampling or (protocol.upsampling if protocol else USUAL)
+    if how not in SUPPORT_PX:
+        raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
+    return Trained(model, how, protocol)
+
+
+def _read_protocol(path: Path) -> Protocol | None:
+    if not path.is_file():
+        return None
+    try:
+        fields = json.loads(path.read_text())
+        return Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a protocol ({error}); copy the model's folder again"
+        ) from None
+
+
+def read_input(
+    path: Path,
+    bands: int,
+    what: str,
+    key: str | None = None,
+    full_scale: float | None = None,
+    bands_axis: int | None = None,
+) -> Image:
+    """Return an image float32 for a network of so many bands, as `read_image` reads it.
+
+    Raises `UserError` where its bands are others, and for values far beyond [0, 1].
+    """
+    image = read_image(path, key, full_scale=full_scale, bands_axis=bands_axis)
+    values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
+    if len(values) != bands:
+        raise UserError(
+            f"{path}: found shape {values.shape} [bands, rows, columns], expected {bands} bands of "
+            f"the {what}, as the network has; axes are [rows, columns, bands] in .mat files alone, "
+            "otherwise name the axis of the bands (--bands-axis), or use a network of these bands"
+        )
+    low, high = float(values.min()), float(values.max())
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise UserError(
+            f"{path}: found values from {low:g} to {high:g} in the {what}, expected [0, 1]; say "
+            "which stored number means 1 (--full-scale, --msi-full-scale)"
+        )
+    return Image(values, image.wavelengths_nm)
+
+
+def fuse_files(
+    weights: str | Path,
+    hsi: str | Path,
+    msi: str | Path,
+    *,
+    key: str | None = None,
+    msi_key: str | None = None,
+    full_scale: float | None = None,
+    msi_full_scale: float | None = None,
+    bands_axis: int | None = None,
+    upsampling: str | None = None,
+    memory_mib: float | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of an LR-HSI and an MSI from files.
+
+    `weights` is a file or folder as `load_trained` takes it; keys, full scales (of the MSI that of
+    the HSI where not given) and `bands_axis` are what `read_image` takes. `memory_mib` bounds what
+    the fusion takes beyond its inputs. Raises `UserError`.
+    """
+    trained = load_trained(Path(weights), upsampling, device)
+    if memory_mib is not None:
+        trained.limit_memory(memory_mib)
+    hsi_bands, msi_bands = trained.bands
+    a = read_input(Path(hsi), hsi_bands, "LR-HSI", key, full_scale, bands_axis)
+    scale = full_scale if msi_full_scale is None else msi_full_scale
+    b = read_input(Path(msi), msi_bands, "MSI", msi_key, scale, bands_axis)
+    return fuse_images(trained, a, b, f"{hsi} and {msi}")
+
+
+def fuse_images(trained: Trained, hsi: Image, msi: Image, what: str) -> np.ndarray:
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of what `read_input` returned."""
+    device = next(trained.model.parameters()).device
+    lr_hsi, fine = (torch.from_numpy(x.values_SHW)[None].to(device) for x in (hsi, msi))
+    try:
+        return trained.fuse(lr_hsi, fine, what)[0].cpu().numpy()
+    except RuntimeError as error:
+        # On a processor torch has no type of its own for it.
+        full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not full:
+            raise
+        first = str(error).splitlines()[0]
+    raise UserError(
+        f"{what}: found too little memory to fuse them ({first}); give a budget (--memory MIB), or "
+        "cut both images"
+    )

@@ -1,0 +1,166 @@
+"""The `fuse` command: a trained network on two files; heavy libraries are imported when it runs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from feinfn.errors import UserError
+from mhiflab.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
+from mhiflab.paths import Lab
+from mhiflab.study_cli import HERE, LabOption
+
+if TYPE_CHECKING:
+    from feinfn.apply import Trained
+    from feinfn.data.image import Image
+
+NAME = "fused"
+
+
+def fuse_command(
+    hsi: Annotated[
+        Path,
+        typer.Option(
+            help="LR-HSI: .mat, .npy, .npz, .h5, ENVI, GeoTIFF or a folder of bands.",
+        ),
+    ],
+    msi: Annotated[Path, typer.Option(help="MSI of the same scene, a whole number finer.")],
+    out: Annotated[Path, typer.Option(help="Fused HSI: .mat, .npy, .npz or .h5.")],
+    run: Annotated[
+        str, typer.Option(help="Key of a recorded run, or its first digits.", metavar="KEY")
+    ] = "",
+    weights: Annotated[
+        Path | None, typer.Option(help="Instead: a .safetensors file, or a model's folder.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="Memory for fusing, beyond the images.", metavar="MIB")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Draw the errors against this HSI of the output's shape.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Array inside the LR-HSI's file.")] = None,
+    msi_key: Annotated[str | None, typer.Option(help="Array inside the MSI's file.")] = None,
+    reference_key: Annotated[
+        str | None, typer.Option(help="Array inside the reference's file.")
+    ] = None,
+    full_scale: FullScale = None,
+    msi_full_scale: Annotated[
+        float | None, typer.Option(help="The same for the MSI, where it differs.")
+    ] = None,
+    bands_axis: BandsAxis = None,
+    wavelengths: Wavelengths = None,
+    upsampling: Annotated[
+        str | None, typer.Option(help="bicubic, bilinear or nearest, where weights lie alone.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda on a machine with a GPU.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    lab: LabOption = HERE,
+) -> None:
+    """Fuse two files with a trained network, and draw what came out beside it as a PNG.
+
+    Axes are bands, rows, columns (in .mat files rows, columns, bands); numbers are integers of 8 or
+    16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
+    was trained under. In Python: `feinfn.apply.fuse_files`.
+    """
+    from feinfn.apply import fuse_images, read_input
+    from feinfn.checkpoint import write_atomic
+    from feinfn.data.image import Image, check_written, write_image
+    from mhiflab.plots.quicklook import quick_look
+    from mhiflab.plots.style import png
+
+    console = Console(highlight=False)
+    picture = out.with_suffix(".png")
+    check_written(out)
+    _check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
+    trained = _trained(run, weights, upsampling, device, Lab(lab))
+    if memory is not None:
+        trained.limit_memory(memory)
+    hsi_bands, msi_bands = trained.bands
+    a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
+    scale = full_scale if msi_full_scale is None else msi_full_scale
+    b = read_input(msi, msi_bands, "MSI", msi_key, scale, bands_axis)
+    nm = grid_nm(wavelengths)
+    nm = a.wavelengths_nm if nm is None else nm
+    if nm is not None and len(nm) != hsi_bands:
+        raise UserError(
+            f"--wavelengths: found {len(nm)} of them, expected {hsi_bands}, one a band of {hsi}"
+        )
+    truth = None
+    if reference is not None:
+        truth = read_input(
+            reference, hsi_bands, "reference", reference_key, full_scale, bands_axis
+        ).values_SHW
+        if truth.shape[1:] != b.values_SHW.shape[1:]:
+            raise UserError(
+                f"{reference}: found {truth.shape[1:]} rows and columns, expected "
+                f"{b.values_SHW.shape[1:]}, as {msi} has; choose another reference"
+            )
+    for note in _notes(trained, upsampling, {hsi: a, msi: b}):
+        console.print(escape(note), soft_wrap=True)
+    rows, columns = b.values_SHW.shape[1:]
+    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"):
+        fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
+    order = trained.protocol.msi_order if trained.protocol else ()
+    drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, truth))
+    write_image(out, Image(fused_SHW, nm), NAME)
+    write_atomic(picture, lambda path: path.write_bytes(drawn))
+    console.print(f"Fused    {escape(str(out))}", soft_wrap=True)
+    console.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
+
+
+def _check_targets(targets: Iterable[Path], inputs: Iterable[Path], force: bool) -> None:
+    """Raise `UserError` where a file to be written is an input, or is there without `force`."""
+    given = list(inputs)
+    for target in targets:
+        for one in given:
+            if target.exists() and one.exists() and target.samefile(one):
+                raise UserError(
+                    f"--out: found {target}, which would overwrite the input {one}, expected "
+                    "another file; choose another name"
+                )
+        if target.exists() and not force:
+            raise UserError(
+                f"{target}: found a file there, expected none; choose another name, or overwrite "
+                "it with --force"
+            )
+
+
+def _trained(
+    run: str, weights: Path | None, upsampling: str | None, device: str, lab: Lab
+) -> "Trained":
+    """Return the network of a run, or of weights."""
+    from feinfn.apply import load_trained
+
+    if bool(run) == (weights is not None):
+        raise UserError(
+            f"--run, --weights: found {'both' if run else 'neither'}, expected one of them; name a "
+            "recorded run or a file"
+        )
+    if weights is not None:
+        return load_trained(weights, upsampling, device)
+    from mhiflab.runs import chosen_runs, packaged_model
+    from mhiflab.tracking import recorded_store
+
+    store = recorded_store(lab)
+    (found,) = chosen_runs(store, [run])
+    with packaged_model(store, found) as folder:
+        return load_trained(folder, upsampling, device)
+
+
+def _notes(trained: "Trained", given: str | None, images: "dict[Path, Image]") -> list[str]:
+    """Return what a user should know of this fusion and cannot see in it, one sentence each."""
+    protocol, (hsi, msi) = trained.protocol, images.values()
+    why = "as was asked" if given else "assumed, because the weights do not say it (--upsampling)"
+    if protocol and not given:
+        why = f"as protocol {protocol.name} says"
+    notes = [f"LR-HSI upsampled {trained.upsampling}, {why}"]
+    ratio = msi.values_SHW.shape[1] // hsi.values_SHW.shape[1]
+    if protocol and ratio != protocol.ratio:
+        notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")
+    for path, image in images.items():
+        if (used := float(image.values_SHW.max())) < 1 / 8:
+            notes.append(f"{path}: only {used:.1%} of its full scale is used; is that scale right?")
+    return notes
