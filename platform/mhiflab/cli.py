@@ -15,6 +15,7 @@ from feinfn.errors import UserError
 from mhiflab.cluster_cli import doctor_command, submit_command
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
+from mhiflab.figure_cli import figure
 from mhiflab.paths import Lab, study_path
 from mhiflab.study_cli import (
     HERE,
@@ -157,6 +158,7 @@ def ui(
 
 
 app.command("evaluate")(evaluate_command)
+app.command()(figure)
 app.command("submit")(submit_command)
 app.command("doctor")(doctor_command)
 

@@ -89,7 +89,7 @@ def bring(lab: Lab) -> int:
 
 def render(plan: Plan, lab: Lab, conventions: Sequence[str | None] = (None,)) -> None:
     """Print a finished study's table, and write tables and figures from the record."""
-    from mhiflab.figures import curve_figure, error_figure
+    from mhiflab.figures.beside_tables import curve_figure, error_figure
     from mhiflab.tables import collect, markdown, write_tables
     from mhiflab.tracking import recorded_store, shown, tracking_uri
 

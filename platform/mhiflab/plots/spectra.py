@@ -15,11 +15,13 @@ def spectra_figure(
     pixels: Sequence[tuple[int, int]],
     wavelengths_nm: np.ndarray | None = None,
     rgb: np.ndarray | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> Figure:
     """Draw each pixel's spectra, and below what every method differs by from the reference.
 
     Spectra are [P, S]; without wavelengths the axis counts bands from 1. `rgb` shows where the
-    pixels (row, column) lie.
+    pixels (row, column) lie; where it is a part of an image, `origin` is its first row and column
+    there, which titles count from.
     """
     at = np.arange(1, reference_PS.shape[1] + 1) if wavelengths_nm is None else wavelengths_nm
     count = len(pixels) + (rgb is not None)
@@ -52,7 +54,7 @@ def spectra_figure(
             upper.plot(at, spectra_PS[i], label=label, **look(place))
             lower.plot(at, spectra_PS[i] - reference_PS[i], **look(place))
         row, col = pixels[i]
-        upper.set_title(f"{i + 1}: row {row}, column {col}")
+        upper.set_title(f"{i + 1}: row {row + origin[0]}, column {col + origin[1]}")
         lower.set_xlabel("band" if wavelengths_nm is None else "wavelength (nm)")
         lower.sharey(panels[1, 0])
     panels[0, 0].set_ylabel("reflectance")

@@ -1,0 +1,57 @@
+"""Validation metrics over optimiser steps, one band a case over its seeds."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from feinfn.errors import UserError
+from mhiflab.estimate import steps_per_epoch
+from mhiflab.figures.kind import Cases, Drawn, about
+from mhiflab.plan import Entry
+from mhiflab.plots.curves import curves_figure
+from mhiflab.recorded import Recorded
+from mhiflab.tables import NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesOptions(Cases):
+    """Options of the curves."""
+
+    metric: Literal["psnr", "sam", "ergas", "ssim"] = "psnr"
+    """Metric of the validation scenes."""
+
+
+def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
+    """Draw the mean over seeds and one standard deviation, with every seed of the study."""
+    entries = recorded.entries(options.cases)
+    per_epoch = [_steps(entry) for entry in entries]
+    told = None not in per_epoch
+    rows = []
+    for entry, steps in zip(entries, per_epoch, strict=True):
+        history = recorded.history(entry, f"val_{options.metric}")
+        if not history:
+            raise UserError(
+                f"{entry.who}: found no validation {options.metric} on record, expected one an "
+                "epoch; choose other cases, as nothing is trained here: --option cases=[...]"
+            )
+        who = about(entry, recorded.labels[entry.trial.case])
+        rows += [
+            who | {"epoch": epoch, "step": epoch * (steps if told and steps else 1), "value": value}
+            for epoch, value in sorted(history.items())
+        ]
+    numbers = pd.DataFrame(rows).assign(metric=options.metric)
+    figure = curves_figure(
+        numbers.rename(columns={"label": "method"}),
+        "iteration" if told else "epoch",
+        f"validation {NAMES[options.metric]}",
+    )
+    return Drawn(figure, numbers if told else numbers.drop(columns="step"))
+
+
+def _steps(entry: Entry) -> int | None:
+    """Return the optimiser steps of an epoch; None where prepared files alone know their number."""
+    spec = entry.trial.spec
+    if entry.survey is None or spec.data.inputs == "stored":
+        return None
+    return steps_per_epoch(spec, entry.survey)
