@@ -117,27 +117,36 @@ class Recorded:
                 )
         return entries
 
+    def networks(
+        self, part: str = "a decoder", has: Callable[[ModelConfig], bool] = lambda _: True
+    ) -> list[str]:
+        """Return the cases that are a FeINFN with some part; raise `UserError` where none is."""
+        specs = {entry.trial.case: entry.trial.spec for entry in self.plan.entries}
+        found = [c for c, s in specs.items() if isinstance(s.model, ModelConfig) and has(s.model)]
+        if not found:
+            raise UserError(
+                f"{self.plan.path}: found no case that is a FeINFN with {part}, expected one, into "
+                "which this figure looks; choose another study"
+            )
+        return found
+
     def network_entry(
         self,
         case: str | None,
         seed: int | None,
-        part: str,
+        part: str = "a decoder",
         has: Callable[[ModelConfig], bool] = lambda _: True,
     ) -> Entry:
         """Return the finished run of a case, by default of the first that is a FeINFN with a part.
 
         Raises `UserError` where the case, or every case, lacks it.
         """
-        seed = self.plan.entries[0].trial.spec.seed if seed is None else seed
-        if case is None:
-            fits = (e.trial.case for e in self.plan.entries if _has(e.trial.spec.model, has))
-            case = next(fits, None)
-        entry = None if case is None else self.entries([case], seed)[0]
-        if entry is None or not _has(entry.trial.spec.model, has):
-            found = "no such case" if entry is None else f"case {case}, which has none"
+        fitting = self.networks(part, has)
+        entry = self.of_one_seed([case or fitting[0]], seed)[0]
+        if entry.trial.case not in fitting:
             raise UserError(
-                f"{self.plan.path}: found {found}, expected a FeINFN with {part}, into which this "
-                "figure looks; choose such a case (--option case=NAME) or study"
+                f"{self.plan.path}: option case: found {case!r}, which is no FeINFN with {part}, "
+                "expected one of " + ", ".join(fitting)
             )
         return entry
 
@@ -234,7 +243,3 @@ class Recorded:
         row, col = (int(n) for n in arrays[f"{at}/place"])
         nm = arrays.get(f"{at}/wavelengths_nm")
         return Window(kept[0], (row, col), inputs, image(FUSED)[0].numpy(), nm)
-
-
-def _has(model: object, has: Callable[[ModelConfig], bool]) -> bool:
-    return isinstance(model, ModelConfig) and has(model)

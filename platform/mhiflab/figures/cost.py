@@ -44,7 +44,9 @@ def draw_cost(recorded: Recorded, options: CostOptions) -> Drawn:
         row = {"method": recorded.labels[case], "psnr": psnr_N.mean(), "seeds": len(psnr_N)}
         row["psnr_std"] = psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan
         row["parameters"] = recorded.provenance(of_case[0])["parameters"]
-        rows.append(row | {"cost": _gflop(of_case[0]), "measured": True, "source": "runs"})
+        # What learns nothing is no network whose operations could be counted.
+        cost = _gflop(of_case[0]) if row["parameters"] else np.nan
+        rows.append(row | {"cost": cost, "measured": True, "source": "runs"})
     own = pd.DataFrame(rows).assign(protocol=entries[0].trial.spec.protocol.name)
     tables = [own]
     if options.published:

@@ -24,17 +24,20 @@ class CurvesOptions(Cases):
 
 def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
     """Draw the mean over seeds and one standard deviation, with every seed of the study."""
-    entries = recorded.entries(options.cases)
-    per_epoch = [_steps(entry) for entry in entries]
+    name = f"val_{options.metric}"
+    found = [(e, recorded.history(e, name)) for e in recorded.entries(options.cases)]
+    untrained = [entry.trial.case for entry, history in found if not history]
+    # A method that learns nothing has no curve; only who asks for it by name is told.
+    if untrained and (options.cases or len(untrained) == len(found)):
+        raise UserError(
+            f"{recorded.plan.path}: case {untrained[0]}: found no {name} on record, expected one "
+            "value an epoch; choose cases that are trained: --option cases=[...]"
+        )
+    found = [(entry, history) for entry, history in found if history]
+    per_epoch = [_steps(entry) for entry, _ in found]
     told = None not in per_epoch
     rows = []
-    for entry, steps in zip(entries, per_epoch, strict=True):
-        history = recorded.history(entry, f"val_{options.metric}")
-        if not history:
-            raise UserError(
-                f"{entry.who}: found no validation {options.metric} on record, expected one an "
-                "epoch; choose other cases, as nothing is trained here: --option cases=[...]"
-            )
+    for (entry, history), steps in zip(found, per_epoch, strict=True):
         who = about(entry, recorded.labels[entry.trial.case])
         rows += [
             who | {"epoch": epoch, "step": epoch * (steps if told and steps else 1), "value": value}

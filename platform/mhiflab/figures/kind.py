@@ -65,11 +65,9 @@ class Network:
 
 
 def note(values: Mapping[str, Any]) -> str:
-    """Return the first two metrics of an image on two lines."""
-    shown = metrics_of(values["convention"])[:2]
-    return "\n".join(
-        f"{NAMES[m].split(' (')[0]} {values[m]:.{DIGITS[m]}f}{UNITS.get(m, '')}" for m in shown
-    )
+    """Return the first two metrics of an image on two lines, by their units or names."""
+    shown = ((m, f"{values[m]:.{DIGITS[m]}f}") for m in metrics_of(values["convention"])[:2])
+    return "\n".join(f"{x}{UNITS[m]}" if m in UNITS else f"{NAMES[m]} {x}" for m, x in shown)
 
 
 def upsampled_label(entry: Entry) -> str:

@@ -26,7 +26,8 @@ class ResponseOptions(Images):
 
 def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
     """Draw each case's share of power by frequency on the kept part of the first test image."""
-    entries = recorded.of_one_seed(options.cases, options.seed)
+    cases = options.cases or recorded.networks()
+    entries = recorded.of_one_seed(cases, options.seed)
     curves, rows = {}, []
     at_R = band_centres(options.bands)
     for entry in entries:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhiflab.plots.style import TEXT_IN, look, new_figure, picture, styled
+from mhiflab.plots.style import TEXT_IN, legend_above, look, new_figure, picture, styled
 
 
 @styled
@@ -25,7 +25,7 @@ def spectra_figure(
     """
     at = np.arange(1, reference_PS.shape[1] + 1) if wavelengths_nm is None else wavelengths_nm
     count = len(pixels) + (rgb is not None)
-    figure = new_figure(TEXT_IN, 2.9)
+    figure = new_figure(TEXT_IN, 2.75)
     axes = figure.subplots(2, count, squeeze=False, sharex="col", height_ratios=(2, 1))
     panels = axes
     if rgb is not None:
@@ -60,6 +60,6 @@ def spectra_figure(
     panels[0, 0].set_ylabel("reflectance")
     panels[1, 0].set_ylabel("error")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    legend_above(figure, handles, labels)
     figure.align_ylabels(panels[:, 0])
     return figure
