@@ -165,10 +165,7 @@ class Recorded:
 
     def images(self, entry: Entry) -> pd.DataFrame:
         """Return a run's metrics: one row an image, method and convention."""
-        # The default parser may differ from the written number in its last bit.
-        return self._once(
-            entry, IMAGES_FILE, lambda path: pd.read_csv(path, float_precision="round_trip")
-        )
+        return self._once(entry, IMAGES_FILE, pd.read_csv)
 
     def provenance(self, entry: Entry) -> dict[str, Any]:
         """Return a run's provenance."""

@@ -57,7 +57,7 @@ def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
         changes[f"fused {part}, one frequency"] = (
             part,
             frequency,
-            lambda x: _scale(x, frequency, factor, model.config.spectrum_origin == "centre"),
+            lambda x: scale_at(x, frequency, factor, model.config.spectrum_origin == "centre"),
         )
     maps, rows = {}, []
     for label, (place, where, change) in changes.items():
@@ -88,7 +88,7 @@ def _fused_parts(config: ModelConfig) -> list[Place]:
     return [part for part, fused in parts.items() if fused]
 
 
-def _scale(x_BCHW: Tensor, at: tuple[int, int], factor: float, centred: bool) -> Tensor:
+def scale_at(x_BCHW: Tensor, at: tuple[int, int], factor: float, centred: bool) -> Tensor:
     """Return amplitudes or phases with one frequency changed, wherever frequency zero lies."""
     if not centred:
         return scale_conjugates(x_BCHW, *at, factor)

@@ -1,7 +1,6 @@
 """The Gabor wavelet of a trained decoder layer in time and frequency, against the bound."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -57,7 +56,7 @@ def draw_gabor(recorded: Recorded, options: GaborOptions) -> Drawn:
     require(shown in places, "option layer", options.layer, layers)
     rows = []
     for place, (omega, scale) in places.items():
-        for kind in get_args(Kind):
+        for kind in CURVES.values():
             measured = sampled_spreads(omega, scale, kind, SAMPLES, REACH)
             formula = closed_spreads(omega, scale, kind)
             rows.append(

@@ -104,5 +104,5 @@ def fused_figure(
         used.append(scale)
     for axis in axes.flat:
         if axis not in used:
-            axis.set_axis_off()
+            axis.remove()
     return figure
