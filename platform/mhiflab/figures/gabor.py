@@ -18,7 +18,7 @@ from mhiflab.figures.kind import Drawn, Network, about
 from mhiflab.plots.gabor import Wavelet, gabor_figure
 from mhiflab.recorded import Recorded
 
-SAMPLES, REACH = 4096, 12.0
+SAMPLES, REACH = 8192, 48.0
 """Samples of a wavelet, and how far they reach in units of its width 1 / s."""
 CURVES: dict[str, Kind] = {
     "real (used here)": "real",

@@ -89,10 +89,12 @@ def _ticks(axis: Axes) -> None:
     low, high = low / wider, high * wider
     axis.set_xlim(low, high)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = [n * 10.0**power for power in powers for n in (1, 2, 5)]
-    ticks = [t for t in ticks if low <= t <= high]
-    if len(ticks) < 3:
-        ticks = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    tens, round_ones = ([n * 10.0**p for p in powers for n in steps] for steps in ((1,), (1, 2, 5)))
+    inside = [
+        [t for t in ticks if low <= t <= high]
+        for ticks in (round_ones, tens, MaxNLocator(4).tick_values(low, high))
+    ]
+    ticks = next((found for found in inside if 3 <= len(found) <= 8), inside[-1])
     axis.set_xticks(ticks, labels=[f"{t:.4g}" for t in ticks])
     axis.minorticks_off()
 

@@ -36,7 +36,8 @@ def curves_figure(
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     told = "–".join(str(n) for n in sorted({min(counts), max(counts)}))
-    axis.set_title(f"{told} seeds" if max(counts) > 1 else "1 seed", loc="right")
+    several = f"mean of {told} seeds ± standard deviation"
+    axis.set_title(several if max(counts) > 1 else "1 seed", loc="right")
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend_above(figure, *axis.get_legend_handles_labels())
     return figure

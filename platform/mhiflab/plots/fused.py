@@ -55,13 +55,14 @@ def fused_figure(
 ) -> Figure:
     """Draw one column a method: the image, its zoom, and its errors on one scale.
 
-    More than six methods are drawn in two blocks. A column without errors, as the reference is, has
+    More than six methods are drawn in blocks below each other. A column without errors, as the reference is, has
     its place there left empty; the scale ends where half a percent of the pixels lie above.
     """
     errors = [m.error for m in methods.values() if m.error is not None]
     first = next(iter(methods.values())).rgb
-    blocks = 1 + (len(methods) > WIDEST)
-    columns = -(-len(methods) // blocks)
+    blocks = -(-len(methods) // WIDEST)
+    # Several blocks of few columns would be higher than a page.
+    columns = max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1)
     each = min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN)
     titles = [wrapped(label, max(8, int(each * 14))) for label in methods]
     aspect = first.shape[0] / first.shape[1]

@@ -117,7 +117,9 @@ def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
     figure.set_figheight(figure.get_figheight() + LINE_IN * (lines + wrapping))
     # No more columns than fill the lines.
     columns = -(-len(shown) // lines)
-    return figure.legend(handles, shown, loc="outside upper center", ncols=columns)
+    return figure.legend(
+        handles, shown, loc="outside upper center", ncols=columns, handlelength=2.6
+    )
 
 
 def picture(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
