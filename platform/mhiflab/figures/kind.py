@@ -70,9 +70,10 @@ def note(values: Mapping[str, Any]) -> str:
     return "\n".join(f"{x}{UNITS[m]}" if m in UNITS else f"{NAMES[m]} {x}" for m, x in shown)
 
 
-def upsampled_label(entry: Entry) -> str:
-    """Return what the upsampled LR-HSI of a run is called."""
-    return f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
+def upsampled_label(recorded: Recorded, entry: Entry) -> str:
+    """Return what the upsampled LR-HSI of a run is called; no case has this label."""
+    label = f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
+    return f"{label} (input)" if label in recorded.labels.values() else label
 
 
 def about(entry: Entry, label: str) -> dict[str, Any]:
@@ -84,6 +85,6 @@ def about(entry: Entry, label: str) -> dict[str, Any]:
 def row_of(recorded: Recorded, entry: Entry, scene: str, method: str = FUSED) -> dict[str, Any]:
     """Return one test image's metrics of a run beside what identifies them."""
     fused = method == FUSED
-    label = recorded.labels[entry.trial.case] if fused else upsampled_label(entry)
+    label = recorded.labels[entry.trial.case] if fused else upsampled_label(recorded, entry)
     told = about(entry, label) | {"scene": scene, "method": method}
     return told | dict(recorded.means(entry, scene, method))

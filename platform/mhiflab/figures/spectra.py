@@ -45,7 +45,8 @@ def draw_spectra(recorded: Recorded, options: SpectraOptions) -> Drawn:
     ]
     if options.upsampled or (options.upsampled is None and len(told) < len(COLOURS)):
         upsampled_SHW = first.inputs.lms_BSHW[0].numpy()
-        told.insert(0, (about(entries[0], upsampled_label(entries[0])), upsampled_SHW))
+        who = about(entries[0], upsampled_label(recorded, entries[0]))
+        told.insert(0, (who, upsampled_SHW))
     reference_PS = spectra_at(reference_SHW, pixels)
     methods, rows = {}, []
     for who, image_SHW in told:

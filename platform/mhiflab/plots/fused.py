@@ -55,8 +55,9 @@ def fused_figure(
 ) -> Figure:
     """Draw one column a method: the image, its zoom, and its errors on one scale.
 
-    More than six methods are drawn in blocks below each other. A column without errors, as the reference is, has
-    its place there left empty; the scale ends where half a percent of the pixels lie above.
+    More than six methods are drawn in blocks below each other. A column without errors, as the
+    reference is, has its place there left empty; the scale ends where half a percent of the pixels
+    lie above.
     """
     errors = [m.error for m in methods.values() if m.error is not None]
     first = next(iter(methods.values())).rgb
