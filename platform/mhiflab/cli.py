@@ -17,6 +17,7 @@ from mhiflab.cluster_cli import doctor_command, submit_command
 from mhiflab.compare_cli import compare_command
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
+from mhiflab.figure_cli import figure
 from mhiflab.fuse_cli import fuse_command
 from mhiflab.paths import Lab, study_path
 from mhiflab.report_cli import report_command
@@ -231,6 +232,7 @@ app.command("report")(report_command)
 app.command("evaluate")(evaluate_command)
 app.command("fuse")(fuse_command)
 app.command("compare")(compare_command)
+app.command()(figure)
 app.command("submit")(submit_command)
 app.command("doctor")(doctor_command)
 

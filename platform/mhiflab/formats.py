@@ -11,12 +11,11 @@ import pandas as pd
 
 from feinfn.checkpoint import write_atomic
 from mhiflab.comparison import METRICS
-from mhiflab.published import Quoted
+from mhiflab.published import NOT_TOLD, Quoted
 from mhiflab.rows import COSTS, Row, best_and_second
 from mhiflab.tables import Block, Table, heading, notes, sidecar, summary, verdicts
 from mhiflab.verdicts import compare_cases, statistics
 
-NOTHING = "-"
 Escape = Callable[[str], str]
 
 
@@ -54,7 +53,7 @@ def _line(row: Row, ranks: dict[str, tuple[str, str]], table: Table, mark: Mark)
     cells = []
     for metric, (best, second) in ranks.items():
         if not row.cells:
-            cells.append(NOTHING)
+            cells.append(NOT_TOLD)
             continue
         cell, digits = row.cells[metric], METRICS[metric].digits
         text = f"{cell.mean:.{digits}f}"
@@ -68,7 +67,7 @@ def _line(row: Row, ranks: dict[str, tuple[str, str]], table: Table, mark: Mark)
     for name in table.costs:
         column = COSTS[name]
         found = row.costs.get(name)
-        cells.append(NOTHING if found is None else f"{found / column.unit:.{column.digits}f}")
+        cells.append(NOT_TOLD if found is None else f"{found / column.unit:.{column.digits}f}")
     return cells
 
 
@@ -92,9 +91,9 @@ def _quoted_line(one: Quoted, table: Table, mark: Mark, escaped: Escape) -> list
     cells = []
     for metric in table.metrics:
         value, spread = one.values.get(metric), one.spreads.get(metric)
-        text = NOTHING if value is None else value
+        text = NOT_TOLD if value is None else value
         cells.append(text if spread is None else f"{text} ({spread})")
-    cells += [one.parameters if name == "parameters" else NOTHING for name in table.costs]
+    cells += [one.parameters if name == "parameters" else NOT_TOLD for name in table.costs]
     return [f"{escaped(one.method)} [{one.source}]", *cells]
 
 

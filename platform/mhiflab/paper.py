@@ -11,6 +11,7 @@ from mhiflab.paths import Lab, study_name
 from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
 from mhiflab.reading import build, read_yaml
+from mhiflab.recorded import Recorded
 from mhiflab.results import collect
 from mhiflab.tables import Block, Table
 from mhiflab.tracking import Store
@@ -147,6 +148,7 @@ class Plans:
     lab: Lab
     data_access: DataAccess = ON_DISK
     _known: dict[str, Plan] = field(default_factory=dict)
+    _recorded: dict[str, Recorded] = field(default_factory=dict)
 
     def of(self, study: str) -> Plan:
         """Return a study's plan."""
@@ -154,6 +156,12 @@ class Plans:
             wanted = read_plan(study_file(self.path, study), self.smoke, self.data_access)
             self._known[study] = reconcile(wanted, self.store, self.lab)
         return self._known[study]
+
+    def recorded(self, study: str) -> Recorded:
+        """Return a study's runs as figures read them."""
+        if study not in self._recorded:
+            self._recorded[study] = Recorded(self.of(study), self.store)
+        return self._recorded[study]
 
 
 def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) -> Table:

@@ -21,6 +21,10 @@ COLUMNS = (
 """The columns of a file of published numbers; cells that nobody printed are empty."""
 
 
+NOT_TOLD = "-"
+"""Stands for numbers that nobody printed."""
+
+
 @dataclass(frozen=True)
 class Quoted:
     """One method's numbers, digit by digit as printed."""
@@ -32,7 +36,7 @@ class Quoted:
     """A short name of the publication."""
     about: str
     """Under which protocol and definition of metrics, as far as known."""
-    parameters: str = "-"
+    parameters: str = NOT_TOLD
     """In millions, as printed or counted."""
     spreads: dict[str, str] = field(default_factory=dict)
     """Standard deviations over images, where printed."""
@@ -72,6 +76,8 @@ def read_published(path: Path, data: str, ratio: int) -> list[Quoted]:
             f"protocol: {row['protocol'] or 'unknown'}; metrics: {row['convention'] or 'unknown'}"
         )
         found.append(
-            Quoted(row["method"], values, row["source"], about, row["parameters"] or "-", spreads)
+            Quoted(
+                row["method"], values, row["source"], about, row["parameters"] or NOT_TOLD, spreads
+            )
         )
     return found

@@ -99,7 +99,7 @@ def render(
 
     Only finished studies, unless `partial`.
     """
-    from mhiflab.figures import curve_figure, error_figure
+    from mhiflab.figures.beside_tables import curve_figure, error_figure
     from mhiflab.formats import markdown, write_table
     from mhiflab.results import collect
     from mhiflab.tables import study_table

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ AT_MOST = 20
 """Differences that are named of one file."""
 
 
-def differences(committed: Path, fresh: Path) -> list[str]:
+def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> list[str]:
     """Return a line for every file, cell or pixel in which two folders differ.
 
-    `committed` is what lies there, `fresh` what the record gives now.
+    `committed` is what lies there, `fresh` what the record gives now; files named after one of
+    `leave` are not compared.
     """
     names = sorted(
         {path.relative_to(root).as_posix() for root in (committed, fresh) for path in _files(root)}
     )
     found: list[str] = []
     for name in names:
+        if Path(name).stem in leave:
+            continue
         old, new = committed / name, fresh / name
         if not old.is_file():
             found.append(f"{name}: is not there, the record gives it; render it again")

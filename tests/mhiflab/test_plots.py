@@ -222,6 +222,17 @@ def test_bubbles_are_as_large_as_the_cost_says():
     assert sizes[3.164816, 52.0] / sizes[6.056155, 51.18] == pytest.approx(23.92 / 13.62)
 
 
+@pytest.mark.parametrize("parameters", [(0, 0), (0, 30_000), (33_738, 33_742), (4_000, 22e6)])
+def test_any_numbers_of_parameters_have_a_place_and_readable_ticks(parameters):
+    rows = [(f"method {n}", n, 40.0 + i, n / 1e6, True) for i, n in enumerate(parameters)]
+    columns = ["method", "parameters", "psnr", "cost", "measured"]
+    axis = cost_figure(pd.DataFrame(rows, columns=columns).astype({"cost": float})).axes[0]
+    assert len(axis.texts) == 2
+    assert len(axis.collections) == sum(n > 0 for n in parameters)
+    ticks = [text.get_text() for text in axis.get_xticklabels()]
+    assert 3 <= len(set(ticks)) == len(ticks) <= 8
+
+
 def test_errors_share_one_scale_and_black_pixels_do_not_count():
     a, b = np.full((4, 4), 1.0), np.full((4, 4), 3.0)
     a[0, 0] = np.nan

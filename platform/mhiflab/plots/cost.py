@@ -1,5 +1,6 @@
 """Quality against size: PSNR over parameters, bubbles as large as the cost."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -7,14 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled
+from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
 
 LARGEST_PT2 = 420.0
 SMALLEST_PT2 = 0.03 * LARGEST_PT2
 FONT_PT = 6.5
 Box = tuple[float, float, float, float]
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+NAME_LETTERS = 22
 
 
 @styled
@@ -23,11 +25,16 @@ def cost_figure(
 ) -> Figure:
     """Draw a bubble a method; its area is proportional to the cost, a cross stands for none known.
 
-    Costs below 3 % of the largest are drawn as that much, so that they are seen.
+    Costs below 3 % of the largest are drawn as that much, so that they are seen. A method without
+    parameters is a line across, as a logarithm has no place for it.
     `methods` has columns method, parameters, psnr, cost (NaN where unknown) and measured (bool):
     numbers of others are drawn open, apart from our own.
     """
-    rows = methods.sort_values(["parameters", "method"]).reset_index(drop=True)
+    methods = methods.sort_values(["parameters", "method"])
+    lines, rows = (
+        methods[chosen].reset_index(drop=True)
+        for chosen in (methods["parameters"] == 0, methods["parameters"] > 0)
+    )
     figure = new_figure(COLUMN_IN, 2.6)
     axis = figure.subplots()
     largest = rows["cost"].max()
@@ -46,18 +53,23 @@ def cost_figure(
         )
     axis.set_xscale("log")
     axis.margins(x=0.17, y=0.22)
-    low, high = axis.get_xlim()
-    ticks = [t for t in TICKS if low <= t <= high]
-    axis.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
-    axis.minorticks_off()
+    for row in lines.to_dict("records"):
+        colour = COLOURS[0 if row["measured"] else 1]
+        axis.axhline(row["psnr"], color=colour, linewidth=0.9, linestyle="--")
+        axis.annotate(
+            row["method"],
+            (0, row["psnr"]),
+            xycoords=axis.get_yaxis_transform(),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=FONT_PT,
+        )
+    _ticks(axis)
     axis.set_xlabel("parameters (millions)")
     axis.set_ylabel(y)
+    every = methods["measured"]
     kinds = [("ours", COLOURS[0], COLOURS[0]), (quoted, COLOURS[1], "none")]
-    shown = [
-        kind
-        for kind, has in zip(kinds, (rows["measured"], ~rows["measured"]), strict=True)
-        if has.any()
-    ]
+    shown = [kind for kind, has in zip(kinds, (every, ~every), strict=True) if has.any()]
     handles = [
         Line2D([], [], linestyle="", marker="o", color=edge, markerfacecolor=face, label=name)
         for name, edge, face in shown
@@ -70,6 +82,23 @@ def cost_figure(
     return figure
 
 
+def _ticks(axis: Axes) -> None:
+    """Write a few round numbers along a logarithmic axis, which spans a factor of 2 at least."""
+    low, high = axis.get_xlim()
+    wider = max(1.0, math.sqrt(2 * low / high))
+    low, high = low / wider, high * wider
+    axis.set_xlim(low, high)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    tens, round_ones = ([n * 10.0**p for p in powers for n in steps] for steps in ((1,), (1, 2, 5)))
+    inside = [
+        [t for t in ticks if low <= t <= high]
+        for ticks in (round_ones, tens, MaxNLocator(4).tick_values(low, high))
+    ]
+    ticks = next((found for found in inside if 3 <= len(found) <= 8), inside[-1])
+    axis.set_xticks(ticks, labels=[f"{t:.4g}" for t in ticks])
+    axis.minorticks_off()
+
+
 def _name(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) -> None:
     """Write every name at the nearest place around its bubble that is free, in reading order."""
     figure.draw_without_rendering()
@@ -78,8 +107,9 @@ def _name(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) 
     centres_N2 = axis.transData.transform(places) * points
     window = axis.get_window_extent()
     taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres_N2, radius_N, strict=True)]
-    for i, name in enumerate(rows["method"]):
-        half_width, half_height = 0.31 * FONT_PT * len(name), 0.6 * FONT_PT
+    for i, name in enumerate(wrapped(name, NAME_LETTERS) for name in rows["method"]):
+        letters = [len(line) for line in name.splitlines()]
+        half_width, half_height = 0.31 * FONT_PT * max(letters), 0.6 * FONT_PT * len(letters)
         free = None
         for distance, angle in product((1.5, 8, 16, 26, 38), np.arange(12) * np.pi / 6):
             up, right = np.cos(angle), np.sin(angle)

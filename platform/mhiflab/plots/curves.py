@@ -2,8 +2,12 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from mhiflab.plots.style import COLUMN_IN, look, new_figure, styled
+from mhiflab.plots.style import COLUMN_IN, legend_above, look, new_figure, styled
+
+FEW = 20
+"""Points up to which a curve shows each of them."""
 
 
 @styled
@@ -15,13 +19,15 @@ def curves_figure(
     `history` has columns method, seed, step and value; methods in order of appearance. Steps that
     not every seed of a method reached are left out, as their mean would jump.
     """
-    figure = new_figure(COLUMN_IN, 2.3)
+    figure = new_figure(COLUMN_IN, 2.2)
     axis = figure.subplots()
+    counts: set[int] = set()
     for place, (method, rows) in enumerate(history.groupby("method", sort=False)):
         table = rows.pivot(index="step", columns="seed", values="value").sort_index().dropna()
         mean, seeds = table.mean(axis=1), table.shape[1]
-        label = f"{method} ({seeds} seed{'s' * (seeds != 1)})"
-        axis.plot(mean.index, mean, label=label, **look(place))
+        marker = "o" if len(mean) <= FEW else None
+        axis.plot(mean.index, mean, label=method, marker=marker, **look(place))
+        counts.add(seeds)
         if seeds > 1:
             std, colour = table.std(axis=1, ddof=1), look(place)["color"]
             axis.fill_between(
@@ -29,5 +35,9 @@ def curves_figure(
             )
     axis.set_xlabel(x)
     axis.set_ylabel(y)
-    axis.legend(loc="lower right")
+    told = "–".join(str(n) for n in sorted({min(counts), max(counts)}))
+    several = f"mean of {told} seeds ± standard deviation"
+    axis.set_title(several if max(counts) > 1 else "1 seed", loc="right")
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    legend_above(figure, *axis.get_legend_handles_labels())
     return figure

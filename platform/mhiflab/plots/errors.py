@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhiflab.plots.style import (
+    LINE_IN,
     MAPS,
     TEXT_IN,
     error_limit,
+    most_lines,
     new_figure,
     picture,
     styled,
@@ -33,17 +35,21 @@ def errors_figure(
     rows = -(-len(errors) // columns)
     each = (TEXT_IN - 0.6) / max(columns, 3)
     first = next(iter(errors.values()))
-    height = rows * (each * first.shape[0] / first.shape[1] + 0.4) + 0.1
+    titles = [wrapped(label, int(each * 14)) for label in errors]
+    lines = most_lines(titles) + most_lines((notes or {}).values())
+    height = rows * (each * first.shape[0] / first.shape[1] + LINE_IN * lines + 0.15)
     figure = new_figure(each * columns + 0.6, height)
     axes = figure.subplots(rows, columns, squeeze=False)
     limit = error_limit(errors.values())
     for axis in axes.flat[len(errors) :]:
         axis.set_axis_off()
-    for axis, (label, error) in zip(axes.flat, errors.items(), strict=False):
+    for axis, title, (label, error) in zip(axes.flat, titles, errors.items(), strict=False):
         shown = picture(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
-        axis.set_title(wrapped(label, int(each * 14)))
+        axis.set_title(title)
         if notes:
             axis.set_xlabel(notes[label])
-    bar = figure.colorbar(shown, ax=axes.ravel().tolist(), extend="max", pad=0.01, aspect=20 * rows)
+    bar = figure.colorbar(
+        shown, ax=axes.ravel().tolist(), extend="max", extendfrac=0.03, pad=0.01, aspect=20 * rows
+    )
     bar.set_label(unit)
     return figure

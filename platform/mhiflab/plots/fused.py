@@ -4,19 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mhiflab.plots.style import (
     COLOURS,
+    LINE_IN,
     MAPS,
     TEXT_IN,
     error_limit,
+    most_lines,
     new_figure,
     picture,
     styled,
     wrapped,
 )
+
+WIDEST = 6
+"""Methods that fit side by side."""
+LARGEST_IN, SCALE_IN = 1.55, 0.85
+"""Width of an image where few are drawn, and of the scale."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +55,38 @@ def fused_figure(
 ) -> Figure:
     """Draw one column a method: the image, its zoom, and its errors on one scale.
 
-    A column without errors, as the reference is, has its place there left empty; the scale ends
-    where half a percent of the pixels lie above.
+    More than six methods are drawn in blocks below each other. A column without errors, as the
+    reference is, has its place there left empty; the scale ends where half a percent of the pixels
+    lie above.
     """
     errors = [m.error for m in methods.values() if m.error is not None]
     first = next(iter(methods.values())).rgb
-    rows = 1 + (zoom is not None) + bool(errors)
-    each = (TEXT_IN - 0.6 * bool(errors)) / len(methods)
-    shapes = [first.shape[0] / first.shape[1], 1.0, first.shape[0] / first.shape[1]]
-    ratios = [shapes[0], *([1.0] if zoom else []), *([shapes[2]] if errors else [])]
-    figure = new_figure(TEXT_IN, each * sum(ratios) + 0.55)
-    axes = figure.subplots(rows, len(methods), squeeze=False, height_ratios=ratios)
+    blocks = -(-len(methods) // WIDEST)
+    # Several blocks of few columns would be higher than a page.
+    columns = max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1)
+    each = min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN)
+    titles = [wrapped(label, max(8, int(each * 14))) for label in methods]
+    aspect = first.shape[0] / first.shape[1]
+    ratios = [aspect, *([1.0] if zoom else []), *([aspect] if errors else [])]
+    lines = most_lines(titles) + most_lines(m.note for m in methods.values())
+    height = blocks * (each * sum(ratios) + LINE_IN * lines + 0.3)
+    figure = new_figure(each * columns + SCALE_IN * bool(errors), height)
+    # A narrow last column holds the scales, so that all others stand in line.
+    widths = [1.0] * columns + [0.06] * bool(errors)
+    axes = figure.subplots(
+        blocks * len(ratios),
+        len(widths),
+        squeeze=False,
+        height_ratios=ratios * blocks,
+        width_ratios=widths,
+    )
+    used: list[Axes] = []
     limit = error_limit(errors)
-    for column, (label, method) in zip(axes.T, methods.items(), strict=True):
+    for i, (title, method) in enumerate(zip(titles, methods.values(), strict=True)):
+        block, place = divmod(i, columns)
+        column = axes[block * len(ratios) : (block + 1) * len(ratios), place]
         picture(column[0], method.rgb)
-        column[0].set_title(wrapped(label, max(8, int(each * 14))))
+        column[0].set_title(title)
         if zoom is not None:
             corner, size = (zoom.col - 0.5, zoom.row - 0.5), zoom.size
             column[0].add_patch(
@@ -70,12 +95,16 @@ def fused_figure(
             picture(column[1], zoom.of(method.rgb))
             for spine in column[1].spines.values():
                 spine.set(color=COLOURS[4], linewidth=0.9)
-        if errors and method.error is None:
-            column[-1].set_axis_off()
-        elif method.error is not None:
+        used += list(column[: len(ratios) - bool(errors)])
+        if method.error is not None:
             shown = picture(column[-1], method.error, cmap=MAPS["error"], vmin=0, vmax=limit)
+            used.append(column[-1])
         column[-1].set_xlabel(method.note)
-    if errors:
-        bar = figure.colorbar(shown, ax=axes[-1].tolist(), extend="max", pad=0.01, aspect=14)
+    for scale in axes[len(ratios) - 1 :: len(ratios), -1] if errors else ():
+        bar = figure.colorbar(shown, cax=scale, extend="max", extendfrac=0.03)
         bar.set_label(wrapped(unit, 16))
+        used.append(scale)
+    for axis in axes.flat:
+        if axis not in used:
+            axis.remove()
     return figure

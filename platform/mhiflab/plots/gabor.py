@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from mhiflab.plots.style import COLOURS, TEXT_IN, look, new_figure, styled
 
+START = {"color": "0.55", "linewidth": 2.2}
+
 
 @dataclass(frozen=True)
 class Wavelet:
@@ -28,31 +30,32 @@ def gabor_figure(
     ratios: np.ndarray,
     products: Mapping[str, np.ndarray],
     bound: float = 0.5,
+    start: tuple[Wavelet, float] | None = None,
 ) -> Figure:
     """Draw the wavelet, its spectrum, and products of spreads over w/s with this one marked.
 
-    Shaded is one spread on each side of the centre, in time and in frequency.
+    Shaded is one spread on each side of the centre, in time and in frequency. `start` is what
+    training made the wavelet from, and its w/s, drawn behind it.
     """
     figure = new_figure(TEXT_IN, 2.2)
     in_time, in_frequency, against = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
-    sides = [
-        (in_time, wavelet.x_N, wavelet.psi_N.real, wavelet.time, "x", "wavelet"),
-        (
-            in_frequency,
-            wavelet.omega_N,
-            wavelet.density_N / wavelet.density_N.max(),
-            wavelet.frequency,
-            "angular frequency (rad per unit of x)",
-            "density of its spectrum",
-        ),
-    ]
-    for axis, at, values, spread, label, title in sides:
+    both = [(wavelet, "trained", look(0))]
+    if start is not None:
+        both.insert(0, (start[0], "start", START))
+    for one, name, style in both:
+        in_time.plot(one.x_N, one.psi_N.real, label=name, **style)
+        in_frequency.plot(one.omega_N, one.density_N / one.density_N.max(), label=name, **style)
+    in_time.set_xlabel("x")
+    in_frequency.set_xlabel("angular frequency (rad per unit of x)")
+    in_time.set_title(f"wavelet, spread {wavelet.time:.3g}")
+    in_frequency.set_title(f"density of its spectrum, spread {wavelet.frequency:.3g}")
+    for axis, spread in ((in_time, wavelet.time), (in_frequency, wavelet.frequency)):
         axis.axvspan(-spread, spread, color=COLOURS[5], alpha=0.25, linewidth=0)
-        axis.plot(at, values, **look(0))
-        seen = abs(at[abs(values) > 1e-3 * abs(values).max()]).max()
+        lines = [(line.get_xdata(), abs(line.get_ydata())) for line in axis.lines]
+        seen = max(abs(at[size > 1e-3 * size.max()]).max() for at, size in lines)
         axis.set_xlim(-1.1 * seen, 1.1 * seen)
-        axis.set_xlabel(label)
-        axis.set_title(f"{title}, spread {spread:.3g}")
+    if start is not None:
+        in_time.legend(loc="upper right", handlelength=1.4)
     against.axhline(bound, color="black", linewidth=0.8)
     against.annotate(
         f"bound {bound:g}",
@@ -65,10 +68,13 @@ def gabor_figure(
     )
     for place, (label, values) in enumerate(products.items()):
         against.plot(ratios, values, label=label, **look(place))
+    if start is not None:
+        before = start[0].time * start[0].frequency
+        against.plot([start[1]], [before], "o", color="black", markerfacecolor="none", markersize=5)
     here = wavelet.time * wavelet.frequency
     against.plot([ratio], [here], "o", color=COLOURS[0])
     against.annotate(
-        f"{here:.3g} at {ratio:g}",
+        f"{here:.3g} at {ratio:.3g}",
         (ratio, here),
         xytext=(-4, 4),
         textcoords="offset points",

@@ -50,7 +50,8 @@ def latent_figure(
     axis.axhline(0, color="black", linewidth=0.6)
     for place, (key, label) in enumerate(CURVES.items()):
         values = similarity[key]
-        axis.plot(frequency, values, marker="osD^"[place], label=label, **look(place))
+        told = f"{label} (mean {np.nanmean(values):.2f})"
+        axis.plot(frequency, values, marker="osD^"[place], label=told, **look(place))
     axis.set_xlim(0, 0.52)
     axis.set_ylim(min(-0.1, float(np.nanmin([similarity[k] for k in CURVES])) - 0.05), 1.04)
     axis.set_xlabel("radial frequency (cycles per LR pixel)")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhiflab.plots.style import TEXT_IN, look, new_figure, styled
+from mhiflab.plots.style import TEXT_IN, legend_above, look, new_figure, styled
 
 FLOOR_DB = -90.0
 
@@ -20,7 +20,7 @@ def response_figure(
     features.
     """
     features = list(next(iter(responses.values())))
-    figure = new_figure(TEXT_IN, 2.2)
+    figure = new_figure(TEXT_IN, 2.05)
     axes = figure.subplots(1, len(features), sharey=True, squeeze=False)[0]
     for axis, feature in zip(axes, features, strict=True):
         for place, (activation, curves) in enumerate(responses.items()):
@@ -33,6 +33,5 @@ def response_figure(
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
     figure.supxlabel("radial frequency (cycles per pixel)", fontsize=7)
     axes[0].set_ylabel("share of power per bin (dB)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+    legend_above(figure, *axes[0].get_legend_handles_labels())
     return figure

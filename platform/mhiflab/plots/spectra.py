@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhiflab.plots.style import TEXT_IN, look, new_figure, picture, styled
+from mhiflab.plots.style import TEXT_IN, legend_above, look, new_figure, picture, styled
 
 
 @styled
@@ -15,15 +15,17 @@ def spectra_figure(
     pixels: Sequence[tuple[int, int]],
     wavelengths_nm: np.ndarray | None = None,
     rgb: np.ndarray | None = None,
+    origin: tuple[int, int] = (0, 0),
 ) -> Figure:
     """Draw each pixel's spectra, and below what every method differs by from the reference.
 
     Spectra are [P, S]; without wavelengths the axis counts bands from 1. `rgb` shows where the
-    pixels (row, column) lie.
+    pixels (row, column) lie; where it is a part of an image, `origin` is its first row and column
+    there, which titles count from.
     """
     at = np.arange(1, reference_PS.shape[1] + 1) if wavelengths_nm is None else wavelengths_nm
     count = len(pixels) + (rgb is not None)
-    figure = new_figure(TEXT_IN, 2.9)
+    figure = new_figure(TEXT_IN, 2.75)
     axes = figure.subplots(2, count, squeeze=False, sharex="col", height_ratios=(2, 1))
     panels = axes
     if rgb is not None:
@@ -52,12 +54,12 @@ def spectra_figure(
             upper.plot(at, spectra_PS[i], label=label, **look(place))
             lower.plot(at, spectra_PS[i] - reference_PS[i], **look(place))
         row, col = pixels[i]
-        upper.set_title(f"{i + 1}: row {row}, column {col}")
+        upper.set_title(f"{i + 1}: row {row + origin[0]}, column {col + origin[1]}")
         lower.set_xlabel("band" if wavelengths_nm is None else "wavelength (nm)")
         lower.sharey(panels[1, 0])
     panels[0, 0].set_ylabel("reflectance")
     panels[1, 0].set_ylabel("error")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    legend_above(figure, handles, labels)
     figure.align_ylabels(panels[:, 0])
     return figure

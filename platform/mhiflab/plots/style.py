@@ -1,7 +1,7 @@
 """The look that all figures share, and how they are written."""
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
@@ -12,11 +12,14 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.legend import Legend
 
 from feinfn.errors import UserError
 
 COLUMN_IN, TEXT_IN = 3.3, 6.9
 """Width of a column and of the text of a two-column paper."""
+LINE_IN = 0.13
+"""Height of a line of text."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart with all kinds of colour vision; yellow is too light for lines."""
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 2)))
@@ -104,6 +107,28 @@ def look(place: int) -> dict[str, Any]:
 def wrapped(label: str, width: int) -> str:
     """Return a label on several lines of at most `width` letters where words allow."""
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
+
+
+def most_lines(texts: Iterable[str]) -> int:
+    """Return how many lines the longest of some texts has."""
+    return max((text.count("\n") + 1 for text in texts), default=0)
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Legend:
+    """Write a legend above all axes in as many columns as fit; the figure grows by its lines."""
+    width_in = figure.get_figwidth()
+    # The sample and the space around it take 0.45 in, a letter about 0.052.
+    shown = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]
+    longest = max(len(line) for label in shown for line in label.splitlines())
+    fitting = max(1, min(len(shown), int(width_in / (0.45 + 0.052 * longest))))
+    lines = -(-len(shown) // fitting)
+    wrapping = sum(label.count("\n") for label in shown)
+    figure.set_figheight(figure.get_figheight() + LINE_IN * (lines + wrapping))
+    # No more columns than fill the lines.
+    columns = -(-len(shown) // lines)
+    return figure.legend(
+        handles, shown, loc="outside upper center", ncols=columns, handlelength=2.6
+    )
 
 
 def picture(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:

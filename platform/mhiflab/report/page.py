@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from feinfn.errors import UserError
-from mhiflab.figures import curve_figure, error_figure
+from mhiflab.figures.beside_tables import curve_figure, error_figure
 from mhiflab.plan import Plan, counts_line, reasons
 from mhiflab.report.origin import differences, origin
 from mhiflab.report.sections import (

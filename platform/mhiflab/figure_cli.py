@@ -1,0 +1,113 @@
+"""The `figure` command; heavy libraries are imported when it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+
+from feinfn.errors import UserError
+from mhiflab.paths import Lab, study_path
+from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read
+
+ALL = "all"
+
+
+def _parsed(words: list[str]) -> dict[str, Any]:
+    """Return options given as key=value, values in YAML; raise `UserError` for anything else."""
+    import yaml
+
+    from mhiflab.reading import Loader
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (key and equals) or key in found:
+            raise UserError(
+                f"--option: found {word!r}, expected key=value, each key once, such as "
+                "seed=2 or 'cases=[full, without]'"
+            )
+        try:
+            # S506 guards against unsafe loaders; this one derives from SafeLoader.
+            found[key] = yaml.load(text, Loader=Loader)  # noqa: S506
+        except yaml.YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--option {key}: found {text!r}, not YAML: {reason}") from None
+    return found
+
+
+def figure(
+    study: StudyArgument,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study: fused, spectra, curves, cost, latent, gabor, response, change, "
+            "errors, or all."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a paper: this figure; repeat for more, none for all."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value, such as seed=2 or 'cases=[full, without]'; repeat for more."),
+    ] = None,
+    smoke: SmokeOption = False,
+    lab: LabOption = HERE,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the files; the study's by default.")
+    ] = None,
+    format_: Annotated[Literal["png", "pdf", "both"], typer.Option("--format")] = "both",
+) -> None:
+    """Draw figures of a study or a paper from recorded runs: PNG, PDF, and the numbers (CSV).
+
+    Every number comes from artifacts and histories of runs; scenes are read only to identify them.
+    `--kind all` draws what the records allow and says why not of the rest. Options of a kind: an
+    unknown one is answered by the list. The same runs give the same bytes.
+    """
+    from mhiflab.reading import is_paper
+
+    path = study_path(study)
+    if is_paper(path):
+        from mhiflab.paper_cli import draw_paper
+
+        if kind or option or folder:
+            raise UserError(
+                f"--kind, --option, --out: found with {path}, a paper, whose file says what is "
+                "drawn; expected --name or nothing"
+            )
+        draw_paper(path, smoke, Lab(lab), name or ())
+        return
+    if name or not kind:
+        raise UserError(
+            f"--name, --kind: {path} is a study, expected --kind without --name, such as --kind "
+            "fused, or --kind all"
+        )
+    options = _parsed(option or [])
+    if kind == ALL and options:
+        raise UserError(f"--option: found {', '.join(options)}, expected none with --kind all")
+
+    from mhiflab.figures.registry import FORMATS, KINDS, draw, find_kind
+    from mhiflab.recorded import Recorded
+    from mhiflab.tracking import recorded_store
+
+    kinds = list(KINDS) if kind == ALL else [kind]
+    if kind != ALL:
+        find_kind(kind)
+    store = recorded_store(Lab(lab))
+    plan = read(study, smoke, Lab(lab))
+    recorded, place = Recorded(plan, store), folder or Lab(lab).rendered(plan.name)
+    formats = FORMATS if format_ == "both" else (format_,)
+    failed: dict[str, UserError] = {}
+    for one in kinds:
+        try:
+            written = draw(one, options, recorded, place, one, formats)
+        except UserError as error:
+            failed[one] = error
+            continue
+        out.print(f"{one:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
+    if len(failed) == len(kinds):
+        raise next(iter(failed.values()))
+    for one, why in failed.items():
+        out.print(f"[yellow]{one:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Figures from recorded artifacts, with the same bytes every time."""

@@ -1,0 +1,81 @@
+"""Every kind of figure by name, and how one is written with the numbers behind it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feinfn.errors import UserError, nearest
+from mhiflab.figures.change import ChangeOptions, draw_change
+from mhiflab.figures.cost import CostOptions, draw_cost
+from mhiflab.figures.curves import CurvesOptions, draw_curves
+from mhiflab.figures.errors import ErrorsOptions, draw_errors
+from mhiflab.figures.fused import FusedOptions, draw_fused
+from mhiflab.figures.gabor import GaborOptions, draw_gabor
+from mhiflab.figures.kind import Kind
+from mhiflab.figures.latent import LatentOptions, draw_latent
+from mhiflab.figures.response import ResponseOptions, draw_response
+from mhiflab.figures.spectra import SpectraOptions, draw_spectra
+from mhiflab.plots.style import save
+from mhiflab.reading import build
+from mhiflab.recorded import Recorded
+
+KINDS: dict[str, Kind] = {
+    "fused": Kind(FusedOptions, draw_fused),
+    "spectra": Kind(SpectraOptions, draw_spectra),
+    "curves": Kind(CurvesOptions, draw_curves),
+    "cost": Kind(CostOptions, draw_cost),
+    "latent": Kind(LatentOptions, draw_latent),
+    "gabor": Kind(GaborOptions, draw_gabor),
+    "response": Kind(ResponseOptions, draw_response),
+    "change": Kind(ChangeOptions, draw_change),
+    "errors": Kind(ErrorsOptions, draw_errors),
+}
+FORMATS = ("png", "pdf")
+
+
+def find_kind(name: str) -> Kind:
+    """Return a kind of figure; raise `UserError` for an unknown name."""
+    if name not in KINDS:
+        raise UserError(
+            f"figure kind: found {name!r}, {nearest(name, KINDS)}expected one of "
+            + ", ".join(KINDS)
+        )
+    return KINDS[name]
+
+
+def draw(
+    kind: str,
+    options: dict[str, Any],
+    recorded: Recorded,
+    folder: Path,
+    stem: str,
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
+    """Draw a figure from recorded artifacts; return the paths of `stem`.png, .pdf and .csv.
+
+    The same records give the same bytes. Numbers are written with six digits, because networks
+    are computed anew and their last bits are the machine's. Raises `UserError` for an unknown kind
+    or option, and where the records do not hold what the kind needs.
+    """
+    found = find_kind(kind)
+    given = build(found.options, options, f"figure {kind}: options")
+    with _one_thread():
+        drawn = found.draw(recorded, given)
+    paths = [save(drawn.figure, folder / f"{stem}.{suffix}") for suffix in formats]
+    table = folder / f"{stem}.csv"
+    drawn.numbers.to_csv(table, index=False, lineterminator="\n", float_format="%.6g")
+    return [*paths, table]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let sums be taken in one order, however many cores there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,56 @@
+"""Frequencies in the decoder's features, such as under each activation."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from feinfn.analysis.radial import band_centres
+from feinfn.analysis.response import frequency_response
+from feinfn.errors import UserError
+from mhiflab.figures.kind import Drawn, Images, about
+from mhiflab.plots.response import response_figure
+from mhiflab.recorded import Recorded
+
+PANELS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseOptions(Images):
+    """Options of the frequency responses."""
+
+    features: tuple[str, ...] = ()
+    """input, filter_1, layer_1, filter_2, ...; none: the input and the first filters."""
+    bands: int = 16
+    """Radial frequency bands."""
+
+
+def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
+    """Draw each case's share of power by frequency on the kept part of the first test image."""
+    cases = options.cases or recorded.networks()
+    entries = recorded.of_one_seed(cases, options.seed)
+    curves, rows = {}, []
+    at_R = band_centres(options.bands)
+    for entry in entries:
+        label = recorded.labels[entry.trial.case]
+        window = recorded.window(entry, options.scene)
+        found = frequency_response(recorded.model(entry), window.inputs, options.bands)
+        wanted = options.features or ("input", *(name for name in found if "filter" in name))
+        for name in wanted:
+            if name not in found:
+                raise UserError(
+                    f"option features: found {name!r}, expected features of case "
+                    f"{entry.trial.case}: " + ", ".join(found)
+                )
+        curves[label] = {name: found[name] for name in wanted}
+        told = about(entry, label) | {"scene": window.scene}
+        rows += [
+            pd.DataFrame({"feature": name, "cycles_per_pixel": at_R, "share": share}).assign(**told)
+            for name, share in curves[label].items()
+        ]
+    # Networks of different depth have the first layers in common.
+    common = [
+        name for name in next(iter(curves.values())) if all(name in c for c in curves.values())
+    ]
+    common = common if options.features else common[:PANELS]
+    shown = {label: {name: found[name] for name in common} for label, found in curves.items()}
+    return Drawn(response_figure(at_R, shown), pd.concat(rows, ignore_index=True))

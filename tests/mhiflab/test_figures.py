@@ -1,0 +1,366 @@
+"""Figures of recorded runs: what they show, what they refuse, and equal bytes every time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from tiny import TINY, job_of
+
+from feinfn.analysis.change import effect_of, reach, scale_conjugates
+from feinfn.analysis.latent import latent_spectra
+from feinfn.analysis.response import frequency_response
+from feinfn.config import DataConfig
+from feinfn.data import source
+from feinfn.errors import UserError
+from feinfn.model import count_parameters
+from feinfn.models.ssrnet import SSRNetConfig
+from mhiflab.figures.change import scale_at
+from mhiflab.figures.kind import upsampled_label
+from mhiflab.figures.registry import KINDS, draw
+from mhiflab.paths import Lab
+from mhiflab.plan import read_plan, reconcile
+from mhiflab.recorded import Recorded
+from mhiflab.scores import WITHOUT_REFERENCE
+from mhiflab.tracking import (
+    IMAGES_FILE,
+    QUICKLOOK_FILE,
+    metric_history,
+    open_store,
+    study_run,
+    tracking_uri,
+)
+from mhiflab.worker import run_worker
+
+CASES = {
+    "without": {"label": "Without it", "set": {"model.fourier_branch": False}},
+    "full": {"label": "FeINFN", "set": {}},
+    "relu": {"label": "ReLU", "set": {"model.activation": "relu"}},
+}
+STUDY = {**TINY, "cases": CASES, "seeds": [1, 2]}
+WINDOW = ("spectra", "latent", "response", "change")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a study file and the lab in which all its trials have run."""
+    folder = tmp_path_factory.mktemp("figures")
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    lab = Lab(folder / "lab")
+    uri = tracking_uri(lab)
+    store = open_store(lab, uri)
+    parent = study_run(store, "study", "")
+    for entry in read_plan(folder / "study.yaml").entries:
+        job = job_of(entry, lab, uri, parent, study="study", case=entry.trial.case)
+        run_worker(job, torch.device("cpu"), lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def once(folder) -> Recorded:
+    """The study's records, opened once for all tests that only read."""
+    return opened(folder)
+
+
+def opened(folder: Path) -> Recorded:
+    lab = Lab(folder / "lab")
+    store = open_store(lab, tracking_uri(lab))
+    return Recorded(reconcile(read_plan(folder / "study.yaml"), store, lab), store)
+
+
+def numbers(kind: str, options: dict, recorded: Recorded, folder: Path) -> pd.DataFrame:
+    return pd.read_csv(draw(kind, options, recorded, folder, kind, ())[-1])
+
+
+def changed(recorded: Recorded, name: str, change) -> Recorded:
+    """Return the records of the first case, one artifact of which is another."""
+    entries = recorded.entries([recorded.plan.entries[0].trial.case], 1)
+    read = recorded.arrays if name == QUICKLOOK_FILE else recorded.images
+    found = {(entries[0].run.info.run_id, name): change(read(entries[0]))}
+    return Recorded(replace(recorded.plan, entries=tuple(entries)), recorded.store, found)
+
+
+def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
+    folder, mhiflab, tmp_path, monkeypatch
+):
+    """In this process and in another one with more threads and another seed of hashes."""
+    recorded = opened(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "load_scene", lambda *_: pytest.fail("a scene was read"))
+        drawn = [p for kind in KINDS for p in draw(kind, {}, recorded, tmp_path / "here", kind)]
+    assert {p.name for p in drawn} == {f"{k}.{x}" for k in KINDS for x in ("png", "pdf", "csv")}
+    environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    told = mhiflab(
+        *("figure", folder / "study.yaml", "--kind", "all", "--lab", folder / "lab"), **environment
+    )
+    assert told.returncode == 0, told.stderr
+    there = folder / "lab" / "rendered" / "study"
+    for path in drawn:
+        assert (there / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_numbers_of_images_are_those_of_the_records(once, tmp_path):
+    fused = numbers("fused", {"seed": 2}, once, tmp_path).set_index("label")
+    assert list(fused.index) == ["Bicubic upsampling", "Without it", "FeINFN", "ReLU"]
+    entry = once.entries(["full"], 2)[0]
+    table = once.images(entry).query("method == 'fused' and convention == 'matlab'")
+    first = table.iloc[0]
+    row = fused.loc["FeINFN"]
+    assert (row["scene"], row["seed"], row["convention"]) == (first["scene"], 2, "matlab")
+    assert row["psnr"] == pytest.approx(first["psnr"], rel=1e-5)
+    error = once.arrays(entry)[f"{first['scene']}/fused/error"].astype(float)
+    assert row["mean_absolute_error"] == pytest.approx(error.mean(), rel=1e-5)
+    other = table["scene"].iloc[1]
+    errors = numbers("errors", {"cases": ["full"], "scene": other, "map": "sam"}, once, tmp_path)
+    assert (errors["scene"].item(), errors["seed"].item()) == (other, 1)
+    angles = once.arrays(once.entries(["full"], 1)[0])[f"{other}/fused/sam"].astype(float)
+    assert errors["mean"].item() == pytest.approx(np.nanmean(angles), rel=1e-5)
+
+
+def test_zoom_shows_where_upsampling_errs_most(once, tmp_path):
+    found = numbers("fused", {}, once, tmp_path).iloc[0]
+    entry = once.entries()[0]
+    error = once.arrays(entry)[f"{found['scene']}/upsampled/error"].astype(float)
+    size = found["zoom_size"]
+    assert size == min(error.shape) // 4
+    squares = np.lib.stride_tricks.sliding_window_view(error, (size, size)).sum(axis=(2, 3))
+    assert (found["zoom_row"], found["zoom_column"]) == np.unravel_index(
+        squares.argmax(), squares.shape
+    )
+
+
+def test_spectra_are_told_at_their_place_in_the_whole_image(once, tmp_path):
+    found = numbers("spectra", {}, once, tmp_path)
+    assert found["pixel"].nunique() == 3
+    cube = source.load_scene(DataConfig(), found["scene"].iloc[0]).cube()
+    values = cube[found["band"] - 1, found["row"], found["column"]]
+    np.testing.assert_allclose(found["reference"], values, atol=1e-5)
+    place = found[["row", "column"]].iloc[0].tolist()
+    given = numbers("spectra", {"pixels": [place], "cases": ["relu"]}, once, tmp_path)
+    np.testing.assert_array_equal(given["reference"].iloc[:31], found["reference"].iloc[:31])
+    assert set(given["label"]) == {"Bicubic upsampling", "ReLU"}
+
+
+def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
+    curves = numbers("curves", {"cases": ["relu"]}, once, tmp_path)
+    for entry in once.entries(["relu"]):
+        own = curves[curves["seed"] == entry.trial.spec.seed].set_index("epoch")["value"]
+        run_id = entry.run.info.run_id
+        history = metric_history(once.store, run_id, ["val_psnr"])["val_psnr"]
+        assert own.to_dict() == pytest.approx(history, rel=1e-5)
+    # Five training scenes of 128 pixels, four patches each, two in a batch.
+    scenes = [s for s in once.plan.entries[0].survey.scenes if s.part == "train"]
+    assert (curves["step"] == curves["epoch"] * (4 * len(scenes) // 2)).all()
+    cost = numbers("cost", {}, once, tmp_path).set_index("method")
+    tables = [once.images(e).query("convention == 'matlab'") for e in once.entries(["full"])]
+    psnr = [t[t["method"] == "fused"]["psnr"].mean() for t in tables]
+    assert cost.loc["FeINFN", "psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
+    assert cost.loc["FeINFN", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
+    model = once.model(once.entries(["full"])[0])
+    assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
+
+
+def test_published_values_of_another_protocol_are_left_out(once, tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text(
+        "method,parameters,psnr,gflop,protocol\nA,2e6,50.5,3,cave_x4\nB,2e6,50,3,cave_x8\n"
+        "C,,51,,cave_x4\n"
+    )
+    found = numbers("cost", {"published": str(path)}, once, tmp_path)
+    assert found[~found["measured"]]["method"].tolist() == ["A"]
+    path.write_text("method,psnr\nA,50\n")
+    with pytest.raises(UserError, match=r"published\.csv: found columns method, psnr, expected .*"):
+        numbers("cost", {"published": str(path)}, once, tmp_path)
+
+
+def test_gabor_is_measured_at_the_trained_values_and_at_the_start(once, tmp_path):
+    found = numbers("gabor", {"case": "full"}, once, tmp_path).set_index(["place", "kind"])
+    weights = once.model(once.entries(["full"], 1)[0]).state_dict()
+    real = found.loc["layer 1", "real"]
+    assert real["omega"] == pytest.approx(weights["decoder.filters.0.omega_0"].item(), rel=1e-5)
+    assert found.loc["start", "real"]["omega"] == 30
+    for place in ("start", "layer 1"):
+        assert found.loc[place, "complex"]["product_over_bound"] == pytest.approx(1, rel=1e-4)
+        assert found.loc[place, "real"]["product_over_bound"] > 1
+    np.testing.assert_allclose(found["product"], found["product_by_formula"], rtol=1e-3)
+
+
+def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path):
+    found = numbers("change", {"factor": 3}, once, tmp_path).set_index("place")
+    # The first case has no Fourier branch.
+    assert set(found["case"]) == {"full"}
+    entry = once.entries(["full"], 1)[0]
+    model, inputs = once.model(entry), once.window(entry).inputs
+    map_HW = effect_of(model, inputs, "amplitude", lambda x: scale_conjugates(x, 2, 3, 3))
+    told = found.loc["amplitude"]
+    assert told["reach"] == pytest.approx(reach(map_HW), rel=1e-4)
+    share = (map_HW > 0.01 * map_HW.max()).mean()
+    assert told["share_above_1_percent"] == pytest.approx(share, abs=1e-3)
+    latent = numbers("latent", {"bands": 5, "case": "full"}, once, tmp_path)
+    assert latent["band"].tolist() == ["1", "2", "3", "4", "5", "mean"]
+    alike = latent_spectra(model, inputs, offset_px=2, bands=5).similarity
+    np.testing.assert_allclose(latent["phase_cosine"][:5], alike.phase_cosine, atol=1e-5)
+    assert latent["phase_cosine"][5] == pytest.approx(alike.phase_cosine.mean(), abs=1e-5)
+    response = numbers("response", {"cases": ["full"]}, once, tmp_path)
+    shares = response[response["feature"] == "filter_1"]["share"]
+    np.testing.assert_allclose(shares, frequency_response(model, inputs)["filter_1"], rtol=1e-4)
+
+
+def test_a_frequency_is_changed_wherever_frequency_zero_lies():
+    amplitude = torch.arange(30.0).reshape(1, 1, 5, 6)
+    expected = torch.fft.fftshift(scale_conjugates(amplitude, 1, 2, 3), (-2, -1))
+    centred = torch.fft.fftshift(amplitude, (-2, -1))
+    torch.testing.assert_close(scale_at(centred, (1, 2), 3, centred=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("spectrum", {}, "found 'spectrum', did you mean 'spectra'"),
+        ("fused", {"zom": [0, 0, 8]}, "unknown key 'zom'; did you mean 'zoom'"),
+        ("fused", {"zoom": [120, 0, 20]}, r"option zoom: found \[120, 0, 20\]"),
+        ("fused", {"cases": ["ful"]}, "found 'ful', did you mean 'full'"),
+        ("errors", {"seed": 7}, "found 7, expected one of 1, 2"),
+        ("errors", {"scene": "x"}, "found 'x', expected a test image"),
+        ("spectra", {"pixels": [[0, 0]]}, "expected a place kept with all bands: rows 16 to 111"),
+        ("gabor", {"case": "relu"}, "no FeINFN with Gabor filters, expected one of without, full"),
+        ("gabor", {"layer": 2}, "option layer: found 2, expected from 1 to 1"),
+        ("change", {"case": "without"}, "no FeINFN with a Fourier branch"),
+        ("response", {"features": ["filter_9"]}, "expected features of case without: input"),
+        ("cost", {"published": "none.csv"}, "none.csv: cannot be read as CSV"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(kind, options, message, once, tmp_path):
+    with pytest.raises(UserError, match=message):
+        draw(kind, options, once, tmp_path, kind)
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_are_missing_or_of_other_protocols_are_refused(once, tmp_path):
+    first, *others = once.plan.entries
+    waiting = replace(once.plan, entries=(replace(first, state="new"), *others))
+    with pytest.raises(UserError, match="1 of the figure's 3 runs are missing"):
+        draw("fused", {}, Recorded(waiting, once.store), tmp_path, "x")
+    # What needs other runs alone is drawn.
+    assert draw("fused", {"seed": 2}, Recorded(waiting, once.store), tmp_path, "x")
+    spec = first.trial.spec
+    protocol = replace(spec.protocol, name="noisy", hsi_snr_db=30.0)
+    noisy = replace(first, trial=replace(first.trial, spec=replace(spec, protocol=protocol)))
+    mixed = Recorded(replace(once.plan, entries=(noisy, *others)), once.store)
+    for kind in ("errors", "cost"):
+        with pytest.raises(UserError, match="cannot mix protocols, found noisy and cave_x4"):
+            draw(kind, {}, mixed, tmp_path, "x")
+
+
+def test_other_models_have_no_decoder_to_look_into(once, tmp_path):
+    entries = [
+        replace(e, trial=replace(e.trial, spec=replace(e.trial.spec, model=SSRNetConfig())))
+        if e.trial.case == "relu"
+        else e
+        for e in once.plan.entries
+    ]
+    mixed = Recorded(replace(once.plan, entries=tuple(entries)), once.store)
+    assert set(numbers("response", {}, mixed, tmp_path)["case"]) == {"without", "full"}
+    with pytest.raises(UserError, match="case relu: found SSRNetConfig, expected a FeINFN"):
+        draw("response", {"cases": ["relu"]}, mixed, tmp_path, "x")
+    none = Recorded(replace(once.plan, entries=tuple(entries[-2:])), once.store)
+    for kind in ("latent", "gabor", "change", "response"):
+        with pytest.raises(UserError, match="found no case that is a FeINFN"):
+            draw(kind, {}, none, tmp_path, "x")
+
+
+@pytest.mark.parametrize("kind", WINDOW)
+def test_runs_older_than_windows_say_so(kind, once, tmp_path):
+    def without(arrays):
+        return {key: arrays[key] for key in arrays if "/window/" not in key}
+
+    full = Recorded(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
+    old = changed(full, QUICKLOOK_FILE, without)
+    with pytest.raises(UserError, match="delete the run and run the study again: mhiflab run"):
+        draw(kind, {}, old, tmp_path, "x")
+
+
+def test_a_real_pair_without_reference(once, tmp_path):
+    """It has pictures and indices that need no reference, and what compares with one is refused."""
+
+    def without(arrays):
+        kept = [k for k in arrays if not k.endswith(("/error", "/sam")) and "reference" not in k]
+        return {key: arrays[key] for key in kept}
+
+    def indices(table):
+        values = {"convention": WITHOUT_REFERENCE, "d_lambda": 0.1, "d_s": 0.2, "qnr": 0.72}
+        return table.drop_duplicates(["scene", "method"]).assign(**values)
+
+    full = Recorded(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
+    real = changed(full, QUICKLOOK_FILE, without)
+    real = replace(real, _read=real._read | changed(full, IMAGES_FILE, indices)._read)
+    found = numbers("fused", {}, real, tmp_path)
+    assert found["d_s"].tolist() == [0.2, 0.2]
+    assert found["mean_absolute_error"].isna().all()
+    assert draw("fused", {}, real, tmp_path, "x")
+    for kind in ("response", "change", "curves", "gabor"):
+        assert draw(kind, {}, real, tmp_path, "x")
+    for kind in ("spectra", "latent", "errors", "cost"):
+        with pytest.raises(UserError, match="reference"):
+            draw(kind, {}, real, tmp_path, "x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 7])
+def test_one_case_and_seven_fit_a_page(kind, count, once):
+    entries = (once.entries(["full"], 1) * 7)[:count]
+    label = "FeINFN with Gabor filters in its decoder, number {}"
+    named = tuple(
+        replace(e, trial=replace(e.trial, case=f"c{i}", label=label.format(i)))
+        for i, e in enumerate(entries)
+    )
+    recorded = Recorded(replace(once.plan, entries=named), once.store, once._read)
+    figure = KINDS[kind].draw(recorded, KINDS[kind].options()).figure
+    assert figure.get_figwidth() <= 6.91
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    box = figure.get_tightbbox(renderer)
+    assert min(box.x0, box.y0) >= -0.02
+    assert box.x1 <= figure.get_figwidth() + 0.02
+    assert box.y1 <= figure.get_figheight() + 0.02
+    titles = [a.title for a in figure.axes if a.get_visible() and a.title.get_text()]
+    boxes = [t.get_window_extent(renderer) for t in titles]
+    notes = [a.xaxis.label for a in figure.axes if a.xaxis.label.get_text()]
+    boxes += [t.get_window_extent(renderer) for t in notes]
+    apart = all(not a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert apart, [t.get_text() for t in (*titles, *notes)]
+    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 6
+
+
+def test_cases_of_one_label_are_told_apart(once):
+    first, second = (once.entries([case], 1)[0] for case in ("full", "relu"))
+    twin = replace(second, trial=replace(second.trial, label="FeINFN"))
+    recorded = Recorded(replace(once.plan, entries=(first, twin)), once.store)
+    assert recorded.labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
+    inputs = replace(first, trial=replace(first.trial, label="Bicubic upsampling"))
+    recorded = Recorded(replace(once.plan, entries=(inputs,)), once.store)
+    assert upsampled_label(recorded, inputs) == "Bicubic upsampling (input)"
+
+
+def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):
+    study = {**STUDY, "cases": {"relu": CASES["relu"]}, "seeds": [1]}
+    (tmp_path / "relu.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    words = ("figure", "relu.yaml", "--lab", folder / "lab", "--out", "here", "--format", "png")
+    told = mhiflab(*words, "--kind", "all")
+    assert told.returncode == 0, told.stderr
+    assert "gabor    not drawn: relu.yaml: found no case that is a FeINFN" in told.stdout
+    names = {f"{kind}.{suffix}" for kind in KINDS if kind != "gabor" for suffix in ("png", "csv")}
+    assert {path.name for path in (tmp_path / "here").iterdir()} == names
+    for more, message in (
+        (("--kind", "gabor"), "found no case that is a FeINFN with Gabor filters"),
+        (("--kind", "fused", "--option", "seed"), "--option: found 'seed', expected key=value"),
+        (("--kind", "all", "--option", "seed=1"), "expected none with --kind all"),
+    ):
+        told = mhiflab(*words, *more)
+        assert told.returncode == 1
+        assert message in told.stderr
