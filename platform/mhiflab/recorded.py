@@ -186,7 +186,9 @@ class Recorded:
                 f"{type(entry.trial.spec.model).__name__}, expected a FeINFN, into whose parts "
                 "this figure looks; choose other cases: --option cases=[...]"
             )
-        return self._once(entry, f"model/{BEST}", load_model)
+        model = self._once(entry, f"model/{BEST}", load_model)
+        assert isinstance(model, FeINFN), "weights are of the model that the spec names"
+        return model
 
     def scene(self, entries: Sequence[Entry], wanted: str | None) -> str:
         """Return a test image's name, by default the first; raise `UserError` for an unknown."""

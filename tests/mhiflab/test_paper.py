@@ -113,7 +113,7 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     assert not (filled / "lab" / "rendered" / "paper" / "t1.md").exists()
     unknown = call("run", "--fill", "t3")
     assert unknown.returncode == 1
-    assert "found no 't3', did you mean" in unknown.stderr
+    assert "found no 't3', expected one of t1, t2" in unknown.stderr
 
 
 def test_numbers_are_those_of_the_runs_and_the_sidecar_names_them(complete):
