@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,13 +119,18 @@ def render(
                 f"first: mhiflab run {plan.command}"
             )
     figures: list[Path] = []
+    done = replace(plan, entries=tuple(e for e in plan.entries if e.state == "done"))
+    seed = plan.study.seeds[0]
+    first = replace(done, entries=tuple(e for e in done.entries if e.trial.spec.seed == seed))
     for convention in conventions:
         results = collect(plan, store, convention, partial)
         table = study_table(plan, results, costs)
         written += write_table(table, folder, f"table{results.suffix}")
         out.print(Markdown(markdown(table)))
-        figures.append(error_figure(plan, results, store, folder / f"figure{results.suffix}.png"))
-    figures.append(curve_figure(plan, store, folder / "curve.png"))
+        if first.entries:
+            path = folder / f"figure{results.suffix}.png"
+            figures.append(error_figure(first, results, store, path))
+    figures.append(curve_figure(done, store, folder / "curve.png"))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
