@@ -87,7 +87,7 @@ def _state(entry: Entry) -> Cell:
 
 
 def result_grid(plan: Plan, results: Results) -> Grid:
-    """Return the study's table: means, standard deviations over seeds, the best marked."""
+    """Return the study's table: means, deviations over seeds (over images), the best marked."""
     table, metrics = rows(results), results.metrics
     lines = []
     for row in table:
@@ -96,10 +96,13 @@ def result_grid(plan: Plan, results: Results) -> Grid:
         cells = [Cell(row.label), Cell(seeds)]
         for m in metrics:
             own, digits = row.cells[m], METRICS[m].digits
-            spread = own.over_seeds
+            spreads = []
+            if own.over_seeds is not None:
+                spreads.append(f"± {own.over_seeds:.{digits}f}")
+            if own.over_images is not None:
+                spreads.append(f"({own.over_images:.{digits}f})")
             # A blank keeps the means below each other.
-            blank = "\u00a0" if any(r.cells[m].over_seeds is not None for r in table) else ""
-            below = blank if spread is None else f"± {spread:.{digits}f}"
+            below = " ".join(spreads) or "\u00a0"
             mark = "best" if row.label == best_and_second(table, m)[0] else ""
             cells.append(Cell(f"{own.mean:.{digits}f}", mark, below))
         lines.append(cells)
