@@ -16,6 +16,7 @@ import mhiflab
 from feinfn.errors import UserError
 from mhiflab.paths import checkout, experiments_dir, lock_file, shipped_studies, study_path
 from mhiflab.provenance import git, git_provenance
+from mhiflab.reading import is_paper
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""
@@ -110,6 +111,11 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
     if not path.is_file():
         names = ", ".join(shipped_studies())
         raise UserError(f"{path}: no such study file; give a YAML file or one of: {names}")
+    if is_paper(path):
+        raise UserError(
+            f"{path}: found a paper, expected a study; submit its studies one by one, and make its "
+            "tables from the record they share"
+        )
     read = _with_bases(path, {})
     root = Path(os.path.commonpath([p.parent for p in read]))
     found = {f"{STUDY}/{p.relative_to(root).as_posix()}": p for p in read}

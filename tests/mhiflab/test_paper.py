@@ -16,8 +16,13 @@ from mlflow import MlflowClient
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab.paper import read_paper
+from mhiflab.figures.registry import find_kind
+from mhiflab.paper import chosen, read_paper, study_file, study_files
+from mhiflab.paths import experiments_dir, study_path
+from mhiflab.plan import read_plan
 from mhiflab.published import COLUMNS, read_published
+from mhiflab.reading import build, is_paper
+from mhiflab.study import expand, read_study
 from mhiflab.tracking import KEY, KIND
 from mhiflab.verify import differences
 
@@ -309,3 +314,45 @@ def test_published_values_keep_their_digits_and_wrong_ones_are_told(tmp_path):
     pd.DataFrame([{**row, "more": "1"}]).to_csv(path, index=False)
     with pytest.raises(UserError, match="found columns"):
         read_published(path, "cave", 4)
+
+
+PAPERS = sorted(
+    path.stem for path in (experiments_dir() / "paper").glob("*.yaml") if is_paper(path)
+)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_shipped_papers_can_be_tried_anywhere(name):
+    path = study_path(name)
+    paper = read_paper(path)
+    files = study_files(path, chosen(path, paper, ()))
+    for file in files:
+        plan = read_plan(file, smoke=True)
+        assert all(entry.state == "new" for entry in plan.entries), file
+        text = file.read_text()
+        assert all(f"# {word}:" in text for word in ("Claim", "Command", "Cost", "Expected"))
+    for figure in paper.figures.values():
+        options = build(find_kind(figure.kind).options, figure.options, name)
+        study = read_study(study_file(path, figure.study), smoke=True)
+        cases = {trial.case for trial in expand(study, "")}
+        named = {*getattr(options, "cases", ()), getattr(options, "case", None)} - {None}
+        assert named <= cases
+
+
+def test_every_study_beside_the_papers_is_part_of_one():
+    folder = experiments_dir() / "paper"
+    used = set()
+    for path in map(study_path, PAPERS):
+        used |= set(study_files(path, chosen(path, read_paper(path), ())))
+    assert used == {path for path in folder.glob("*.yaml") if not is_paper(path)}
+
+
+def test_published_values_say_where_they_come_from():
+    frame = pd.read_csv(experiments_dir() / "paper" / "published.csv", dtype=str)
+    told = ["method", "data", "ratio", "source", "protocol", "convention"]
+    assert frame[told].notna().all(axis=None)
+    assert not frame.duplicated(["method", "data", "ratio"]).any()
+    # Its tables could not be read at this ratio.
+    unknown = frame[(frame["ratio"] == "8") & (frame["method"] == "FeINFN")]
+    assert len(unknown) == 2
+    assert unknown[["psnr", "sam", "ergas", "ssim"]].isna().all().all()

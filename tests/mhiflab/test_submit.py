@@ -61,6 +61,11 @@ def test_package_holds_code_study_its_bases_and_tables_and_nothing_else(folder, 
     assert sum(p.stat().st_size for p in target.rglob("*") if p.is_file()) < package.LIMIT_BYTES
 
 
+def test_paper_is_refused_in_favour_of_its_studies():
+    with pytest.raises(UserError, match="found a paper, expected a study"):
+        package.study_files("paper")
+
+
 def test_packaged_code_runs_alone_and_knows_the_submitting_checkout(folder, tmp_path_factory):
     target = tmp_path_factory.mktemp("package")
     package.write_package(target, package.study_files("demo")[1])
