@@ -14,6 +14,7 @@ from ray import tune
 
 from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state, write_atomic
 from feinfn.train import BEST, STATE
+from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.record import replay
 from mhiflab.search_record import SearchPlan, Suggestion, look
@@ -27,7 +28,6 @@ from mhiflab.tracking import (
     trial_runs,
 )
 from mhiflab.trial import run_trial
-from mhiflab.worker import Job
 
 
 def drive_population(

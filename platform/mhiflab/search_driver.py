@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mhiflab.fit import Fit
 from mhiflab.forecast import Forecast
+from mhiflab.job import Job
 from mhiflab.notes import trial_note
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
@@ -32,7 +33,6 @@ from mhiflab.suggestions import Told, suggest
 from mhiflab.sweep import Follow, Outcome, StopRules, execute, run_tuner
 from mhiflab.tracking import SEARCH_TAG, open_store, stop_run, trial_runs, write_tag
 from mhiflab.trial import run_trial
-from mhiflab.worker import Job
 
 
 def run_suggestion(config: dict[str, Any], template: Job) -> None:

@@ -24,6 +24,7 @@ from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.fit import Fit, fit
 from mhiflab.forecast import Forecast
+from mhiflab.job import Job
 from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
@@ -41,7 +42,6 @@ from mhiflab.tracking import (
     trial_runs,
 )
 from mhiflab.trial import run_trial
-from mhiflab.worker import Job
 
 ROOM_FOR_TRIAL = 72
 """Bytes of disk a trial takes per parameter: two states with both Adam moments, average and best

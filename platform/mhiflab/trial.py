@@ -21,7 +21,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from mhiflab.cluster import selector, worker_request
-from mhiflab.worker import Job, run_worker
+from mhiflab.job import Job
+from mhiflab.worker import run_worker
 from mhiflab.worker_group import FreeUnlaunched
 
 LOG_LINES = 60

@@ -18,10 +18,7 @@ from feinfn.checkpoint import write_atomic
 from feinfn.classical import CLASSICAL, Method
 from feinfn.data.pairs import ScenePairs, with_reference
 from feinfn.data.patches import Patches
-from feinfn.data.scene import Scene
-from feinfn.data.source import Survey, load_scene
 from feinfn.data.stored import StoredPairs, prepared_file
-from feinfn.errors import UserError
 from feinfn.infer import fuse
 from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN, count_parameters
@@ -31,12 +28,12 @@ from feinfn.schedule import world
 from feinfn.train import BEST, Report, train
 from mhiflab.estimate import DEVICE, device_tag, speed
 from mhiflab.identity import canonical, spec_hash
+from mhiflab.job import Job
 from mhiflab.notes import dataset_inputs, flatten
 from mhiflab.packaged import save_packaged
-from mhiflab.paths import Lab
 from mhiflab.preemption import deferred, preempted
 from mhiflab.provenance import machine_provenance
-from mhiflab.record import Record, trial_record
+from mhiflab.record import Record
 from mhiflab.scores import (
     FUSED,
     WITHOUT_REFERENCE,
@@ -47,91 +44,15 @@ from mhiflab.scores import (
     score,
     stored_images,
 )
-from mhiflab.spec import Resources, Spec
-from mhiflab.study import Retry
 from mhiflab.system_metrics import SystemMetrics
 from mhiflab.tracking import (
     BANDS_FILE,
-    CASE,
     FINGERPRINT,
     IMAGES_FILE,
-    NOTE,
     QUICKLOOK_FILE,
-    SEED,
     SPEC_HASH,
-    STUDY,
     TESTED_TAG,
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a trial needs, on whatever machine it runs."""
-
-    spec: Spec
-    resources: Resources
-    survey: Survey
-    key: str
-    case: str
-    label: str
-    study: str
-    parent: str
-    lab: Lab
-    uri: str
-    scratch: Path
-    code: dict[str, Any]
-    retry: Retry = field(default_factory=Retry)
-    forecast_s: float | None = None
-    """Expected wall time, as the plan said it."""
-    note: str = ""
-    """The run's description, in Markdown."""
-    avoid: tuple[str, ...] = ()
-    """Ids of nodes that its workers stay away from."""
-    until: int | None = None
-    """Epochs after which its training pauses, with its state saved; None: it is finished."""
-    test: bool = True
-    """Open the test scenes once training has ended; a search leaves them closed."""
-    shared: dict[str, Any] = field(default_factory=dict)
-    """Scenes for training and choosing by name, as references to Ray's object store."""
-
-    def scenes(self, names: tuple[str, ...]) -> list[Scene]:
-        """Return scenes without a copy where the driver shared them, else from their source."""
-        found = []
-        for name in names:
-            if name in self.shared:
-                import ray
-
-                found.append(ray.get(self.shared[name]))
-            else:
-                found.append(self._unchanged(load_scene(self.spec.data, name)))
-        return found
-
-    def _unchanged(self, scene: Scene) -> Scene:
-        """Return the scene; raise `UserError` if its pixels are not those of the run's identity."""
-        known = {one.name: one.content for one in self.survey.scenes}
-        if scene.pixel_hash() != known[scene.name]:
-            raise UserError(
-                f"{scene.source}: the pixels of {scene.name} changed since the run was planned; "
-                "bring the file back, or plan and run again with the new one"
-            )
-        return scene
-
-    @property
-    def pauses(self) -> bool:
-        """Whether it is paused before its last epoch."""
-        return self.until is not None and self.until < self.spec.train.epochs
-
-    def record(self) -> Record:
-        """Open this trial's run; its store need not answer."""
-        tags = {
-            STUDY: self.study,
-            CASE: self.case,
-            "mhiflab.label": self.label,
-            SEED: str(self.spec.seed),
-            NOTE: self.note,
-        }
-        name = f"{self.label} seed {self.spec.seed}"
-        return trial_record(self.lab, self.uri, self.key, name, self.parent, tags)
 
 
 def _record_start(record: Record, job: Job) -> None:

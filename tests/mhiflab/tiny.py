@@ -6,11 +6,12 @@ from typing import Any
 import torch
 import yaml
 
+from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry, read_plan
 from mhiflab.provenance import code_provenance
 from mhiflab.tracking import open_store, study_run, tracking_uri
-from mhiflab.worker import Job, run_worker
+from mhiflab.worker import run_worker
 
 TINY: dict = {
     "title": "tiny",
