@@ -25,6 +25,7 @@ from mhiflab.figures.kind import upsampled_label
 from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan, reconcile
+from mhiflab.published import COLUMNS
 from mhiflab.recorded import Recorded
 from mhiflab.scores import WITHOUT_REFERENCE
 from mhiflab.tracking import (
@@ -165,16 +166,18 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
 
 
-def test_published_values_of_another_protocol_are_left_out(once, tmp_path):
+def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_path):
     path = tmp_path / "published.csv"
-    path.write_text(
-        "method,parameters,psnr,gflop,protocol\nA,2e6,50.5,3,cave_x4\nB,2e6,50,3,cave_x8\n"
-        "C,,51,,cave_x4\n"
-    )
+    told = {"psnr": "50.5", "parameters": "2", "source": "x", "data": "cave", "ratio": "4"}
+    rows = [{"method": "A"}, {"method": "B", "ratio": "8"}, {"method": "C", "parameters": ""}]
+    rows.append({"method": "D", "data": "harvard"})
+    every = [dict.fromkeys(COLUMNS, "") | told | row for row in rows]
+    pd.DataFrame(every).to_csv(path, index=False)
     found = numbers("cost", {"published": str(path)}, once, tmp_path)
-    assert found[~found["measured"]]["method"].tolist() == ["A"]
-    path.write_text("method,psnr\nA,50\n")
-    with pytest.raises(UserError, match=r"published\.csv: found columns method, psnr, expected .*"):
+    (quoted,) = found[~found["measured"]].to_dict("records")
+    assert (quoted["method"], quoted["parameters"], quoted["psnr"]) == ("A", 2e6, 50.5)
+    pd.DataFrame(every[2:3]).to_csv(path, index=False)
+    with pytest.raises(UserError, match="found no row of cave x4 with parameters and PSNR"):
         numbers("cost", {"published": str(path)}, once, tmp_path)
 
 
@@ -232,7 +235,7 @@ def test_a_frequency_is_changed_wherever_frequency_zero_lies():
         ("gabor", {"layer": 2}, "option layer: found 2, expected from 1 to 1"),
         ("change", {"case": "without"}, "no FeINFN with a Fourier branch"),
         ("response", {"features": ["filter_9"]}, "expected features of case without: input"),
-        ("cost", {"published": "none.csv"}, "none.csv: cannot be read as CSV"),
+        ("cost", {"published": "none.csv"}, "none.csv: no such file of published values"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(kind, options, message, once, tmp_path):

@@ -220,9 +220,9 @@ def test_picture_shows_the_errors_of_a_reference(fuse_to, tmp_path):
     plain = imread(tmp_path / "out" / "fused.png")
     fuse_to(reference=tmp_path / "reference.npy", force=True)
     compared = imread(tmp_path / "out" / "fused.png")
-    # A second row, and one more column in the same width.
+    # A second row, and one more column.
     assert compared.shape[0] > 1.2 * plain.shape[0]
-    assert compared.shape[1] == plain.shape[1]
+    assert compared.shape[1] > plain.shape[1]
 
 
 def test_notes_tell_another_ratio_and_an_unlikely_scale(fuse_to, pair, tmp_path, capsys):
