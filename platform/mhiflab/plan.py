@@ -65,6 +65,13 @@ class Entry:
         return f"{self.trial.label}, seed {self.trial.spec.seed}"
 
 
+def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return every case's label in order; two cases of one label are told apart by their names."""
+    found = {entry.trial.case: entry.trial.label for entry in entries}
+    every = list(found.values())
+    return {case: f"{x} ({case})" if every.count(x) > 1 else x for case, x in found.items()}
+
+
 @dataclass(frozen=True)
 class Plan:
     """A study and all its trials, in the order of the file."""

@@ -18,7 +18,7 @@ from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN
 from feinfn.protocols import Inputs, Pair
 from feinfn.train import BEST
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
 
@@ -58,9 +58,7 @@ class Recorded:
     @property
     def labels(self) -> dict[str, str]:
         """Every case's label; two cases of one label are told apart by their names."""
-        labels = {entry.trial.case: entry.trial.label for entry in self.plan.entries}
-        every = list(labels.values())
-        return {c: f"{x} ({c})" if every.count(x) > 1 else x for c, x in labels.items()}
+        return labels_of(self.plan.entries)
 
     def entries(self, cases: Sequence[str] = (), seed: int | None = None) -> list[Entry]:
         """Return the finished runs of cases (none given: all) in their order, of one seed or all.

@@ -7,7 +7,7 @@ import pandas as pd
 from feinfn.errors import UserError, nearest
 from feinfn.metrics import CONVENTION
 from feinfn.protocols import Protocol
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
 
@@ -30,12 +30,7 @@ class Results:
     @property
     def labels(self) -> dict[str, str]:
         """Every case's name in tables, in the order of the file; no two are equal."""
-        found = {entry.trial.case: entry.trial.label for entry in self.entries}
-        names = list(found.values())
-        return {
-            case: label if names.count(label) == 1 else f"{label} ({case})"
-            for case, label in found.items()
-        }
+        return labels_of(self.entries)
 
     @property
     def suffix(self) -> str:

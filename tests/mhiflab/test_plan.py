@@ -123,12 +123,12 @@ def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study)
 
 
 def test_states_of_a_thousand_trials_need_one_validator_and_one_reading_of_data(
-    write_study, monkeypatch
+    write_study,
 ):
     calls = []
-    survey = plan.survey
-    monkeypatch.setattr(plan, "survey", lambda data: calls.append(data) or survey(data))
+    disk = plan.ON_DISK
+    counted = replace(disk, survey=lambda data: calls.append(data) or disk.survey(data))
     axes = {"train.lr": [i / 1000 for i in range(1, 21)], "model.omega_0": list(range(1, 6))}
-    found = read_plan(write_study(cases={}, axes=axes, seeds=list(range(10))))
+    found = read_plan(write_study(cases={}, axes=axes, seeds=list(range(10))), data_access=counted)
     assert len({e.key for e in found.entries}) == 1000
     assert len(calls) == 1

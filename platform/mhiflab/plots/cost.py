@@ -17,6 +17,8 @@ SMALLEST_PT2 = 0.03 * LARGEST_PT2
 FONT_PT = 6.5
 Box = tuple[float, float, float, float]
 NAME_LETTERS = 22
+LINE_SHARE = 0.075
+"""Height of a line of names beside the axes, as a share of theirs."""
 
 
 @styled
@@ -55,15 +57,8 @@ def cost_figure(
     axis.margins(x=0.17, y=0.22)
     for row in lines.to_dict("records"):
         colour = COLOURS[0 if row["measured"] else 1]
-        axis.axhline(row["psnr"], color=colour, linewidth=0.9, linestyle="--")
-        axis.annotate(
-            row["method"],
-            (0, row["psnr"]),
-            xycoords=axis.get_yaxis_transform(),
-            xytext=(3, 2),
-            textcoords="offset points",
-            fontsize=FONT_PT,
-        )
+        axis.axhline(row["psnr"], color=colour, linewidth=0.6, linestyle="--", zorder=0.5)
+    _name_lines(axis, lines)
     _ticks(axis)
     axis.set_xlabel("parameters (millions)")
     axis.set_ylabel(y)
@@ -80,6 +75,36 @@ def cost_figure(
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
     _name(figure, axis, rows, np.sqrt(area.fillna(22) / np.pi))
     return figure
+
+
+def _name_lines(axis: Axes, lines: pd.DataFrame) -> None:
+    """Write the names of lines beside the axes, from the top, none over another."""
+    low, high = axis.get_ylim()
+    above = math.inf
+    for row in lines.sort_values(["psnr", "method"], ascending=False).to_dict("records"):
+        at = (row["psnr"] - low) / (high - low)
+        name = wrapped(row["method"], NAME_LETTERS // 2)
+        half = LINE_SHARE * (1 + name.count("\n")) / 2
+        place = min(at, above - half)
+        above = place - half
+        axis.annotate(
+            name,
+            (1, at),
+            xycoords="axes fraction",
+            xytext=(1.06, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=FONT_PT,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "linewidth": 0.4,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                # From the left of the name.
+                "relpos": (0, 0.5),
+            },
+        )
 
 
 def _ticks(axis: Axes) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.comparison import METRICS, compare_methods
 from mhiflab.estimate import clock
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.results import Results
 from mhiflab.rows import best_and_second, rows
 from mhiflab.tables import heading
@@ -45,14 +45,8 @@ class Statistics:
 
 def told_apart(plan: Plan) -> Plan:
     """Return the plan with a label of its own for every case."""
-    labels = {e.trial.case: e.trial.label for e in plan.entries}
-    twice = {label for label in labels.values() if list(labels.values()).count(label) > 1}
-    entries = [
-        replace(e, trial=replace(e.trial, label=f"{e.trial.label} ({e.trial.case})"))
-        if e.trial.label in twice
-        else e
-        for e in plan.entries
-    ]
+    labels = labels_of(plan.entries)
+    entries = [replace(e, trial=replace(e.trial, label=labels[e.trial.case])) for e in plan.entries]
     return replace(plan, entries=tuple(entries))
 
 
