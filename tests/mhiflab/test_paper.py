@@ -356,3 +356,25 @@ def test_published_values_say_where_they_come_from():
     unknown = frame[(frame["ratio"] == "8") & (frame["method"] == "FeINFN")]
     assert len(unknown) == 2
     assert unknown[["psnr", "sam", "ergas", "ssim"]].isna().all().all()
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_committed_tables_follow_from_committed_runs(name, mhiflab, tmp_path):
+    folder = experiments_dir() / "paper"
+    if not (folder / "rendered" / name).is_dir():
+        pytest.skip(f"nothing is rendered of {name}: it was not run at full size")
+    checked = mhiflab("verify", name, "--record", folder / "record" / name)
+    assert checked.returncode == 0, checked.stderr
+    assert "follow from the recorded runs" in checked.stdout
+    # Red after one digit.
+    copy = tmp_path / "rendered"
+    shutil.copytree(folder / "rendered" / name, copy)
+    path = next(p for p in sorted(copy.glob("*.md")))
+    line = next(x for x in path.read_text().splitlines() if "±" in x and x.startswith("|"))
+    place = line.index("±") + 2
+    changed = line[:place] + str((int(line[place]) + 1) % 10) + line[place + 1 :]
+    path.write_text(path.read_text().replace(line, changed))
+    words = ["--record", folder / "record" / name, "--rendered", copy]
+    refused = mhiflab("verify", name, *words)
+    assert refused.returncode == 1
+    assert f"{path.name}, row" in refused.stderr
