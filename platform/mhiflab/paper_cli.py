@@ -23,7 +23,7 @@ from mhiflab.paper import (
 )
 from mhiflab.paths import Lab
 from mhiflab.reading import is_paper
-from mhiflab.study_cli import execute_study, read, show
+from mhiflab.study_cli import StoppedError, execute_study, read, show
 from mhiflab.tracking import recorded_store
 from mhiflab.verify import differences
 
@@ -45,6 +45,8 @@ def run_paper(
         out.rule(f"{place} of {len(files)}: {escape(file.stem)}", align="left")
         try:
             execute_study(str(file), smoke, lab, new_data)
+        except StoppedError:
+            raise
         except UserError as error:
             failed.append(f"{file.stem}: {error}")
             out.print(f"[red]failed[/] {escape(failed[-1])}", soft_wrap=True)

@@ -225,6 +225,10 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
     render(_execute(study, smoke, Lab(lab), ("failed",)), Lab(lab))
 
 
+class StoppedError(UserError):
+    """Somebody stopped the run; nothing failed."""
+
+
 def _carry_out(
     execute: Callable[..., Outcome], plan: Plan, entries: Sequence[Entry], lab: Lab
 ) -> Outcome:
@@ -235,7 +239,7 @@ def _carry_out(
     try:
         outcome = execute(plan, entries, expected, lab, out)
     except KeyboardInterrupt:
-        raise UserError(
+        raise StoppedError(
             "stopped; finished trials are on record and the others continue from their last "
             f"saved state: mhiflab run {plan.command}"
         ) from None

@@ -16,13 +16,15 @@ from mlflow import MlflowClient
 from tiny import TINY
 
 from feinfn.errors import UserError
+from mhiflab import paper_cli
 from mhiflab.figures.registry import find_kind
 from mhiflab.paper import chosen, read_paper, study_file, study_files
-from mhiflab.paths import experiments_dir, study_path
+from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan import read_plan
 from mhiflab.published import COLUMNS, read_published
 from mhiflab.reading import build, is_paper
 from mhiflab.study import expand, read_study
+from mhiflab.study_cli import StoppedError
 from mhiflab.tracking import KEY, KIND
 from mhiflab.verify import differences
 
@@ -119,6 +121,19 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     unknown = call("run", "--fill", "t3")
     assert unknown.returncode == 1
     assert "found no 't3', expected one of t1, t2" in unknown.stderr
+
+
+def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
+    begun = []
+
+    def execute(study: str, *rest: object) -> None:
+        begun.append(Path(study).stem)
+        raise StoppedError("stopped")
+
+    monkeypatch.setattr(paper_cli, "execute_study", execute)
+    with pytest.raises(StoppedError):
+        paper_cli.run_paper(shelf / "paper.yaml", False, Lab(tmp_path))
+    assert begun == ["four"]
 
 
 def test_numbers_are_those_of_the_runs_and_the_sidecar_names_them(complete):
