@@ -13,12 +13,12 @@ from mlflow.entities import Run
 
 from feinfn.errors import UserError, nearest
 from feinfn.metrics import CONVENTION
+from mhiflab.compare_page import Grid, Section
 from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure
 from mhiflab.plots.style import COLOURS, png
 from mhiflab.run_files import Recorded
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.sections import Grid, Section
 from mhiflab.tracking import CASE, KEY, SEED, STUDY
 
 AT_MOST = len(COLOURS)

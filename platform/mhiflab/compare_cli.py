@@ -46,9 +46,9 @@ def compare_command(
     """
     from feinfn.checkpoint import write_atomic
     from mhiflab.compare import compare_runs
+    from mhiflab.compare_page import page, show
     from mhiflab.run_files import read_run
     from mhiflab.runs import chosen_runs
-    from mhiflab.sections import page, show
     from mhiflab.tracking import KEY, recorded_store
 
     if sum(map(bool, (runs, study, filter_))) != 1:

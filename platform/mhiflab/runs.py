@@ -58,8 +58,8 @@ def packaged_model(store: Store, run: Run) -> Iterator[Path]:
     key = run.data.tags[KEY]
     if not has_artifact(store, run.info.run_id, "model"):
         raise UserError(
-            f"run {key}: found no model with it, expected a run that was tested; choose another, "
-            "or give its weights with --weights"
+            f"run {key}: found no model with it, expected a run that was trained and tested; choose "
+            "another, or give weights with --weights"
         )
     with artifact_file(store, run.info.run_id, "model") as folder:
         yield folder

@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 from feinfn.errors import UserError
 from mhiflab.compare import AT_MOST, compare_runs
 from mhiflab.compare_cli import compare_command
+from mhiflab.compare_page import page
 from mhiflab.comparison import METRICS
 from mhiflab.paths import Lab
 from mhiflab.record import trial_record
 from mhiflab.run_files import code_parts, read_run
 from mhiflab.runs import chosen_runs
 from mhiflab.scores import FUSED
-from mhiflab.sections import page
 from mhiflab.tracking import recorded_store, tracking_uri, trial_runs
 
 
@@ -291,7 +291,7 @@ def test_markup_in_names_is_text(compared, capsys):
     assert "</table>" in text
     from rich.console import Console
 
-    from mhiflab.sections import show
+    from mhiflab.compare_page import show
 
     show(list(compared(named).values()), Console(width=300))
     assert "<b>&[/x] [bold]" in capsys.readouterr().out

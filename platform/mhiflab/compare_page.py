@@ -1,4 +1,4 @@
-"""A report as sections of sentences, tables and figures: on a console, and as one HTML file.
+"""A comparison as sections of sentences, tables and figures: on a console, and as one HTML file.
 
 The file needs neither network nor scripts; the same sections give the same bytes.
 """
