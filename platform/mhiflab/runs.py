@@ -53,13 +53,13 @@ def _chosen(recorded: Mapping[str, Run], given: str, store: Store) -> Run:
 def packaged_model(store: Store, run: Run) -> Iterator[Path]:
     """Yield a local copy of a finished run's packaged model; raise `UserError` where it has none.
 
-    Runs that a search did not test have none.
+    Classical methods, and runs that a search did not test, have none.
     """
     key = run.data.tags[KEY]
     if not has_artifact(store, run.info.run_id, "model"):
         raise UserError(
-            f"run {key}: found no model with it, expected a run that was trained and tested; choose "
-            "another, or give weights with --weights"
+            f"run {key}: found no model with it, expected a run that was trained and tested; "
+            "choose another, or give weights with --weights"
         )
     with artifact_file(store, run.info.run_id, "model") as folder:
         yield folder
