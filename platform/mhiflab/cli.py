@@ -1,6 +1,5 @@
 """The `mhiflab` command."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -243,9 +242,6 @@ def main() -> None:
 
     debug = "--debug" in sys.argv
     quieten()
-    # Libraries and a record of many runs are a million objects that stay: looking through them
-    # again and again for some to free took a quarter of the time of a command.
-    gc.set_threshold(200_000, 20, 20)
     try:
         app([word for word in sys.argv[1:] if word != "--debug"])
     except Exception as error:

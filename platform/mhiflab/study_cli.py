@@ -18,6 +18,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.garbage import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
 
 if TYPE_CHECKING:
@@ -63,11 +64,17 @@ def reader(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callabl
 
     Study and scenes are read once, however often it is called.
     """
-    from mhiflab.plan import read_plan, reconcile
-    from mhiflab.tracking import existing_store
+    with rare_collections():
+        from mhiflab.plan import read_plan, reconcile
+        from mhiflab.tracking import existing_store
 
-    wanted = read_plan(study_path(study), smoke)
-    return lambda: reconcile(wanted, existing_store(lab), lab, new_data)
+        wanted = read_plan(study_path(study), smoke)
+
+    def now() -> Plan:
+        with rare_collections():
+            return reconcile(wanted, existing_store(lab), lab, new_data)
+
+    return now
 
 
 def read(study: str, smoke: bool, lab: Lab) -> Plan:

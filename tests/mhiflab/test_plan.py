@@ -1,5 +1,6 @@
 """What a plan says: states, reasons, costs; and how fast it says it."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from mhiflab.forecast import forecast
 from mhiflab.identity import spec_hash
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, counts_line, read_plan, reasons, reconcile
+from mhiflab.study_cli import reader
 from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
 
 
@@ -120,6 +122,18 @@ def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study)
     assert forecast_s(spec, twice, survey, known) == pytest.approx(4 + 7 + flop / 2e9)
     line = forecast([entry], [run]).line(1)
     assert "device-hours" in line
+
+
+def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
+    # With rare ones a driver waited for ever: Ray held the processes of a stopped trial.
+    usual = gc.get_threshold()
+    now = reader(str(write_study()), False, Lab(tmp_path / "lab"))
+    assert gc.get_threshold() == usual
+    assert now().missing
+    assert gc.get_threshold() == usual
+    with pytest.raises(UserError):
+        reader(str(tmp_path / "none.yaml"), False, Lab(tmp_path / "lab"))
+    assert gc.get_threshold() == usual
 
 
 def test_states_of_a_thousand_trials_need_one_validator_and_one_reading_of_data(
