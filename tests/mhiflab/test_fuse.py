@@ -342,7 +342,9 @@ def test_untested_run_has_no_network_to_offer(fuse_to, run):
     with trial_record(lab, tracking_uri(lab), key, "untested", "parent", {}) as record:
         record.finish()
     try:
-        with pytest.raises(UserError, match="found no model with it, expected a run that was test"):
+        with pytest.raises(
+            UserError, match="found no model with it, expected a run that was trained"
+        ):
             fuse_to(run=key)
     finally:
         store = recorded_store(lab)
