@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from feinfn.errors import UserError
@@ -95,6 +94,9 @@ class Problem:
         bands = len(self.lr_hsi_Shw)
         if self.protocol.srf != "measured":
             return self.protocol.response(bands, self.wavelengths_nm).matrix.numpy()
+        # Takes a quarter of a second, which every command would wait for.
+        from scipy.optimize import nnls
+
         spectra_nS = self.lr_hsi_Shw.reshape(bands, -1).T
         return np.stack([nnls(spectra_nS, y.ravel())[0] for y in self.low_msi])
 

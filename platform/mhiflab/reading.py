@@ -94,4 +94,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def is_paper(path: Path) -> bool:
     """Return whether a file describes a paper rather than a study."""
-    return path.is_file() and bool({"tables", "figures"} & read_yaml(path).keys())
+    if not path.is_file() or not re.search(rb"\b(tables|figures)\b", path.read_bytes()):
+        return False
+    return bool({"tables", "figures"} & read_yaml(path).keys())

@@ -184,12 +184,13 @@ def plan(
 
         show_paper(path, smoke, Lab(lab))
         return
-    wanted = read(study, smoke, Lab(lab))
-    show(wanted)
-    if keys:
-        for entry in wanted.entries:
-            out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-    _forecast(wanted, [*wanted.unsearched, *wanted.missing])
+    with rare_collections():
+        wanted = read(study, smoke, Lab(lab))
+        show(wanted)
+        if keys:
+            for entry in wanted.entries:
+                out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
+        _forecast(wanted, [*wanted.unsearched, *wanted.missing])
 
 
 def run(
@@ -330,12 +331,13 @@ def status(
     lab: LabOption = HERE,
 ) -> None:
     """Show where every run of a study stands: state, epoch, validation PSNR, time."""
-    from mhiflab.status import status_table
+    with rare_collections():
+        from mhiflab.status import status_table
 
-    now = reader(study, smoke, Lab(lab))
-    if not watch:
-        out.print(status_table(now()))
-        return
+        now = reader(study, smoke, Lab(lab))
+        if not watch:
+            out.print(status_table(now()))
+            return
     try:
         with Live(status_table(now()), console=out, auto_refresh=False) as live:
             while True:
