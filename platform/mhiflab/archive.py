@@ -5,7 +5,6 @@ beside a paper: `data.json` (the data's identity, so that tables need no scenes)
 """
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -179,9 +178,7 @@ def bring_in(folder: Path, store: Store) -> int:
             for start in range(0, len(points), 1000):
                 store.client.log_batch(run_id, metrics=points[start : start + 1000])
             for name, text in content["files"].items():
-                with tempfile.TemporaryDirectory(prefix="mhiflab-") as place:
-                    (Path(place) / name).write_bytes(text.encode())
-                    store.client.log_artifact(run_id, str(Path(place) / name))
+                store.client.log_text(run_id, text, name)
             store.client.log_batch(run_id, tags=[RunTag("mhiflab.archived", "true")])
             store.client.set_terminated(run_id, "FINISHED")
         count += 1

@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mhiflab.comparison import METRICS
 from mhiflab.published import NOT_TOLD, Quoted
 from mhiflab.rows import COSTS, Row, best_and_second
 from mhiflab.tables import Block, Table, heading, notes, sidecar, summary, verdicts
-from mhiflab.verdicts import compare_cases, statistics
+from mhiflab.verdicts import statistics
 
 Escape = Callable[[str], str]
 
@@ -32,7 +32,7 @@ class Mark:
 
 
 MARKDOWN = Mark(("**", "**"), ("<u>", "</u>"), " ± ", "↑", "↓", "†")
-HTML = Mark(("<b>", "</b>"), ("<u>", "</u>"), " ± ", "↑", "↓", "†")
+HTML = replace(MARKDOWN, bold=("<b>", "</b>"))
 LATEX = Mark(
     (r"\textbf{", "}"),
     (r"\underline{", "}"),
@@ -94,7 +94,7 @@ def _quoted_line(one: Quoted, table: Table, mark: Mark, escaped: Escape) -> list
         text = NOT_TOLD if value is None else value
         cells.append(text if spread is None else f"{text} ({spread})")
     cells += [one.parameters if name == "parameters" else NOT_TOLD for name in table.costs]
-    return [f"{escaped(one.method)} [{one.source}]", *cells]
+    return [escaped(f"{one.method} [{one.source}]"), *cells]
 
 
 def markdown(table: Table) -> str:
@@ -215,7 +215,7 @@ def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
     }
     compared = []
     for block in table.blocks:
-        found = statistics(compare_cases(block.results, block.baseline))
+        found = statistics(block.comparisons)
         if len(found):
             compared.append(found.assign(block=block.title) if block.title else found)
     if compared:

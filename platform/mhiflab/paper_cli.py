@@ -55,8 +55,9 @@ def run_paper(
             f"{len(failed)} of {len(files)} studies are not complete, the others are on record; "
             f"first: {failed[0]}"
         )
-    table_paper(path, smoke, lab, list(parts))
-    draw_paper(path, smoke, lab, list(parts))
+    plans = Plans(path, smoke, recorded_store(lab), lab)
+    _write_tables(paper, plans, parts)
+    _write_figures(paper, plans, parts)
 
 
 def show_paper(path: Path, smoke: bool, lab: Lab) -> None:
@@ -75,8 +76,12 @@ def table_paper(
     """
     paper = read_paper(path)
     parts = chosen(path, paper, names)
-    plans = Plans(path, smoke, recorded_store(lab), lab)
-    written = render_tables(paper, plans, parts, paper_folder(path, smoke, lab), partial)
+    _write_tables(paper, Plans(path, smoke, recorded_store(lab), lab), parts, partial)
+
+
+def _write_tables(paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False) -> None:
+    folder = paper_folder(plans.path, plans.smoke, plans.lab)
+    written = render_tables(paper, plans, parts, folder, partial)
     out.print("\nWritten " + "  ".join(map(str, written)), soft_wrap=True)
 
 
@@ -106,10 +111,14 @@ def draw_paper(path: Path, smoke: bool, lab: Lab, names: Sequence[str] = ()) -> 
     """
     paper = read_paper(path)
     parts = chosen(path, paper, names)
-    plans = Plans(path, smoke, recorded_store(lab), lab)
+    _write_figures(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
+
+
+def _write_figures(paper: Paper, plans: Plans, parts: Iterable[str]) -> None:
+    folder = paper_folder(plans.path, plans.smoke, plans.lab)
     for name in parts:
         if name in paper.figures:
-            written = draw_figure(paper, name, plans, paper_folder(path, smoke, lab))
+            written = draw_figure(paper, name, plans, folder)
             out.print(f"{name:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
 
 

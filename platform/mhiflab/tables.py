@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
-from mhiflab.comparison import METRICS
+from mhiflab.comparison import METRICS, Comparison
 from mhiflab.plan import Plan
 from mhiflab.published import Quoted
 from mhiflab.results import Results
@@ -29,10 +30,15 @@ class Block:
     quoted: tuple[Quoted, ...] = ()
     """Published numbers, below the rows and apart from them."""
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The methods, the upsampled LR-HSI first."""
         return rows(self.results)
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every case against the baseline, bootstrapped once for all formats."""
+        return compare_cases(self.results, self.baseline)
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,8 @@ def verdicts(table: Table) -> list[str]:
     """Return what the numbers support and what they do not, one sentence each."""
     lines = []
     for block in table.blocks:
-        found = compare_cases(block.results, block.baseline)
         where = f"{block.title}: " if block.title else ""
-        lines += [where + text for text in sentences(found)]
+        lines += [where + text for text in sentences(block.comparisons)]
     return lines
 
 
