@@ -71,11 +71,7 @@ def export(files: Iterable[Path], smoke: bool, store: Store, lab: Lab, folder: P
         reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
     ]
     for plan in plans:
-        if plan.unfinished:
-            raise UserError(
-                f"{plan.path}: {len(plan.unfinished)} of {len(plan.entries)} runs are missing; "
-                f"execute them first: mhiflab run {plan.command}"
-            )
+        plan.refuse_missing()
     written = []
     for entry in {e.key: e for plan in plans for e in plan.entries}.values():
         assert entry.run is not None, "a done entry has a run"

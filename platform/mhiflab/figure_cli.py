@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read
+from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read, say_left
 
 ALL = "all"
 
@@ -88,7 +88,7 @@ def figure(
     if kind == ALL and options:
         raise UserError(f"--option: found {', '.join(options)}, expected none with --kind all")
 
-    from mhiflab.figures.registry import FORMATS, KINDS, draw, find_kind
+    from mhiflab.figures.registry import FORMATS, KINDS, draw_each, find_kind
     from mhiflab.recorded import Recorded
     from mhiflab.tracking import recorded_store
 
@@ -99,15 +99,9 @@ def figure(
     plan = read(study, smoke, Lab(lab))
     recorded, place = Recorded(plan, store), folder or Lab(lab).rendered(plan.name)
     formats = FORMATS if format_ == "both" else (format_,)
-    failed: dict[str, UserError] = {}
-    for one in kinds:
-        try:
-            written = draw(one, options, recorded, place, one, formats)
-        except UserError as error:
-            failed[one] = error
-            continue
+    drawn, left = draw_each(kinds, options, recorded, place, formats)
+    if not drawn:
+        raise next(iter(left.values()))
+    for one, written in drawn.items():
         out.print(f"{one:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
-    if len(failed) == len(kinds):
-        raise next(iter(failed.values()))
-    for one, why in failed.items():
-        out.print(f"[yellow]{one:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)
+    say_left(left)

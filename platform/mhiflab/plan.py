@@ -72,6 +72,13 @@ def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
     return {case: f"{x} ({case})" if every.count(x) > 1 else x for case, x in found.items()}
 
 
+def upsampled_label(entries: Iterable[Entry]) -> str:
+    """Return what the upsampled LR-HSI is called beside some runs' labels, of which none is it."""
+    entries = list(entries)
+    label = f"{entries[0].trial.spec.protocol.upsampling.capitalize()} upsampling"
+    return f"{label} (input)" if label in labels_of(entries).values() else label
+
+
 @dataclass(frozen=True)
 class Plan:
     """A study and all its trials, in the order of the file."""
@@ -103,6 +110,20 @@ class Plan:
     def unfinished(self) -> list[Entry]:
         """What a table still lacks."""
         return self.unique(*(state for state in STATES if state != "done"))
+
+    @property
+    def finished(self) -> "Plan":
+        """The plan with nothing but its finished trials."""
+        return replace(self, entries=tuple(e for e in self.entries if e.state == "done"))
+
+    def refuse_missing(self) -> None:
+        """Raise `UserError` where a run is missing."""
+        if missing := self.unfinished:
+            names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(self.entries)} runs are missing ({names}); "
+                f"execute them first: mhiflab run {self.command}"
+            )
 
     @property
     def unsearched(self) -> list[Entry]:

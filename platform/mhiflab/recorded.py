@@ -18,6 +18,7 @@ from feinfn.metrics import CONVENTION
 from feinfn.model import FeINFN
 from feinfn.protocols import Inputs, Pair
 from feinfn.train import BEST
+from mhiflab.metric_files import read_images
 from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
@@ -165,7 +166,11 @@ class Recorded:
 
     def images(self, entry: Entry) -> pd.DataFrame:
         """Return a run's metrics: one row an image, method and convention."""
-        return self._once(entry, IMAGES_FILE, pd.read_csv)
+        assert entry.run is not None, "a done entry has a run"
+        key = (entry.run.info.run_id, IMAGES_FILE)
+        if key not in self._read:
+            self._read[key] = read_images(self.store, key[0])
+        return self._read[key]
 
     def provenance(self, entry: Entry) -> dict[str, Any]:
         """Return a run's provenance."""

@@ -7,9 +7,10 @@ import pandas as pd
 from feinfn.errors import UserError, nearest
 from feinfn.metrics import CONVENTION
 from feinfn.protocols import Protocol
-from mhiflab.plan import Entry, Plan, labels_of
+from mhiflab.metric_files import read_images
+from mhiflab.plan import Entry, Plan, labels_of, upsampled_label
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
+from mhiflab.tracking import Store
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Results:
     @property
     def upsampled_label(self) -> str:
         """The row name of the upsampled LR-HSI."""
-        return f"{self.protocol.upsampling.capitalize()} upsampling"
+        return upsampled_label(self.entries)
 
     @property
     def scenes(self) -> list[str]:
@@ -85,14 +86,9 @@ def collect(
     `UserError` if a trial has no finished run (unless `partial`; some must have one), if protocols
     are mixed, or if a run has no numbers in this convention.
     """
-    done = [entry for entry in plan.entries if entry.state == "done"]
-    if (plan.unfinished and not partial) or not done:
-        missing = plan.unfinished
-        names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
-        raise UserError(
-            f"{plan.path}: {len(missing)} of {len(plan.entries)} runs are missing ({names}); "
-            f"execute them first: mhiflab run {plan.command}"
-        )
+    done = plan.finished.entries
+    if not partial or not done:
+        plan.refuse_missing()
     test_sets = {entry.trial.spec.data.test for entry in plan.entries}
     if len(test_sets) != 1:
         raise UserError(
@@ -108,9 +104,7 @@ def collect(
     frames = []
     for entry in done:
         assert entry.run is not None, "a done entry has a run"
-        with artifact_file(store, entry.run.info.run_id, IMAGES_FILE) as path:
-            # The default parser may differ from the written number in its last bit.
-            frame = pd.read_csv(path, float_precision="round_trip")
+        frame = read_images(store, entry.run.info.run_id)
         frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
     images = pd.concat(frames, ignore_index=True)
     images, convention = _in_convention(images, convention, plan)

@@ -26,6 +26,7 @@ from feinfn.infer import fuse, load_model
 from feinfn.metrics import CONVENTION, METRICS, evaluate
 from feinfn.model import FeINFN
 from feinfn.protocols import Protocol
+from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
 from mhiflab.spec import Spec
@@ -39,6 +40,7 @@ from mhiflab.tracking import (
 )
 
 CELL = ["sigma_factor", "srf", "snr_db"]
+TEXT = ("srf", "convention", "scene", "protocol_hash")
 
 
 @dataclass(frozen=True)
@@ -157,18 +159,12 @@ def _recorded(store: Store, run_id: str, path: Path) -> pd.DataFrame:
     found = [pd.DataFrame(columns=columns)]
     if has_artifact(store, run_id, ROBUSTNESS_FILE):
         with artifact_file(store, run_id, ROBUSTNESS_FILE) as recorded:
-            found.append(_read(recorded))
+            found.append(read_numbers(recorded, TEXT))
     if path.is_file():
-        found.append(_read(path))
+        found.append(read_numbers(path, TEXT))
     known = [table for table in found if len(table)] or found[:1]
     both = pd.concat(known, ignore_index=True)
     return both.drop_duplicates([*CELL, "scene", "protocol_hash"], ignore_index=True)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    # A hash of digits alone is no number.
-    text = {"protocol_hash": str, "srf": str, "scene": str}
-    return pd.read_csv(path, float_precision="round_trip", dtype=text)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow.entities import Run
 
 from feinfn.errors import UserError
+from mhiflab.metric_files import read_images
 from mhiflab.notes import flatten
 from mhiflab.tracking import (
     FINGERPRINT,
@@ -75,11 +76,7 @@ def read_run(store: Store, run: Run) -> Recorded:
         code=code_parts(about, diff),
         data={"fingerprint": tags.get(FINGERPRINT), **_datasets(run)},
         about=about,
-        images=read(
-            IMAGES_FILE,
-            # The default parser may differ from the written number in its last bit.
-            lambda path: pd.read_csv(path, float_precision="round_trip", dtype={"scene": str}),
-        ),
+        images=read_images(store, run_id),
         curve=metric_history(store, run_id, ["val_psnr"])["val_psnr"],
     )
 

@@ -6,8 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,8 +106,9 @@ def render(
 
     Only finished studies, unless `partial`.
     """
-    from mhiflab.figures.beside_tables import curve_figure, error_figure
+    from mhiflab.figures.registry import draw_each
     from mhiflab.formats import markdown, write_table
+    from mhiflab.recorded import Recorded
     from mhiflab.results import collect
     from mhiflab.tables import study_table
     from mhiflab.tracking import recorded_store, shown, tracking_uri
@@ -125,26 +125,27 @@ def render(
                 f"{plan.path}: its search is not complete (so far: {written[0]}); continue it "
                 f"first: mhiflab run {plan.command}"
             )
-    figures: list[Path] = []
-    done = replace(plan, entries=tuple(e for e in plan.entries if e.state == "done"))
-    seed = plan.study.seeds[0]
-    first = replace(done, entries=tuple(e for e in done.entries if e.trial.spec.seed == seed))
     for convention in conventions:
         results = collect(plan, store, convention, partial)
         table = study_table(plan, results, costs)
         written += write_table(table, folder, f"table{results.suffix}")
         out.print(Markdown(markdown(table)))
-        if first.entries:
-            path = folder / f"figure{results.suffix}.png"
-            figures.append(error_figure(first, results, store, path))
-    figures.append(curve_figure(done, store, folder / "curve.png"))
+    recorded = Recorded(plan.finished, store)
+    drawn, left = draw_each(("fused", "curves"), {}, recorded, folder, ("png",))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
-    out.print("Figures " + "  ".join(map(str, figures)), soft_wrap=True)
+    out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
+    say_left(left)
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
     hint = "" if lab.root == HERE else f" --lab {lab.root}"
     out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
+
+
+def say_left(left: Mapping[str, UserError]) -> None:
+    """Print which kinds of figures could not be drawn, and why."""
+    for kind, why in left.items():
+        out.print(f"[yellow]{kind:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)
 
 
 def show(plan: Plan) -> None:

@@ -81,7 +81,9 @@ class Page:
         return json.loads(message)
 
     def open(self, path: Path, fragment: str = "") -> None:
-        """Load a file and wait until it is there."""
+        """Load a file and wait until it is there; what scrolls is there at once."""
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.call("Emulation.setEmulatedMedia", features=[still])
         self.loaded, self.requests = False, []
         self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
         while not self.loaded:

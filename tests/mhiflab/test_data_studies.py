@@ -136,7 +136,7 @@ def test_real_pair_without_reference_is_trained_fused_and_tabled(
     table = pd.read_csv(artifact(tmp_path / "lab", "metrics_test.csv"))
     assert list(table["convention"]) == ["without_reference"] * 2
     assert table["qnr"].between(0, 1).all()
-    assert (tmp_path / "lab" / "rendered" / "tiny" / "figure-without_reference.png").is_file()
+    assert (tmp_path / "lab" / "rendered" / "tiny" / "fused.png").is_file()
 
 
 def test_what_would_stop_a_trial_late_is_refused_by_the_plan(mhiflab, write_study):

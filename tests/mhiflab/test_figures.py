@@ -21,10 +21,9 @@ from feinfn.errors import UserError
 from feinfn.model import count_parameters
 from feinfn.models.ssrnet import SSRNetConfig
 from mhiflab.figures.change import scale_at
-from mhiflab.figures.kind import upsampled_label
 from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan, reconcile
+from mhiflab.plan import read_plan, reconcile, upsampled_label
 from mhiflab.published import COLUMNS
 from mhiflab.recorded import Recorded
 from mhiflab.scores import WITHOUT_REFERENCE
@@ -347,7 +346,7 @@ def test_cases_of_one_label_are_told_apart(once):
     assert recorded.labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
     inputs = replace(first, trial=replace(first.trial, label="Bicubic upsampling"))
     recorded = Recorded(replace(once.plan, entries=(inputs,)), once.store)
-    assert upsampled_label(recorded, inputs) == "Bicubic upsampling (input)"
+    assert upsampled_label(recorded.plan.entries) == "Bicubic upsampling (input)"
 
 
 def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):

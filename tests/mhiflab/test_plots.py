@@ -35,7 +35,7 @@ from mhiflab.plots.gabor import Wavelet, gabor_figure
 from mhiflab.plots.latent import latent_figure
 from mhiflab.plots.response import response_figure
 from mhiflab.plots.spectra import spectra_figure
-from mhiflab.plots.style import error_limit, save
+from mhiflab.plots.style import error_limit, look, save
 
 SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
 ACTIVATIONS = ("gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian")
@@ -242,8 +242,10 @@ def test_errors_share_one_scale_and_black_pixels_do_not_count():
 
 
 def test_more_lines_than_can_be_told_apart_are_refused():
-    cells = [{"method": str(n), "seed": 0, "step": 0, "value": n} for n in range(8)]
-    with pytest.raises(UserError, match="at most 7"):
+    cells = [{"method": str(n), "seed": 0, "step": 0, "value": n} for n in range(50)]
+    assert len(curves_figure(pd.DataFrame(cells[:49])).axes[0].lines) == 49
+    assert len({tuple(look(place).values()) for place in range(49)}) == 49
+    with pytest.raises(UserError, match="at most 49"):
         curves_figure(pd.DataFrame(cells))
 
 

@@ -22,7 +22,7 @@ from mhiflab.formats import markdown
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, read_plan, reconcile
 from mhiflab.report import windows
-from mhiflab.report.page import PAGE_BYTES, report
+from mhiflab.report.page import FIGURES, PAGE_BYTES, report
 from mhiflab.report_cli import report_command
 from mhiflab.results import collect
 from mhiflab.tables import study_table
@@ -115,6 +115,10 @@ class Read(HTMLParser):
         else:
             self.text += data
 
+    def pictures(self) -> list[dict[str, str | None]]:
+        """Return the attributes of the pictures."""
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
     def viewer(self) -> dict:
         """Return the viewer's data."""
         (found,) = [text for _, kind, text in self.code if kind == "application/json"]
@@ -142,8 +146,8 @@ def test_page_tells_what_the_record_tells(made, page):
         assert entry.run.info.run_id in text
     assert plan.entries[0].survey.fingerprint in text
     assert "model.fourier_branch False True" in text
-    pictures = [a["src"] for tag, a in Read(page).tags if tag == "img"]
-    assert len(pictures) == 2
+    pictures = [a["src"] for a in Read(page).pictures()]
+    assert len(pictures) == len(FIGURES) == 10
     for one in pictures:
         head, _, data = one.partition(",")
         assert head == "data:image/png;base64"
@@ -220,9 +224,12 @@ def test_unfinished_study_shows_what_there_is(made):
     assert "1 of 2" in half.text
     assert "2 of 4 trials to execute (2 done, 2 new)" in half.text
     assert len(half.viewer()["cubes"]) == 4
-    # The figure of errors is drawn of the first seed, which no run has here.
+    # Pictures are of the first seed that has runs, and the same as of that seed alone.
     later = Read(report(made.plan(seeds=[2, 1]), made.store))
-    assert [a["alt"] for tag, a in later.tags if tag == "img"] == ["Training"]
+    first = Read(report(made.plan(seeds=[1]), made.store))
+    titles = ["Fused images", "Spectral angles", "Spectra", "Training", "Training time", "Cost"]
+    assert [a["alt"] for a in first.pictures()][:6] == titles
+    assert later.pictures() == first.pictures()
     third = {**CASES, "third": {"label": "Third", "set": {"train.lr": 2e-3}}}
     more = report(made.plan(seeds=[1], cases=third), made.store)
     assert "2 of 3 runs are missing" not in more
@@ -262,6 +269,7 @@ def test_runs_without_windows_and_equal_labels(made, monkeypatch):
             yield path
 
     monkeypatch.setattr(windows, "artifact_file", without_windows)
+    monkeypatch.setattr("mhiflab.report.page.FIGURES", ())
     plan = made.plan()
     same = [replace(e, trial=replace(e.trial, label="Same")) for e in plan.entries]
     found = Read(report(replace(plan, entries=tuple(same)), made.store))

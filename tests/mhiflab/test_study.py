@@ -83,8 +83,8 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     assert "2 of 2 trials to execute" in first.stdout
     assert first.stderr == ""
     rendered = tmp_path / "lab" / "rendered" / "tiny"
-    names = ["curve.png", "figure.png", "table-statistics.csv", "table.csv", "table.html"]
-    names += ["table.json", "table.md", "table.tex"]
+    names = ["curves.csv", "curves.png", "fused.csv", "fused.png", "table-statistics.csv"]
+    names += ["table.csv", "table.html", "table.json", "table.md", "table.tex"]
     assert sorted(p.name for p in rendered.iterdir()) == names
     bytes_before = {p.name: p.read_bytes() for p in rendered.iterdir()}
     assert list((tmp_path / "lab" / "ray").iterdir()) == []

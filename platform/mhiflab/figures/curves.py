@@ -1,4 +1,4 @@
-"""Validation metrics over optimiser steps, one band a case over its seeds."""
+"""Validation metrics over optimiser steps or time, one band a case over its seeds."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +20,8 @@ class CurvesOptions(Cases):
 
     metric: Literal["psnr", "sam", "ergas", "ssim"] = "psnr"
     """Metric of the validation scenes."""
+    over: Literal["iterations", "minutes"] = "iterations"
+    """Optimiser steps, or minutes of training: the mean of a case's seeds at each epoch."""
 
 
 def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
@@ -34,22 +36,25 @@ def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
             "value an epoch; choose cases that are trained: --option cases=[...]"
         )
     found = [(entry, history) for entry, history in found if history]
-    per_epoch = [_steps(entry) for entry, _ in found]
-    told = None not in per_epoch
-    rows = []
-    for (entry, history), steps in zip(found, per_epoch, strict=True):
-        who = about(entry, recorded.labels[entry.trial.case])
-        rows += [
-            who | {"epoch": epoch, "step": epoch * (steps if told and steps else 1), "value": value}
-            for epoch, value in sorted(history.items())
-        ]
-    numbers = pd.DataFrame(rows).assign(metric=options.metric)
-    figure = curves_figure(
-        numbers.rename(columns={"label": "method"}),
-        "iteration" if told else "epoch",
-        f"validation {heading(options.metric)}",
-    )
-    return Drawn(figure, numbers if told else numbers.drop(columns="step"))
+    numbers = pd.DataFrame(
+        about(entry, recorded.labels[entry.trial.case]) | {"epoch": epoch, "value": value}
+        for entry, history in found
+        for epoch, value in sorted(history.items())
+    ).assign(metric=options.metric)
+    per_epoch = {entry.key: _steps(entry) for entry, _ in found}
+    shown = numbers.rename(columns={"label": "method"})
+    if options.over == "minutes":
+        seconds = {entry.key: recorded.history(entry, "train_seconds") for entry, _ in found}
+        rows = zip(numbers["run_key"], numbers["epoch"], strict=True)
+        numbers["minutes"] = [seconds[key][epoch] / 60 for key, epoch in rows]
+        of_case = numbers.groupby(["case", "epoch"])["minutes"]
+        shown["step"], x = of_case.transform("mean"), "training time (minutes)"
+    elif None in per_epoch.values():
+        shown["step"], x = shown["epoch"], "epoch"
+    else:
+        numbers["step"] = numbers["epoch"] * numbers["run_key"].map(per_epoch).astype(int)
+        shown["step"], x = numbers["step"], "iteration"
+    return Drawn(curves_figure(shown, x, f"validation {heading(options.metric)}"), numbers)
 
 
 def _steps(entry: Entry) -> int | None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from feinfn.config import STRICT
 from mhiflab.comparison import METRICS
-from mhiflab.plan import Entry
+from mhiflab.plan import Entry, upsampled_label
 from mhiflab.recorded import Recorded
 from mhiflab.scores import FUSED, metrics_of
 
@@ -71,12 +71,6 @@ def note(values: Mapping[str, Any]) -> str:
     return "\n".join(f"{x}{UNITS[m]}" if m in UNITS else f"{one.name} {x}" for one, m, x in shown)
 
 
-def upsampled_label(recorded: Recorded, entry: Entry) -> str:
-    """Return what the upsampled LR-HSI of a run is called; no case has this label."""
-    label = f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
-    return f"{label} (input)" if label in recorded.labels.values() else label
-
-
 def about(entry: Entry, label: str) -> dict[str, Any]:
     """Return what tells a run's numbers from others."""
     trial = entry.trial
@@ -86,6 +80,6 @@ def about(entry: Entry, label: str) -> dict[str, Any]:
 def row_of(recorded: Recorded, entry: Entry, scene: str, method: str = FUSED) -> dict[str, Any]:
     """Return one test image's metrics of a run beside what identifies them."""
     fused = method == FUSED
-    label = recorded.labels[entry.trial.case] if fused else upsampled_label(recorded, entry)
+    label = recorded.labels[entry.trial.case] if fused else upsampled_label(recorded.plan.entries)
     told = about(entry, label) | {"scene": scene, "method": method}
     return told | dict(recorded.means(entry, scene, method))

@@ -1,6 +1,6 @@
 """Every kind of figure by name, and how one is written with the numbers behind it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,24 @@ def draw(
     table = folder / f"{stem}.csv"
     drawn.numbers.to_csv(table, index=False, lineterminator="\n", float_format="%.6g")
     return [*paths, table]
+
+
+def draw_each(
+    kinds: Iterable[str],
+    options: dict[str, Any],
+    recorded: Recorded,
+    folder: Path,
+    formats: Sequence[str] = FORMATS,
+) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
+    """Draw several kinds, each under its name; return their files, and why the others have none."""
+    drawn: dict[str, list[Path]] = {}
+    left: dict[str, UserError] = {}
+    for kind in kinds:
+        try:
+            drawn[kind] = draw(kind, options, recorded, folder, kind, formats)
+        except UserError as error:
+            left[kind] = error
+    return drawn, left
 
 
 @contextmanager

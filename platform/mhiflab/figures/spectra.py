@@ -8,7 +8,8 @@ import pandas as pd
 from feinfn.analysis.spectra import angles_deg, distinct_pixels, spectra_at
 from feinfn.config import require
 from feinfn.data.picture import pseudo_rgb
-from mhiflab.figures.kind import Drawn, Images, about, upsampled_label
+from mhiflab.figures.kind import Drawn, Images, about
+from mhiflab.plan import upsampled_label
 from mhiflab.plots.spectra import spectra_figure
 from mhiflab.plots.style import COLOURS
 from mhiflab.recorded import Recorded
@@ -45,7 +46,7 @@ def draw_spectra(recorded: Recorded, options: SpectraOptions) -> Drawn:
     ]
     if options.upsampled or (options.upsampled is None and len(told) < len(COLOURS)):
         upsampled_SHW = first.inputs.lms_BSHW[0].numpy()
-        who = about(entries[0], upsampled_label(recorded, entries[0]))
+        who = about(entries[0], upsampled_label(recorded.plan.entries))
         told.insert(0, (who, upsampled_SHW))
     reference_PS = spectra_at(reference_SHW, pixels)
     methods, rows = {}, []

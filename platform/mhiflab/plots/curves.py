@@ -16,8 +16,9 @@ def curves_figure(
 ) -> Figure:
     """Draw the mean over seeds, and a band of one standard deviation where there are several.
 
-    `history` has columns method, seed, step and value; methods in order of appearance. Steps that
-    not every seed of a method reached are left out, as their mean would jump.
+    `history` has columns method, seed, value and step, what the values stand over; methods in
+    order of appearance. Steps that not every seed of a method reached are left out, as their mean
+    would jump.
     """
     figure = new_figure(COLUMN_IN, 2.2)
     axis = figure.subplots()
@@ -38,6 +39,8 @@ def curves_figure(
     told = "–".join(str(n) for n in sorted({min(counts), max(counts)}))
     several = f"mean of {told} seeds ± standard deviation"
     axis.set_title(several if max(counts) > 1 else "1 seed", loc="right")
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis.xaxis.set_major_locator(
+        MaxNLocator(6, integer=pd.api.types.is_integer_dtype(history["step"]))
+    )
     legend_above(figure, *axis.get_legend_handles_labels())
     return figure

@@ -92,16 +92,19 @@ def png(figure: Figure) -> bytes:
 
 
 def look(place: int) -> dict[str, Any]:
-    """Return colour and dashes of the line at a place, told apart in grey too.
+    """Return colour and dashes of the line at a place; the first seven are told apart in grey too.
 
-    Raises `UserError` beyond the seventh, which would look like another.
+    From the eighth on colours come again, with other dashes. Raises `UserError` beyond the 49th,
+    which would look like another.
     """
-    if place >= len(COLOURS):
+    again, colour = divmod(place, len(COLOURS))
+    if again >= len(LINES):
+        most = len(COLOURS) * len(LINES)
         raise UserError(
-            f"figure: found more than {len(COLOURS)} lines, expected at most {len(COLOURS)}, which "
-            "can be told apart; choose fewer methods"
+            f"figure: found more than {most} lines, expected at most {most}, which can be told "
+            "apart; choose fewer cases: --option cases=[...]"
         )
-    return {"color": COLOURS[place], "linestyle": LINES[place]}
+    return {"color": COLOURS[colour], "linestyle": LINES[(colour + again) % len(LINES)]}
 
 
 def wrapped(label: str, width: int) -> str:

@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from feinfn.errors import UserError
-from mhiflab.figures.beside_tables import curve_figure, error_figure
+from mhiflab.figures.registry import draw
 from mhiflab.plan import Plan, counts_line, reasons
+from mhiflab.recorded import Recorded
 from mhiflab.report.origin import differences, origin
 from mhiflab.report.sections import (
-    finished,
     image_grid,
     result_grid,
     state_grid,
@@ -31,16 +31,31 @@ from mhiflab.tracking import Store
 PAGE_BYTES = 15_000_000
 """No page grows larger; its viewer shows less then."""
 SCRIPTS = ("tables.js", "viewer.js")
-ERRORS = (
-    "The first test image: pseudo-RGB above, absolute error averaged over bands below, all on one "
-    "scale."
+FIGURES_BYTES = 7_000_000
+"""What a page's figures may take of it; those after it are named with their command."""
+DOTS_PER_CSS_PX = 2
+FIGURES: Sequence[tuple[str, str, dict[str, Any], str]] = (
+    (
+        *("Fused images", "fused", {}),
+        "The first test image, a part of it enlarged, and absolute errors averaged over bands, all "
+        "on one scale.",
+    ),
+    ("Spectral angles", "errors", {"map": "sam"}, "The same image, all on one scale."),
+    ("Spectra", "spectra", {}, "Chosen pixels of the same image against the reference."),
+    ("Training", "curves", {}, "Validation PSNR over optimiser steps."),
+    ("Training time", "curves", {"over": "minutes"}, "The same over minutes of training alone."),
+    ("Cost", "cost", {}, "Test PSNR against the number of parameters."),
+    ("Latent codes", "latent", {}, "Amplitude and phase of the codes of HR-HSI and LR-HSI."),
+    ("Gabor wavelet", "gabor", {}, "A decoder's activation in time and frequency."),
+    ("Frequency response", "response", {}, "What the decoders' features hold of each frequency."),
+    ("Local change", "change", {}, "What one changed frequency does to the whole image."),
 )
-CURVES = "Validation PSNR over epochs and over training time, one line a run."
+"""Title, kind, options and caption of every figure of a page."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure of the page, or why it could not be drawn."""
+class Picture:
+    """A figure of the page."""
 
     title: str
     png: bytes
@@ -51,23 +66,32 @@ class Drawn:
         """The picture as an address that holds it."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
+    @property
+    def width(self) -> int:
+        """CSS pixels at which letters of all figures are of one size, that of the page's notes."""
+        # The first number of a PNG's header.
+        return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
 
-def _draw(title: str, caption: str, draw: Callable[[Path], Path]) -> Drawn:
+
+def figures(done: Plan, store: Store) -> tuple[list[Picture], list[str]]:
+    """Draw what the record of some finished trials holds; say what cannot be drawn, and why."""
+    recorded, drawn, left, size = Recorded(done, store), [], [], 0
     with tempfile.TemporaryDirectory(prefix="mhiflab-") as folder:
-        try:
-            return Drawn(title, draw(Path(folder) / "figure.png").read_bytes(), caption)
-        except UserError as error:
-            return Drawn(title, b"", f"Not drawn: {error}")
-
-
-def figures(done: Plan, results: Results, store: Store) -> list[Drawn]:
-    """Draw what the record of some finished trials holds."""
-    seed = done.study.seeds[0]
-    first = replace(done, entries=tuple(e for e in done.entries if e.trial.spec.seed == seed))
-    drawn = []
-    if first.entries:
-        drawn.append(_draw("Errors", ERRORS, lambda p: error_figure(first, results, store, p)))
-    return [*drawn, _draw("Training", CURVES, lambda p: curve_figure(done, store, p))]
+        for title, kind, options, caption in FIGURES:
+            try:
+                png = draw(kind, options, recorded, Path(folder), kind, ("png",))[0].read_bytes()
+            except UserError as error:
+                left.append(f"{title}: {error}")
+                continue
+            if size + len(png) > FIGURES_BYTES:
+                left.append(
+                    f"{title}: the page would grow too large; draw it by itself: mhiflab figure "
+                    f"{done.command} --kind {kind}"
+                )
+                continue
+            size += len(png)
+            drawn.append(Picture(title, png, caption))
+    return drawn, left
 
 
 def _asset(name: str) -> str:
@@ -103,10 +127,11 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     Raises `UserError` where the store cannot be read.
     """
     plan = told_apart(plan)
-    done = finished(plan)
+    done = plan.finished
     results, problem = _results(done, store)
     shared, runs = origin(plan, store)
     windows = read_windows(done, store)
+    pictures, left = figures(done, store) if results else ([], [])
     values: dict[str, Any] = {
         "plan": plan,
         "done": done,
@@ -121,7 +146,8 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
         "table": results and result_grid(plan, results),
         "statistics": results and statistics(results),
         "images": results and image_grid(results),
-        "figures": figures(done, results, store) if results else [],
+        "figures": pictures,
+        "not_drawn": left,
         "shared": shared,
         "runs": runs,
         "differences": differences(plan),

@@ -50,11 +50,6 @@ def told_apart(plan: Plan) -> Plan:
     return replace(plan, entries=tuple(entries))
 
 
-def finished(plan: Plan) -> Plan:
-    """Return the plan with nothing but its finished trials."""
-    return replace(plan, entries=tuple(e for e in plan.entries if e.state == "done"))
-
-
 def state_grid(plan: Plan) -> Grid:
     """Return every trial's state, with epochs, last validation PSNR and training time."""
     seeds = plan.study.seeds

@@ -1,0 +1,25 @@
+"""Tables of metrics, read as they were written."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
+
+
+def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
+    """Return a table that was written as CSV; all columns but `text` hold numbers, empty ones NaN.
+
+    Numbers are those that were written: the reader of pandas may differ in the last bit.
+    """
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for name in frame.columns.difference(list(text)):
+        frame[name] = [float(value or "nan") for value in frame[name]]
+    return frame
+
+
+def read_images(store: Store, run_id: str) -> pd.DataFrame:
+    """Return a run's metrics: one row an image, method and convention."""
+    with artifact_file(store, run_id, IMAGES_FILE) as path:
+        return read_numbers(path, ("scene", "method", "protocol", "convention"))
