@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Run
 
+from feinfn.classical import CLASSICAL
 from feinfn.errors import UserError, nearest
 from feinfn.metrics import CONVENTION
 from mhiflab.compare_page import Grid, Section
@@ -64,20 +65,24 @@ def _overview(runs: Sequence[Recorded]) -> Section:
         numbers = (run.about.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds"))
         named = (run.tags.get(k, NONE) for k in (KEY, STUDY, CASE, PROTOCOL))
         rows.append([run.name, *named, *map(str, numbers)])
+    sentences = [f"The baseline is {runs[0].name}."]
+    if seeds := _other_seeds(runs):
+        sentences.append(
+            f"{', '.join([runs[0].name, *seeds])} are seeds of the same case: what differs between "
+            "their results is chance in training."
+        )
+    return Section("Runs", sentences, _mixed(runs), [Grid("", header, rows)])
+
+
+def _other_seeds(runs: Sequence[Recorded]) -> list[str]:
+    """Return the runs that differ from the first in nothing but the seed."""
     base, *others = runs
-    seeds = [
+    return [
         run.name
         for run in others
         if _differing([base.spec, run.spec]) == ["seed"]
         and base.data["fingerprint"] == run.data["fingerprint"]
     ]
-    sentences = [f"The baseline is {base.name}."]
-    if seeds:
-        sentences.append(
-            f"{', '.join([base.name, *seeds])} are seeds of the same case: what differs between "
-            "their results is chance in training."
-        )
-    return Section("Runs", sentences, _mixed(runs), [Grid("", header, rows)])
 
 
 def _mixed(runs: Sequence[Recorded]) -> list[str]:
@@ -107,7 +112,8 @@ def _convention(runs: Sequence[Recorded], wanted: str | None) -> str | None:
 def _paired(runs: Sequence[Recorded], convention: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the metrics of images that all runs share, and what was left out, in sentences.
 
-    Rows have scene, method (the run's name), seed (none: each run is one training) and metrics.
+    Rows have scene, method (the run's name), seed (1: each run is one training; none where nothing
+    is trained) and metrics.
     """
     metrics = list(metrics_of(convention))
     tables = []
@@ -131,7 +137,13 @@ def _paired(runs: Sequence[Recorded], convention: str) -> tuple[pd.DataFrame, li
         if other:
             told.append(f"Not paired, because their pixels differ: {', '.join(other)}.")
     kept = [
-        one[FUSED].loc[sorted(everywhere)].reset_index().assign(method=run.name, seed=math.nan)
+        one[FUSED]
+        .loc[sorted(everywhere)]
+        .reset_index()
+        .assign(
+            method=run.name,
+            seed=math.nan if run.spec.get("model.name") in CLASSICAL else 1.0,
+        )
         for run, one in zip(runs, tables, strict=True)
     ]
     return pd.concat(kept, ignore_index=True), told
@@ -157,23 +169,27 @@ def _metrics(runs: Sequence[Recorded], wanted: str | None) -> Section:
     found = compare_methods(frame, metrics, names, baseline=names[0])
     warnings = [text for one in found for text in one.warnings()]
     sentences = [f"Convention {convention}. Differences are those to {names[0]}."]
-    sentences += [one.verdict() for one in found if one.shown] or ["No difference was shown."]
+    chance = _other_seeds(runs)
+    verdicts = [one.verdict() for one in found if one.shown and one.method not in chance]
+    sentences += verdicts or ["No difference was shown."]
     heads = [f"{METRICS[m].name}{METRICS[m].unit}" for m in metrics]
     interval = f"{100 * found[0].level:g}% interval"
     differences = Grid(
         "Mean differences over images",
-        ["run", "metric", "difference", interval, f"p (Holm over {len(found)})", "shown"],
-        [_line(one) for one in found],
+        ["run", "metric", "difference", interval, f"p (Holm over {found[0].family})", "shown"],
+        [_line(one, one.method in chance) for one in found],
     )
     images = Grid("Images", ["image", "run", *heads], _images(frame, names, metrics))
     return Section(title, sentences, [*cautions, *dict.fromkeys(warnings)], [differences, images])
 
 
-def _line(one: Comparison) -> list[str]:
+def _line(one: Comparison, chance: bool) -> list[str]:
     metric = METRICS[one.metric]
     ends = [f"{x:+z.{metric.digits}f}" for x in (one.effect.mean, one.low, one.high)]
     within = NONE if math.isnan(one.low) else f"{ends[1]} to {ends[2]}"
     shown = ("better" if one.better else "worse") if one.shown else "no"
+    if chance:
+        shown = "chance in training"
     return [one.method, metric.name + metric.unit, ends[0], within, f"{one.p_holm:.3f}", shown]
 
 

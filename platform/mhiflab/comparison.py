@@ -11,6 +11,7 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.stats import (
     Effect,
+    crossed_p,
     effect,
     holm,
     image_means,
@@ -66,10 +67,14 @@ class Comparison:
     level: float
     p_wilcoxon: float
     p_permutation: float
+    p_crossed: float
+    """Over images and seeds together (`stats.crossed_p`)."""
     p_holm: float
-    """The Wilcoxon p value, adjusted for the family."""
+    """The larger of Wilcoxon's and the crossed p value, adjusted for the family."""
     family: int
-    """Comparisons made together."""
+    """Comparisons made together: those in the same metric."""
+    without: tuple[str, ...] = ()
+    """Images left out, on which one of the two has no finite value."""
 
     @property
     def alpha(self) -> float:
@@ -103,7 +108,7 @@ class Comparison:
         if self.seeds:
             count += f" x {_counted(self.seeds, 'seed')}"
         after = f" after Holm over {self.family}" if self.family > 1 else ""
-        test = f"Wilcoxon p {_p_text(self.p_holm)}{after}, {count}"
+        test = f"p {_p_text(self.p_holm)}{after}, {count}"
         percent = f"{100 * self.level:g}% interval"
         if not self.shown:
             known = (
@@ -113,7 +118,7 @@ class Comparison:
             )
             return (
                 f"No difference in {metric.name} between {self.method} and {self.baseline} was "
-                f"shown (mean {number(mean)}{metric.unit}{known}, {test})."
+                f"shown (mean {number(mean)}{metric.unit}{known}, {test}){self._why_not()}."
             )
         ends = sorted((abs(self.low), abs(self.high)))
         amount = f"{number(abs(mean))}{metric.unit}"
@@ -125,6 +130,14 @@ class Comparison:
             what += f" against {self.baseline}, which is {'worse' if mean > 0 else 'better'}"
         within = f"{percent} {number(ends[0])} to {number(ends[1])}"
         return f"{self.method} {what} ({within}, {test})."
+
+    def _why_not(self) -> str:
+        """Return why nothing was shown, where the p value in the sentence does not tell it."""
+        if self.p_holm < self.alpha:
+            return ": mean and ranks disagree, or the interval holds 0"
+        if self.seeds > 1 and self.p_wilcoxon * self.family < self.alpha:
+            return ": the images agree, the trainings do not"
+        return ""
 
     def warnings(self) -> list[str]:
         """Return what the numbers of images and seeds cannot support, one sentence each."""
@@ -140,6 +153,13 @@ class Comparison:
             found.append(
                 f"Fewer than {FEW_IMAGES} images: means and intervals depend on single images."
             )
+        if self.without:
+            found.append(
+                f"{METRICS[self.metric].name}: without {', '.join(self.without)}, on which "
+                f"{self.method} or {self.baseline} has no finite value."
+            )
+        if self.seeds == 2:
+            found.append("Two seeds hardly tell how much trainings differ; run more.")
         if self.seeds == 1:
             found.append(
                 "One seed: another training may differ from this one as much as two methods do; "
@@ -153,7 +173,9 @@ def _counted(count: int, word: str) -> str:
 
 
 def _p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+    # Told apart from the limit of claims.
+    digits = 4 if 0.0495 <= p < 0.0505 else 3 if p < 0.1 else 2
+    return "< 0.001" if p < 0.001 else f"= {p:.{digits}f}"
 
 
 def values(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
@@ -179,23 +201,25 @@ def values(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
             f"metrics of {method}: scene {row['scene']!r} seed {row['seed']} is there more than "
             "once, expected one row; choose one convention and one run"
         )
-    table = rows.pivot(index="scene", columns="seed", values=metric).sort_index().sort_index(axis=1)
-    bad = ~np.isfinite(table.to_numpy(float))
-    if bad.any():
-        i, k = np.argwhere(bad)[0]
+    there = rows.pivot(index="scene", columns="seed", values="method").notna()
+    if not there.to_numpy().all():
+        i, k = np.argwhere(~there.to_numpy())[0]
         raise UserError(
-            f"metrics of {method}: found no finite {metric} of scene {table.index[i]!r} seed "
-            f"{table.columns[k]}, expected numbers for all scenes and seeds; run what is missing, "
-            "or leave the scene out"
+            f"metrics of {method}: scene {there.index[i]!r} seed {there.columns[k]} is missing, "
+            "expected all scenes for all seeds; run what is missing"
         )
+    table = rows.pivot(index="scene", columns="seed", values=metric).sort_index().sort_index(axis=1)
     return table.astype(float)
 
 
-def differences(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> np.ndarray:
-    """Return method less baseline, [I, K], images and seeds sorted.
+def differences(
+    frame: pd.DataFrame, metric: str, method: str, baseline: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return method less baseline, [I, K], images and seeds sorted, and the images left out.
 
-    A method without seeds stands beside every seed of the other; K = 1 for two such methods.
-    Raises `UserError` unless both were measured on the same images and seeds.
+    Left out are images without a finite value, such as an ERGAS where a band is black. A method
+    without seeds stands beside every seed of the other; K = 1 for two such methods. Raises
+    `UserError` unless both were measured on the same images and seeds, some with finite values.
     """
     a, b = values(frame, metric, method), values(frame, metric, baseline)
     for what, one, other in (("scenes", a.index, b.index), ("seeds", a.columns, b.columns)):
@@ -207,7 +231,13 @@ def differences(frame: pd.DataFrame, metric: str, method: str, baseline: str) ->
                 f"{method} and {baseline}: {what} {', '.join(map(str, odd))} belong to one of them "
                 "only, expected the same for both; run the missing ones"
             )
-    return a.to_numpy() - b.to_numpy()
+    finite = np.isfinite(a.to_numpy()).all(axis=1) & np.isfinite(b.to_numpy()).all(axis=1)
+    if not finite.any():
+        raise UserError(
+            f"{method} and {baseline}: found no scene on which both have a finite {metric}, "
+            "expected one; compare other metrics"
+        )
+    return (a.to_numpy() - b.to_numpy())[finite], tuple(map(str, a.index[~finite]))
 
 
 def _seeded(frame: pd.DataFrame, methods: Sequence[str]) -> bool:
@@ -221,9 +251,10 @@ def compare_methods(
     baseline: str | None = None,
     level: float = 0.95,
 ) -> list[Comparison]:
-    """Compare methods with a baseline, or each with each without one, as one family.
+    """Compare methods with a baseline, or each with each without one.
 
-    Holm's rule covers all comparisons returned, over metrics too. Any order of rows gives the same
+    All comparisons in one metric are one family under Holm's rule: they answer one question, while
+    metrics are views of the same errors and all of them are told. Any order of rows gives the same
     result. Raises `UserError` for methods, metrics or rows that are missing.
     """
     for metric in metrics:
@@ -233,22 +264,33 @@ def compare_methods(
     pairs = list(combinations(others, 2)) if baseline is None else [(m, baseline) for m in others]
     if not pairs:
         raise UserError(f"methods: found {', '.join(methods)}, expected two or more to compare")
-    wanted = [(metric, *pair) for metric in metrics for pair in pairs]
-    arrays = [differences(frame, *one) for one in wanted]
-    tested = [wilcoxon_p(image_means(d_IK)) for d_IK in arrays]
-    return [
-        Comparison(
-            *one,
-            images=d_IK.shape[0],
-            seeds=d_IK.shape[1] if _seeded(frame, one[1:]) else 0,
-            effect=effect(image_means(d_IK)),
-            low=(ends := interval(d_IK, level))[0],
-            high=ends[1],
-            level=level,
-            p_wilcoxon=p,
-            p_permutation=permutation_p(image_means(d_IK)),
-            p_holm=adjusted,
-            family=len(wanted),
-        )
-        for one, d_IK, p, adjusted in zip(wanted, arrays, tested, holm(tested), strict=True)
-    ]
+    found: list[Comparison] = []
+    for metric in metrics:
+        arrays = [differences(frame, metric, *pair) for pair in pairs]
+        tests = [(wilcoxon_p(image_means(d_IK)), crossed_p(d_IK)) for d_IK, _ in arrays]
+        # One image has no crossed test, and none of one training says more than that of the images.
+        several = [d_IK.shape[0] > 1 and d_IK.shape[1] > 1 for d_IK, _ in arrays]
+        p = [max(both) if more else both[0] for both, more in zip(tests, several, strict=True)]
+        for pair, (d_IK, without), both, adjusted in zip(
+            pairs, arrays, tests, holm(p), strict=True
+        ):
+            low, high = interval(d_IK, level)
+            found.append(
+                Comparison(
+                    metric,
+                    *pair,
+                    images=d_IK.shape[0],
+                    seeds=d_IK.shape[1] if _seeded(frame, pair) else 0,
+                    effect=effect(image_means(d_IK)),
+                    low=low,
+                    high=high,
+                    level=level,
+                    p_wilcoxon=both[0],
+                    p_permutation=permutation_p(image_means(d_IK)),
+                    p_crossed=both[1],
+                    p_holm=adjusted,
+                    family=len(pairs),
+                    without=without,
+                )
+            )
+    return found

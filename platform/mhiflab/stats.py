@@ -1,8 +1,8 @@
 """Paired statistics of two methods over images and seeds.
 
-Images are the unit of inference: a claim is about new images, and seeds are repetitions. Tests and
-effect sizes therefore see one number an image, its mean over seeds; intervals resample both, since
-one network is trained per seed and judged on every image.
+A claim is about new images and new trainings. Tests of signs and effect sizes see one number an
+image, its mean over seeds, and speak of the trainings at hand; the crossed test and the intervals
+see both, since one network is trained per seed and judged on every image.
 
 Legend: I images, K seeds.
 """
@@ -78,6 +78,40 @@ def permutation_p(difference_I: np.ndarray, seed: int = 0, flips: int = 19_999) 
     return (reached + extra) / (len(sums_F) + extra)
 
 
+def standard_error(difference_IK: np.ndarray) -> tuple[float, float]:
+    """Return the standard error of the mean for new images and new seeds, and degrees of freedom.
+
+    The variances of the means of images and of seeds are added, which is never too little; degrees
+    of freedom are Satterthwaite's (1946). One seed tells nothing of others: images count alone.
+    """
+    d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
+    parts = [
+        (means.var(ddof=1) / len(means), len(means) - 1)
+        for means in (d_IK.mean(axis=1), d_IK.mean(axis=0))
+        if len(means) > 1
+    ]
+    total = sum(part for part, _ in parts)
+    if not total > 0:
+        return 0.0, float(len(d_IK) - 1)
+    return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
+
+
+def crossed_p(difference_IK: np.ndarray) -> float:
+    """Return the two-sided p value of the mean over images and seeds, both drawn at random.
+
+    Student's t with `standard_error`; in simulations without a difference, 9 images, and seeds that
+    vary as much as images, it is below 0.05 in 6% of cases with 3 seeds and in 10% with 2, where
+    Wilcoxon's test over images is in 30% and more. 1 where all differences are zero, NaN for one
+    image.
+    """
+    mean, (error, df) = float(np.mean(difference_IK)), standard_error(difference_IK)
+    if len(difference_IK) < 2:
+        return math.nan
+    if error == 0:
+        return 1.0 if abs(mean) < 10.0**-DECIMALS else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, df))
+
+
 def smallest_p(images: int) -> float:
     """Return the smallest two-sided p value that flips of so many signs can give."""
     return 2.0 ** (1 - images)
@@ -101,13 +135,13 @@ def interval(
 ) -> tuple[float, float]:
     """Return a bootstrap interval of the mean difference; NaN for fewer than two images.
 
-    crossed (the default): images and seeds are drawn with replacement, independently, and the
-    percentiles are set further out, as Student's t and the factor sqrt(I / (I - 1)) ask
-    (Hesterberg 2015); it speaks of new images and new trainings. bca: bias-corrected and
-    accelerated (Efron 1987) over images alone, for the trainings at hand.
-    In simulations of 12 images and 3 seeds nominal 95% intervals held the truth in 95% (crossed)
-    and 86% (bca) where seeds vary 0.3 times as much as images, in 88% and 58% where as much: few
-    seeds cannot tell how much seeds vary.
+    crossed (the default): images and seeds are drawn with replacement, independently, and the ends
+    are set as far out as `standard_error` and Student's t ask, because few seeds drawn from few
+    vary too little (after Hesterberg 2015); it speaks of new images and new trainings. bca:
+    bias-corrected and accelerated (Efron 1987) over images alone, for the trainings at hand.
+    In simulations of 9 images and 3 seeds nominal 95% intervals (crossed) held the truth in 96%
+    where seeds vary 0.3 times as much as images, in 94% where as much, in 93% where twice as much;
+    with 2 seeds in 90% where as much.
     """
     d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
     images, seeds = d_IK.shape
@@ -127,9 +161,13 @@ def interval(
     by_image = rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
     by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     means = ((by_image @ d_IK) * by_seed).sum(axis=1)
-    quantile = stats.t.ppf((1 + level) / 2, images - 1) * math.sqrt(images / (images - 1))
-    tail = ndtr(-quantile)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    error, df = standard_error(d_IK)
+    tail, mean = (1 - level) / 2, d_IK.mean()
+    usual = stats.norm.ppf(1 - tail) * means.std()
+    if not usual > 0:
+        return float(mean), float(mean)
+    wider = stats.t.ppf(1 - tail, df) * error / usual
+    low, high = mean + wider * (np.quantile(means, [tail, 1 - tail]) - mean)
     return float(low), float(high)
 
 
@@ -151,7 +189,7 @@ def effect(difference_I: np.ndarray) -> Effect:
     """Return the effect sizes of one difference an image."""
     rank, sign = _signed_ranks(difference_I)
     spread = difference_I.std(ddof=1) if len(difference_I) > 1 else 0.0
-    mean = float(difference_I.mean())
+    mean = round(float(difference_I.mean()), DECIMALS) + 0.0
     total = rank[sign != 0].sum()
     return Effect(
         mean=mean,

@@ -7,9 +7,14 @@ from typing import Any
 import pandas as pd
 
 from feinfn.errors import UserError, nearest
-from mhiflab.comparison import Comparison, compare_methods
+from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.results import Results
 
+HOW = (
+    "Differences are tested over images (Wilcoxon) and over images and trainings together "
+    "(Student's t); the larger p counts, after Holm within each metric. Intervals are bootstrapped "
+    "over both."
+)
 DIGITS = 6
 """Significant digits of statistics in files: the last bits may differ between machines."""
 
@@ -17,7 +22,7 @@ DIGITS = 6
 def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
     """Compare every case whose runs are complete with a baseline case, the first by default.
 
-    All metrics are one family. Fewer than two complete cases give no comparison. Raises `UserError`
+    Fewer than two complete cases give no comparison. Raises `UserError`
     for a baseline that is no case.
     """
     labels = results.labels
@@ -35,10 +40,12 @@ def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
 
 
 def sentences(found: Sequence[Comparison]) -> list[str]:
-    """Return a verdict on the first metric of every case, then what the numbers cannot support."""
+    """Return a verdict on the first metric of every case, what limits it, and how it is made."""
+    if not found:
+        return []
     first = [one for one in found if one.metric == found[0].metric]
     warnings = dict.fromkeys(text for one in found for text in one.warnings())
-    return [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings]
+    return [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings] + [HOW]
 
 
 def _rounded(value: Any) -> Any:
@@ -51,5 +58,9 @@ def statistics(found: Sequence[Comparison]) -> pd.DataFrame:
     for one in found:
         row = asdict(one) | {"alpha": one.alpha, "shown": one.shown, "better": one.better}
         row |= {f"effect_{name}": value for name, value in row.pop("effect").items()}
+        row["without"] = " ".join(one.without)
+        # Of the images, zeros as halves.
+        above, higher = row.pop("effect_superiority"), METRICS[one.metric].higher_is_better
+        row["share_better"] = above if higher else 1 - above
         rows.append({name: _rounded(value) for name, value in row.items()})
     return pd.DataFrame(rows)

@@ -19,7 +19,7 @@ from mhiflab.record import trial_record
 from mhiflab.run_files import code_parts, read_run
 from mhiflab.runs import chosen_runs
 from mhiflab.scores import FUSED
-from mhiflab.tracking import recorded_store, tracking_uri, trial_runs
+from mhiflab.tracking import KEY, recorded_store, tracking_uri, trial_runs
 
 
 @pytest.fixture
@@ -168,6 +168,30 @@ def test_seeds_of_one_case_are_called_so(lab, keys, tmp_path, capsys):
     said = "are seeds of the same case: what differs between their results is chance in training."
     assert said in capsys.readouterr().out
     assert said in (tmp_path / "x.html").read_text()
+
+
+def test_nothing_is_claimed_between_seeds_and_one_training_is_cautioned(lab, keys):
+    store = recorded_store(lab)
+
+    def metrics(*chosen):
+        def read(run):
+            found = read_run(store, run)
+            rows = found.images[found.images["scene"] == "pompoms_ms"]
+            rows = pd.concat(
+                [rows.assign(scene=f"image {i:02d}") for i in range(16)], ignore_index=True
+            )
+            rows.loc[rows["method"] == FUSED, "psnr"] = 40.0 + (run.data.tags[KEY] == chosen[1])
+            return replace(found, images=rows)
+
+        runs = chosen_runs(store, list(chosen))
+        return next(s for s in compare_runs(runs, read) if s.title == "Metrics")
+
+    cases = metrics(keys["without", 1], keys["full", 1])
+    assert any("One seed" in text for text in cases.cautions)
+    assert any("gains 1.00 dB PSNR" in text for text in cases.sentences)
+    seeds = metrics(keys["full", 1], keys["full", 2])
+    assert seeds.sentences[1:] == ["No difference was shown."]
+    assert {row[-1] for row in seeds.grids[0].rows} == {"chance in training"}
 
 
 def test_study_and_filter_find_its_runs(recorded, lab, keys, tmp_path, capsys):

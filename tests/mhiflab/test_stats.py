@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
 from mhiflab.stats import (
+    crossed_p,
     effect,
     holm,
     image_means,
@@ -18,6 +19,7 @@ from mhiflab.stats import (
     permutation_p,
     smallest_p,
     spread,
+    standard_error,
     wilcoxon_p,
 )
 
@@ -148,8 +150,32 @@ def test_intervals_hold_the_truth_nearly_as_often_as_they_say(images, seeds):
     for _ in range(runs):
         low, high = interval(simulated(rng, images, seeds, by_seed), resamples=499)
         held += low <= 0 <= high
-    # The nominal level is 95%, two standard errors are 1.4%; few seeds cost some.
-    assert 0.92 <= held / runs <= 0.98
+    # The nominal level is 95%, two standard errors are 1.4%.
+    assert 0.935 <= held / runs <= 0.98
+
+
+@pytest.mark.parametrize(("by_seed", "most"), [(0.0, 0.05), (1.0, 0.06), (2.0, 0.07)])
+def test_trainings_that_differ_make_no_false_claims(by_seed, most):
+    rng, runs = np.random.default_rng(5), 1000
+    claims = 0
+    for _ in range(runs):
+        d_IK = simulated(rng, 9, 3, by_seed, rest=0.5)
+        low, high = interval(d_IK, resamples=199)
+        claims += crossed_p(d_IK) < 0.05 and not low <= 0 <= high
+    assert claims / runs <= most + 2 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_standard_error_by_hand():
+    d_IK = np.array([[1.0, 3.0], [2.0, 6.0], [3.0, 9.0]])
+    # Variances of the means: of images 4 / 3, of seeds 8 / 2.
+    error, df = standard_error(d_IK)
+    assert error == pytest.approx(math.sqrt(4 / 3 + 4))
+    assert df == pytest.approx((4 / 3 + 4) ** 2 / ((4 / 3) ** 2 / 2 + 4**2 / 1))
+    assert crossed_p(d_IK) == pytest.approx(2 * scipy_stats.t.sf(4 / error, df))
+    one_seed = d_IK[:, :1]
+    assert crossed_p(one_seed) == pytest.approx(scipy_stats.ttest_1samp(one_seed[:, 0], 0).pvalue)
+    assert crossed_p(np.zeros((3, 2))) == 1
+    assert math.isnan(crossed_p(d_IK[:1]))
 
 
 def test_seeds_widen_the_interval_that_images_alone_would_have():
