@@ -18,7 +18,7 @@ from mhiflab.compare_page import Grid, Section
 from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure
 from mhiflab.plots.style import COLOURS, png
-from mhiflab.run_files import Recorded
+from mhiflab.run_files import RecordedRun
 from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import CASE, KEY, SEED, STUDY
 
@@ -48,7 +48,7 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _difference(title: str, what: str, runs: Sequence[Recorded], part: str) -> Section:
+def _difference(title: str, what: str, runs: Sequence[RecordedRun], part: str) -> Section:
     """Return a section on what differs in one part of the records."""
     values = [getattr(run, part) for run in runs]
     names = _differing(values)
@@ -58,7 +58,7 @@ def _difference(title: str, what: str, runs: Sequence[Recorded], part: str) -> S
     return Section(title, grids=[Grid("", [what, *(run.name for run in runs)], rows)])
 
 
-def _overview(runs: Sequence[Recorded]) -> Section:
+def _overview(runs: Sequence[RecordedRun]) -> Section:
     header = ["run", "key", "study", "case", "protocol", "parameters", "best epoch", "seconds"]
     rows = []
     for run in runs:
@@ -74,7 +74,7 @@ def _overview(runs: Sequence[Recorded]) -> Section:
     return Section("Runs", sentences, _mixed(runs), [Grid("", header, rows)])
 
 
-def _other_seeds(runs: Sequence[Recorded]) -> list[str]:
+def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
     """Return the runs that differ from the first in nothing but the seed."""
     base, *others = runs
     return [
@@ -85,7 +85,7 @@ def _other_seeds(runs: Sequence[Recorded]) -> list[str]:
     ]
 
 
-def _mixed(runs: Sequence[Recorded]) -> list[str]:
+def _mixed(runs: Sequence[RecordedRun]) -> list[str]:
     """Return in words that the runs' protocols differ, where they do."""
     known = {run.tags.get(PROTOCOL_HASH, NONE): run.tags.get(PROTOCOL, NONE) for run in runs}
     if len(known) == 1:
@@ -97,7 +97,7 @@ def _mixed(runs: Sequence[Recorded]) -> list[str]:
     ]
 
 
-def _convention(runs: Sequence[Recorded], wanted: str | None) -> str | None:
+def _convention(runs: Sequence[RecordedRun], wanted: str | None) -> str | None:
     """Return the convention to compare in, None where the runs share no usual one."""
     shared = set.intersection(*(set(run.images["convention"]) for run in runs))
     if wanted is not None and wanted not in shared:
@@ -109,7 +109,7 @@ def _convention(runs: Sequence[Recorded], wanted: str | None) -> str | None:
     return wanted or next(iter(usual), None)
 
 
-def _paired(runs: Sequence[Recorded], convention: str) -> tuple[pd.DataFrame, list[str]]:
+def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the metrics of images that all runs share, and what was left out, in sentences.
 
     Rows have scene, method (the run's name), seed (1: each run is one training; none where nothing
@@ -149,7 +149,7 @@ def _paired(runs: Sequence[Recorded], convention: str) -> tuple[pd.DataFrame, li
     return pd.concat(kept, ignore_index=True), told
 
 
-def _metrics(runs: Sequence[Recorded], wanted: str | None) -> Section:
+def _metrics(runs: Sequence[RecordedRun], wanted: str | None) -> Section:
     title = "Metrics"
     convention = _convention(runs, wanted)
     if convention is None:
@@ -209,7 +209,7 @@ def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -
     return rows
 
 
-def _curves(runs: Sequence[Recorded]) -> Section:
+def _curves(runs: Sequence[RecordedRun]) -> Section:
     title = "Learning curves"
     rows = [
         {"method": run.name, "seed": run.tags[SEED], "step": step, "value": value}
@@ -231,7 +231,7 @@ def _curves(runs: Sequence[Recorded]) -> Section:
 
 
 def compare_runs(
-    runs: Sequence[Run], read: Callable[[Run], Recorded], convention: str | None = None
+    runs: Sequence[Run], read: Callable[[Run], RecordedRun], convention: str | None = None
 ) -> list[Section]:
     """Return what differs between runs, the first being the baseline.
 

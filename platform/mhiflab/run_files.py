@@ -35,7 +35,7 @@ CODE = (
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedRun:
     """A finished run, as its record tells it."""
 
     name: str
@@ -50,7 +50,7 @@ class Recorded:
     """Validation PSNR by epoch."""
 
 
-def read_run(store: Store, run: Run) -> Recorded:
+def read_run(store: Store, run: Run) -> RecordedRun:
     """Read what a finished run recorded; raise `UserError` where a part of it is missing."""
     run_id, tags = run.info.run_id, run.data.tags
 
@@ -69,7 +69,7 @@ def read_run(store: Store, run: Run) -> Recorded:
     spec = flatten(json.loads(text("spec.json")))
     about = json.loads(text("provenance.json"))
     diff = text(DIFF_FILE) if has_artifact(store, run_id, DIFF_FILE) else ""
-    return Recorded(
+    return RecordedRun(
         name=f"{tags.get('mhiflab.label', '?')} seed {tags[SEED]} ({tags[KEY][:8]})",
         tags=tags,
         spec={k: v for k, v in spec.items() if k not in TEXTS},
