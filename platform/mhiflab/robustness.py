@@ -29,6 +29,7 @@ from feinfn.protocols import Protocol
 from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
+from mhiflab.plots.style import new_figure, save, styled
 from mhiflab.spec import Spec
 from mhiflab.tracking import (
     ROBUSTNESS_FILE,
@@ -176,36 +177,34 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(CELL, sort=False)[list(METRICS)].mean().reset_index()
 
 
-def picture(table: pd.DataFrame, title: str, path: Path) -> Path:
+@styled
+def picture(table: pd.DataFrame, title: str) -> Figure:
     """Draw PSNR over PSF width, one line a noise level, one panel a response table."""
     means = summary(table)
     srfs = list(dict.fromkeys(means["srf"]))
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
-        figure = Figure(figsize=(3.2 * len(srfs) + 0.6, 2.8), dpi=200, layout="constrained")
-        axes = figure.subplots(1, len(srfs), squeeze=False, sharey=True)[0]
-        colours = mpl.colormaps["cividis"](np.linspace(0, 0.9, means["snr_db"].nunique()))
-        for axis, srf in zip(axes, srfs, strict=True):
-            panel = means[means["srf"] == srf]
-            levels = sorted(panel["snr_db"].unique(), reverse=True)
-            for colour, snr in zip(colours, levels, strict=False):
-                line = panel[panel["snr_db"] == snr].sort_values("sigma_factor")
-                label = "no noise" if np.isinf(snr) else f"{snr:g} dB SNR"
-                axis.plot(line["sigma_factor"], line["psnr"], "o-", color=colour, label=label)
-            axis.axvline(1, color="0.7", linewidth=0.8, zorder=0)
-            axis.set_title(srf)
-            axis.set_xlabel("PSF width / trained width")
-        axes[0].set_ylabel("PSNR (dB)")
-        axes[0].legend()
-        figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
-    return path
+    figure = new_figure(2.8 * len(srfs) + 0.5, 2.4)
+    axes = figure.subplots(1, len(srfs), squeeze=False, sharey=True)[0]
+    colours = mpl.colormaps["cividis"](np.linspace(0, 0.9, means["snr_db"].nunique()))
+    for axis, srf in zip(axes, srfs, strict=True):
+        panel = means[means["srf"] == srf]
+        levels = sorted(panel["snr_db"].unique(), reverse=True)
+        for colour, snr in zip(colours, levels, strict=False):
+            line = panel[panel["snr_db"] == snr].sort_values("sigma_factor")
+            label = "no noise" if np.isinf(snr) else f"{snr:g} dB SNR"
+            axis.plot(line["sigma_factor"], line["psnr"], "o-", color=colour, label=label)
+        axis.axvline(1, color="0.7", linewidth=0.8, zorder=0)
+        axis.set_title(srf)
+        axis.set_xlabel("PSF width / trained width")
+    axes[0].set_ylabel("PSNR (dB)")
+    axes[0].legend()
+    figure.suptitle(title)
+    return figure
 
 
 def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
     """Draw a trial's table beside its training state and store it with the run."""
     assert entry.run is not None, "a table is made of a finished run"
     path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
-    picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}", path)
+    save(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"), path)
     add_artifact(store, entry.run.info.run_id, path)
     return path

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mhiflab.plan import Plan
+from mhiflab.plots.style import new_figure, save, styled
 from mhiflab.search import COSTS
 from mhiflab.search_record import SearchPlan, Suggestion
 from mhiflab.tables import heading
@@ -39,45 +39,43 @@ def write_searches(plan: Plan, folder: Path) -> list[Path]:
         name = f"search-{i + 1}" if i else "search"
         text = search_frame(one).to_csv(index=False, lineterminator="\n")
         (folder / f"{name}.csv").write_text(text, encoding="utf-8", newline="\n")
-        search_figure(one, folder / f"{name}.png")
+        save(search_figure(one), folder / f"{name}.png")
         written += [folder / f"{name}.csv", folder / f"{name}.png"]
     return written
 
 
-def search_figure(plan: SearchPlan, path: Path) -> Path:
+@styled
+def search_figure(plan: SearchPlan) -> Figure:
     """Draw the objective against every searched value, and the best so far or the front."""
     search = plan.search
-    with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
-        count = len(search.space) + 1
-        figure = Figure(figsize=(2.7 * count + 0.4, 3.1), dpi=200, layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False)[0]
-        for axis, (key, one) in zip(axes, search.space.items(), strict=False):
-            places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
-            if one.choice:
-                # The base's own value need not be one of the choices.
-                base = plan.values_of_base()[key]
-                shown = [*one.choice, *([] if base in one.choice else [base])]
-                axis.set_xticks(range(len(shown)), [str(c) for c in shown])
-                places = lambda s, k=key, c=shown: c.index(s.values[k])  # noqa: E731
-            _draw_points(axis, plan, places, lambda s: s.objectives[0])
-            axis.set_xlabel(key)
-            axis.set_ylabel(_name(next(iter(search.objectives))))
-            if one.log_uniform:
-                axis.set_xscale("log")
-                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.xaxis.set_major_formatter("{x:g}")
-                axis.xaxis.set_minor_formatter(NullFormatter())
-        if search.single:
-            _draw_history(axes[-1], plan)
-        else:
-            _draw_front(axes[-1], plan)
-        handles, labels = axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5)
-        title = f"{plan.title}, {len(plan.finished)} suggestions; validation scenes"
-        figure.suptitle(title)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
-    return path
+    count = len(search.space) + 1
+    figure = new_figure(2.2 * count + 0.4, 2.8)
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for axis, (key, one) in zip(axes, search.space.items(), strict=False):
+        places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
+        if one.choice:
+            # The base's own value need not be one of the choices.
+            base = plan.values_of_base()[key]
+            shown = [*one.choice, *([] if base in one.choice else [base])]
+            axis.set_xticks(range(len(shown)), [str(c) for c in shown])
+            places = lambda s, k=key, c=shown: c.index(s.values[k])  # noqa: E731
+        _draw_points(axis, plan, places, lambda s: s.objectives[0])
+        axis.set_xlabel(key)
+        axis.set_ylabel(_name(next(iter(search.objectives))))
+        if one.log_uniform:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+    if search.single:
+        _draw_history(axes[-1], plan)
+    else:
+        _draw_front(axes[-1], plan)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    title = f"{plan.title}, {len(plan.finished)} suggestions; validation scenes"
+    figure.suptitle(title)
+    return figure
 
 
 def _name(objective: str) -> str:
