@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -98,6 +101,16 @@ def test_labels_are_always_told_apart(write_study):
 def test_titles_and_labels_are_one_line(change, told, write_study):
     with pytest.raises(UserError, match=told):
         read_study(write_study(**change))
+
+
+def test_files_are_read_as_utf8_under_any_locale(tmp_path):
+    (tmp_path / "study.yaml").write_text("title: Größe ×4\n", encoding="utf-8")
+    code = "from pathlib import Path; from mhiflab.reading import read_yaml as read; "
+    code += "print(ascii(read(Path('study.yaml'))['title']))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-c", code]
+    text = subprocess.check_output(words, cwd=tmp_path, env=os.environ | plain, text=True)
+    assert text.strip() == ascii("Größe ×4")
 
 
 @pytest.fixture
