@@ -103,7 +103,7 @@ def _read_protocol(path: Path) -> Protocol | None:
     if not path.is_file():
         return None
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
         return Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(

@@ -135,7 +135,7 @@ def _is_staged(stem: Path, record: Record) -> bool:
     """Return whether a scene lies there whole, made from the same sources in the same way."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     try:
-        return json.loads(note.read_text()) == {**record, "staged": _sha256(data)}
+        return json.loads(note.read_text(encoding="utf-8")) == {**record, "staged": _sha256(data)}
     except (OSError, ValueError):
         return False
 

@@ -25,7 +25,9 @@ from feinfn.protocols import Protocol, check_ratio
 @cache
 def sample_manifest() -> dict[str, dict[str, str]]:
     """Return the embedded sample's scenes: name -> file, sha256, part."""
-    return json.loads(files("feinfn").joinpath("data/sample/manifest.json").read_text())
+    return json.loads(
+        files("feinfn").joinpath("data/sample/manifest.json").read_text(encoding="utf-8")
+    )
 
 
 def resolve_data(config: DataConfig) -> DataConfig:

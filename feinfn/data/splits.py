@@ -52,7 +52,9 @@ def _published(name: str, source: str, train: list[str], test: list[str]) -> Spl
 
 SPLITS = {
     name: _published(name, **entry)
-    for name, entry in json.loads(files("feinfn").joinpath("data/splits.json").read_text()).items()
+    for name, entry in json.loads(
+        files("feinfn").joinpath("data/splits.json").read_text(encoding="utf-8")
+    ).items()
 }
 
 
@@ -71,7 +73,7 @@ def split(name_or_file: str) -> Split:
             "file with the lists train, validation and test"
         )
     try:
-        lists = json.loads(path.read_text())
+        lists = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a JSON split ({error})") from None
     good = (

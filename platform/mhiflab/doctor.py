@@ -57,7 +57,11 @@ class Expected:
 
 def locked_versions() -> dict[str, str]:
     """Return the versions that requirements.lock pins."""
-    lines = [line.split("==") for line in lock_file().read_text().splitlines() if "==" in line]
+    lines = [
+        line.split("==")
+        for line in lock_file().read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    ]
     return {name.split("[")[0]: number for name, number in lines}
 
 
@@ -156,7 +160,7 @@ def _mark(lab: Lab) -> Iterator[str]:
     token, made = secrets.token_hex(8), not lab.root.exists()
     lab.root.mkdir(parents=True, exist_ok=True)
     path = lab.root.resolve() / f".doctor-{token}"
-    path.write_text(token)
+    path.write_text(token, encoding="utf-8")
     try:
         yield token
     finally:

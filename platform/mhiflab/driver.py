@@ -45,7 +45,7 @@ def _lock_file(lab: Lab) -> Path:
 
 def _read(lab: Lab) -> Driver | None:
     try:
-        return Driver(**json.loads(_lock_file(lab).read_text()))
+        return Driver(**json.loads(_lock_file(lab).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

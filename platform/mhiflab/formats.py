@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ import pandas as pd
 from feinfn.checkpoint import write_atomic
 from mhiflab.comparison import METRICS
 from mhiflab.published import NOT_TOLD, Quoted
-from mhiflab.rows import COSTS, Row, best_and_second
+from mhiflab.rows import COSTS, Row, printed, ranks
 from mhiflab.tables import Block, Table, heading, notes, sidecar, summary, verdicts
 from mhiflab.verdicts import statistics
 
@@ -29,9 +30,10 @@ class Mark:
     up: str
     down: str
     dagger: str
+    counted: str
 
 
-MARKDOWN = Mark(("**", "**"), ("<u>", "</u>"), " ± ", "↑", "↓", "†")
+MARKDOWN = Mark(("**", "**"), ("<u>", "</u>"), " ± ", "↑", "↓", "†", "‡")
 HTML = replace(MARKDOWN, bold=("<b>", "</b>"))
 LATEX = Mark(
     (r"\textbf{", "}"),
@@ -40,6 +42,7 @@ LATEX = Mark(
     r"$\uparrow$",
     r"$\downarrow$",
     r"$^\dagger$",
+    r"$^\ddagger$",
 )
 
 
@@ -49,16 +52,17 @@ def _header(table: Table, mark: Mark) -> list[str]:
     return ["Method", *heads, *(COSTS[name].heading for name in table.costs)]
 
 
-def _line(row: Row, ranks: dict[str, tuple[str, str]], table: Table, mark: Mark) -> list[str]:
+def _line(row: Row, rank: dict[str, str], table: Table, mark: Mark) -> list[str]:
+    around = {"best": mark.bold, "second": mark.underline}
     cells = []
-    for metric, (best, second) in ranks.items():
+    for metric in table.metrics:
         if not row.cells:
             cells.append(NOT_TOLD)
             continue
         cell, digits = row.cells[metric], METRICS[metric].digits
-        text = f"{cell.mean:.{digits}f}"
-        if row.label in (best, second):
-            text = text.join(mark.bold if row.label == best else mark.underline)
+        text = printed(cell.mean, digits)
+        if rank[metric]:
+            text = text.join(around[rank[metric]])
         if cell.over_seeds is not None:
             text += f"{mark.plus_minus}{cell.over_seeds:.{digits}f}"
         if cell.over_images is not None:
@@ -73,13 +77,13 @@ def _line(row: Row, ranks: dict[str, tuple[str, str]], table: Table, mark: Mark)
 
 def _lines(table: Table, block: Block, mark: Mark, escaped: Escape) -> list[list[str]]:
     found = block.rows
-    ranks = {metric: best_and_second(found, metric) for metric in table.metrics}
+    every = {metric: ranks(found, metric) for metric in table.metrics}
     return [
         [
             escaped(row.label) + (mark.dagger if row.lacking else ""),
-            *_line(row, ranks, table, mark),
+            *_line(row, {metric: names[place] for metric, names in every.items()}, table, mark),
         ]
-        for row in found
+        for place, row in enumerate(found)
     ]
 
 
@@ -93,8 +97,19 @@ def _quoted_line(one: Quoted, table: Table, mark: Mark, escaped: Escape) -> list
         value, spread = one.values.get(metric), one.spreads.get(metric)
         text = NOT_TOLD if value is None else value
         cells.append(text if spread is None else f"{text} ({spread})")
-    cells += [one.parameters if name == "parameters" else NOT_TOLD for name in table.costs]
+    counted = one.parameters if one.parameters == NOT_TOLD else one.parameters + mark.counted
+    cells += [counted if name == "parameters" else NOT_TOLD for name in table.costs]
     return [escaped(f"{one.method} [{one.source}]"), *cells]
+
+
+_MARKUP = re.compile(
+    r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|^[>+-]|(?<!\S)#|&(?=#?\w+;)", re.ASCII
+)
+"""What Markdown takes for its own; snake_case and `a < b` it leaves alone."""
+
+
+def _md(text: str) -> str:
+    return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", _MARKUP.sub(r"\\\g<0>", text))
 
 
 def markdown(table: Table) -> str:
@@ -102,30 +117,30 @@ def markdown(table: Table) -> str:
     header = _header(table, MARKDOWN)
     body = [header, ["---", *["---:"] * (len(header) - 1)]]
 
-    def plain(text: str) -> str:
-        return text.replace("|", "\\|")
-
     def section(title: str) -> list[str]:
-        return [f"*{plain(title)}*", *[""] * (len(header) - 1)]
+        return [f"*{_md(title)}*", *[""] * (len(header) - 1)]
 
     for block in table.blocks:
         body += [section(block.title)] if block.title else []
-        body += _lines(table, block, MARKDOWN, plain)
+        body += _lines(table, block, MARKDOWN, _md)
         body += [section(_quoted_title(block))] if block.quoted else []
-        body += [_quoted_line(one, table, MARKDOWN, plain) for one in block.quoted]
+        body += [_quoted_line(one, table, MARKDOWN, _md) for one in block.quoted]
     text = "\n".join("| " + " | ".join(line) + " |" for line in body)
     said = verdicts(table)
-    parts = [f"### {table.title}", text]
-    parts += ["\n".join(f"- {line}" for line in said)] if said else []
-    parts.append("  \n".join(notes(table)))
+    parts = [f"### {_md(table.title)}", text]
+    parts += ["\n".join(f"- {_md(line)}" for line in said)] if said else []
+    parts.append("  \n".join(map(_md, notes(table))))
     return "\n\n".join(parts) + "\n"
 
 
 def _tex(text: str) -> str:
     table: dict[str, str | int | None] = {c: f"\\{c}" for c in "&%$#_{}"}
     table |= {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
-    table |= {"±": r"$\pm$", "†": r"$^\dagger$"}
-    return text.translate(str.maketrans(table))
+    table |= {"±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$"}
+    table |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    # A line's end and a rule before it would take a star or a bracket for their own.
+    first = "{}" if text.lstrip().startswith(("[", "*")) else ""
+    return first + text.translate(str.maketrans(table))
 
 
 def latex(table: Table) -> str:
@@ -146,7 +161,8 @@ def latex(table: Table) -> str:
         if block.quoted:
             lines = [_quoted_line(one, table, LATEX, _tex) for one in block.quoted]
             parts.append("\n".join([section(_quoted_title(block)), *body(lines)]))
-    comments = "\n".join(f"% {line}" for line in (*verdicts(table), *notes(table)))
+    said = "\n".join((*verdicts(table), *notes(table)))
+    comments = "\n".join(f"% {line}" for line in said.splitlines())
     rows_text = "\n\\midrule\n".join(parts)
     return (
         f"{comments}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(table.title)}}}\n"
@@ -201,15 +217,23 @@ def html_page(table: Table) -> str:
     )
 
 
+def _csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV; a name that a spreadsheet would compute gets an apostrophe before."""
+    for column in {"block", "method", "baseline"} & set(frame.columns):
+        names = [f"'{x}" if x.startswith(("=", "+", "-", "@")) else x for x in frame[column]]
+        frame = frame.assign(**{column: names})
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
 def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
     """Write .md, .tex, .csv, .html and the sidecar .json, and the statistics where there are any.
 
-    Returns the paths.
+    Statistics of a former table go where there are none now. Returns the paths.
     """
     texts = {
         f"{stem}.md": markdown(table),
         f"{stem}.tex": latex(table),
-        f"{stem}.csv": summary(table).to_csv(index=False, lineterminator="\n"),
+        f"{stem}.csv": _csv(summary(table)),
         f"{stem}.html": html_page(table),
         f"{stem}.json": json.dumps(sidecar(table), indent=1, ensure_ascii=False) + "\n",
     }
@@ -219,8 +243,11 @@ def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
         if len(found):
             compared.append(found.assign(block=block.title) if block.title else found)
     if compared:
-        both = pd.concat(compared, ignore_index=True)
-        texts[f"{stem}-statistics.csv"] = both.to_csv(index=False, lineterminator="\n")
-    for name, text in texts.items():
-        write_atomic(folder / name, partial(Path.write_bytes, data=text.encode()))
-    return [folder / name for name in texts]
+        texts[f"{stem}-statistics.csv"] = _csv(pd.concat(compared, ignore_index=True))
+    # All of them before the first file, so that what fails leaves the former table whole.
+    contents = {folder / name: text.encode() for name, text in texts.items()}
+    for path, content in contents.items():
+        write_atomic(path, partial(Path.write_bytes, data=content))
+    if not compared:
+        (folder / f"{stem}-statistics.csv").unlink(missing_ok=True)
+    return list(contents)

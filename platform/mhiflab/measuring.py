@@ -50,7 +50,7 @@ def _restart_peak() -> int | None:
 
 def _told(field: str) -> int | None:
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(field):
                 return int(line.split()[1]) * 1024
     return None

@@ -79,7 +79,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
@@ -149,10 +149,12 @@ def write_package(folder: Path, files: dict[str, Path]) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         digest.update(f"{place}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    (folder / "mhiflab" / "submitted.json").write_text(json.dumps(git_provenance()))
+    (folder / "mhiflab" / "submitted.json").write_text(
+        json.dumps(git_provenance()), encoding="utf-8"
+    )
     # The version is asked of the distribution, which nodes need not have installed.
     found = distribution("mhiflab")
     about = folder / f"mhiflab-{found.version}.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(found.read_text("METADATA") or "")
+    (about / "METADATA").write_text(found.read_text("METADATA") or "", encoding="utf-8")
     return digest.hexdigest()

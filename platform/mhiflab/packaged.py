@@ -74,4 +74,4 @@ def save_packaged(
     shutil.copyfile(weights, folder / BEST)
     for name, settings in ((CONFIG_FILE, model), (PROTOCOL_FILE, protocol)):
         text = json.dumps(asdict(settings), indent=2, sort_keys=True)
-        (folder / name).write_text(text + "\n")
+        (folder / name).write_text(text + "\n", encoding="utf-8")

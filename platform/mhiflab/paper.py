@@ -10,7 +10,7 @@ from feinfn.errors import UserError, nearest
 from mhiflab.paths import Lab, study_name
 from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
-from mhiflab.reading import build, read_yaml
+from mhiflab.reading import build, check_line, read_yaml
 from mhiflab.recorded import Recorded
 from mhiflab.results import collect
 from mhiflab.tables import Block, Table
@@ -81,6 +81,7 @@ class Paper:
 def read_paper(path: Path) -> Paper:
     """Read a paper's file; raise `UserError` naming file, key and remedy."""
     paper: Paper = build(Paper, read_yaml(path), str(path))
+    check_line(paper.title, f"{path}: title")
     for kind, parts in (("tables", paper.tables), ("figures", paper.figures)):
         for name, part in parts.items():
             if not name.replace("_", "").replace("-", "").isalnum():
@@ -88,6 +89,7 @@ def read_paper(path: Path) -> Paper:
                     f"{path}: {kind}: found {name!r}, expected letters, digits, - and _, because "
                     "files are named after it"
                 )
+            check_line(part.title, f"{path}: {kind}.{name}.title")
             for study in studies_of(part):
                 if not study_file(path, study).is_file():
                     raise UserError(
@@ -95,6 +97,8 @@ def read_paper(path: Path) -> Paper:
                         f"{study_file(path, study)}"
                     )
             if isinstance(part, PaperTable):
+                for heading in part.studies:
+                    check_line(heading, f"{path}: {kind}.{name}.studies: heading")
                 _check_quoted(f"{path}: tables.{name}.published", part, paper)
     return paper
 

@@ -66,17 +66,28 @@ class Entry:
 
 
 def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return every case's label in order; two cases of one label are told apart by their names."""
-    found = {entry.trial.case: entry.trial.label for entry in entries}
-    every = list(found.values())
-    return {case: f"{x} ({case})" if every.count(x) > 1 else x for case, x in found.items()}
+    """Return every case's label in order; cases of one label are told apart by their names."""
+    given = {entry.trial.case: entry.trial.label for entry in entries}
+    times = Counter(given.values())
+    labels: dict[str, str] = {}
+    taken = set(times)
+    for case, label in given.items():
+        if times[label] > 1:
+            while label in taken:
+                label += f" ({case})"
+            taken.add(label)
+        labels[case] = label
+    return labels
 
 
 def upsampled_label(entries: Iterable[Entry]) -> str:
     """Return what the upsampled LR-HSI is called beside some runs' labels, of which none is it."""
     entries = list(entries)
     label = f"{entries[0].trial.spec.protocol.upsampling.capitalize()} upsampling"
-    return f"{label} (input)" if label in labels_of(entries).values() else label
+    taken = set(labels_of(entries).values())
+    while label in taken:
+        label += " (input)"
+    return label
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def look(
         "host": platform.node(),
         "versions": {"python": platform.python_version(), **{n: installed(n) for n in packages}},
         "code": code,
-        "shared": seen.is_file() and seen.read_text() == token,
+        "shared": seen.is_file() and seen.read_text(encoding="utf-8") == token,
         "writable": os.access(existing, os.W_OK),
         "free_gib": shutil.disk_usage(existing).free / 2**30,
         "mlflow": mlflow_answer(uri),
@@ -90,7 +90,7 @@ def listening(ports: tuple[int, ...]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/net") / name
-        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []:
             _, local, _, state = line.split()[:4]
             host, port = local.split(":")
             if state == "0A" and int(port, 16) in ports:

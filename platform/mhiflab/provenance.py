@@ -31,7 +31,7 @@ def git(*words: str) -> str | None:
 def git_provenance() -> dict[str, Any]:
     """Return git commit and uncommitted changes, of the submitting checkout inside a job."""
     if submitted_file().is_file():
-        return json.loads(submitted_file().read_text())
+        return json.loads(submitted_file().read_text(encoding="utf-8"))
     status = git("status", "--porcelain")
     return {
         "git_commit": (git("rev-parse", "HEAD") or "").strip() or None,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -32,6 +33,10 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+
+CONTROL = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories that stand in no line of text: control, half a character, separators."""
 
 
 def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
@@ -84,12 +89,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's keys and values; raise `UserError` for anything else."""
     try:
         # S506 guards against unsafe loaders; this one derives from SafeLoader.
-        value = yaml.load(path.read_text(), Loader=Loader)  # noqa: S506
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {type(value).__name__}, expected keys such as title, base")
     return value
+
+
+def check_line(text: str, where: str) -> None:
+    """Raise `UserError` for a text that is empty, or holds line breaks or control characters."""
+    odd = any(unicodedata.category(character) in CONTROL for character in text)
+    if odd or not text.strip():
+        block = "; a YAML block ends in a line break: begin it with |- or >-, or quote the text"
+        raise UserError(
+            f"{where}: found {text!r}, expected one line of text without control characters"
+            + block * text.endswith("\n")
+        )
 
 
 def is_paper(path: Path) -> bool:

@@ -174,7 +174,9 @@ class Recorded:
 
     def provenance(self, entry: Entry) -> dict[str, Any]:
         """Return a run's provenance."""
-        return self._once(entry, "provenance.json", lambda path: json.loads(path.read_text()))
+        return self._once(
+            entry, "provenance.json", lambda path: json.loads(path.read_text(encoding="utf-8"))
+        )
 
     def history(self, entry: Entry, name: str) -> dict[int, float]:
         """Return the values of a run's metric by epoch."""

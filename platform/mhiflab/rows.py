@@ -12,6 +12,7 @@ from feinfn.describe import parameters_of
 from mhiflab.comparison import METRICS
 from mhiflab.estimate import flop_per_pixel
 from mhiflab.plan import Entry
+from mhiflab.published import NOT_TOLD
 from mhiflab.results import Results
 from mhiflab.scores import FUSE_MEMORY, FUSE_SECONDS
 
@@ -43,9 +44,11 @@ class Cell:
 
     mean: float
     over_seeds: float | None
-    """Standard deviation over seeds of the mean over images; None below two seeds."""
+    """Standard deviation over seeds of the mean over images; None below two seeds, or of no
+    finite mean."""
     over_images: float | None
-    """Standard deviation over images of the mean over seeds; None below two images."""
+    """Standard deviation over images of the mean over seeds; None below two images, or of no
+    finite mean."""
     by_seed: dict[str, float]
     """Mean over images of every seed; the key of what has none is empty."""
 
@@ -73,10 +76,15 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
     mean = _mean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return None
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
+
+
+def printed(value: float, digits: int) -> str:
+    """Return a number with its digits; what is none is `NOT_TOLD`."""
+    return NOT_TOLD if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _seed(value: Any) -> str:
@@ -132,13 +140,14 @@ def rows(results: Results) -> list[Row]:
     return found
 
 
-def best_and_second(table: Sequence[Row], metric: str) -> tuple[str, str]:
-    """Return the labels of the best and the second row, by their exact means.
+def ranks(table: Sequence[Row], metric: str) -> list[str]:
+    """Return best, second or nothing for every row, by exact means; equal means share a rank.
 
-    Rows that lack runs take no part; there is no second among fewer than three.
+    Rows that lack runs and means that are not finite take no part; there is no second among fewer
+    than three.
     """
-    whole = [row for row in table if row.cells and not row.lacking]
-    sign = -1 if METRICS[metric].higher_is_better else 1
-    order = sorted(whole, key=lambda row: sign * row.cells[metric].mean)
-    labels = [row.label for row in order]
-    return (labels[0] if labels else "", labels[1] if len(labels) > 2 else "")
+    means = [row.cells[metric].mean if row.cells and not row.lacking else math.nan for row in table]
+    ranked = [mean for mean in means if math.isfinite(mean)]
+    order = sorted(set(ranked), reverse=METRICS[metric].higher_is_better)
+    names = dict(zip(order, ("best", "second")[: 2 if len(ranked) > 2 else 1], strict=False))
+    return [names.get(mean, "") for mean in means]

@@ -14,7 +14,7 @@ from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError, nearest
 from feinfn.models import FEINFN
 from mhiflab.paths import shipped_studies, study_path
-from mhiflab.reading import build, read_yaml
+from mhiflab.reading import build, check_line, read_yaml
 from mhiflab.search import Scheduler, Search
 from mhiflab.smoke import smoke_settings
 from mhiflab.spec import Resources, Spec, parse_trial
@@ -209,8 +209,10 @@ def read_study(path: Path, smoke: bool = False) -> Study:
         raise UserError(f"{path}: no such study file; give a YAML file or one of: {names}")
     study: Study = build(Study, read_yaml(path), str(path))
     _check_name(path.stem, f"{path}: the file's name")
-    for case in study.cases:
-        _check_name(case, f"{path}: cases")
+    check_line(study.title, f"{path}: title")
+    for name, case in study.cases.items():
+        _check_name(name, f"{path}: cases")
+        check_line(case.label, f"{path}: cases.{name}.label")
     study = replace(study, base=_base(study.base, path))
     if not study.cases:
         study = replace(study, cases={"base": Case(label=study.title)})

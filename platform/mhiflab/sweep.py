@@ -331,7 +331,7 @@ def execute(
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         note = study_note(plan.study, str(plan.path))
-        parent = study_run(store, plan.name, plan.path.read_text(), note)
+        parent = study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
         place = Place(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
         # What a driver left that was killed: nobody else works in this lab.
         shutil.rmtree(lab.ray, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Tables from runs, and from nothing else: the same runs give the same bytes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,9 +10,10 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
+from feinfn.errors import UserError
 from mhiflab.comparison import METRICS, Comparison
 from mhiflab.plan import Plan
-from mhiflab.published import Quoted
+from mhiflab.published import COUNTED_RATIO, NOT_TOLD, Quoted
 from mhiflab.results import Results
 from mhiflab.rows import Row, rows
 from mhiflab.verdicts import compare_cases, sentences
@@ -35,10 +37,32 @@ class Block:
         """The methods, the upsampled LR-HSI first."""
         return rows(self.results)
 
-    @cached_property
+    @property
     def comparisons(self) -> list[Comparison]:
         """Every case against the baseline, bootstrapped once for all formats."""
-        return compare_cases(self.results, self.baseline)
+        return self._compared[0]
+
+    @property
+    def uncompared(self) -> str:
+        """Why several cases are not compared; empty where they are."""
+        return self._compared[1]
+
+    @cached_property
+    def _compared(self) -> tuple[list[Comparison], str]:
+        methods = [row for row in self.rows if row.case]
+        try:
+            found = compare_cases(self.results, self.baseline)
+        except UserError as error:
+            means = [cell.mean for row in methods for cell in row.cells.values()]
+            if all(map(math.isfinite, means)):
+                raise
+            return [], str(error)
+        if found or len(methods) < 2:
+            return found, ""
+        base = next(row for row in methods if row.case == (self.baseline or methods[0].case))
+        if base.lacking:
+            return [], f"the baseline, {base.label}, lacks runs"
+        return [], f"no case but the baseline, {base.label}, is complete"
 
 
 @dataclass(frozen=True)
@@ -63,22 +87,41 @@ def heading(metric: str) -> str:
     return f"{one.name} ({unit})" if unit else one.name
 
 
+def _seeds(found: Iterable[str]) -> str:
+    """Return seeds in words; methods that are not trained have the empty one, which is none."""
+    numbers = sorted({int(seed) for seed in found if seed})
+    told = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+    return told if numbers else ""
+
+
 def notes(table: Table) -> list[str]:
     """Return what a reader must know to read the numbers, one sentence each."""
     lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
     for block in table.blocks:
-        results, plan = block.results, block.plan
+        results = block.results
         where = f"{block.title}: " if block.title else ""
-        seeds = ", ".join(str(seed) for seed in plan.study.seeds)
-        keys = " ".join(entry.key[:12] for entry in results.done)
+        seeds = _seeds(seed for row in block.rows for seed in row.runs) or "no seeds"
+        keys = " ".join(dict.fromkeys(entry.key[:12] for entry in results.done))
         lines += [
             f"{where}protocol {results.protocol.name}; metric convention {results.convention}; "
-            f"seeds {seeds}; test images {', '.join(results.scenes)}.",
+            f"{seeds}; test images {', '.join(results.scenes)}.",
             f"{where}runs {keys}.",
         ]
         for row in block.rows:
             if row.lacking:
-                lines.append(f"† {where}{row.label} lacks {row.lacking} of its runs.")
+                there = _seeds(row.runs)
+                lines.append(
+                    f"† {where}{row.label} lacks {row.lacking} of its runs"
+                    f"{f' (it has {there})' if there else ''} and is marked neither best nor "
+                    "second."
+                )
+        if block.uncompared:
+            lines.append(f"{where}not compared: {block.uncompared}.")
+    if "flops" in table.costs:
+        lines.append(
+            "GFLOP: matrix products and convolutions, two operations per multiply-add; Fourier "
+            "transforms and element-wise work are left out."
+        )
     if "seconds" in table.costs or "memory" in table.costs:
         lines.append("Time and memory as the runs measured them while fusing their test images.")
     quoted = [one for block in table.blocks for one in block.quoted]
@@ -89,6 +132,11 @@ def notes(table: Table) -> list[str]:
         )
         used = dict.fromkeys((one.source, one.about) for one in quoted)
         lines += [f"[{name}] {about}." for name, about in used]
+    if "parameters" in table.costs and any(one.parameters != NOT_TOLD for one in quoted):
+        lines.append(
+            "‡ counted by us on the released code for 31 + 3 bands at ratio "
+            f"{COUNTED_RATIO}, not quoted."
+        )
     return lines
 
 
@@ -124,7 +172,10 @@ def summary(table: Table) -> pd.DataFrame:
 
 
 def sidecar(table: Table) -> dict[str, Any]:
-    """Return where every number comes from: runs, images, convention and protocol."""
+    """Return where every number comes from: runs, images, convention and protocol.
+
+    A mean that is not finite, which JSON does not know, is None.
+    """
     blocks = []
     for block in table.blocks:
         results = block.results
@@ -132,10 +183,13 @@ def sidecar(table: Table) -> dict[str, Any]:
         for row in block.rows:
             values = {
                 metric: {
-                    "mean": cell.mean,
+                    "mean": cell.mean if math.isfinite(cell.mean) else None,
                     "std_over_seeds": cell.over_seeds,
                     "std_over_images": cell.over_images,
-                    "by_seed": cell.by_seed,
+                    "by_seed": {
+                        seed: mean if math.isfinite(mean) else None
+                        for seed, mean in cell.by_seed.items()
+                    },
                 }
                 for metric, cell in row.cells.items()
             }

@@ -35,7 +35,7 @@ def log_tail() -> str:
     folder = Path(ray_log_folder())
     lines: list[str] = []
     for path in sorted(folder.glob(f"worker-{context.get_worker_id()}*")):
-        lines += path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     return "\n".join(lines)
 
 

@@ -1,20 +1,224 @@
 """Tables: what they refuse, and texts that are markup elsewhere."""
 
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab.formats import _tex
+from feinfn.metrics import CONVENTION, METRICS
+from mhiflab.formats import _md, _tex, html_table, latex, markdown, write_table
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan, read_plan, state_table
-from mhiflab.results import collect
+from mhiflab.plan import Plan, labels_of, read_plan, state_table, upsampled_label
+from mhiflab.report.sections import result_grid
+from mhiflab.results import Results, collect
+from mhiflab.rows import Cell, Row, ranks
+from mhiflab.study import read_study
+from mhiflab.tables import Table, notes, sidecar, study_table
 from mhiflab.tracking import open_store, tracking_uri
 
 
 def test_tex_escapes_every_special_character_once():
     assert _tex("a\\b_{50%}~") == r"a\textbackslash{}b\_\{50\%\}\~{}"
+    assert _tex("a < b | c > ‡") == r"a \textless{} b \textbar{} c \textgreater{} $^\ddagger$"
+    assert _tex("[ours] x[1]") == "{}[ours] x[1]"
+    assert _tex("*x") == "{}*x"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("**x** `y`", r"\*\*x\*\* \`y\`"),
+        ("a\\|b", r"a\\\|b"),
+        ("[a](b) <b> &lt; a < b & c", r"\[a\](b) \<b> \&lt; a < b & c"),
+        ("snake_case_1 _x_ ~~y~~ $z$", r"snake_case_1 \_x\_ \~\~y\~\~ \$z\$"),
+        ("1. first 2. second", r"1\. first 2. second"),
+        ("- x #", r"\- x \#"),
+        ("> x", r"\> x"),
+    ],
+)
+def test_markdown_shows_labels_as_they_are(text, escaped):
+    assert _md(text) == escaped
+    (_, inline, _) = MarkdownIt("commonmark").enable("strikethrough").parse(_md(text))
+    assert "".join(one.content for one in inline.children) == text
+    assert {one.type for one in inline.children} <= {"text", "text_special"}
+
+
+def row(mean: float, lacking: int = 0) -> Row:
+    return Row("same", {"psnr": Cell(mean, None, None, {})}, lacking=lacking)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ([row(3.0), row(1.0), row(2.0)], ["best", "", "second"]),
+        ([row(3.0), row(3.0), row(2.0)], ["best", "best", "second"]),
+        ([row(3.0), row(3.0), row(3.0)], ["best"] * 3),
+        ([row(3.0), row(2.0), row(2.0)], ["best", "second", "second"]),
+        ([row(3.0), row(2.0)], ["best", ""]),
+        ([row(math.nan), row(1.0), row(math.inf), row(2.0)], ["", "", "", "best"]),
+        ([row(9.0, lacking=1), row(1.0), Row("x", {}, lacking=3), row(2.0)], ["", "", "", "best"]),
+    ],
+)
+def test_rows_are_ranked_by_their_own_numbers(table, expected):
+    assert ranks(table, "psnr") == expected
+
+
+def test_labels_are_always_told_apart(write_study):
+    names = {"gsa": "A", "cnmf": "A", "sfim": "A (gsa)", "a": "B", "b": "Bicubic upsampling"}
+    names["c"] = "Bicubic upsampling (input)"
+    plan = read_plan(write_study(cases={case: {"label": x} for case, x in names.items()}))
+    labels = labels_of(plan.entries)
+    assert list(labels.values()) == [
+        "A (gsa) (gsa)",
+        "A (cnmf)",
+        "A (gsa)",
+        "B",
+        "Bicubic upsampling",
+        "Bicubic upsampling (input)",
+    ]
+    assert upsampled_label(plan.entries) == "Bicubic upsampling (input) (input)"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"title": "a\n"}, r"title: found 'a\\n', .* begin it with \|- or >-"),
+        ({"title": " "}, "title: found ' ', expected one line"),
+        ({"cases": {"x": {"label": "a\tb"}}}, r"cases.x.label: found 'a\\tb', .* characters$"),
+        ({"cases": {"x": {"label": "a\u2028b"}}}, r"cases.x.label: found 'a\\u2028b'"),
+        ({"cases": {"x": {"label": ""}}}, "cases.x.label: found ''"),
+    ],
+)
+def test_titles_and_labels_are_one_line(change, told, write_study):
+    with pytest.raises(UserError, match=told):
+        read_study(write_study(**change))
+
+
+def test_files_are_read_as_utf8_under_any_locale(tmp_path):
+    (tmp_path / "study.yaml").write_text("title: Größe ×4\n", encoding="utf-8")
+    code = "from pathlib import Path; from mhiflab.reading import read_yaml as read; "
+    code += "print(ascii(read(Path('study.yaml'))['title']))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-c", code]
+    text = subprocess.check_output(words, cwd=tmp_path, env=os.environ | plain, text=True)
+    assert text.strip() == ascii("Größe ×4")
+
+
+@pytest.fixture
+def make_table(write_study) -> Callable[..., Table]:
+    """Return a function that makes a table of every case's PSNR by seed, one number an image.
+
+    The other metrics are as many; a seed that is left out is a run that is missing.
+    """
+
+    def make(psnr: dict[str, dict[int, list[float]]], labels: dict[str, str] | None = None):
+        names = {case: (labels or {}).get(case, case) for case in psnr}
+        cases = {case: {"label": name} for case, name in names.items()}
+        plan = read_plan(write_study(cases=cases, seeds=[1, 2]))
+        entries = tuple(
+            replace(entry, state="done")
+            if entry.trial.spec.seed in psnr[entry.trial.case]
+            else entry
+            for entry in plan.entries
+        )
+        images = []
+        for case, by_seed in psnr.items():
+            for seed, values in by_seed.items():
+                for scene, value in enumerate(values):
+                    about = {"scene": f"s{scene}", "case": case, "seed": seed}
+                    for method, own in (("fused", value), ("upsampled", 10.0)):
+                        same = dict.fromkeys(METRICS, own)
+                        images.append({**about, "method": method, "convention": CONVENTION, **same})
+        protocol = entries[0].trial.spec.protocol
+        results = Results(pd.DataFrame(images), CONVENTION, protocol, entries)
+        return study_table(replace(plan, entries=entries), results, ["flops"])
+
+    return make
+
+
+def test_a_label_like_the_upsampled_row_gets_its_own_marks_alone(make_table):
+    values = {"a": {1: [20.0, 21.0], 2: [21.0, 22.0]}, "b": {1: [30.0, 31.0], 2: [31.0, 32.0]}}
+    text = markdown(make_table(values, {"b": "Bicubic upsampling"}))
+    (first,) = (line for line in text.splitlines() if line.startswith("| Bicubic upsampling (in"))
+    (own,) = (line for line in text.splitlines() if line.startswith("| Bicubic upsampling |"))
+    assert "**10.00**" not in first
+    assert "| **31.00** ±" in own
+
+
+def test_means_that_are_not_finite_are_printed_and_not_ranked(make_table):
+    values = {
+        "a": {1: [20.0, 21.0], 2: [21.0, 22.0]},
+        "b": {1: [math.inf, 31.0], 2: [31.0, 32.0]},
+        "c": {1: [math.nan, 31.0], 2: [31.0, 32.0]},
+    }
+    table = make_table(values)
+    text = markdown(table)
+    assert "| a | **21.00** ± " in text
+    assert "| b | inf | inf | inf | inf |" in text
+    assert "| c | - | - | - | - |" in text
+    assert "not compared: metrics of b: found no finite" in text
+    # JSON knows neither.
+    json.dumps(sidecar(table), allow_nan=False)
+
+
+def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):
+    whole = {1: [20.0, 21.0], 2: [21.0, 22.0]}
+    lacks = make_table({"a": whole, "b": {2: [30.0, 31.0]}})
+    text = "\n".join(notes(lacks))
+    assert "† b lacks 1 of its runs (it has seed 2) and is marked neither best nor second." in text
+    assert "not compared: no case but the baseline, a, is complete." in text
+    assert "seeds 1, 2; test images s0, s1." in text
+    assert "GFLOP: matrix products and convolutions, two operations per multiply-add" in text
+    grid = result_grid(lacks.blocks[0].plan, lacks.blocks[0].results)
+    assert [line[2].mark for line in grid.rows] == ["", "best", ""]
+    lacks = make_table({"a": {2: [30.0, 31.0]}, "b": {2: [30.0, 31.0]}})
+    text = "\n".join(notes(lacks))
+    assert "not compared: the baseline, a, lacks runs." in text
+    assert "; seed 2; test images" in text
+    assert not [line for line in notes(make_table({"a": whole})) if "not compared" in line]
+
+
+def test_names_are_text_in_every_format_and_no_formula(make_table, tmp_path):
+    whole = {1: [20.0, 21.0], 2: [21.0, 22.0]}
+    labels = {"a": "=1+1", "b": "[ours] | <script>x</script>", "c": "+ *phase*"}
+    table = make_table(dict.fromkeys(labels, whole), labels)
+    paths = write_table(table, tmp_path, "table")
+    assert [path.name for path in paths][-1] == "table-statistics.csv"
+    assert r"| \[ours\] \| \<script>x\</script> | **21.00**" in markdown(table)
+    assert r"{}[ours] \textbar{} \textless{}script" in latex(table)
+    assert "<script>" not in html_table(table)
+    assert list(pd.read_csv(paths[2])["method"][1:]) == ["'=1+1", labels["b"], "'+ *phase*"]
+    statistics = pd.read_csv(paths[-1])
+    assert set(statistics["method"]) == {labels["b"], "'+ *phase*"}
+    assert set(statistics["baseline"]) == {"'=1+1"}
+    broken = replace(table.blocks[0], title="two\nlines")
+    said = latex(replace(table, blocks=(broken,))).split("\\begin{table}")[0]
+    assert all(line.startswith("% ") for line in said.splitlines())
+
+
+def test_statistics_of_a_former_table_do_not_stay(make_table, tmp_path):
+    whole = {1: [20.0, 21.0], 2: [21.0, 22.0]}
+    write_table(make_table({"a": whole, "b": whole}), tmp_path, "table")
+    assert (tmp_path / "table-statistics.csv").is_file()
+    paths = write_table(make_table({"a": whole, "b": {1: [1.0, 2.0]}}), tmp_path, "table")
+    assert sorted(tmp_path.glob("table*")) == sorted(paths)
+
+
+def test_a_table_that_cannot_be_written_leaves_the_former_one(make_table, tmp_path):
+    table = make_table({"a": {1: [20.0, 21.0], 2: [21.0, 22.0]}})
+    before = {path: path.read_bytes() for path in write_table(table, tmp_path, "table")}
+    with pytest.raises(UnicodeEncodeError):
+        write_table(replace(table, title="half of a pair: \ud800"), tmp_path, "table")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_markup_in_titles_and_labels_is_text(write_study):

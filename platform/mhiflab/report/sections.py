@@ -11,7 +11,7 @@ from mhiflab.comparison import METRICS, compare_methods
 from mhiflab.estimate import clock
 from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.results import Results
-from mhiflab.rows import best_and_second, rows
+from mhiflab.rows import printed, ranks, rows
 from mhiflab.tables import heading
 
 
@@ -77,9 +77,12 @@ def _state(entry: Entry) -> Cell:
 
 def result_grid(plan: Plan, results: Results) -> Grid:
     """Return the study's table: means, deviations over seeds (over images), the best marked."""
-    table, metrics = rows(results), results.metrics
+    # All entries, because a row that lacks runs is not marked.
+    every = rows(replace(results, entries=plan.entries))
+    table, metrics = [row for row in every if row.cells], results.metrics
+    marks = {metric: ranks(table, metric) for metric in metrics}
     lines = []
-    for row in table:
+    for place, row in enumerate(table):
         trained = [seed for seed in row.runs if seed]
         seeds = f"{len(trained)} of {len(plan.study.seeds)}" if trained else "–"
         cells = [Cell(row.label), Cell(seeds)]
@@ -92,8 +95,8 @@ def result_grid(plan: Plan, results: Results) -> Grid:
                 spreads.append(f"({own.over_images:.{digits}f})")
             # A blank keeps the means below each other.
             below = " ".join(spreads) or "\u00a0"
-            mark = "best" if row.label == best_and_second(table, m)[0] else ""
-            cells.append(Cell(f"{own.mean:.{digits}f}", mark, below))
+            mark = "best" if marks[m][place] == "best" else ""
+            cells.append(Cell(printed(own.mean, digits), mark, below))
         lines.append(cells)
     return Grid(["Method", "Seeds", *_heads(metrics)], lines)
 
