@@ -19,7 +19,7 @@ from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure
 from mhiflab.plots.style import COLOURS, png
 from mhiflab.run_files import RecordedRun
-from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import CASE, KEY, SEED, STUDY
 
 AT_MOST = len(COLOURS)
@@ -27,8 +27,6 @@ AT_MOST = len(COLOURS)
 PROTOCOL, PROTOCOL_HASH = "mhiflab.protocol", "mhiflab.protocol_hash"
 CONVENTION_TAG = "mhiflab.convention"
 NONE = "–"
-SAME_IMAGE = 1e-4
-"""Relative difference in a metric of one upsampled image that two devices may make, and no more."""
 
 
 def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from feinfn.config import STRICT
 from feinfn.errors import UserError, nearest
+from mhiflab.figures.registry import FORMATS, find_kind
 from mhiflab.paths import Lab, study_name
 from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
@@ -15,6 +16,10 @@ from mhiflab.recorded import Recorded
 from mhiflab.results import collect
 from mhiflab.tables import Block, Table
 from mhiflab.tracking import Store
+
+TABLE_ENDS = (".md", ".tex", ".csv", ".html", ".json", "-statistics.csv")
+FIGURE_ENDS = (*(f".{suffix}" for suffix in FORMATS), ".csv")
+"""What follows a table's or figure's name in the names of its files."""
 
 Cost = Literal["parameters", "flops", "seconds", "memory"]
 
@@ -82,6 +87,8 @@ def read_paper(path: Path) -> Paper:
     """Read a paper's file; raise `UserError` naming file, key and remedy."""
     paper: Paper = build(Paper, read_yaml(path), str(path))
     check_line(paper.title, f"{path}: title")
+    # Systems that do not tell letters' cases apart have one file for both.
+    owners = {"readme.md": "a folder's own text"}
     for kind, parts in (("tables", paper.tables), ("figures", paper.figures)):
         for name, part in parts.items():
             if not name.replace("_", "").replace("-", "").isalnum():
@@ -90,6 +97,13 @@ def read_paper(path: Path) -> Paper:
                     "files are named after it"
                 )
             check_line(part.title, f"{path}: {kind}.{name}.title")
+            for file in files_of(name, part):
+                owner = owners.setdefault(file.casefold(), f"{kind}.{name}")
+                if owner != f"{kind}.{name}":
+                    raise UserError(
+                        f"{path}: {kind}: found {name!r}, whose file {file} would be that of "
+                        f"{owner} too, expected another name"
+                    )
             for study in studies_of(part):
                 if not study_file(path, study).is_file():
                     raise UserError(
@@ -100,7 +114,16 @@ def read_paper(path: Path) -> Paper:
                 for heading in part.studies:
                     check_line(heading, f"{path}: {kind}.{name}.studies: heading")
                 _check_quoted(f"{path}: tables.{name}.published", part, paper)
+            else:
+                _check_figure(f"{path}: figures.{name}", part)
     return paper
+
+
+def _check_figure(where: str, part: PaperFigure) -> None:
+    try:
+        build(find_kind(part.kind).options, part.options, "options")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
@@ -117,6 +140,12 @@ def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
 def studies_of(part: PaperTable | PaperFigure) -> list[str]:
     """Return the studies that a table or figure is made of."""
     return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]
+
+
+def files_of(name: str, part: PaperTable | PaperFigure) -> list[str]:
+    """Return the names of all files that a table or figure may have."""
+    ends = TABLE_ENDS if isinstance(part, PaperTable) else FIGURE_ENDS
+    return [name + end for end in ends]
 
 
 def study_file(paper: Path, study: str) -> Path:

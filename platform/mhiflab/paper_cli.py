@@ -1,6 +1,6 @@
 """What the study commands do with a paper: all of its studies, or those of some tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,15 +16,16 @@ from mhiflab.paper import (
     Paper,
     Plans,
     chosen,
+    files_of,
     paper_folder,
     paper_table,
     read_paper,
     study_files,
 )
-from mhiflab.paths import Lab
+from mhiflab.paths import Lab, study_name
 from mhiflab.reading import is_paper
 from mhiflab.study_cli import StoppedError, execute_study, read, show
-from mhiflab.tracking import recorded_store
+from mhiflab.tracking import NotArchivedError, recorded_store
 from mhiflab.verify import differences
 
 out = Console(highlight=False)
@@ -33,7 +34,7 @@ out = Console(highlight=False)
 def run_paper(
     path: Path, smoke: bool, lab: Lab, fill: Sequence[str] = (), new_data: bool = False
 ) -> None:
-    """Execute what a paper's studies lack, or those of some tables and figures; then its tables.
+    """Execute what a paper's studies lack, or those of some parts; then make these parts.
 
     A study that fails does not end the others. Raises `UserError` for the first that failed.
     """
@@ -55,9 +56,7 @@ def run_paper(
             f"{len(failed)} of {len(files)} studies are not complete, the others are on record; "
             f"first: {failed[0]}"
         )
-    plans = Plans(path, smoke, recorded_store(lab), lab)
-    _write_tables(paper, plans, parts)
-    _write_figures(paper, plans, parts)
+    _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 
 
 def show_paper(path: Path, smoke: bool, lab: Lab) -> None:
@@ -75,33 +74,52 @@ def table_paper(
     Raises `UserError` where runs are missing, unless `partial`.
     """
     paper = read_paper(path)
-    parts = chosen(path, paper, names)
-    _write_tables(paper, Plans(path, smoke, recorded_store(lab), lab), parts, partial)
+    parts = [name for name in chosen(path, paper, names) if name in paper.tables]
+    _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts, partial)
 
 
-def _write_tables(paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False) -> None:
+def _write(paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False) -> None:
+    """Make what the record allows, print it, and raise `UserError` for the rest."""
     folder = paper_folder(plans.path, plans.smoke, plans.lab)
-    written = render_tables(paper, plans, parts, folder, partial)
-    out.print("\nWritten " + "  ".join(map(str, written)), soft_wrap=True)
+    made, failed = render(paper, plans, parts, folder, partial)
+    if made:
+        written = "  ".join(str(path) for paths in made.values() for path in paths)
+        out.print("\nWritten " + escape(written), soft_wrap=True)
+    _refuse(plans.path, failed)
 
 
-def render_tables(
+def _refuse(path: Path, failed: Mapping[str, UserError]) -> None:
+    if failed:
+        told = "".join(f"\n  {name}: {error}" for name, error in failed.items())
+        raise UserError(f"{path}: cannot be made from the record:{told}")
+
+
+def render(
     paper: Paper,
     plans: Plans,
     parts: Iterable[str],
     folder: Path,
     partial: bool = False,
     quiet: bool = False,
-) -> list[Path]:
-    """Write those of a paper's parts that are tables, print them unless `quiet`; return paths."""
-    written: list[Path] = []
+) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
+    """Write some of a paper's tables and figures; print tables unless `quiet`.
+
+    Returns their files, and why the others have none.
+    """
+    made: dict[str, list[Path]] = {}
+    failed: dict[str, UserError] = {}
     for name in parts:
-        if name in paper.tables:
-            table = paper_table(paper, name, plans, partial)
-            written += write_table(table, folder, name)
-            if not quiet:
-                out.print(Markdown(markdown(table)))
-    return written
+        try:
+            if name in paper.figures:
+                made[name] = draw_figure(paper, name, plans, folder)
+            else:
+                table = paper_table(paper, name, plans, partial)
+                made[name] = write_table(table, folder, name)
+                if not quiet:
+                    out.print(Markdown(markdown(table)))
+        except UserError as error:
+            failed[name] = error
+    return made, failed
 
 
 def draw_paper(path: Path, smoke: bool, lab: Lab, names: Sequence[str] = ()) -> None:
@@ -110,16 +128,8 @@ def draw_paper(path: Path, smoke: bool, lab: Lab, names: Sequence[str] = ()) -> 
     Raises `UserError` where runs are missing, or do not hold what a figure needs.
     """
     paper = read_paper(path)
-    parts = chosen(path, paper, names)
-    _write_figures(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
-
-
-def _write_figures(paper: Paper, plans: Plans, parts: Iterable[str]) -> None:
-    folder = paper_folder(plans.path, plans.smoke, plans.lab)
-    for name in parts:
-        if name in paper.figures:
-            written = draw_figure(paper, name, plans, folder)
-            out.print(f"{name:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
+    parts = [name for name in chosen(path, paper, names) if name in paper.figures]
+    _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 
 
 def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Path]:
@@ -138,14 +148,18 @@ def verify_paper(
     """Render a paper anew and compare it with what lies in a folder, cell by cell.
 
     The runs are the lab's, or those of an archive (`record`), which needs neither scenes nor a
-    store. Raises `UserError` that names every difference.
+    store; figures of what archives do not hold must lie there, and are told. Raises `UserError`
+    that names every difference.
     """
     paper = read_paper(path)
-    folder = rendered or path.parent / "rendered" / path.stem
+    name = study_name(path, smoke)
+    folder = rendered or path.parent / "rendered" / name
     if not folder.is_dir():
+        command = f"{path}{' --smoke' if smoke else ''}"
         raise UserError(
-            f"{folder}: no such folder of rendered tables; give one with --rendered, or make it: "
-            f"mhiflab table {path}"
+            f"{folder}: no such folder of rendered tables and figures; make them with mhiflab "
+            f"table {command} and mhiflab figure {command}, then copy {lab.rendered(name)} there "
+            "or name that with --rendered"
         )
     with TemporaryDirectory(prefix="mhiflab-") as place:
         if record is None:
@@ -154,24 +168,26 @@ def verify_paper(
             here = Lab(Path(place) / "lab")
             plans = Plans(path, smoke, archived_store(record, here), here, known_data(record))
         fresh = Path(place) / "rendered"
-        written = render_tables(paper, plans, paper.tables, fresh, quiet=True)
-        left: dict[str, str] = {}
-        for name in paper.figures:
-            try:
-                written += draw_figure(paper, name, plans, fresh)
-            except UserError as error:
-                if record is None:
-                    raise
-                left[name] = str(error)
-        found = differences(folder, fresh, leave=left)
-    for name, why in left.items():
-        out.print(f"[yellow]{name} not checked: {escape(why)}[/]", soft_wrap=True)
+        parts = chosen(path, paper, ())
+        made, failed = render(paper, plans, parts, fresh, quiet=True)
+        left = [name for name, error in failed.items() if isinstance(error, NotArchivedError)]
+        _refuse(path, {name: error for name, error in failed.items() if name not in left})
+        unseen = {file for name in left for file in files_of(name, parts[name])}
+        found = differences(folder, fresh, leave=unseen)
     if found:
         raise UserError(
             f"{folder}: {len(found)} differences from what the recorded runs give:\n  "
             + "\n  ".join(found)
         )
-    out.print(f"{len(written)} files in {escape(str(folder))} follow from the recorded runs")
+    count = sum(map(len, made.values()))
+    told = f"{count} files in {escape(str(folder))} follow from the recorded runs"
+    if left:
+        figures = "figure" if len(left) == 1 else "figures"
+        told += (
+            f"; {len(left)} {figures} not checked (their runs' pictures and weights are not in the "
+            f"archive): {', '.join(left)}"
+        )
+    out.print(told, soft_wrap=True)
 
 
 def export_runs(path: Path, smoke: bool, lab: Lab, folder: Path) -> None:

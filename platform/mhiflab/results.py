@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, nearest
@@ -9,7 +10,7 @@ from feinfn.metrics import CONVENTION
 from feinfn.protocols import Protocol
 from mhiflab.metric_files import read_images
 from mhiflab.plan import Entry, Plan, labels_of, upsampled_label
-from mhiflab.scores import FUSED, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import Store
 
 
@@ -66,15 +67,31 @@ class Results:
     def upsampled(self) -> pd.DataFrame:
         """Return the metrics of the upsampled LR-HSI, one row a scene, no seed.
 
-        Runs of one protocol must agree on it; raises `UserError` if they do not.
+        Numbers are those of the run whose key comes first. Runs of one protocol must agree on them
+        but for what two devices make of it; raises `UserError` if they do not.
         """
         rows = self.images[self.images["method"] == UPSAMPLED]
-        by_scene = rows.groupby("scene", sort=True)[self.metrics]
-        if (by_scene.max() - by_scene.min()).max().max() > 1e-6:
-            raise UserError(
-                "record: runs disagree on the upsampled LR-HSI of one scene and protocol"
-            )
-        return by_scene.first().reset_index()
+        of_run = {(e.trial.case, e.trial.spec.seed): e for e in self.done}
+        runs = [of_run[at] for at in zip(rows["case"], rows["seed"], strict=True)]
+        rows = rows.assign(key=[e.key for e in runs], who=[e.who for e in runs])
+        by_scene = rows.sort_values(["scene", "key"], kind="stable").groupby("scene")
+        for scene, found in by_scene:
+            values_RM = found[self.metrics].to_numpy()
+            first_M = values_RM[0]
+            sizes_M = np.nan_to_num(abs(first_M), posinf=0)
+            allowed_M = SAME_IMAGE * np.maximum(sizes_M, 1)
+            other_RM = ~np.isclose(values_RM, first_M, rtol=0, atol=allowed_M, equal_nan=True)
+            if other_RM.any():
+                at, metric = np.argwhere(other_RM)[0]
+                (who, key), (other, other_key) = found[["who", "key"]].to_numpy()[[0, at]]
+                raise UserError(
+                    f"{scene}: {self.metrics[metric]} of the upsampled LR-HSI: found "
+                    f"{first_M[metric]:.6g} in the run of {who} ({key[:12]}) and "
+                    f"{values_RM[at, metric]:.6g} in that of {other} ({other_key[:12]}), expected "
+                    "the same of one scene and protocol; delete the run that was made from other "
+                    "pixels and run the study again"
+                )
+        return by_scene.head(1)[["scene", *self.metrics]].reset_index(drop=True)
 
 
 def collect(

@@ -19,6 +19,8 @@ from mhiflab.spec import Spec
 
 FUSED, UPSAMPLED = "fused", "upsampled"
 """Methods of a run's per-image table: the trained network, and the LMS it starts from."""
+SAME_IMAGE = 1e-4
+"""Relative difference in a metric of one upsampled image that two devices may make, and no more."""
 WITHOUT_REFERENCE = "without_reference"
 """The convention of indices that need no reference."""
 WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")

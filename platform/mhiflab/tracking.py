@@ -32,6 +32,8 @@ TESTED_TAG = "mhiflab.tested"
 """`false` on a finished run whose test scenes are still unopened."""
 SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
 """`mhiflab.search.<hash>.<index>`: the values of a search's suggestion; where it was ended."""
+ARCHIVED_TAG = "mhiflab.archived"
+"""`true` on a run that was brought in from an archive."""
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
@@ -53,6 +55,10 @@ def tracking_uri(lab: Lab) -> str:
         return f"sqlite:///{lab.database.resolve()}"
     relative = re.fullmatch(r"sqlite:///([^/].*)", given)
     return f"sqlite:///{Path(relative[1]).resolve()}" if relative else given
+
+
+class NotArchivedError(UserError):
+    """A run from an archive is asked for what archives do not hold."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +249,10 @@ def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str,
 
 @contextmanager
 def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
-    """Yield a local copy of a run's artifact; raise `UserError` where it is missing."""
+    """Yield a local copy of a run's artifact.
+
+    Raises `UserError` where it is missing, `NotArchivedError` where archives never hold it.
+    """
     folder = tempfile.mkdtemp(prefix="mhiflab-")
     try:
         try:
@@ -251,7 +260,12 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
         except (MlflowException, OSError):
             # Missing only where the store answers.
             with explained(store.uri):
-                store.client.get_run(run_id)
+                tags = store.client.get_run(run_id).data.tags
+            if ARCHIVED_TAG in tags and not has_artifact(store, run_id, name.split("/")[0]):
+                raise NotArchivedError(
+                    f"run {tags[KEY]}: artifact {name} is not in its archive, which holds numbers "
+                    "alone; use the record that it was exported from"
+                ) from None
             raise UserError(
                 f"run {run_id}: artifact {name} is missing from MLflow store {shown(store.uri)}; "
                 "delete the run and run the study again"

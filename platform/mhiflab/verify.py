@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import struct
 from collections.abc import Collection, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,36 +14,51 @@ import numpy as np
 
 AT_MOST = 20
 """Differences that are named of one file."""
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, AssertionError, RecursionError),
+    *(csv.Error, struct.error),
+)
+"""What readers raise for damaged files: of PNG a SyntaxError, of HTML an AssertionError."""
 
 
 def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> list[str]:
     """Return a line for every file, cell or pixel in which two folders differ.
 
-    `committed` is what lies there, `fresh` what the record gives now; files named after one of
-    `leave` are not compared.
+    `committed` is what lies there, `fresh` what the record gives now; the files named in `leave`
+    must be there, and are not compared.
     """
-    names = sorted(
-        {path.relative_to(root).as_posix() for root in (committed, fresh) for path in _files(root)}
-    )
     found: list[str] = []
-    for name in names:
-        if Path(name).stem in leave:
-            continue
+    for name in sorted({*leave, *_files(committed), *_files(fresh)}):
         old, new = committed / name, fresh / name
         if not old.is_file():
-            found.append(f"{name}: is not there, the record gives it; render it again")
+            found.append(f"{name}: is not there, the paper makes it; render it again")
+        elif name in leave:
+            continue
         elif not new.is_file():
             found.append(f"{name}: nothing in the paper makes it; remove it")
-        elif old.read_bytes() != new.read_bytes():
-            lines = list(_cells(old, new))
-            found += lines[:AT_MOST] or [f"{name}: other bytes with the same content"]
+        else:
+            lines = _lines(name, old, new)
+            found += lines[:AT_MOST]
             if len(lines) > AT_MOST:
                 found.append(f"{name}: {len(lines) - AT_MOST} more")
     return found
 
 
-def _files(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.is_file() and path.name != "README.md")
+def _files(root: Path) -> Iterator[str]:
+    """Yield what lies below a folder but its own text; a link to a folder counts as a file."""
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if name != "README.md" and (path.is_file() or path.is_symlink()):
+            yield name
+
+
+def _lines(name: str, old: Path, new: Path) -> list[str]:
+    try:
+        if old.read_bytes() == new.read_bytes():
+            return []
+        return list(_cells(old, new)) or [f"{name}: other bytes with the same content"]
+    except UNREADABLE as error:
+        return [f"{name}: cannot be read ({error})"]
 
 
 def _cells(old: Path, new: Path) -> Iterator[str]:
@@ -53,19 +69,12 @@ def _cells(old: Path, new: Path) -> Iterator[str]:
     if kind == ".pdf":
         yield f"{old.name}: another drawing"
         return
-    a, b = (path.read_bytes().decode("utf-8", "replace") for path in (old, new))
+    a, b = (path.read_bytes().decode() for path in (old, new))
     if kind == ".json":
-        yield from _values(old.name, _loaded(a), _loaded(b))
+        yield from _values(old.name, json.loads(a), json.loads(b))
         return
     grids = [_grid(kind, text) for text in (a, b)]
     yield from _grid_differences(old.name, *grids)
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _values(where: str, a: Any, b: Any) -> Iterator[str]:
@@ -95,9 +104,11 @@ class _Rows(HTMLParser):
         self.inside = False
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag == "tr":
+        cell = tag in ("td", "th")
+        # A damaged file may have cells without a row.
+        if tag == "tr" or (cell and not self.rows):
             self.rows.append([])
-        elif tag in ("td", "th"):
+        if cell:
             self.rows[-1].append("")
         self.inside = tag in ("td", "th", "b", "u") if tag != "tr" else False
         if tag in ("b", "u") and self.rows and self.rows[-1]:

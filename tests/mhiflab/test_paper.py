@@ -47,6 +47,8 @@ PAPER = {
         "t2": {"title": "One ratio", "studies": {"CAVE x4": "four"}},
     },
 }
+TABLE = {"title": "One ratio", "studies": {"CAVE x4": "four"}}
+FIGURE = {"title": "Where", "study": "four", "kind": "errors"}
 PUBLISHED = {
     "method": "Old | one",
     "data": "cave",
@@ -304,6 +306,22 @@ def test_differences_name_the_cell_in_every_format(kind, complete, tmp_path):
         ({"tables": {"t1": {"title": "x", "studies": {"a": "none"}}}}, "found study 'none'"),
         ({"tables": {"t1": {**PAPER["tables"]["t2"], "cost": []}}}, "did you mean 'costs'"),
         ({"published": None}, "found without a file"),
+        (
+            {"figures": {"t1": FIGURE}},
+            "whose file t1.csv would be that of tables.t1",
+        ),
+        (
+            {"figures": {"T1": FIGURE}},
+            "whose file T1.csv would be that of tables.t1",
+        ),
+        (
+            {"figures": {"t1-statistics": FIGURE}},
+            "t1-statistics.csv would be that of tables.t1",
+        ),
+        ({"tables": {"t-statistics": TABLE, "t": TABLE}}, "that of tables.t too"),
+        ({"tables": {"README": TABLE}}, "whose file README.md would be that of a folder's own"),
+        ({"figures": {"f": {**FIGURE, "kind": "erors"}}}, "figures.f: figure kind: found 'erors'"),
+        ({"figures": {"f": {**FIGURE, "options": {"mop": 1}}}}, "figures.f: options: unknown key"),
         (
             {
                 "tables": {

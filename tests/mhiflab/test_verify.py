@@ -1,0 +1,158 @@
+"""Rendered files against the record: every damage is a difference, and nothing passes unseen."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from feinfn.errors import UserError
+from mhiflab import paper_cli
+from mhiflab.archive import archived_store, known_data
+from mhiflab.paper import Plans, chosen, files_of, read_paper
+from mhiflab.paper_cli import verify_paper
+from mhiflab.paths import Lab, experiments_dir, study_path
+from mhiflab.tracking import STUDY
+from mhiflab.verify import differences
+
+FOLDER = experiments_dir() / "paper"
+RENDERED = FOLDER / "rendered" / "laptop"
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A copy of the committed files."""
+    return Path(shutil.copytree(RENDERED, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> Path:
+    """An archive of the classical methods' runs alone."""
+    folder = tmp_path_factory.mktemp("record")
+    (folder / "runs").mkdir()
+    shutil.copy(FOLDER / "record" / "laptop" / "data.json", folder)
+    for path in (FOLDER / "record" / "laptop" / "runs").glob("*.json"):
+        if json.loads(path.read_text())["tags"][STUDY] == "crops_classical":
+            shutil.copy(path, folder / "runs")
+    return folder
+
+
+@pytest.fixture
+def paper(tmp_path) -> Path:
+    """A paper of a table and a figure of classical methods, with its rendered files."""
+    folder = tmp_path / "paper"
+    shutil.copytree(FOLDER.parent / "bases", tmp_path / "bases")
+    shutil.copytree(FOLDER, folder, ignore=lambda *_: {"rendered", "record"})
+    content = yaml.safe_load((FOLDER / "laptop.yaml").read_text())
+    content["tables"] = {"classical": content["tables"]["classical"]}
+    content["figures"] = {"spectra": content["figures"]["spectra"]}
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    (folder / "rendered" / "small").mkdir(parents=True)
+    for name in ("classical", "spectra"):
+        for file in RENDERED.glob(f"{name}*"):
+            shutil.copy(file, folder / "rendered" / "small")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("curves.png", lambda path: path.write_bytes(path.read_bytes()[:2000])),
+        ("curves.png", lambda path: path.write_bytes(b"")),
+        ("curves.png", lambda path: path.write_bytes(path.read_bytes()[:20])),
+        ("fourier.html", lambda path: path.write_text("<![x[ <td>")),
+        ("fourier.html", lambda path: path.write_bytes(b"\xff")),
+        ("fourier.md", lambda path: path.write_bytes(b"\xff")),
+        ("fourier.csv", lambda path: path.write_bytes(b"\xe9")),
+        ("fourier.json", lambda path: path.write_text("{")),
+        ("fourier.json", lambda path: path.write_text("[" * 100_000)),
+    ],
+)
+def test_damaged_files_are_differences(name, damage, copy):
+    damage(copy / name)
+    (found,) = differences(copy, RENDERED)
+    assert found.startswith(f"{name}: cannot be read (")
+
+
+def test_a_cell_without_a_row_is_a_difference(copy):
+    (copy / "fourier.html").write_text("<td>99.9</td>")
+    assert all(line.startswith("fourier.html") for line in differences(copy, RENDERED))
+    assert len(differences(copy, RENDERED)) > 0
+
+
+def test_files_that_are_left_must_exist_and_no_other_is_left(copy):
+    leave = {"fourier.png", "errors.png", "errors.csv"}
+    (copy / "fourier.md").write_text("FeINFN 99.99 dB")
+    (copy / "errors.csv").unlink()
+    (copy / "errors.png").write_bytes(b"")
+    (copy / "more").symlink_to(RENDERED)
+    (copy / "README.md").write_text("ours")
+    found = differences(copy, RENDERED, leave)
+    assert {line.partition(":")[0].partition(",")[0] for line in found} == {
+        *("fourier.md", "fourier.png", "errors.csv", "more")
+    }
+    assert "errors.csv: is not there, the paper makes it; render it again" in found
+
+
+def test_all_rendered_files_are_those_that_names_are_kept_free_for():
+    path = study_path("laptop")
+    parts = chosen(path, read_paper(path), ())
+    known = {file for name, part in parts.items() for file in files_of(name, part)}
+    assert {path.name for path in RENDERED.iterdir()} == known
+
+
+def verified(paper: Path, record: Path, **changes: bool) -> None:
+    verify_paper(paper, changes.get("smoke", False), Lab(paper.parent / "lab"), record=record)
+
+
+def test_figures_of_what_archives_lack_are_told_and_must_be_there(paper, record, capsys):
+    verified(paper, record)
+    said = capsys.readouterr().out
+    assert "6 files in" in said
+    assert said.endswith(
+        "; 1 figure not checked (their runs' pictures and weights are not in the archive): "
+        "spectra\n"
+    )
+    (paper.parent / "rendered" / "small" / "spectra.png").unlink()
+    with pytest.raises(UserError, match=r"1 differences.*\n  spectra.png: is not there"):
+        verified(paper, record)
+
+
+def test_a_figure_that_is_wrong_is_not_left_unchecked(paper, record):
+    content = yaml.safe_load(paper.read_text())
+    content["figures"]["spectra"]["options"]["cases"] = ["gsaX"]
+    paper.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"spectra: .*found 'gsaX', did you mean 'gsa'"):
+        verified(paper, record)
+
+
+def test_a_folder_that_is_missing_is_told_how_to_make(paper, record):
+    name = f"{paper.stem}-smoke"
+    with pytest.raises(UserError) as told:
+        verified(paper, record, smoke=True)
+    assert str(told.value).startswith(f"{paper.parent / 'rendered' / name}: no such folder")
+    assert f"mhiflab table {paper} --smoke" in str(told.value)
+    assert str(paper.parent / "lab" / "rendered" / name) in str(told.value)
+
+
+def test_what_is_complete_is_written_though_other_parts_lack_runs(record, tmp_path, capsys):
+    path, lab = study_path("laptop"), Lab(tmp_path / "lab")
+    plans = Plans(path, False, archived_store(record, lab), lab, known_data(record))
+    wanted = ["fourier", "classical", "curves", "spectra"]
+    with pytest.raises(UserError) as told:
+        paper_cli._write(read_paper(path), plans, wanted)
+    folder = lab.rendered("laptop")
+    assert {file.name for file in folder.iterdir()} == {
+        file.name for file in RENDERED.glob("classical*")
+    }
+    assert f"Written {folder / 'classical.md'}" in capsys.readouterr().out
+    first, *lines = str(told.value).splitlines()
+    assert first == f"{path}: cannot be made from the record:"
+    assert [line.split(":")[0].strip() for line in lines] == ["fourier", "curves", "spectra"]
+    assert "9 of 9 runs are missing" in lines[0]
+    assert "delete the run" not in lines[2]
+    assert "quicklook.npz is not in its archive" in lines[2]
