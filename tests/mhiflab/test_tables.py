@@ -165,7 +165,9 @@ def test_means_that_are_not_finite_are_printed_and_not_ranked(make_table):
     assert "| a | **21.00** ± " in text
     assert "| b | inf | inf | inf | inf |" in text
     assert "| c | - | - | - | - |" in text
-    assert "not compared: metrics of b: found no finite" in text
+    assert "PSNR: without s0, on which b or a has no finite value." in text
+    nowhere = make_table({"a": values["a"], "b": {1: [math.inf] * 2, 2: [math.inf] * 2}})
+    assert "not compared: b and a: found no scene on which both have a finite" in markdown(nowhere)
     # JSON knows neither.
     json.dumps(sidecar(table), allow_nan=False)
 
