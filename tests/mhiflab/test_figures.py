@@ -20,6 +20,7 @@ from feinfn.data import source
 from feinfn.errors import UserError
 from feinfn.model import count_parameters
 from feinfn.models.ssrnet import SSRNetConfig
+from feinfn.protocols import PROTOCOLS
 from mhiflab.figures.change import scale_at
 from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
@@ -211,6 +212,19 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
     response = numbers("response", {"cases": ["full"]}, once, tmp_path)
     shares = response[response["feature"] == "filter_1"]["share"]
     np.testing.assert_allclose(shares, frequency_response(model, inputs)["filter_1"], rtol=1e-4)
+
+
+def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, monkeypatch):
+    entry = once.entries(["full"], 1)[0]
+    spec = replace(entry.trial.spec, protocol=PROTOCOLS["dhif_x4"])
+    even = replace(entry, trial=replace(entry.trial, spec=spec))
+    seen = []
+    monkeypatch.setattr(
+        "mhiflab.figures.latent.latent_spectra",
+        lambda *given: seen.append(given[2]) or latent_spectra(*given),
+    )
+    draw("latent", {}, Recorded(replace(once.plan, entries=(even,)), once.store), tmp_path, "x")
+    assert seen == [1.5]
 
 
 def test_a_frequency_is_changed_wherever_frequency_zero_lies():

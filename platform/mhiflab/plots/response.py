@@ -32,6 +32,6 @@ def response_figure(
         axis.set_xlim(0, 0.5)
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
     figure.supxlabel("radial frequency (cycles per pixel)", fontsize=7)
-    axes[0].set_ylabel("share of power per bin (dB)")
+    axes[0].set_ylabel("share of power in band (dB)")
     legend_above(figure, *axes[0].get_legend_handles_labels())
     return figure
