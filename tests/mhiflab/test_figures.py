@@ -1,6 +1,7 @@
 """Figures of recorded runs: what they show, what they refuse, and equal bytes every time."""
 
 import math
+import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -285,21 +286,22 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_drawn(
             draw("curves", {}, once, folder, "x")
 
 
-@pytest.mark.parametrize("damage", ["whole", "part", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
 def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch):
     @contextmanager
     def damaged(store, run_id, name):
         with artifact_file(store, run_id, name) as path:
             if name == QUICKLOOK_FILE and damage == "missing":
                 np.savez(path, other=np.zeros(3))
+            elif name == QUICKLOOK_FILE and damage == "cut":
+                path.write_bytes(path.read_bytes()[:5000])
             elif name == QUICKLOOK_FILE:
-                data = path.read_bytes()
-                middle = len(data) // 2
-                path.write_bytes(
-                    data[:middle]
-                    + (damage == "part") * bytes(len(data) // 4)
-                    + (damage == "part") * data[middle + len(data) // 4 :]
-                )
+                content = bytearray(path.read_bytes())
+                with zipfile.ZipFile(path) as members:
+                    for one in members.infolist():
+                        middle = 30 + len(one.filename) + one.compress_size // 2
+                        content[one.header_offset + middle] ^= 255
+                path.write_bytes(content)
             yield path
 
     monkeypatch.setattr("mhiflab.recorded.artifact_file", damaged)

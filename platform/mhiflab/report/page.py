@@ -26,7 +26,7 @@ from mhiflab.tracking import Store
 
 PAGE_BYTES = 15_000_000
 """No page grows larger, unless its tables of runs alone do: every image's numbers are left out,
-then the last figures, then pixels and cases of the viewer, then all of it, each named in its place."""
+then the last figures, pixels and cases of the viewer, all of it; notes say so in their place."""
 SCRIPTS = ("tables.js", "viewer.js")
 
 
