@@ -137,6 +137,14 @@ class Protocol:
         """Whether noise is added."""
         return self.hsi_snr_db is not None or self.msi_snr_db is not None
 
+    @property
+    def offset_px(self) -> float:
+        """Where the middle of LR pixel 0 lies, in HR pixels from that of HR pixel 0, on each axis.
+
+        The middle of an even PSF lies half a pixel after the sampled one (see degrade.Blur).
+        """
+        return self.phase_px + (self.psf_px % 2 == 0) / 2
+
     def spatial(self) -> Chain:
         """Return blur and sampling, the linear operator from HR to LR pixels."""
         sample = Decimate(self.ratio, self.phase_px, self.phase_px)

@@ -81,7 +81,7 @@ def latent_spectra(
 ) -> LatentSpectra:
     """Encode the reference and the LR-HSI of a batch of one with the spectral encoder; compare.
 
-    `offset_px` is the protocol's `phase_px`; without it LR pixels lie in the middle of their cells,
+    `offset_px` is the protocol's; without it LR pixels lie in the middle of their cells,
     where the network takes them to be. Raises `UserError` for a larger batch.
     """
     require(len(pair.reference_BSHW) == 1, "pair", len(pair.reference_BSHW), "a batch of one")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.activations import VALUES, activate
-from feinfn.analysis.radial import power
+from feinfn.analysis.radial import power, radial_bands
 from feinfn.decoder import Decoder
 from feinfn.infer import fuse
 from feinfn.model import FeINFN
@@ -63,10 +63,11 @@ def decoder_features(
 
 
 def frequency_response(model: FeINFN, inputs: Inputs, bands: int = 16) -> dict[str, np.ndarray]:
-    """Return the power of the decoder's features by radial frequency for the first image, [R] each.
+    """Return the share of power in each radial band of the decoder's features, [R] each.
 
-    Keys: `input` (the latent map that enters the filters), then `filter_1`, `layer_1`, ... Every
-    curve is divided by its sum, so that curves of different gain can be compared.
+    Of the first image. Keys: `input` (the latent map that enters the filters), then `filter_1`,
+    `layer_1`, ... Shares sum to 1, so that features of different gain can be compared; a band
+    without bins has NaN. White noise gives every band the share of its bins.
     """
     spatial_BHWL, frequency_BHWL = decoder_inputs(model, inputs)
     found = {"input": power(frequency_BHWL[0].movedim(-1, 0), bands)}
@@ -74,4 +75,11 @@ def frequency_response(model: FeINFN, inputs: Inputs, bands: int = 16) -> dict[s
     for i, (filtered_CHW, gated_CHW) in enumerate(features, 1):
         found[f"filter_{i}"] = power(filtered_CHW, bands)
         found[f"layer_{i}"] = power(gated_CHW, bands)
-    return {name: p / np.nansum(p) if np.nansum(p) else p for name, p in found.items()}
+    index_HW = radial_bands((spatial_BHWL.shape[1], spatial_BHWL.shape[2]), bands)
+    bins_R = torch.bincount(index_HW[index_HW >= 0], minlength=bands).numpy()
+    return {name: _shares(mean_R * bins_R) for name, mean_R in found.items()}
+
+
+def _shares(power_R: np.ndarray) -> np.ndarray:
+    """Return parts of a sum; zeros where that is zero."""
+    return power_R / (np.nansum(power_R) or 1)

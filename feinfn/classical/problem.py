@@ -67,9 +67,7 @@ class Problem:
 
     def _weights(self, axis: int) -> np.ndarray:
         hr, lr = self.size[axis], self.lr_hsi_Shw.shape[1 + axis]
-        # The middle of an even PSF lies half a pixel after its centre tap's predecessor.
-        first = self.protocol.phase_px + (self.protocol.psf_px % 2 == 0) / 2
-        place = (np.arange(hr) - first) / self.protocol.ratio
+        place = (np.arange(hr) - self.protocol.offset_px) / self.protocol.ratio
         weights = np.zeros((hr, lr))
         for step in range(-1, 3):
             pick = np.floor(place).astype(int) + step

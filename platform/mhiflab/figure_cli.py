@@ -11,6 +11,8 @@ from mhiflab.paths import Lab, study_path
 from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read, say_left
 
 ALL = "all"
+TEXTS = ("scene", "case")
+"""Options that are names, even where they look like numbers."""
 
 
 def _parsed(words: list[str]) -> dict[str, Any]:
@@ -28,8 +30,10 @@ def _parsed(words: list[str]) -> dict[str, Any]:
                 "seed=2 or 'cases=[full, without]'"
             )
         try:
-            # S506 guards against unsafe loaders; this one derives from SafeLoader.
+            # S506 guards against unsafe loaders; these two build none but plain values.
             found[key] = yaml.load(text, Loader=Loader)  # noqa: S506
+            if key in TEXTS and found[key] is not None:
+                found[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--option {key}: found {text!r}, not YAML: {reason}") from None

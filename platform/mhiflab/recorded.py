@@ -1,6 +1,5 @@
 """A study's recorded runs as figures read them: artifacts and histories, never scenes."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from feinfn.model import FeINFN
 from feinfn.protocols import Inputs, Pair
 from feinfn.train import BEST
 from mhiflab.metric_files import read_images
+from mhiflab.pictures import Pictures
 from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS, WITHOUT_REFERENCE, metrics_of
 from mhiflab.tracking import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
@@ -161,8 +161,14 @@ class Recorded:
         return self._read[key]
 
     def arrays(self, entry: Entry) -> Mapping[str, np.ndarray]:
-        """Return the arrays of a run's pictures, unpacked when asked for (see `scores.Scores`)."""
-        return self._once(entry, QUICKLOOK_FILE, lambda p: np.load(io.BytesIO(p.read_bytes())))
+        """Return the arrays of a run's pictures, unpacked when asked for (see `scores.Scores`).
+
+        Raises `UserError` for a damaged file, now or when the array that is damaged is asked for.
+        """
+        assert entry.run is not None, "a done entry has a run"
+        who = f"{entry.who}: {QUICKLOOK_FILE} of run {entry.run.info.run_id}"
+        remedy = f"delete the run and run the study again: mhiflab run {self.plan.command}"
+        return self._once(entry, QUICKLOOK_FILE, lambda p: Pictures(p.read_bytes(), who, remedy))
 
     def images(self, entry: Entry) -> pd.DataFrame:
         """Return a run's metrics: one row an image, method and convention."""

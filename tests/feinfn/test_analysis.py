@@ -178,6 +178,16 @@ def test_codes_of_one_band_limited_image_are_one_at_any_offset():
     assert wrong[-1] < 0.5
 
 
+@pytest.mark.parametrize("name", ["cave_x4", "dhif_x4", "dhif_x8"])
+def test_protocols_tell_where_their_lr_pixels_lie(name):
+    protocol, rows = PROTOCOLS[name], torch.arange(64.0, dtype=torch.float64)
+    ramp = rows[:, None].expand(64, 64)[None, None]
+    found = protocol.spatial()(ramp)[0, 0, :, 4]
+    expected = protocol.offset_px + protocol.ratio * torch.arange(64 // protocol.ratio)
+    # Borders bend the ramp.
+    torch.testing.assert_close(found[2:-2], expected[2:-2].double())
+
+
 def test_latent_spectra_of_the_sample(pair):
     found = latent_spectra(network(), pair, offset_px=2, bands=3)
     assert found.hr_Fhw.shape == found.lr_Fhw.shape == (6, 11, 15)
@@ -207,6 +217,19 @@ def test_decoder_features_end_in_the_networks_residual(kind, pair):
     assert list(found) == ["input", *(f"{n}_{i}" for i in (1, 2, 3) for n in ("filter", "layer"))]
     assert all(np.nansum(p) == pytest.approx(1) for p in found.values())
     assert not model.decoder._forward_pre_hooks
+
+
+def test_white_noise_gives_every_band_the_share_of_its_bins(pair, monkeypatch):
+    noise_BHWL = torch.randn(1, 48, 64, 400, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(
+        "feinfn.analysis.response.decoder_inputs", lambda *_: (noise_BHWL[..., :12], noise_BHWL)
+    )
+    monkeypatch.setattr("feinfn.analysis.response.decoder_features", lambda *_: iter(()))
+    found = frequency_response(network(), pair, bands=6)["input"]
+    index = radial_bands((48, 64), 6)
+    bins = torch.bincount(index[index >= 0], minlength=6).numpy()
+    np.testing.assert_allclose(found, bins / bins.sum(), rtol=0.02)
+    assert found[-1] > 20 * found[0]
 
 
 def test_gabor_filters_reach_higher_frequencies_than_relus():

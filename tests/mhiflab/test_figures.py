@@ -1,5 +1,8 @@
 """Figures of recorded runs: what they show, what they refuse, and equal bytes every time."""
 
+import math
+import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from feinfn.data import source
 from feinfn.errors import UserError
 from feinfn.model import count_parameters
 from feinfn.models.ssrnet import SSRNetConfig
+from feinfn.protocols import PROTOCOLS, Pair
+from mhiflab.figures import registry
 from mhiflab.figures.change import scale_at
 from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
@@ -30,6 +35,7 @@ from mhiflab.scores import WITHOUT_REFERENCE
 from mhiflab.tracking import (
     IMAGES_FILE,
     QUICKLOOK_FILE,
+    artifact_file,
     metric_history,
     open_store,
     study_run,
@@ -213,6 +219,19 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
     np.testing.assert_allclose(shares, frequency_response(model, inputs)["filter_1"], rtol=1e-4)
 
 
+def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, monkeypatch):
+    entry = once.entries(["full"], 1)[0]
+    spec = replace(entry.trial.spec, protocol=PROTOCOLS["dhif_x4"])
+    even = replace(entry, trial=replace(entry.trial, spec=spec))
+    seen = []
+    monkeypatch.setattr(
+        "mhiflab.figures.latent.latent_spectra",
+        lambda *given: seen.append(given[2]) or latent_spectra(*given),
+    )
+    draw("latent", {}, Recorded(replace(once.plan, entries=(even,)), once.store), tmp_path, "x")
+    assert seen == [1.5]
+
+
 def test_a_frequency_is_changed_wherever_frequency_zero_lies():
     amplitude = torch.arange(30.0).reshape(1, 1, 5, 6)
     expected = torch.fft.fftshift(scale_conjugates(amplitude, 1, 2, 3), (-2, -1))
@@ -220,9 +239,83 @@ def test_a_frequency_is_changed_wherever_frequency_zero_lies():
     torch.testing.assert_close(scale_at(centred, (1, 2), 3, centred=True), expected)
 
 
+def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
+    window = Recorded.window
+
+    def small(self, entry, scene=None):
+        found = window(self, entry, scene)
+        x = found.inputs
+        cut = Pair(*(t[..., :n, :n] for t, n in zip(x.inputs(), (12, 12, 3), strict=True)), None)
+        return replace(found, inputs=cut)
+
+    monkeypatch.setattr(Recorded, "window", small)
+    found = numbers("change", {}, once, tmp_path).set_index("change")
+    place = found.loc["LR code, one frequency", ["row", "column"]].tolist()
+    assert place == [1, 1]
+
+
+def test_what_stood_there_before_is_replaced_as_a_whole(once, tmp_path, monkeypatch):
+    folder = tmp_path / "new" / "folder"
+    assert len(draw("curves", {}, once, folder, "x")) == 3
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rendered = registry.rendered
+    monkeypatch.setattr(
+        registry, "rendered", lambda figure, kind: rendered(figure, {"pdf": "odd"}.get(kind, kind))
+    )
+    with pytest.raises(UserError, match="found format 'odd'"):
+        draw("curves", {"metric": "sam"}, once, folder, "x")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    # What is not drawn anew is of another figure.
+    draw("curves", {"metric": "sam"}, once, folder, "x", ("png",))
+    assert {path.name for path in folder.iterdir()} == {"x.png", "x.csv"}
+    assert (folder / "x.png").read_bytes() != before["x.png"]
+
+
+def test_places_that_cannot_be_written_are_told_before_anything_is_drawn(
+    once, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry, "drawn_of", lambda *_: pytest.fail("a figure was drawn"))
+    (tmp_path / "taken").touch()
+    (tmp_path / "x.csv").mkdir()
+    for folder, message in (
+        (tmp_path / "taken", "taken: found a file, expected a folder"),
+        (tmp_path / "taken" / "below", "taken: found a file, expected a folder"),
+        (tmp_path, "x.csv: found a folder, expected a file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            draw("curves", {}, once, folder, "x")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch):
+    @contextmanager
+    def damaged(store, run_id, name):
+        with artifact_file(store, run_id, name) as path:
+            if name == QUICKLOOK_FILE and damage == "missing":
+                np.savez(path, other=np.zeros(3))
+            elif name == QUICKLOOK_FILE and damage == "cut":
+                path.write_bytes(path.read_bytes()[:5000])
+            elif name == QUICKLOOK_FILE:
+                content = bytearray(path.read_bytes())
+                with zipfile.ZipFile(path) as members:
+                    for one in members.infolist():
+                        middle = 30 + len(one.filename) + one.compress_size // 2
+                        content[one.header_offset + middle] ^= 255
+                path.write_bytes(content)
+            yield path
+
+    monkeypatch.setattr("mhiflab.recorded.artifact_file", damaged)
+    entry = once.entries(["without"], 1)[0]
+    told = f"Without it, seed 1: {QUICKLOOK_FILE} of run {entry.run.info.run_id}: .*"
+    with pytest.raises(UserError, match=told + "delete the run .* mhiflab run"):
+        draw("fused", {}, Recorded(once.plan, once.store), tmp_path, "x")
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
+        ("change", {"factor": 1}, "option factor: found 1.0, expected a finite number other than"),
+        ("change", {"factor": math.inf}, "option factor: found inf"),
         ("spectrum", {}, "found 'spectrum', did you mean 'spectra'"),
         ("fused", {"zom": [0, 0, 8]}, "unknown key 'zom'; did you mean 'zoom'"),
         ("fused", {"zoom": [120, 0, 20]}, r"option zoom: found \[120, 0, 20\]"),
@@ -352,6 +445,8 @@ def test_cases_of_one_label_are_told_apart(once):
 def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):
     study = {**STUDY, "cases": {"relu": CASES["relu"]}, "seeds": [1]}
     (tmp_path / "relu.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    # A scene's name is a text, whatever it looks like.
+    scene = ("--kind", "errors", "--option", "scene=001")
     words = ("figure", "relu.yaml", "--lab", folder / "lab", "--out", "here", "--format", "png")
     told = mhiflab(*words, "--kind", "all")
     assert told.returncode == 0, told.stderr
@@ -360,6 +455,7 @@ def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):
     assert {path.name for path in (tmp_path / "here").iterdir()} == names
     for more, message in (
         (("--kind", "gabor"), "found no case that is a FeINFN with Gabor filters"),
+        (scene, "option scene: found '001', expected a test image"),
         (("--kind", "fused", "--option", "seed"), "--option: found 'seed', expected key=value"),
         (("--kind", "all", "--option", "seed=1"), "expected none with --kind all"),
     ):

@@ -21,8 +21,8 @@ from tiny import TINY, job_of
 from mhiflab.formats import markdown
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, read_plan, reconcile
-from mhiflab.report import windows
-from mhiflab.report.page import FIGURES, PAGE_BYTES, report
+from mhiflab.report.drawings import FIGURES
+from mhiflab.report.page import PAGE_BYTES, report
 from mhiflab.report_cli import report_command
 from mhiflab.results import collect
 from mhiflab.tables import study_table
@@ -228,13 +228,17 @@ def test_unfinished_study_shows_what_there_is(made):
     later = Read(report(made.plan(seeds=[2, 1]), made.store))
     first = Read(report(made.plan(seeds=[1]), made.store))
     titles = ["Fused images", "Spectral angles", "Spectra", "Training", "Training time", "Cost"]
-    assert [a["alt"] for a in first.pictures()][:6] == titles
+    assert [a["alt"].partition(":")[0] for a in first.pictures()][:6] == titles
     assert later.pictures() == first.pictures()
     third = {**CASES, "third": {"label": "Third", "set": {"train.lr": 2e-3}}}
     more = report(made.plan(seeds=[1], cases=third), made.store)
     assert "2 of 3 runs are missing" not in more
     assert "1 of 3 runs are missing" in more
     assert len(Read(more).viewer()["cubes"]) == 4
+    told = " ".join(Read(more).text.split())
+    assert "seed 1. Left out, without a finished run of seed 1: Third." in told
+    assert "optimiser steps. Seed 1. Left out, without a finished run: Third." in told
+    assert "Left out" not in " ".join(first.text.split())
     none = report(made.plan(seeds=[7]), made.store)
     assert none.count("No run is finished yet.") == 2
 
@@ -254,9 +258,24 @@ def test_large_windows_are_cut_and_cases_left_out(made, page):
     first = data["row"] - recorded[key.replace("fused", "place")][0]
     part = slice(first, first + data["height"])
     np.testing.assert_array_equal(cube(data["cubes"][3], data), recorded[key][:, part, part])
-    least = Read(report(plan, made.store, 0))
+    least = Read(report(plan, made.store, without + 300_000))
     assert [one["kind"] for one in least.viewer()["cubes"]] == ["reference", "upsampled", "fused"]
     assert f"Left out, so that this page does not grow too large: {EVIL}, seed 1." in least.text
+    without_viewer = report(plan, made.store, without + 50_000)
+    assert len(without_viewer.encode()) <= without + 50_000
+    assert "The viewer is left out: the page would grow too large." in without_viewer
+    assert "application/json" not in {kind for _, kind, _ in Read(without_viewer).code}
+    assert len(Read(without_viewer).pictures()) == len(FIGURES)
+    size = without // 2
+    few = report(plan, made.store, size)
+    assert len(few.encode()) <= size
+    assert 0 < len(Read(few).pictures()) < len(FIGURES)
+    drawn = [a["alt"].partition(":")[0] for a in Read(few).pictures()]
+    left = re.findall(r"<li>(.*?): the page would grow too large; draw it by itself", few)
+    assert drawn + left == [title for title, *_ in FIGURES]
+    none = report(plan, made.store, 0)
+    assert "every run's metrics_test.csv holds them" in none
+    assert not Read(none).pictures()
 
 
 def test_runs_without_windows_and_equal_labels(made, monkeypatch):
@@ -268,14 +287,42 @@ def test_runs_without_windows_and_equal_labels(made, monkeypatch):
             np.savez(path, **kept)
             yield path
 
-    monkeypatch.setattr(windows, "artifact_file", without_windows)
-    monkeypatch.setattr("mhiflab.report.page.FIGURES", ())
+    monkeypatch.setattr("mhiflab.recorded.artifact_file", without_windows)
+    monkeypatch.setattr("mhiflab.report.drawings.FIGURES", ())
     plan = made.plan()
     same = [replace(e, trial=replace(e.trial, label="Same")) for e in plan.entries]
     found = Read(report(replace(plan, entries=tuple(same)), made.store))
     assert "Same (full), seed 1: its run was recorded before windows" in found.text
     assert "No run has a window with all bands" in found.text
     assert "between Same (full) and Same (without)" in found.text
+
+
+def test_a_truncated_file_of_pictures_is_told_on_the_page(made, monkeypatch):
+    broken = made.plan().entries[1].run.info.run_id
+
+    @contextmanager
+    def truncated(store: Store, run_id: str, name: str) -> Iterator[Path]:
+        with artifact_file(store, run_id, name) as path:
+            if (run_id, name) == (broken, QUICKLOOK_FILE):
+                path.write_bytes(path.read_bytes()[:5000])
+            yield path
+
+    monkeypatch.setattr("mhiflab.recorded.artifact_file", truncated)
+    found = Read(report(made.plan(), made.store))
+    told = f"{EVIL}, seed 1: {QUICKLOOK_FILE} of run {broken}: found a damaged file"
+    # Below the viewer, and in place of the pictures that need it.
+    assert found.text.count(told) > 3
+    assert [one["kind"] for one in found.viewer()["cubes"]] == ["reference", "upsampled", "fused"]
+    assert "Training" in [a["alt"].partition(":")[0] for a in found.pictures()]
+
+
+def test_pictures_say_in_words_what_they_show(made, page):
+    alts = {a["alt"].partition(":")[0]: a["alt"] for a in Read(page).pictures()}
+    assert f"Shown: Bicubic upsampling, Without, {EVIL}. Image " in alts["Fused images"]
+    assert alts["Fused images"].endswith("_ms, seed 1.")
+    assert alts["Training"].endswith(f"Shown: Without, {EVIL}. Seed 1.")
+    assert alts["Gabor wavelet"].endswith("Shown: Without. Case Without, seed 1.")
+    assert len(set(alts.values())) == len(alts) == 10
 
 
 @pytest.fixture
@@ -341,6 +388,43 @@ def test_browser_shows_bands_and_the_spectrum_of_a_clicked_pixel(browse, made):
 
     tab.press("ArrowDown")
     assert "x=30&y=41" in tab.ask("location.hash")
+
+
+LOOKS = (
+    "[...document.querySelectorAll('#spectrum polyline')].map(one => {"
+    "const look = getComputedStyle(one); return [look.stroke, look.strokeDasharray]; })"
+)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of rgb(r, g, b), as WCAG 2 defines it."""
+    shares = [int(n) / 255 for n in re.findall(r"\d+", colour)]
+    r, g, b = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in shares)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_spectra_are_told_apart_and_from_the_ground(scheme, page, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (Debian's package is named chromium)")
+    data = Read(page).viewer()
+    many = {**data, "cubes": data["cubes"][:1] + data["cubes"][2:3] * 36}
+    source = re.search(r'<script type="application/json".*?>(.*?)</script>', page, re.DOTALL)
+    path = tmp_path / "page.html"
+    path.write_text(page.replace(source[1], json.dumps(many).replace("<", "\\u003c")))
+    with chromium(tmp_path / "profile") as tab:
+        tab.open(path)
+        preferred = {"name": "prefers-color-scheme", "value": scheme}
+        tab.call("Emulation.setEmulatedMedia", features=[preferred])
+        looks = [tuple(look) for look in tab.ask(LOOKS)]
+        ground = luminance(tab.ask("getComputedStyle(document.body).backgroundColor"))
+        roles = tab.ask("[...document.querySelectorAll('.panel canvas')].map(c => c.role)")
+    assert len(looks) == len(set(looks)) == 37
+    assert (ground > 0.5) == (scheme == "light")
+    for colour, _ in looks:
+        dim, bright = sorted((luminance(colour), ground))
+        assert (bright + 0.05) / (dim + 0.05) >= 3, colour
+    assert set(roles) == {"application"}
 
 
 def test_browser_sorts_the_images(browse):

@@ -1,5 +1,6 @@
 """How far local changes in space and in frequency reach in the fused image."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from feinfn.analysis.change import (
     reach,
     scale_conjugates,
 )
-from feinfn.config import ModelConfig
+from feinfn.config import ModelConfig, require
 from mhiflab.figures.kind import Drawn, Network, about
 from mhiflab.plots.change import change_figure
 from mhiflab.recorded import Recorded
@@ -33,8 +34,9 @@ class ChangeOptions(Network):
     """What the pixel, or the amplitude or phase of the frequency, is multiplied by."""
     pixel: tuple[int, int] | None = None
     """Row and column in the LR code of the kept part; null: its middle."""
-    frequency: tuple[int, int] = (2, 3)
-    """Periods along rows and columns over the kept part; the conjugate changes with it."""
+    frequency: tuple[int, int] | None = None
+    """Periods along rows and columns over the kept part; the conjugate changes with it; null: 2
+    and 3, or as many as the LR code has."""
 
 
 def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
@@ -48,7 +50,10 @@ def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
     window, model = recorded.window(entry), recorded.model(entry)
     height, width = window.inputs.lr_hsi_BShw.shape[2:]
     factor = options.factor
-    pixel, frequency = options.pixel or (height // 2, width // 2), options.frequency
+    sensible = math.isfinite(factor) and factor != 1
+    require(sensible, "option factor", factor, "a finite number other than 1")
+    pixel = options.pixel or (height // 2, width // 2)
+    frequency = options.frequency or (min(2, (height - 1) // 2), min(3, (width - 1) // 2))
     changes: dict[str, tuple[Place, tuple[int, int], Callable[[Tensor], Tensor]]] = {
         "LR code, one pixel": ("code", pixel, lambda x: change_pixel(x, *pixel, factor)),
         "LR code, one frequency": ("code", frequency, lambda x: change_bin(x, *frequency, factor)),

@@ -23,7 +23,7 @@ def draw_latent(recorded: Recorded, options: LatentOptions) -> Drawn:
     """Draw what the trained spectral encoder makes of the kept part of the first test image."""
     entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
     window = recorded.window(entry)
-    offset = entry.trial.spec.protocol.phase_px
+    offset = entry.trial.spec.protocol.offset_px
     found = latent_spectra(recorded.model(entry), window.pair(entry.who), offset, options.bands)
     alike = asdict(found.similarity)
     numbers = pd.DataFrame(alike).rename(columns={"frequency": "cycles_per_lr_pixel"})

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from feinfn.checkpoint import write_atomic
 from feinfn.errors import UserError, nearest
 from mhiflab.figures.change import ChangeOptions, draw_change
 from mhiflab.figures.cost import CostOptions, draw_cost
@@ -14,11 +15,11 @@ from mhiflab.figures.curves import CurvesOptions, draw_curves
 from mhiflab.figures.errors import ErrorsOptions, draw_errors
 from mhiflab.figures.fused import FusedOptions, draw_fused
 from mhiflab.figures.gabor import GaborOptions, draw_gabor
-from mhiflab.figures.kind import Kind
+from mhiflab.figures.kind import Drawn, Kind
 from mhiflab.figures.latent import LatentOptions, draw_latent
 from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
-from mhiflab.plots.style import save
+from mhiflab.plots.style import rendered
 from mhiflab.reading import build
 from mhiflab.recorded import Recorded
 
@@ -57,17 +58,49 @@ def draw(
     """Draw a figure from recorded artifacts; return the paths of `stem`.png, .pdf and .csv.
 
     The same records give the same bytes. Numbers are written with six digits, because networks
-    are computed anew and their last bits are the machine's. Raises `UserError` for an unknown kind
-    or option, and where the records do not hold what the kind needs.
+    are computed anew and their last bits are the machine's. Nothing is written unless all could be
+    drawn, and no other format of an older figure stays beside it. Raises `UserError` for an unknown
+    kind or option, where the records do not hold what the kind needs, and for files that cannot be
+    written.
     """
+    every = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
+    _check_places(folder, every.values())
+    drawn = drawn_of(kind, options, recorded)
+    contents = {suffix: rendered(drawn.figure, suffix) for suffix in formats}
+    table = drawn.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    contents["csv"] = table.encode()
+    for suffix, path in every.items():
+        if suffix in contents:
+            _write(path, contents[suffix])
+        else:
+            path.unlink(missing_ok=True)
+    return [every[suffix] for suffix in contents]
+
+
+def drawn_of(kind: str, options: dict[str, Any], recorded: Recorded) -> Drawn:
+    """Return a figure drawn from recorded artifacts, as `draw` writes it."""
     found = find_kind(kind)
     given = build(found.options, options, f"figure {kind}: options")
     with _one_thread():
-        drawn = found.draw(recorded, given)
-    paths = [save(drawn.figure, folder / f"{stem}.{suffix}") for suffix in formats]
-    table = folder / f"{stem}.csv"
-    drawn.numbers.to_csv(table, index=False, lineterminator="\n", float_format="%.6g")
-    return [*paths, table]
+        return found.draw(recorded, given)
+
+
+def _check_places(folder: Path, paths: Iterable[Path]) -> None:
+    """Raise `UserError` where files could not be written, before minutes are spent on them."""
+    existing = next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )
+    if not existing.is_dir():
+        raise UserError(
+            f"{existing}: found a file, expected a folder for figures; move it, or choose another "
+            "folder (--out)"
+        )
+    for path in paths:
+        if path.is_dir():
+            raise UserError(
+                f"{path}: found a folder, expected a file of a figure; move it, or choose another "
+                "folder (--out)"
+            )
 
 
 def draw_each(
@@ -86,6 +119,10 @@ def draw_each(
         except UserError as error:
             left[kind] = error
     return drawn, left
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda partial: partial.write_bytes(content))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from mhiflab.plots.style import MAPS, TEXT_IN, new_figure, picture, styled, wrapped
 
 DECADES = 4
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @styled
@@ -34,6 +35,7 @@ def change_figure(
             note += f"\nreach {100 * reaches[label]:.2g} %"
         axis.set_xlabel(note)
     bar = figure.colorbar(shown, ax=axes.tolist(), extend="min", pad=0.01, shrink=0.9)
-    bar.set_ticks(range(-DECADES, 1), labels=[f"$10^{{{n}}}$" for n in range(-DECADES, 1)])
+    powers = range(-DECADES, 1)
+    bar.set_ticks(powers, labels=[f"10{str(n).translate(RAISED)}" for n in powers])
     bar.set_label("change, relative")
     return figure

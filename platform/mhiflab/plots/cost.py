@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from feinfn.errors import UserError
 from mhiflab.plots.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
 
 LARGEST_PT2 = 420.0
@@ -28,7 +29,8 @@ def cost_figure(
     """Draw a bubble a method; its area is proportional to the cost, a cross stands for none known.
 
     Costs below 3 % of the largest are drawn as that much, so that they are seen. A method without
-    parameters is a line across, as a logarithm has no place for it.
+    parameters is a line across, as a logarithm has no place for it. Raises `UserError` where none
+    has parameters.
     `methods` has columns method, parameters, psnr, cost (NaN where unknown) and measured (bool):
     numbers of others are drawn open, apart from our own.
     """
@@ -37,11 +39,18 @@ def cost_figure(
         methods[chosen].reset_index(drop=True)
         for chosen in (methods["parameters"] == 0, methods["parameters"] > 0)
     )
+    if rows.empty:
+        raise UserError(
+            "figure cost: found no case with parameters, expected one or more, over which PSNR is "
+            "drawn; choose others: --option cases=[...]"
+        )
     figure = new_figure(COLUMN_IN, 2.6)
     axis = figure.subplots()
     largest = rows["cost"].max()
     area = (rows["cost"] / largest * LARGEST_PT2).clip(lower=SMALLEST_PT2)
-    for i, row in enumerate(rows.to_dict("records")):
+    # Small ones over large ones, and crosses over all.
+    for i in area.sort_values(ascending=False, kind="stable").index:
+        row = rows.loc[i]
         known, colour = np.isfinite(row["cost"]), COLOURS[0 if row["measured"] else 1]
         axis.scatter(
             row["parameters"] / 1e6,

@@ -23,11 +23,11 @@ def curves_figure(
     figure = new_figure(COLUMN_IN, 2.2)
     axis = figure.subplots()
     counts: set[int] = set()
-    for place, (method, rows) in enumerate(history.groupby("method", sort=False)):
+    for place, (_, rows) in enumerate(history.groupby("method", sort=False)):
         table = rows.pivot(index="step", columns="seed", values="value").sort_index().dropna()
         mean, seeds = table.mean(axis=1), table.shape[1]
         marker = "o" if len(mean) <= FEW else None
-        axis.plot(mean.index, mean, label=method, marker=marker, **look(place))
+        axis.plot(mean.index, mean, marker=marker, **look(place))
         counts.add(seeds)
         if seeds > 1:
             std, colour = table.std(axis=1, ddof=1), look(place)["color"]
@@ -42,5 +42,5 @@ def curves_figure(
     axis.xaxis.set_major_locator(
         MaxNLocator(6, integer=pd.api.types.is_integer_dtype(history["step"]))
     )
-    legend_above(figure, *axis.get_legend_handles_labels())
+    legend_above(figure, axis.lines, [str(name) for name in history["method"].unique()])
     return figure

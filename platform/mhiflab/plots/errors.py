@@ -10,6 +10,7 @@ from mhiflab.plots.style import (
     MAPS,
     TEXT_IN,
     error_limit,
+    fitting_columns,
     most_lines,
     new_figure,
     picture,
@@ -18,7 +19,7 @@ from mhiflab.plots.style import (
 )
 
 COLUMNS = {3: 3, 5: 3, 6: 3}
-"""Maps in a row by their number, so that rows are full; four otherwise."""
+"""Maps in a row by their number, so that rows are full; four otherwise, or what a page needs."""
 
 
 @styled
@@ -27,18 +28,28 @@ def errors_figure(
     notes: Mapping[str, str] | None = None,
     unit: str = "mean absolute error",
 ) -> Figure:
-    """Draw error maps [H, W] on one scale, at most four in a row, with a note below each.
+    """Draw error maps [H, W] on one scale, with a note below each.
 
-    White pixels have no error (as black ones have no spectral angle).
+    White pixels have no error (as black ones have no spectral angle). Raises `UserError` for more
+    maps than fit a page.
     """
-    columns = COLUMNS.get(len(errors), min(4, len(errors)))
-    rows = -(-len(errors) // columns)
-    each = (TEXT_IN - 0.6) / max(columns, 3)
     first = next(iter(errors.values()))
-    titles = [wrapped(label, int(each * 14)) for label in errors]
-    lines = most_lines(titles) + most_lines((notes or {}).values())
-    height = rows * (each * first.shape[0] / first.shape[1] + LINE_IN * lines + 0.15)
-    figure = new_figure(each * columns + 0.6, height)
+
+    def width(columns: int) -> float:
+        return (TEXT_IN - 0.6) / max(columns, 3)
+
+    def titles_of(columns: int) -> list[str]:
+        return [wrapped(label, max(8, int(width(columns) * 14))) for label in errors]
+
+    def height(columns: int) -> float:
+        lines = most_lines(titles_of(columns)) + most_lines((notes or {}).values())
+        high = width(columns) * first.shape[0] / first.shape[1] + LINE_IN * lines + 0.15
+        return -(-len(errors) // columns) * high
+
+    fitting = fitting_columns(COLUMNS.get(len(errors), min(4, len(errors))), len(errors), height)
+    titles, columns = titles_of(fitting), min(fitting, len(errors))
+    rows = -(-len(errors) // columns)
+    figure = new_figure(width(fitting) * columns + 0.6, height(fitting))
     axes = figure.subplots(rows, columns, squeeze=False)
     limit = error_limit(errors.values())
     for axis in axes.flat[len(errors) :]:

@@ -14,6 +14,7 @@ from mhiflab.plots.style import (
     MAPS,
     TEXT_IN,
     error_limit,
+    fitting_columns,
     most_lines,
     new_figure,
     picture,
@@ -55,22 +56,33 @@ def fused_figure(
 ) -> Figure:
     """Draw one column a method: the image, its zoom, and its errors on one scale.
 
-    More than six methods are drawn in blocks below each other. A column without errors, as the
-    reference is, has its place there left empty; the scale ends where half a percent of the pixels
-    lie above.
+    More than six methods are drawn in blocks below each other, smaller where a page asks for it. A
+    column without errors, as the reference is, has its place there left empty; the scale ends where
+    half a percent of the pixels lie above. Raises `UserError` for more methods than fit a page.
     """
     errors = [m.error for m in methods.values() if m.error is not None]
     first = next(iter(methods.values())).rgb
     blocks = -(-len(methods) // WIDEST)
-    # Several blocks of few columns would be higher than a page.
-    columns = max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1)
-    each = min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN)
-    titles = [wrapped(label, max(8, int(each * 14))) for label in methods]
     aspect = first.shape[0] / first.shape[1]
     ratios = [aspect, *([1.0] if zoom else []), *([aspect] if errors else [])]
-    lines = most_lines(titles) + most_lines(m.note for m in methods.values())
-    height = blocks * (each * sum(ratios) + LINE_IN * lines + 0.3)
-    figure = new_figure(each * columns + SCALE_IN * bool(errors), height)
+
+    def width(columns: int) -> float:
+        return min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN)
+
+    def titles_of(columns: int) -> list[str]:
+        return [wrapped(label, max(8, int(width(columns) * 14))) for label in methods]
+
+    def height(columns: int) -> float:
+        lines = most_lines(titles_of(columns)) + most_lines(m.note for m in methods.values())
+        high = width(columns) * sum(ratios) + LINE_IN * lines + 0.3
+        return -(-len(methods) // columns) * high
+
+    # Several blocks of few columns would be higher than a page.
+    least = max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1)
+    fitting = fitting_columns(least, len(methods), height)
+    titles, columns = titles_of(fitting), min(fitting, len(methods))
+    blocks = -(-len(methods) // columns)
+    figure = new_figure(width(fitting) * columns + SCALE_IN * bool(errors), height(fitting))
     # A narrow last column holds the scales, so that all others stand in line.
     widths = [1.0] * columns + [0.06] * bool(errors)
     axes = figure.subplots(

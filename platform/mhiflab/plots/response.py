@@ -23,15 +23,15 @@ def response_figure(
     figure = new_figure(TEXT_IN, 2.05)
     axes = figure.subplots(1, len(features), sharey=True, squeeze=False)[0]
     for axis, feature in zip(axes, features, strict=True):
-        for place, (activation, curves) in enumerate(responses.items()):
+        for place, curves in enumerate(responses.values()):
             power = np.asarray(curves[feature], float)
             with np.errstate(divide="ignore"):
                 decibels = np.maximum(10 * np.log10(power), FLOOR_DB)
-            axis.plot(frequency_R, decibels, label=activation, **look(place))
+            axis.plot(frequency_R, decibels, **look(place))
         axis.set_title(feature.replace("_", " "))
         axis.set_xlim(0, 0.5)
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
     figure.supxlabel("radial frequency (cycles per pixel)", fontsize=7)
-    axes[0].set_ylabel("share of power per bin (dB)")
-    legend_above(figure, *axes[0].get_legend_handles_labels())
+    axes[0].set_ylabel("share of power in band (dB)")
+    legend_above(figure, axes[0].lines, list(responses))
     return figure

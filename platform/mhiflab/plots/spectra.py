@@ -48,10 +48,10 @@ def spectra_figure(
             )
         axes[0, 0].set_title("places")
     for i, (upper, lower) in enumerate(panels.T):
-        upper.plot(at, reference_PS[i], color="black", linewidth=1.8, alpha=0.45, label="reference")
+        upper.plot(at, reference_PS[i], color="black", linewidth=1.8, alpha=0.45)
         lower.axhline(0, color="black", linewidth=0.6)
-        for place, (label, spectra_PS) in enumerate(methods.items()):
-            upper.plot(at, spectra_PS[i], label=label, **look(place))
+        for place, spectra_PS in enumerate(methods.values()):
+            upper.plot(at, spectra_PS[i], **look(place))
             lower.plot(at, spectra_PS[i] - reference_PS[i], **look(place))
         row, col = pixels[i]
         upper.set_title(f"{i + 1}: row {row + origin[0]}, column {col + origin[1]}")
@@ -59,7 +59,6 @@ def spectra_figure(
         lower.sharey(panels[1, 0])
     panels[0, 0].set_ylabel("reflectance")
     panels[1, 0].set_ylabel("error")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    legend_above(figure, handles, labels)
+    legend_above(figure, panels[0, 0].lines, ["reference", *methods])
     figure.align_ylabels(panels[:, 0])
     return figure

@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from io import BytesIO
-from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -20,6 +19,8 @@ COLUMN_IN, TEXT_IN = 3.3, 6.9
 """Width of a column and of the text of a two-column paper."""
 LINE_IN = 0.13
 """Height of a line of text."""
+PAGE_IN, LEAST_IN = 9.0, 0.6
+"""Height of a page's text, and width of a picture below which its notes meet the next one's."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart with all kinds of colour vision; yellow is too light for lines."""
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 2)))
@@ -43,14 +44,16 @@ _RC = {
     "axes.spines.right": False,
     "figure.dpi": 300,
     "savefig.dpi": 300,
+    # Names are shown as they are: a dollar is a dollar.
+    "text.parse_math": False,
     # Text stays text in PDF files.
     "pdf.fonttype": 42,
     "svg.hashsalt": "mhiflab",
 }
 _METADATA: dict[str, dict[str, None]] = {
     # Neither the date nor the library's version: both would change the bytes.
-    ".png": {"Software": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
 P = ParamSpec("P")
@@ -72,23 +75,19 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as .png (300 dpi) or .pdf; raises `UserError` for another suffix."""
-    kind = path.suffix.lower()
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return a figure as the bytes of a png (300 dpi) or pdf; raise `UserError` for other kinds."""
     if kind not in _METADATA:
-        raise UserError(f"{path}: found suffix {path.suffix!r}, expected .png or .pdf")
-    path.parent.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"figure: found format {kind!r}, expected {' or '.join(_METADATA)}")
+    drawn = BytesIO()
     with style.context(["default", _RC]):
-        figure.savefig(path, metadata=_METADATA[kind])
-    return path
+        figure.savefig(drawn, format=kind, metadata=_METADATA[kind])
+    return drawn.getvalue()
 
 
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG (300 dpi)."""
-    drawn = BytesIO()
-    with style.context(["default", _RC]):
-        figure.savefig(drawn, format="png", metadata=_METADATA[".png"])
-    return drawn.getvalue()
+    return rendered(figure, "png")
 
 
 def look(place: int) -> dict[str, Any]:
@@ -117,8 +116,25 @@ def most_lines(texts: Iterable[str]) -> int:
     return max((text.count("\n") + 1 for text in texts), default=0)
 
 
+def fitting_columns(first: int, pictures: int, height_in: Callable[[int], float]) -> int:
+    """Return the columns, from `first` on, at which a figure is no higher than a page.
+
+    Raises `UserError` where its pictures would be too small then.
+    """
+    for columns in range(first, int(TEXT_IN / LEAST_IN)):
+        if height_in(columns) <= PAGE_IN:
+            return columns
+    raise UserError(
+        f"figure: found {pictures} pictures, expected fewer, as they do not fit a page of "
+        f"{PAGE_IN:g} in; choose cases: --option cases=[...]"
+    )
+
+
 def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Legend:
-    """Write a legend above all axes in as many columns as fit; the figure grows by its lines."""
+    """Write a legend above all axes in as many columns as fit; the figure grows by its lines.
+
+    Labels are given, as artists keep none that begins with an underscore.
+    """
     width_in = figure.get_figwidth()
     # The sample and the space around it take 0.45 in, a letter about 0.052.
     shown = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]

@@ -2,20 +2,16 @@
 
 import base64
 import hashlib
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from feinfn.errors import UserError
-from mhiflab.figures.registry import draw
 from mhiflab.plan import Plan, counts_line, reasons
 from mhiflab.recorded import Recorded
+from mhiflab.report.drawings import figures, too_large
 from mhiflab.report.origin import differences, origin
 from mhiflab.report.sections import (
     image_grid,
@@ -29,69 +25,9 @@ from mhiflab.results import Results, collect
 from mhiflab.tracking import Store
 
 PAGE_BYTES = 15_000_000
-"""No page grows larger; its viewer shows less then."""
+"""No page grows larger, unless its tables of runs alone do: every image's numbers are left out,
+then the last figures, pixels and cases of the viewer, all of it; notes say so in their place."""
 SCRIPTS = ("tables.js", "viewer.js")
-FIGURES_BYTES = 7_000_000
-"""What a page's figures may take of it; those after it are named with their command."""
-DOTS_PER_CSS_PX = 2
-FIGURES: Sequence[tuple[str, str, dict[str, Any], str]] = (
-    (
-        *("Fused images", "fused", {}),
-        "The first test image, a part of it enlarged, and absolute errors averaged over bands, all "
-        "on one scale.",
-    ),
-    ("Spectral angles", "errors", {"map": "sam"}, "The same image, all on one scale."),
-    ("Spectra", "spectra", {}, "Chosen pixels of the same image against the reference."),
-    ("Training", "curves", {}, "Validation PSNR over optimiser steps."),
-    ("Training time", "curves", {"over": "minutes"}, "The same over minutes of training alone."),
-    ("Cost", "cost", {}, "Test PSNR against the number of parameters."),
-    ("Latent codes", "latent", {}, "Amplitude and phase of the codes of HR-HSI and LR-HSI."),
-    ("Gabor wavelet", "gabor", {}, "A decoder's activation in time and frequency."),
-    ("Frequency response", "response", {}, "What the decoders' features hold of each frequency."),
-    ("Local change", "change", {}, "What one changed frequency does to the whole image."),
-)
-"""Title, kind, options and caption of every figure of a page."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    title: str
-    png: bytes
-    caption: str
-
-    @property
-    def source(self) -> str:
-        """The picture as an address that holds it."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-    @property
-    def width(self) -> int:
-        """CSS pixels at which letters of all figures are of one size, that of the page's notes."""
-        # The first number of a PNG's header.
-        return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
-
-
-def figures(done: Plan, store: Store) -> tuple[list[Picture], list[str]]:
-    """Draw what the record of some finished trials holds; say what cannot be drawn, and why."""
-    recorded, drawn, left, size = Recorded(done, store), [], [], 0
-    with tempfile.TemporaryDirectory(prefix="mhiflab-") as folder:
-        for title, kind, options, caption in FIGURES:
-            try:
-                png = draw(kind, options, recorded, Path(folder), kind, ("png",))[0].read_bytes()
-            except UserError as error:
-                left.append(f"{title}: {error}")
-                continue
-            if size + len(png) > FIGURES_BYTES:
-                left.append(
-                    f"{title}: the page would grow too large; draw it by itself: mhiflab figure "
-                    f"{done.command} --kind {kind}"
-                )
-                continue
-            size += len(png)
-            drawn.append(Picture(title, png, caption))
-    return drawn, left
 
 
 def _asset(name: str) -> str:
@@ -130,8 +66,8 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     done = plan.finished
     results, problem = _results(done, store)
     shared, runs = origin(plan, store)
-    windows = read_windows(done, store)
-    pictures, left = figures(done, store) if results else ([], [])
+    recorded = Recorded(done, store)
+    windows = read_windows(recorded)
     values: dict[str, Any] = {
         "plan": plan,
         "done": done,
@@ -146,19 +82,32 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
         "table": results and result_grid(plan, results),
         "statistics": results and statistics(results),
         "images": results and image_grid(results),
-        "figures": pictures,
-        "not_drawn": left,
+        "figures": [],
+        "not_drawn": [],
         "shared": shared,
         "runs": runs,
         "differences": differences(plan),
         "windows": windows,
         "viewer": None,
     }
+    if _size(values) > page_bytes:
+        values["images"] = None
+    if results:
+        values["figures"], values["not_drawn"] = figures(recorded, plan)
+    while values["figures"] and _size(values) > page_bytes:
+        values["not_drawn"].insert(0, too_large(values["figures"].pop(), done))
     if windows.fused_SHW:
+        notes = list(windows.notes)
         # Room for the notes on what is left out.
-        room = page_bytes - len(_render(values).encode()) - 20_000
-        values["viewer"] = viewer_data(windows, room)
+        values["viewer"] = viewer_data(windows, page_bytes - _size(values) - 20_000)
+        if _size(values) > page_bytes:
+            values["viewer"] = None
+            windows.notes[:] = [*notes, "The viewer is left out: the page would grow too large."]
     return _render(values)
+
+
+def _size(values: dict[str, Any]) -> int:
+    return len(_render(values).encode())
 
 
 def _results(done: Plan, store: Store) -> tuple[Results | None, str]:

@@ -6,7 +6,7 @@
   const source = document.getElementById("window-data");
   if (!source) return;
   const GAINS = [1, 2, 5, 10, 20, 50, 100, 200];
-  const DASHES = ["none", "7 3", "9 3 2 3", "2 3"];
+  const DASHES = ["none", "7 3", "9 3 2 3", "2 3", "14 3", "9 3 2 3 2 3"];
   const data = JSON.parse(source.textContent);
   const { height, width, bands, steps } = data;
   const pixels = height * width;
@@ -25,8 +25,10 @@
   const cases = cubes.filter((cube) => cube.kind === "fused");
   const compared = cubes.filter((cube) => cube !== reference);
   compared.forEach((cube, i) => {
-    cube.colour = data.colours[i % data.colours.length];
-    cube.dash = DASHES[i % DASHES.length];
+    // As many colours as dashes: all pairs come before one comes again.
+    const round = Math.floor(i / DASHES.length);
+    cube.look = `c${i % DASHES.length}`;
+    cube.dash = DASHES[(i + round) % DASHES.length];
   });
   const state = { band: bands >> 1, x: width >> 1, y: height >> 1, gain: 0, case: 0 };
 
@@ -79,7 +81,7 @@
 
   const picture = (cube, what, parent) => {
     const box = make("div", parent, { class: "picture" });
-    const canvas = make("canvas", box, { width, height, role: "img" });
+    const canvas = make("canvas", box, { width, height, role: "application" });
     // Every place can be reached by keyboard once, not twice.
     canvas.tabIndex = what === "error" ? -1 : 0;
     canvas.setAttribute("aria-label", `${what} of ${cube.label}; arrow keys move the pixel`);
@@ -171,10 +173,8 @@
     tabulate(shown, lines);
   };
   const trace = (svg, cube, name, attributes) => {
-    const line = make(name, svg, { class: `trace ${cube.kind}`, ...attributes });
-    if (cube === reference) return;
-    line.setAttribute("stroke", cube.colour);
-    line.setAttribute("stroke-dasharray", cube.dash);
+    const line = make(name, svg, { class: `trace ${cube.look || "reference"}`, ...attributes });
+    if (cube !== reference) line.setAttribute("stroke-dasharray", cube.dash);
   };
 
   const angle = (a, b) => {

@@ -8,10 +8,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from mhiflab.plan import Entry, Plan
-from mhiflab.plots.style import COLOURS, MAPS
+from feinfn.errors import UserError
+from mhiflab.plan import Entry
+from mhiflab.plots.style import MAPS
+from mhiflab.recorded import Recorded
 from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS
-from mhiflab.tracking import QUICKLOOK_FILE, Store, artifact_file
 
 LEAST_PX = 32
 """Windows are not cut smaller than this; then cases are left out."""
@@ -37,43 +38,42 @@ class Windows:
         return next(iter(self.fused_SHW.values())).shape
 
 
-def read_windows(plan: Plan, store: Store) -> Windows:
+def read_windows(recorded: Recorded) -> Windows:
     """Return the windows of each case's first finished seed, where they show the same place."""
     found = Windows()
     first: dict[str, Entry] = {}
-    for entry in plan.entries:
-        if entry.state == "done":
-            first.setdefault(entry.trial.case, entry)
+    for entry in recorded.plan.finished.entries:
+        first.setdefault(entry.trial.case, entry)
     for entry in first.values():
-        assert entry.run is not None, "a done entry has a run"
-        run_id = entry.run.info.run_id
-        with artifact_file(store, run_id, QUICKLOOK_FILE) as path, np.load(path) as arrays:
-            # A picture of a whole image may be large, and is not wanted here.
-            kept = {key: arrays[key] for key in arrays.files if "/window/" in key}
-        _add(found, entry, kept)
+        try:
+            _add(found, entry, recorded.arrays(entry))
+        except UserError as error:
+            found.notes.append(str(error))
     return found
 
 
-def _add(found: Windows, entry: Entry, kept: Mapping[str, np.ndarray]) -> None:
+def _add(found: Windows, entry: Entry, arrays: Mapping[str, np.ndarray]) -> None:
     label = entry.trial.label
     named = f"{label}, seed {entry.trial.spec.seed}"
-    images = [key.removesuffix(f"/window/{FUSED}") for key in kept if key.endswith(f"/{FUSED}")]
+    end = f"/window/{FUSED}"
+    images = [key.removesuffix(end) for key in arrays if key.endswith(end)]
     if not images:
         found.notes.append(f"{named}: its run was recorded before windows of images were kept.")
         return
-    window = {key.removeprefix(f"{images[0]}/window/"): x for key, x in kept.items()}
-    place = int(window["place"][0]), int(window["place"][1])
-    reference, upsampled = window.get("reference"), window[UPSAMPLED]
+    at = f"{images[0]}/window"
+    row, column = (int(n) for n in arrays[f"{at}/place"])
+    place, fused = (row, column), arrays[f"{at}/{FUSED}"]
+    reference, upsampled = arrays.get(f"{at}/reference"), arrays[f"{at}/{UPSAMPLED}"]
+    nm = arrays.get(f"{at}/wavelengths_nm")
     if not found.fused_SHW:
         found.image, found.place, found.reference_SHW = images[0], place, reference
-        nm = window.get("wavelengths_nm")
         found.wavelengths_nm = None if nm is None else [float(x) for x in nm]
     elif (found.image, found.place, found.size) != (images[0], place, upsampled.shape) or not (
         _same(found.reference_SHW, reference)
     ):
         found.notes.append(f"{named}: left out, its window shows another image.")
         return
-    found.fused_SHW[named] = window[FUSED]
+    found.fused_SHW[named] = fused
     if not any(_same(upsampled, x) for x in found.upsampled_SHW.values()):
         name = f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
         name += f" ({label})" if name in found.upsampled_SHW else ""
@@ -121,7 +121,6 @@ def viewer_data(found: Windows, room_bytes: int) -> dict[str, Any]:
         "steps": WINDOW_STEPS,
         "wavelengths_nm": found.wavelengths_nm,
         "map": map_.ravel().tolist(),
-        "colours": COLOURS[:-1],
         "cubes": [{"kind": k, "label": label, "data": _text(x[cut])} for k, label, x in every],
     }
 
