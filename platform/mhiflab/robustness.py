@@ -29,7 +29,7 @@ from feinfn.protocols import Protocol
 from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
-from mhiflab.plots.style import new_figure, save, styled
+from mhiflab.plots.style import new_figure, png, styled
 from mhiflab.spec import Spec
 from mhiflab.tracking import (
     ROBUSTNESS_FILE,
@@ -205,6 +205,7 @@ def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) ->
     """Draw a trial's table beside its training state and store it with the run."""
     assert entry.run is not None, "a table is made of a finished run"
     path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
-    save(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"), path)
+    drawn = png(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
+    write_atomic(path, lambda partial: partial.write_bytes(drawn))
     add_artifact(store, entry.run.info.run_id, path)
     return path

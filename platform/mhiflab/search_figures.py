@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mhiflab.plan import Plan
-from mhiflab.plots.style import new_figure, save, styled
+from mhiflab.plots.style import new_figure, png, styled
 from mhiflab.search import COSTS
 from mhiflab.search_record import SearchPlan, Suggestion
 from mhiflab.tables import heading
@@ -39,7 +39,7 @@ def write_searches(plan: Plan, folder: Path) -> list[Path]:
         name = f"search-{i + 1}" if i else "search"
         text = search_frame(one).to_csv(index=False, lineterminator="\n")
         (folder / f"{name}.csv").write_text(text, encoding="utf-8", newline="\n")
-        save(search_figure(one), folder / f"{name}.png")
+        (folder / f"{name}.png").write_bytes(png(search_figure(one)))
         written += [folder / f"{name}.csv", folder / f"{name}.png"]
     return written
 

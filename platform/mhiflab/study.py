@@ -104,7 +104,8 @@ class Study:
     search: Search | None = None
     """What to search for around every case, trained with the first seed."""
     baseline: str | None = None
-    """The case that all others are compared with; null: the first."""
+    """The case that all others are compared with, of one with axes its first point; null: the
+    first."""
     retry: Retry = field(default_factory=Retry)
     """What is tried again by itself."""
     stop: Stop = field(default_factory=Stop)

@@ -16,7 +16,7 @@ from mhiflab.plan import Plan
 from mhiflab.published import COUNTED_RATIO, NOT_TOLD, Quoted
 from mhiflab.results import Results
 from mhiflab.rows import Row, rows
-from mhiflab.verdicts import compare_cases, sentences
+from mhiflab.verdicts import baseline_case, compare_cases, sentences
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Block:
             return [], str(error)
         if found or len(methods) < 2:
             return found, ""
-        base = next(row for row in methods if row.case == (self.baseline or methods[0].case))
+        case = baseline_case(self.results, self.baseline)
+        base = next(row for row in methods if row.case == case)
         if base.lacking:
             return [], f"the baseline, {base.label}, lacks runs"
         return [], f"no case but the baseline, {base.label}, is complete"

@@ -19,21 +19,31 @@ DIGITS = 6
 """Significant digits of statistics in files: the last bits may differ between machines."""
 
 
+def baseline_case(results: Results, baseline: str = "") -> str:
+    """Return the case that others are compared with: the first, or the one that is named.
+
+    Of a case with axes it is the first point. Raises `UserError` for a name that no case has.
+    """
+    cases = list(results.labels)
+    fitting = [one for one in cases if not baseline or f"{one}/".startswith(f"{baseline}/")]
+    if not fitting:
+        raise UserError(
+            f"baseline: found {baseline!r}, {nearest(baseline, cases)}expected a case: "
+            + ", ".join(cases)
+        )
+    return fitting[0]
+
+
 def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
     """Compare every case whose runs are complete with a baseline case, the first by default.
 
-    Fewer than two complete cases give no comparison. Raises `UserError`
-    for a baseline that is no case.
+    Fewer than two complete cases give no comparison. Raises `UserError` for a baseline that is no
+    case.
     """
     labels = results.labels
-    if baseline and baseline not in labels:
-        raise UserError(
-            f"baseline: found {baseline!r}, {nearest(baseline, labels)}expected a case: "
-            + ", ".join(labels)
-        )
     lacking = {e.trial.case for e in results.entries if e.state != "done"}
     whole = [label for case, label in labels.items() if case not in lacking]
-    first = labels[baseline or next(iter(labels))]
+    first = labels[baseline_case(results, baseline)]
     if first not in whole or len(whole) < 2:
         return []
     return compare_methods(results.fused(), results.metrics, whole, first)

@@ -24,6 +24,7 @@ from mhiflab.rows import Cell, Row, ranks
 from mhiflab.study import read_study
 from mhiflab.tables import Table, notes, sidecar, study_table
 from mhiflab.tracking import open_store, tracking_uri
+from mhiflab.verdicts import baseline_case, compare_cases
 
 
 def test_tex_escapes_every_special_character_once():
@@ -170,6 +171,29 @@ def test_means_that_are_not_finite_are_printed_and_not_ranked(make_table):
     assert "not compared: b and a: found no scene on which both have a finite" in markdown(nowhere)
     # JSON knows neither.
     json.dumps(sidecar(table), allow_nan=False)
+
+
+def test_baseline_of_a_case_with_axes_is_its_first_point(make_table):
+    values = {"a": {1: [20.0, 21.0], 2: [21.0, 22.0]}, "b": {1: [30.0, 31.0], 2: [31.0, 32.0]}}
+    results = make_table(values).blocks[0].results
+    points = {"a": "plain/model.omega_0=10", "b": "gabor/model.omega_0=10"}
+    entries = [
+        replace(e, trial=replace(e.trial, case=points[e.trial.case])) for e in results.entries
+    ]
+    entries += [
+        replace(e, trial=replace(e.trial, case="gabor/model.omega_0=30", label="c"))
+        for e in entries
+        if e.trial.case == points["b"]
+    ]
+    images = results.images.assign(case=results.images["case"].map(points))
+    more = images[images["case"] == points["b"]].assign(case="gabor/model.omega_0=30")
+    grown = replace(results, images=pd.concat([images, more]), entries=tuple(entries))
+    assert baseline_case(grown) == points["a"]
+    assert baseline_case(grown, "gabor") == points["b"]
+    assert baseline_case(grown, "gabor/model.omega_0=30") == "gabor/model.omega_0=30"
+    assert {one.baseline for one in compare_cases(grown, "gabor")} == {"b"}
+    with pytest.raises(UserError, match="baseline: found 'gab', expected a case: plain"):
+        baseline_case(grown, "gab")
 
 
 def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):

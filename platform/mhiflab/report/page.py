@@ -80,7 +80,7 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
         "problem": problem,
         "results": results,
         "table": results and result_grid(plan, results),
-        "statistics": results and statistics(results),
+        "statistics": results and statistics(results, plan.study.baseline or ""),
         "images": results and image_grid(results),
         "figures": [],
         "not_drawn": [],

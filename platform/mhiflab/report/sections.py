@@ -13,6 +13,7 @@ from mhiflab.plan import Entry, Plan, labels_of
 from mhiflab.results import Results
 from mhiflab.rows import printed, ranks, rows
 from mhiflab.tables import heading
+from mhiflab.verdicts import HOW, baseline_case
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def _heads(metrics: list[str]) -> list[str]:
     return [f"{heading(m)} {'↑' if METRICS[m].higher_is_better else '↓'}" for m in metrics]
 
 
-def statistics(results: Results) -> Statistics:
-    """Compare every case with the first one that has runs, on the seeds that all of them have."""
+def statistics(results: Results, baseline: str = "") -> Statistics:
+    """Compare every case with the baseline, by default the first, on the seeds that all have."""
     fused = results.fused()
     # A method that is not trained stands beside every seed.
     by_case = [set(rows["seed"]) for _, rows in fused.dropna(subset="seed").groupby("case")]
@@ -129,16 +130,18 @@ def statistics(results: Results) -> Statistics:
         told = ", ".join(map(str, left))
         warnings.append(f"Seeds {told} are left out: not every case has a finished run of them.")
     frame = fused[fused["seed"].isin(shared) | fused["seed"].isna()]
-    methods = list(results.labels.values())
+    labels = results.labels
+    methods = list(labels.values())
     if len(methods) < 2 or (by_case and not shared):
         what = "one case with finished runs" if len(methods) < 2 else "no seed that all cases have"
         return Statistics({}, [*warnings, f"There is {what}: nothing to compare."])
     try:
-        found = compare_methods(frame, results.metrics, methods, methods[0])
+        first = labels[baseline_case(results, baseline)]
+        found = compare_methods(frame, results.metrics, methods, first)
     except UserError as error:
         return Statistics({}, [*warnings, f"Not compared: {error}"])
     verdicts: dict[str, list[str]] = {}
     for one in found:
         verdicts.setdefault(one.method, []).append(one.verdict())
         warnings += [text for text in one.warnings() if text not in warnings]
-    return Statistics(verdicts, warnings)
+    return Statistics(verdicts, [*warnings, HOW])
