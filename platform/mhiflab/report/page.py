@@ -94,7 +94,8 @@ def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
         values["images"] = None
     if results:
         values["figures"], values["not_drawn"] = figures(recorded, plan)
-    while values["figures"] and _size(values) > page_bytes:
+    # Room for the note that the viewer is left out.
+    while values["figures"] and _size(values) > page_bytes - 1000:
         values["not_drawn"].insert(0, too_large(values["figures"].pop(), done))
     if windows.fused_SHW:
         notes = list(windows.notes)
