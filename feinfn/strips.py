@@ -76,7 +76,7 @@ def strips_within(
         # Codes of every HR pixel instead of picks in a table; pixel_shuffle also makes them there.
         extra += 2 * hidden + (c.upsampling == "pixel_shuffle") * 4 * c.feat_dim
     encoder_halo = 2 * c.spatial_blocks + 2
-    least = encoding + encoding_row * (1 + 2 * encoder_halo)
+    least: float = encoding + encoding_row * (1 + 2 * encoder_halo)
     transform = 6 * 4 * BUDGET_CHANNELS * height * width
     # The amplitude lies beside the guide, the phase in its place.
     votes = 4 * pixels * (2 * c.guide_dim + 2 * latent + 18 + geometry + extra)
