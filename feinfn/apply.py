@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feinfn.data.image import Image, read_image
+from feinfn.data.image import Image
 from feinfn.errors import UserError
 from feinfn.infer import fuse, load_model
-from feinfn.protocols import Inputs, Protocol, check_ratio
+from feinfn.inputs import check_msi_order, read_input, shared_scale
+from feinfn.protocols import Inputs, Protocol
 from feinfn.simulate import SUPPORT_PX, enlarge
 from feinfn.train import BEST
 
 PROTOCOL_FILE = "protocol.json"
 USUAL = "bicubic"
 """How every named protocol upsamples the LR-HSI."""
-BEYOND = 0.25
-"""How far noise and glints may leave [0, 1]; other units leave it by far."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,14 @@ class Trained:
 
         Raises `UserError` where H x W is no multiple of h x w, or bands do not fit.
         """
-        size, lr_size = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
-        ratio = max(1, size[0] // lr_size[0])
-        check_ratio(lr_size, size, ratio, what)
+        (height, width), (low_height, low_width) = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
+        ratio = max(1, height // low_height)
+        if (height, width) != (ratio * low_height, ratio * low_width):
+            raise UserError(
+                f"{what}: found an LR-HSI of {low_height}x{low_width} pixels and an MSI of "
+                f"{height}x{width}, expected rows and columns of the MSI one whole number of times "
+                "those of the LR-HSI; give each file as what it is, and cut both to the same ground"
+            )
         lms_BSHW = enlarge(hsi_BShw, ratio, self.upsampling)
         return fuse(self.model, Inputs(msi_BMHW, lms_BSHW, hsi_BShw))
 
@@ -111,35 +115,6 @@ def _read_protocol(path: Path) -> Protocol | None:
         ) from None
 
 
-def read_input(
-    path: Path,
-    bands: int,
-    what: str,
-    key: str | None = None,
-    full_scale: float | None = None,
-    bands_axis: int | None = None,
-) -> Image:
-    """Return an image float32 for a network of so many bands, as `read_image` reads it.
-
-    Raises `UserError` where its bands are others, and for values far beyond [0, 1].
-    """
-    image = read_image(path, key, full_scale=full_scale, bands_axis=bands_axis)
-    values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
-    if len(values) != bands:
-        raise UserError(
-            f"{path}: found shape {values.shape} [bands, rows, columns], expected {bands} bands of "
-            f"the {what}, as the network has; axes are [rows, columns, bands] in .mat files alone, "
-            "otherwise name the axis of the bands (--bands-axis), or use a network of these bands"
-        )
-    low, high = float(values.min()), float(values.max())
-    if low < -BEYOND or high > 1 + BEYOND:
-        raise UserError(
-            f"{path}: found values from {low:g} to {high:g} in the {what}, expected [0, 1]; say "
-            "which stored number means 1 (--full-scale, --msi-full-scale)"
-        )
-    return Image(values, image.wavelengths_nm)
-
-
 def fuse_files(
     weights: str | Path,
     hsi: str | Path,
@@ -156,26 +131,37 @@ def fuse_files(
 ) -> np.ndarray:
     """Return the fused HSI, float32 [S, H, W] in [0, 1], of an LR-HSI and an MSI from files.
 
-    `weights` is a file or folder as `load_trained` takes it; keys, full scales (of the MSI that of
-    the HSI where not given) and `bands_axis` are what `read_image` takes. `memory_mib` bounds what
-    the fusion takes beyond its inputs. Raises `UserError`.
+    The MSI's bands are in the order of the protocol's `msi_order`, e.g. B, G, R for `cave_x4`
+    (`load_trained(weights).protocol`). `weights` is a file or folder as `load_trained` takes it;
+    keys, full scales (of an MSI of the same integer type that of the HSI, where not given) and
+    `bands_axis` are what `read_image` takes. `memory_mib` bounds what the fusion takes beyond its
+    inputs. Raises `UserError`.
     """
     trained = load_trained(Path(weights), upsampling, device)
     if memory_mib is not None:
         trained.limit_memory(memory_mib)
     hsi_bands, msi_bands = trained.bands
-    a = read_input(Path(hsi), hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    scale = full_scale if msi_full_scale is None else msi_full_scale
-    b = read_input(Path(msi), msi_bands, "MSI", msi_key, scale, bands_axis)
+    hsi, msi = Path(hsi), Path(msi)
+    a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
+    if msi_full_scale is None:
+        msi_full_scale = shared_scale(full_scale, (hsi, key), (msi, msi_key))
+    b = read_input(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis)
+    check_msi_order(b, trained.protocol, msi)
     return fuse_images(trained, a, b, f"{hsi} and {msi}")
 
 
 def fuse_images(trained: Trained, hsi: Image, msi: Image, what: str) -> np.ndarray:
-    """Return the fused HSI, float32 [S, H, W] in [0, 1], of what `read_input` returned."""
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of what `inputs.read_input` returned."""
     device = next(trained.model.parameters()).device
     lr_hsi, fine = (torch.from_numpy(x.values_SHW)[None].to(device) for x in (hsi, msi))
     try:
-        return trained.fuse(lr_hsi, fine, what)[0].cpu().numpy()
+        fused_SHW = trained.fuse(lr_hsi, fine, what)[0].cpu().numpy()
+        if not np.isfinite(fused_SHW).all():
+            raise UserError(
+                f"{what}: found NaN in what the network makes of them, expected numbers; its "
+                "weights are damaged or its training diverged: use others"
+            )
+        return fused_SHW
     except RuntimeError as error:
         # On a processor torch has no type of its own for it.
         full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

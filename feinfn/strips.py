@@ -69,25 +69,27 @@ def strips_within(
     # Twice what one strip takes: its freed memory is slow to return.
     encoding_row = 2 * 4 * width * 5 * batch * c.guide_dim
     geometry, extra = 18 / batch, 0.0
-    if c.spectrum_origin == "centre":
+    if c.fourier_branch and c.spectrum_origin == "centre":
         # A part of the spectrum lies there twice while it is shifted.
         extra += 1.5 * c.guide_dim
     if c.upsampling not in ("implicit", "nearest"):
         # Codes of every HR pixel instead of picks in a table; pixel_shuffle also makes them there.
         extra += 2 * hidden + (c.upsampling == "pixel_shuffle") * 4 * c.feat_dim
+    encoder_halo = 2 * c.spatial_blocks + 2
+    least: float = encoding + encoding_row * (1 + 2 * encoder_halo)
     transform = 6 * 4 * BUDGET_CHANNELS * height * width
     # The amplitude lies beside the guide, the phase in its place.
     votes = 4 * pixels * (2 * c.guide_dim + 2 * latent + 18 + geometry + extra)
     phase = 4 * pixels * (c.guide_dim + 4 * latent + 2 + geometry + extra)
     votes, phase = small + transform + votes, small + transform + phase
     phase_row = 4 * width * (2 * inputs + 2 * sum(c.mlp_widths))
-    encoder_halo = 2 * c.spatial_blocks + 2
     phase_halo = (len(c.mlp_widths) + 1) * (c.frequency_kernel_px // 2)
-    least = max(
-        votes,
-        phase + phase_row * (1 + 2 * phase_halo),
-        encoding + encoding_row * (1 + 2 * encoder_halo),
-    )
+    if c.fourier_branch:
+        least = max(least, votes, phase + phase_row * (1 + 2 * phase_halo))
+    else:
+        # One latent map, beside it what votes take, later the residual and the result.
+        held = c.guide_dim + latent + max(18, 2 * c.hsi_bands) + geometry + extra
+        least = max(least, small + 4 * pixels * held)
     if budget < least:
         needed = math.ceil(SLACK * least / MIB) + OVERHEAD_MIB
         raise UserError(

@@ -58,7 +58,7 @@ CLASSICAL: dict[str, Method] = {
             "cnmf",
             cnmf.solve,
             "coupled non-negative matrix factorisation with known PSF and SRF",
-            "Yokoya et al., IEEE TGRS 2012",
+            "after Yokoya et al., IEEE TGRS 2012",
         ),
         Method(
             "subspace",

@@ -1,7 +1,9 @@
-"""CNMF: coupled non-negative matrix factorisation (Yokoya et al., IEEE TGRS 2012).
+"""CNMF: coupled non-negative matrix factorisation, after Yokoya et al., IEEE TGRS 2012.
 
 A scene is endmembers times abundances. The LR-HSI determines the endmembers, the MSI the
-abundances; each side is factorised in turn, starting from what the other one found.
+abundances; each side is fitted in turn, starting from what the other one found. The paper updates
+both factors of either side in every turn; here, after the first factorisation of the LR-HSI, its
+side updates the endmembers alone and the MSI's side the abundances alone.
 """
 
 import numpy as np

@@ -1,6 +1,5 @@
 """The `fuse` command: a trained network on two files; heavy libraries are imported when it runs."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from feinfn.errors import UserError
 from mhiflab.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
 from mhiflab.paths import Lab
 from mhiflab.study_cli import HERE, LabOption
+from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
     from feinfn.apply import Trained
@@ -27,7 +27,13 @@ def fuse_command(
             help="LR-HSI: .mat, .npy, .npz, .h5, ENVI, GeoTIFF or a folder of bands.",
         ),
     ],
-    msi: Annotated[Path, typer.Option(help="MSI of the same scene, a whole number finer.")],
+    msi: Annotated[
+        Path,
+        typer.Option(
+            help="MSI of the same scene, a whole number finer; bands in the order of the network's "
+            "protocol (msi_order: B, G, R for cave_x4), which is printed."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Fused HSI: .mat, .npy, .npz or .h5.")],
     run: Annotated[
         str, typer.Option(help="Key of a recorded run, or its first digits.", metavar="KEY")
@@ -48,7 +54,11 @@ def fuse_command(
     ] = None,
     full_scale: FullScale = None,
     msi_full_scale: Annotated[
-        float | None, typer.Option(help="The same for the MSI, where it differs.")
+        float | None,
+        typer.Option(help="The same for the MSI; by default for one of the same integer type."),
+    ] = None,
+    reference_full_scale: Annotated[
+        float | None, typer.Option(help="The same for the reference, with the same default.")
     ] = None,
     bands_axis: BandsAxis = None,
     wavelengths: Wavelengths = None,
@@ -65,67 +75,61 @@ def fuse_command(
     16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
     was trained under. In Python: `feinfn.apply.fuse_files`.
     """
-    from feinfn.apply import fuse_images, read_input
+    from feinfn.apply import fuse_images
     from feinfn.checkpoint import write_atomic
     from feinfn.data.image import Image, check_written, write_image
+    from feinfn.inputs import check_msi_order, read_input, shared_scale
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
     console = Console(highlight=False)
     picture = out.with_suffix(".png")
     check_written(out)
-    _check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
+    check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
     trained = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
         trained.limit_memory(memory)
     hsi_bands, msi_bands = trained.bands
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    scale = full_scale if msi_full_scale is None else msi_full_scale
-    b = read_input(msi, msi_bands, "MSI", msi_key, scale, bands_axis)
+    if msi_full_scale is None:
+        msi_full_scale = shared_scale(full_scale, (hsi, key), (msi, msi_key))
+    b = read_input(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis)
+    check_msi_order(b, trained.protocol, msi)
     nm = grid_nm(wavelengths)
     nm = a.wavelengths_nm if nm is None else nm
     if nm is not None and len(nm) != hsi_bands:
         raise UserError(
             f"--wavelengths: found {len(nm)} of them, expected {hsi_bands}, one a band of {hsi}"
         )
-    truth = None
+    images, truth = [(hsi, a), (msi, b)], None
     if reference is not None:
-        truth = read_input(
-            reference, hsi_bands, "reference", reference_key, full_scale, bands_axis
-        ).values_SHW
-        if truth.shape[1:] != b.values_SHW.shape[1:]:
+        scale = reference_full_scale
+        if scale is None:
+            scale = shared_scale(full_scale, (hsi, key), (reference, reference_key))
+        truth = read_input(reference, hsi_bands, "reference", reference_key, scale, bands_axis)
+        images.append((reference, truth))
+        if truth.values_SHW.shape[1:] != b.values_SHW.shape[1:]:
             raise UserError(
-                f"{reference}: found {truth.shape[1:]} rows and columns, expected "
+                f"{reference}: found {truth.values_SHW.shape[1:]} rows and columns, expected "
                 f"{b.values_SHW.shape[1:]}, as {msi} has; choose another reference"
             )
-    for note in _notes(trained, upsampling, {hsi: a, msi: b}):
+    for note in _notes(trained, upsampling, images):
         console.print(escape(note), soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
     with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"):
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
     order = trained.protocol.msi_order if trained.protocol else ()
-    drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, truth))
-    write_image(out, Image(fused_SHW, nm), NAME)
-    write_atomic(picture, lambda path: path.write_bytes(drawn))
+    true_SHW = truth.values_SHW if truth else None
+    drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, true_SHW))
+
+    def write_both(path: Path) -> None:
+        path.write_bytes(drawn)
+        write_image(out, Image(fused_SHW, nm), NAME)
+
+    # Both take their names last, one right after the other, so that a cut leaves none of them.
+    write_atomic(picture, write_both)
     console.print(f"Fused    {escape(str(out))}", soft_wrap=True)
     console.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
-
-
-def _check_targets(targets: Iterable[Path], inputs: Iterable[Path], force: bool) -> None:
-    """Raise `UserError` where a file to be written is an input, or is there without `force`."""
-    given = list(inputs)
-    for target in targets:
-        for one in given:
-            if target.exists() and one.exists() and target.samefile(one):
-                raise UserError(
-                    f"--out: found {target}, which would overwrite the input {one}, expected "
-                    "another file; choose another name"
-                )
-        if target.exists() and not force:
-            raise UserError(
-                f"{target}: found a file there, expected none; choose another name, or overwrite "
-                "it with --force"
-            )
 
 
 def _trained(
@@ -150,17 +154,23 @@ def _trained(
         return load_trained(folder, upsampling, device)
 
 
-def _notes(trained: "Trained", given: str | None, images: "dict[Path, Image]") -> list[str]:
-    """Return what a user should know of this fusion and cannot see in it, one sentence each."""
-    protocol, (hsi, msi) = trained.protocol, images.values()
+def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Image]]") -> list[str]:
+    """Return what a user should know of this fusion and cannot see in it, one sentence each.
+
+    The first two images are LR-HSI and MSI.
+    """
+    protocol = trained.protocol
+    bands = "in the order of the network's training, which its weights alone do not say"
+    if protocol:
+        bands = f"as {', '.join(protocol.msi_order)} (protocol {protocol.name})"
     why = "as was asked" if given else "assumed, because the weights do not say it (--upsampling)"
     if protocol and not given:
         why = f"as protocol {protocol.name} says"
-    notes = [f"LR-HSI upsampled {trained.upsampling}, {why}"]
-    ratio = msi.values_SHW.shape[1] // hsi.values_SHW.shape[1]
+    notes = [f"LR-HSI upsampled {trained.upsampling}, {why}", f"MSI bands taken {bands}"]
+    ratio = images[1][1].values_SHW.shape[1] // images[0][1].values_SHW.shape[1]
     if protocol and ratio != protocol.ratio:
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")
-    for path, image in images.items():
+    for path, image in images:
         if (used := float(image.values_SHW.max())) < 1 / 8:
             notes.append(f"{path}: only {used:.1%} of its full scale is used; is that scale right?")
     return notes

@@ -15,12 +15,13 @@ from matplotlib.image import imread
 from scipy.io import loadmat, savemat
 
 from feinfn import apply
-from feinfn.apply import BEYOND, Trained, fuse_files, load_trained
+from feinfn.apply import Trained, fuse_files, load_trained
 from feinfn.data.image import read_cube, read_image
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.infer import fuse
+from feinfn.inputs import BEYOND
 from feinfn.models.ssrnet import SSRNet, SSRNetConfig
 from feinfn.protocols import PROTOCOLS, Inputs, upsample
 from mhiflab.fuse_cli import fuse_command
@@ -251,7 +252,7 @@ BAD = {
     "size": (
         "msi",
         lambda x: x[:, :-1],
-        r"hsi\.npy and .*changed\.npy: found HR size 127x128 with LR size 32x32, expected HR = 3",
+        r"hsi\.npy and .*changed\.npy: found an LR-HSI of 32x32 .* MSI of 127x128, expected",
     ),
     "range": (
         "hsi",
