@@ -173,8 +173,12 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
 
 def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_path):
     path = tmp_path / "published.csv"
-    told = {"psnr": "50.5", "parameters": "2", "source": "x", "data": "cave", "ratio": "4"}
-    rows = [{"method": "A"}, {"method": "B", "ratio": "8"}, {"method": "C", "parameters": ""}]
+    told = {"psnr": "50.5", "parameters_counted": "2", "source": "x", "data": "cave", "ratio": "4"}
+    rows = [
+        {"method": "A"},
+        {"method": "B", "ratio": "8"},
+        {"method": "C", "parameters_counted": ""},
+    ]
     rows.append({"method": "D", "data": "harvard"})
     every = [dict.fromkeys(COLUMNS, "") | told | row for row in rows]
     pd.DataFrame(every).to_csv(path, index=False)

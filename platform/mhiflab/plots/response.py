@@ -31,7 +31,8 @@ def response_figure(
         axis.set_title(feature.replace("_", " "))
         axis.set_xlim(0, 0.5)
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
-    figure.supxlabel("radial frequency (cycles per pixel)", fontsize=7)
+    x = "radial frequency (cycles per pixel; the last band holds the corners)"
+    figure.supxlabel(x, fontsize=7)
     axes[0].set_ylabel("share of power in band (dB)")
     legend_above(figure, axes[0].lines, list(responses))
     return figure
