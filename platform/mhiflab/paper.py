@@ -1,6 +1,6 @@
 """A paper: tables and figures by name, each made of studies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -70,6 +70,9 @@ class PaperFigure:
     """Of its kind."""
 
 
+Part = PaperTable | PaperFigure
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paper:
     """A paper's file; `name` is the file's stem."""
@@ -81,6 +84,11 @@ class Paper:
     """File of published values, beside the paper's."""
     tables: dict[str, PaperTable] = field(default_factory=dict)
     figures: dict[str, PaperFigure] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Tables and figures."""
+        return {**self.tables, **self.figures}
 
 
 def read_paper(path: Path) -> Paper:
@@ -137,12 +145,12 @@ def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
             )
 
 
-def studies_of(part: PaperTable | PaperFigure) -> list[str]:
+def studies_of(part: Part) -> list[str]:
     """Return the studies that a table or figure is made of."""
     return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]
 
 
-def files_of(name: str, part: PaperTable | PaperFigure) -> list[str]:
+def files_of(name: str, part: Part) -> list[str]:
     """Return the names of all files that a table or figure may have."""
     ends = TABLE_ENDS if isinstance(part, PaperTable) else FIGURE_ENDS
     return [name + end for end in ends]
@@ -153,9 +161,8 @@ def study_file(paper: Path, study: str) -> Path:
     return paper.parent / f"{study}.yaml"
 
 
-def chosen(path: Path, paper: Paper, names: Iterable[str]) -> dict[str, PaperTable | PaperFigure]:
-    """Return tables and figures by name, all without any; raise `UserError` for unknown names."""
-    parts: dict[str, PaperTable | PaperFigure] = {**paper.tables, **paper.figures}
+def chosen(path: Path, parts: Mapping[str, Part], names: Iterable[str]) -> Mapping[str, Part]:
+    """Return some of a paper's parts by name, all without any; raise `UserError` for others."""
     for name in names:
         if name not in parts:
             raise UserError(
@@ -165,7 +172,7 @@ def chosen(path: Path, paper: Paper, names: Iterable[str]) -> dict[str, PaperTab
     return {name: parts[name] for name in names} or parts
 
 
-def study_files(path: Path, parts: dict[str, PaperTable | PaperFigure]) -> list[Path]:
+def study_files(path: Path, parts: Mapping[str, Part]) -> list[Path]:
     """Return the files of all studies that tables and figures are made of, each once."""
     names = [study for part in parts.values() for study in studies_of(part)]
     return [study_file(path, name) for name in dict.fromkeys(names)]

@@ -39,7 +39,7 @@ def run_paper(
     A study that fails does not end the others. Raises `UserError` for the first that failed.
     """
     paper = read_paper(path)
-    parts = chosen(path, paper, fill)
+    parts = chosen(path, paper.parts, fill)
     files = study_files(path, parts)
     failed: list[str] = []
     for place, file in enumerate(files, 1):
@@ -62,7 +62,7 @@ def run_paper(
 def show_paper(path: Path, smoke: bool, lab: Lab) -> None:
     """Show which runs every study of a paper needs."""
     paper = read_paper(path)
-    for file in study_files(path, chosen(path, paper, ())):
+    for file in study_files(path, paper.parts):
         show(read(str(file), smoke, lab))
 
 
@@ -74,7 +74,7 @@ def table_paper(
     Raises `UserError` where runs are missing, unless `partial`.
     """
     paper = read_paper(path)
-    parts = [name for name in chosen(path, paper, names) if name in paper.tables]
+    parts = chosen(path, paper.tables, names)
     _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts, partial)
 
 
@@ -128,7 +128,7 @@ def draw_paper(path: Path, smoke: bool, lab: Lab, names: Sequence[str] = ()) -> 
     Raises `UserError` where runs are missing, or do not hold what a figure needs.
     """
     paper = read_paper(path)
-    parts = [name for name in chosen(path, paper, names) if name in paper.figures]
+    parts = chosen(path, paper.figures, names)
     _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 
 
@@ -168,7 +168,7 @@ def verify_paper(
             here = Lab(Path(place) / "lab")
             plans = Plans(path, smoke, archived_store(record, here), here, known_data(record))
         fresh = Path(place) / "rendered"
-        parts = chosen(path, paper, ())
+        parts = paper.parts
         made, failed = render(paper, plans, parts, fresh, quiet=True)
         left = [name for name, error in failed.items() if isinstance(error, NotArchivedError)]
         _refuse(path, {name: error for name, error in failed.items() if name not in left})
@@ -194,7 +194,7 @@ def export_runs(path: Path, smoke: bool, lab: Lab, folder: Path) -> None:
     """Write the runs of a study or a paper into a folder of small text files."""
     files = [path]
     if is_paper(path):
-        files = study_files(path, chosen(path, read_paper(path), ()))
+        files = study_files(path, read_paper(path).parts)
     written = export(files, smoke, recorded_store(lab), lab, folder)
     size = sum(one.stat().st_size for one in written) / 2**20
     out.print(f"{len(written)} runs in {escape(str(folder))}, {size:.1f} MiB", soft_wrap=True)

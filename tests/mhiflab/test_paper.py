@@ -18,7 +18,7 @@ from tiny import TINY
 from feinfn.errors import UserError
 from mhiflab import paper_cli
 from mhiflab.figures.registry import find_kind
-from mhiflab.paper import chosen, read_paper, study_file, study_files
+from mhiflab.paper import read_paper, study_file, study_files
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan import read_plan
 from mhiflab.published import COLUMNS
@@ -123,6 +123,9 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     unknown = call("run", "--fill", "t3")
     assert unknown.returncode == 1
     assert "found no 't3', expected one of t1, t2" in unknown.stderr
+    figure = call("table", "--name", "f1")
+    assert figure.returncode == 1
+    assert "found no 'f1', expected one of t1, t2\n" in figure.stderr
 
 
 def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
@@ -365,7 +368,7 @@ PAPERS = sorted(
 def test_shipped_papers_can_be_tried_anywhere(name):
     path = study_path(name)
     paper = read_paper(path)
-    files = study_files(path, chosen(path, paper, ()))
+    files = study_files(path, paper.parts)
     for file in files:
         plan = read_plan(file, smoke=True)
         assert all(entry.state == "new" for entry in plan.entries), file
@@ -383,7 +386,7 @@ def test_every_study_beside_the_papers_is_part_of_one():
     folder = experiments_dir() / "paper"
     used = set()
     for path in map(study_path, PAPERS):
-        used |= set(study_files(path, chosen(path, read_paper(path), ())))
+        used |= set(study_files(path, read_paper(path).parts))
     assert used == {path for path in folder.glob("*.yaml") if not is_paper(path)}
 
 
