@@ -11,7 +11,7 @@ import yaml
 from feinfn.errors import UserError
 from mhiflab import paper_cli
 from mhiflab.archive import archived_store, known_data
-from mhiflab.paper import Plans, chosen, files_of, read_paper
+from mhiflab.paper import Plans, files_of, read_paper
 from mhiflab.paper_cli import verify_paper
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.tracking import STUDY
@@ -100,7 +100,7 @@ def test_files_that_are_left_must_exist_and_no_other_is_left(copy):
 
 def test_all_rendered_files_are_those_that_names_are_kept_free_for():
     path = study_path("laptop")
-    parts = chosen(path, read_paper(path), ())
+    parts = read_paper(path).parts
     known = {file for name, part in parts.items() for file in files_of(name, part)}
     assert {path.name for path in RENDERED.iterdir()} == known
 
