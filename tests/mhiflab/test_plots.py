@@ -329,6 +329,8 @@ def test_figures_without_what_they_can_do_without():
     unknown = {"method": ["a"], "parameters": 1e6, "psnr": 40.0, "cost": np.nan, "measured": True}
     figure = cost_figure(pd.DataFrame(unknown))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ours"]
+    # The legend shows the mark that is drawn where the cost is unknown.
+    assert [line.get_marker() for line in figure.legends[0].get_lines()] == ["x"]
     rendered(figure, "png")
 
 

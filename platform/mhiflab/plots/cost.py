@@ -71,13 +71,13 @@ def cost_figure(
     _ticks(axis)
     axis.set_xlabel("parameters (millions)")
     axis.set_ylabel(y)
-    every = methods["measured"]
-    kinds = [("ours", COLOURS[0], COLOURS[0]), (quoted, COLOURS[1], "none")]
-    shown = [kind for kind, has in zip(kinds, (every, ~every), strict=True) if has.any()]
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=edge, markerfacecolor=face, label=name)
-        for name, edge, face in shown
-    ]
+    handles = []
+    for name, colour, of in (("ours", COLOURS[0], True), (quoted, COLOURS[1], False)):
+        kind = rows[rows["measured"] == of]
+        bubbles = np.isfinite(kind["cost"]).any()
+        one = Line2D([], [], linestyle="", marker="o" if bubbles else "x", color=colour, label=name)
+        one.set_markerfacecolor(colour if of else "none")
+        handles += [one] * bool(len(kind))
     if np.isfinite(largest):
         note = f"area: {cost}, largest {largest:.3g}"
         handles.append(Line2D([], [], linestyle="", label=note))
@@ -171,6 +171,9 @@ def _name(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) 
             va="center",
             fontsize=FONT_PT,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4} if distance > 2 else None,
+            # Lines across lie under the letters.
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "linewidth": 0},
+            zorder=4,
         )
 
 
