@@ -437,3 +437,21 @@ def test_browser_sorts_the_images(browse):
     for reverse in (False, True):
         tab.click("table.sortable th:nth-child(4) button", 0.5, 0.5)
         assert tab.ask(column) == sorted(before, reverse=reverse) != before
+
+
+def test_browser_keeps_long_names_in_their_cells_on_a_phone(browse):
+    tab = browse("")
+    tab.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    tab.ask(
+        "document.querySelectorAll('tbody th.name').forEach(one => {"
+        "one.textContent = 'a_name_of_many_letters_without_a_blank_ms'; })"
+    )
+    over = "[...document.querySelectorAll('th.name')].filter(x => x.scrollWidth > x.clientWidth)"
+    assert tab.ask(f"{over}.length") == 0
+    assert tab.ask("document.documentElement.scrollWidth - innerWidth") <= 0
