@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from feinfn.data.image import Image
 from feinfn.errors import UserError
 from feinfn.infer import fuse, load_model
-from feinfn.inputs import check_msi_order, read_input, shared_scale
+from feinfn.inputs import check_msi_order, read_beside, read_input
 from feinfn.protocols import Inputs, Protocol
 from feinfn.simulate import SUPPORT_PX, enlarge
 from feinfn.train import BEST
@@ -143,9 +143,8 @@ def fuse_files(
     hsi_bands, msi_bands = trained.bands
     hsi, msi = Path(hsi), Path(msi)
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    if msi_full_scale is None:
-        msi_full_scale = shared_scale(full_scale, (hsi, key), (msi, msi_key))
-    b = read_input(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis)
+    own = (hsi, key, full_scale)
+    b = read_beside(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
     check_msi_order(b, trained.protocol, msi)
     return fuse_images(trained, a, b, f"{hsi} and {msi}")
 

@@ -44,6 +44,11 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as `write_atomic` does."""
+    write_atomic(path, lambda partial: partial.write_bytes(content))
+
+
 def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Write a file through a temporary one in its folder; nothing half-written is left behind.
 

@@ -100,6 +100,25 @@ def read_input(
     return Image(values, image.wavelengths_nm)
 
 
+def read_beside(
+    path: Path,
+    bands: int,
+    what: str,
+    key: str | None,
+    full_scale: float | None,
+    bands_axis: int | None,
+    hsi: tuple[Path, str | None, float | None],
+) -> Image:
+    """Return an image of the scene of an LR-HSI as `read_input` does.
+
+    `hsi` is the LR-HSI's file, key and full scale, which is the image's where `shared_scale` says
+    so and it is given none of its own.
+    """
+    if full_scale is None:
+        full_scale = shared_scale(hsi[2], hsi[:2], (path, key))
+    return read_input(path, bands, what, key, full_scale, bands_axis)
+
+
 def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None:
     """Raise `UserError` where an MSI's wavelengths do not follow the protocol's MSI bands.
 

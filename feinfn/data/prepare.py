@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 
 from feinfn import __version__
-from feinfn.checkpoint import write_atomic
+from feinfn.checkpoint import write_bytes
 from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers.geo import envi_data, envi_header
 from feinfn.data.scene import Scene
@@ -145,7 +145,7 @@ def _stage(stem: Path, name: str, record: Record, scene: Scene) -> None:
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     write_hdf5(data, lambda file: write_scene(file.create_group(name), scene), checked=True)
     text = json.dumps({**record, "staged": _sha256(data)})
-    write_atomic(note, lambda partial: partial.write_bytes(text.encode()))
+    write_bytes(note, text.encode())
 
 
 def _assemble(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from mlflow.entities import Metric
 
-from feinfn.checkpoint import write_atomic
+from feinfn.checkpoint import write_bytes
 from feinfn.config import STRICT, DataConfig
 from feinfn.data.source import Survey, Surveyed, resolve_data, survey
 from feinfn.errors import UserError
@@ -110,7 +110,7 @@ def _file_name(key: str) -> str:
 
 def _write(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomic(path, lambda partial: partial.write_bytes(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def _run(store: Store, run_id: str) -> dict[str, Any]:

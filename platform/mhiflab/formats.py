@@ -5,12 +5,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from feinfn.checkpoint import write_atomic
+from feinfn.checkpoint import write_bytes
 from mhiflab.comparison import METRICS
 from mhiflab.published import NOT_TOLD, Quoted
 from mhiflab.rows import COSTS, Row, printed, ranks
@@ -247,7 +246,7 @@ def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
     # All of them before the first file, so that what fails leaves the former table whole.
     contents = {folder / name: text.encode() for name, text in texts.items()}
     for path, content in contents.items():
-        write_atomic(path, partial(Path.write_bytes, data=content))
+        write_bytes(path, content)
     if not compared:
         (folder / f"{stem}-statistics.csv").unlink(missing_ok=True)
     return list(contents)

@@ -78,7 +78,7 @@ def fuse_command(
     from feinfn.apply import fuse_images
     from feinfn.checkpoint import write_atomic
     from feinfn.data.image import Image, check_written, write_image
-    from feinfn.inputs import check_msi_order, read_input, shared_scale
+    from feinfn.inputs import check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
@@ -91,9 +91,8 @@ def fuse_command(
         trained.limit_memory(memory)
     hsi_bands, msi_bands = trained.bands
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    if msi_full_scale is None:
-        msi_full_scale = shared_scale(full_scale, (hsi, key), (msi, msi_key))
-    b = read_input(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis)
+    own = (hsi, key, full_scale)
+    b = read_beside(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
     check_msi_order(b, trained.protocol, msi)
     nm = grid_nm(wavelengths)
     nm = a.wavelengths_nm if nm is None else nm
@@ -104,9 +103,9 @@ def fuse_command(
     images, truth = [(hsi, a), (msi, b)], None
     if reference is not None:
         scale = reference_full_scale
-        if scale is None:
-            scale = shared_scale(full_scale, (hsi, key), (reference, reference_key))
-        truth = read_input(reference, hsi_bands, "reference", reference_key, scale, bands_axis)
+        truth = read_beside(
+            reference, hsi_bands, "reference", reference_key, scale, bands_axis, own
+        )
         images.append((reference, truth))
         if truth.values_SHW.shape[1:] != b.values_SHW.shape[1:]:
             raise UserError(

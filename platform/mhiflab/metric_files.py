@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
-
 
 def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
     """Return a table that was written as CSV; all columns but `text` hold numbers, empty ones NaN.
@@ -19,7 +17,6 @@ def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def read_images(store: Store, run_id: str) -> pd.DataFrame:
-    """Return a run's metrics: one row an image, method and convention."""
-    with artifact_file(store, run_id, IMAGES_FILE) as path:
-        return read_numbers(path, ("scene", "method", "protocol", "convention"))
+def read_images(path: Path) -> pd.DataFrame:
+    """Return a run's `tracking.IMAGES_FILE`: one row an image, method and convention."""
+    return read_numbers(path, ("scene", "method", "protocol", "convention"))

@@ -29,6 +29,12 @@ def submitted_file() -> Path:
     return _PACKAGE / "submitted.json"
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path where it exists, else the nearest above it that does."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def shipped_studies() -> list[str]:
     """Return the names of the shipped studies."""
     return sorted(path.stem for path in experiments_dir().glob("*.yaml"))

@@ -60,7 +60,7 @@ def read_published(path: Path, data: str, ratio: int) -> list[Quoted]:
     comments. Raises `UserError` for a file that is no such CSV, for missing or unknown columns,
     for numbers that are none, and where no row fits.
     """
-    every = [row for where, row in _lines(path) if _check(where, row)]
+    every = list(_rows(path))
     rows = [row for row in every if row["data"] == data and int(row["ratio"]) == ratio]
     if not rows:
         known = ", ".join(sorted({f"{row['data']} x{int(row['ratio'])}" for row in every}))
@@ -81,8 +81,8 @@ def read_published(path: Path, data: str, ratio: int) -> list[Quoted]:
     return found
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield every row with the place where it stands; raise `UserError` for what is no table."""
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield every row; raise `UserError` for what is no table, and for cells of another kind."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of published values, expected a CSV")
     try:
@@ -116,13 +116,15 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 "comma"
             )
         else:
-            yield where, dict(zip(head, cells, strict=True))
+            row = dict(zip(head, cells, strict=True))
+            _check(where, row)
+            yield row
     if not head:
         raise UserError(f"{path}: found no line of a table, expected columns {', '.join(COLUMNS)}")
 
 
-def _check(where: str, row: dict[str, str]) -> bool:
-    """Return True for a row whose cells hold what they should; raise `UserError` otherwise."""
+def _check(where: str, row: dict[str, str]) -> None:
+    """Raise `UserError` unless the cells of a row hold what they should."""
     for column in ("method", "data", "source", "protocol", "convention"):
         if row[column] or column in ("method", "data", "source"):
             check_line(row[column], f"{where}: {column}")
@@ -139,4 +141,3 @@ def _check(where: str, row: dict[str, str]) -> bool:
             f"{where}: found no printed number of {row['method']}, expected one or more; remove "
             "the line"
         )
-    return True

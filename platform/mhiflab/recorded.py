@@ -172,11 +172,7 @@ class Recorded:
 
     def images(self, entry: Entry) -> pd.DataFrame:
         """Return a run's metrics: one row an image, method and convention."""
-        assert entry.run is not None, "a done entry has a run"
-        key = (entry.run.info.run_id, IMAGES_FILE)
-        if key not in self._read:
-            self._read[key] = read_images(self.store, key[0])
-        return self._read[key]
+        return self._once(entry, IMAGES_FILE, read_images)
 
     def provenance(self, entry: Entry) -> dict[str, Any]:
         """Return a run's provenance."""

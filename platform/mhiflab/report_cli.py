@@ -29,7 +29,7 @@ def report_command(
     Everything comes from MLflow and is inside the file, which asks no network for anything. The
     same records give the same bytes. An unfinished study shows what there is.
     """
-    from feinfn.checkpoint import write_atomic
+    from feinfn.checkpoint import write_bytes
     from mhiflab.report.page import report
     from mhiflab.tracking import add_artifact, find_study, recorded_store
 
@@ -38,7 +38,7 @@ def report_command(
     store = recorded_store(folder)
     page = report(plan, store).encode()
     path = out_file or folder.rendered(plan.name) / REPORT_FILE
-    write_atomic(path, lambda partial: partial.write_bytes(page))
+    write_bytes(path, page)
     out.print(f"Report  {path} ({len(page) / 1e6:.1f} MB)", soft_wrap=True)
     if no_log:
         return

@@ -11,7 +11,7 @@ from feinfn.protocols import Protocol
 from mhiflab.metric_files import read_images
 from mhiflab.plan import Entry, Plan, labels_of, upsampled_label
 from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import Store
+from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def collect(
     frames = []
     for entry in done:
         assert entry.run is not None, "a done entry has a run"
-        frame = read_images(store, entry.run.info.run_id)
+        with artifact_file(store, entry.run.info.run_id, IMAGES_FILE) as path:
+            frame = read_images(path)
         frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
     images = pd.concat(frames, ignore_index=True)
     images, convention = _in_convention(images, convention, plan)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from feinfn.checkpoint import write_atomic
+from feinfn.checkpoint import write_atomic, write_bytes
 from feinfn.config import require
 from feinfn.data.pairs import scene_pair
 from feinfn.data.scene import Scene
@@ -206,6 +206,6 @@ def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) ->
     assert entry.run is not None, "a table is made of a finished run"
     path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
     drawn = png(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
-    write_atomic(path, lambda partial: partial.write_bytes(drawn))
+    write_bytes(path, drawn)
     add_artifact(store, entry.run.info.run_id, path)
     return path

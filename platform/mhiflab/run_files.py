@@ -76,7 +76,7 @@ def read_run(store: Store, run: Run) -> RecordedRun:
         code=code_parts(about, diff),
         data={"fingerprint": tags.get(FINGERPRINT), **_datasets(run)},
         about=about,
-        images=read_images(store, run_id),
+        images=read(IMAGES_FILE, read_images),
         curve=metric_history(store, run_id, ["val_psnr"])["val_psnr"],
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from feinfn.errors import UserError
+from mhiflab.paths import nearest_existing
 
 
 def check_targets(targets: Iterable[Path], inputs: Iterable[Path], force: bool) -> None:
@@ -43,11 +44,9 @@ def _check_place(target: Path) -> None:
         raise UserError(
             f"--out: found the folder {target}, expected a file; choose a name in it, or another"
         )
-    folder = target.absolute().parent
     # The longer name that it has while it is written.
-    (folder / f".{target.name}.{os.getpid()}.partial").exists()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    (target.parent / f".{target.name}.{os.getpid()}.partial").exists()
+    folder = nearest_existing(target.parent)
     if not folder.is_dir():
         raise UserError(
             f"--out: found the file {folder} where {target} needs a folder; choose another name"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from tiny import TINY
+from tiny import PUBLISHED, TINY
 
 from feinfn.errors import UserError
 from mhiflab import paper_cli
@@ -49,17 +49,6 @@ PAPER = {
 }
 TABLE = {"title": "One ratio", "studies": {"CAVE x4": "four"}}
 FIGURE = {"title": "Where", "study": "four", "kind": "errors"}
-PUBLISHED = {
-    "method": "Old | one",
-    "data": "cave",
-    "ratio": "4",
-    "psnr": "50.10",
-    "psnr_std": "3.5",
-    "sam": "2.00",
-    "parameters_counted": "1.234",
-    "source": "Somebody",
-    "protocol": "another PSF",
-}
 
 
 @pytest.fixture(scope="module")

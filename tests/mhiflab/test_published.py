@@ -4,22 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny import PUBLISHED
 
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir
 from mhiflab.published import COLUMNS, NOT_TOLD, read_published
 
-ROW = {
-    "method": "Old #2",
-    "data": "cave",
-    "ratio": "4",
-    "psnr": "50.10",
-    "psnr_std": "3.5",
-    "sam": "2.00",
-    "parameters_counted": "1.234",
-    "source": "Somebody",
-    "protocol": "PSF #3, of 9x9",
-}
+ROW = {**PUBLISHED, "method": "Old #2", "protocol": "PSF #3, of 9x9"}
 
 
 def write(path: Path, *changes: dict[str, str]) -> Path:

@@ -34,6 +34,18 @@ TINY: dict = {
     },
     "seeds": [1],
 }
+PUBLISHED = {
+    "method": "Old | one",
+    "data": "cave",
+    "ratio": "4",
+    "psnr": "50.10",
+    "psnr_std": "3.5",
+    "sam": "2.00",
+    "parameters_counted": "1.234",
+    "source": "Somebody",
+    "protocol": "another PSF",
+}
+"""A row of a file of published numbers."""
 
 
 def job_of(entry: Entry, lab: Lab, uri: str, parent: str, **changes: Any) -> Job:

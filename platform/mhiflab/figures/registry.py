@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from feinfn.checkpoint import write_atomic
+from feinfn.checkpoint import write_bytes
 from feinfn.errors import UserError, nearest
 from mhiflab.figures.change import ChangeOptions, draw_change
 from mhiflab.figures.cost import CostOptions, draw_cost
@@ -19,6 +19,7 @@ from mhiflab.figures.kind import Drawn, Kind
 from mhiflab.figures.latent import LatentOptions, draw_latent
 from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
+from mhiflab.paths import nearest_existing
 from mhiflab.plots.style import rendered
 from mhiflab.reading import build
 from mhiflab.recorded import Recorded
@@ -71,7 +72,7 @@ def draw(
     contents["csv"] = table.encode()
     for suffix, path in every.items():
         if suffix in contents:
-            _write(path, contents[suffix])
+            write_bytes(path, contents[suffix])
         else:
             path.unlink(missing_ok=True)
     return [every[suffix] for suffix in contents]
@@ -87,9 +88,7 @@ def drawn_of(kind: str, options: dict[str, Any], recorded: Recorded) -> Drawn:
 
 def _check_places(folder: Path, paths: Iterable[Path]) -> None:
     """Raise `UserError` where files could not be written, before minutes are spent on them."""
-    existing = next(
-        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
-    )
+    existing = nearest_existing(folder)
     if not existing.is_dir():
         raise UserError(
             f"{existing}: found a file, expected a folder for figures; move it, or choose another "
@@ -119,10 +118,6 @@ def draw_each(
         except UserError as error:
             left[kind] = error
     return drawn, left
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda partial: partial.write_bytes(content))
 
 
 @contextmanager

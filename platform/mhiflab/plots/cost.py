@@ -74,10 +74,12 @@ def cost_figure(
     handles = []
     for name, colour, of in (("ours", COLOURS[0], True), (quoted, COLOURS[1], False)):
         kind = rows[rows["measured"] == of]
+        if kind.empty:
+            continue
         bubbles = np.isfinite(kind["cost"]).any()
         one = Line2D([], [], linestyle="", marker="o" if bubbles else "x", color=colour, label=name)
         one.set_markerfacecolor(colour if of else "none")
-        handles += [one] * bool(len(kind))
+        handles.append(one)
     if np.isfinite(largest):
         note = f"area: {cost}, largest {largest:.3g}"
         handles.append(Line2D([], [], linestyle="", label=note))

@@ -6,16 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mhiflab.plots.style import (
-    LINE_IN,
     MAPS,
     TEXT_IN,
     error_limit,
-    fitting_columns,
-    most_lines,
+    fit_page,
     new_figure,
     picture,
     styled,
-    wrapped,
 )
 
 COLUMNS = {3: 3, 5: 3, 6: 3}
@@ -35,32 +32,31 @@ def errors_figure(
     """
     first = next(iter(errors.values()))
 
-    def width(columns: int) -> float:
-        return (TEXT_IN - 0.6) / max(columns, 3)
-
-    def titles_of(columns: int) -> list[str]:
-        return [wrapped(label, max(8, int(width(columns) * 14))) for label in errors]
-
-    def height(columns: int) -> float:
-        lines = most_lines(titles_of(columns)) + most_lines((notes or {}).values())
-        high = width(columns) * first.shape[0] / first.shape[1] + LINE_IN * lines + 0.15
-        return -(-len(errors) // columns) * high
-
-    fitting = fitting_columns(COLUMNS.get(len(errors), min(4, len(errors))), len(errors), height)
-    titles, columns = titles_of(fitting), min(fitting, len(errors))
-    rows = -(-len(errors) // columns)
-    figure = new_figure(width(fitting) * columns + 0.6, height(fitting))
-    axes = figure.subplots(rows, columns, squeeze=False)
+    page = fit_page(
+        errors,
+        (notes or {}).values(),
+        COLUMNS.get(len(errors), min(4, len(errors))),
+        lambda columns: (TEXT_IN - 0.6) / max(columns, 3),
+        first.shape[0] / first.shape[1],
+        0.15,
+    )
+    figure = new_figure(page.each_in * page.columns + 0.6, page.height_in)
+    axes = figure.subplots(page.rows, page.columns, squeeze=False)
     limit = error_limit(errors.values())
     for axis in axes.flat[len(errors) :]:
         axis.set_axis_off()
-    for axis, title, (label, error) in zip(axes.flat, titles, errors.items(), strict=False):
+    for axis, title, (label, error) in zip(axes.flat, page.titles, errors.items(), strict=False):
         shown = picture(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
         axis.set_title(title)
         if notes:
             axis.set_xlabel(notes[label])
     bar = figure.colorbar(
-        shown, ax=axes.ravel().tolist(), extend="max", extendfrac=0.03, pad=0.01, aspect=20 * rows
+        shown,
+        ax=axes.ravel().tolist(),
+        extend="max",
+        extendfrac=0.03,
+        pad=0.01,
+        aspect=20 * page.rows,
     )
     bar.set_label(unit)
     return figure

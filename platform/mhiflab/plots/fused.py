@@ -10,12 +10,10 @@ from matplotlib.patches import Rectangle
 
 from mhiflab.plots.style import (
     COLOURS,
-    LINE_IN,
     MAPS,
     TEXT_IN,
     error_limit,
-    fitting_columns,
-    most_lines,
+    fit_page,
     new_figure,
     picture,
     styled,
@@ -66,23 +64,17 @@ def fused_figure(
     aspect = first.shape[0] / first.shape[1]
     ratios = [aspect, *([1.0] if zoom else []), *([aspect] if errors else [])]
 
-    def width(columns: int) -> float:
-        return min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN)
-
-    def titles_of(columns: int) -> list[str]:
-        return [wrapped(label, max(8, int(width(columns) * 14))) for label in methods]
-
-    def height(columns: int) -> float:
-        lines = most_lines(titles_of(columns)) + most_lines(m.note for m in methods.values())
-        high = width(columns) * sum(ratios) + LINE_IN * lines + 0.3
-        return -(-len(methods) // columns) * high
-
-    # Several blocks of few columns would be higher than a page.
-    least = max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1)
-    fitting = fitting_columns(least, len(methods), height)
-    titles, columns = titles_of(fitting), min(fitting, len(methods))
-    blocks = -(-len(methods) // columns)
-    figure = new_figure(width(fitting) * columns + SCALE_IN * bool(errors), height(fitting))
+    page = fit_page(
+        methods,
+        (m.note for m in methods.values()),
+        # Several blocks of few columns would be higher than a page.
+        max(-(-len(methods) // blocks), WIDEST - 1 if blocks > 1 else 1),
+        lambda columns: min((TEXT_IN - SCALE_IN * bool(errors)) / columns, LARGEST_IN),
+        sum(ratios),
+        0.3,
+    )
+    columns, blocks = page.columns, page.rows
+    figure = new_figure(page.each_in * columns + SCALE_IN * bool(errors), page.height_in)
     # A narrow last column holds the scales, so that all others stand in line.
     widths = [1.0] * columns + [0.06] * bool(errors)
     axes = figure.subplots(
@@ -94,7 +86,7 @@ def fused_figure(
     )
     used: list[Axes] = []
     limit = error_limit(errors)
-    for i, (title, method) in enumerate(zip(titles, methods.values(), strict=True)):
+    for i, (title, method) in enumerate(zip(page.titles, methods.values(), strict=True)):
         block, place = divmod(i, columns)
         column = axes[block * len(ratios) : (block + 1) * len(ratios), place]
         picture(column[0], method.rgb)

@@ -1,7 +1,8 @@
 """The look that all figures share, and how they are written."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from io import BytesIO
 from typing import Any, ParamSpec
@@ -116,16 +117,42 @@ def most_lines(texts: Iterable[str]) -> int:
     return max((text.count("\n") + 1 for text in texts), default=0)
 
 
-def fitting_columns(first: int, pictures: int, height_in: Callable[[int], float]) -> int:
-    """Return the columns, from `first` on, at which a figure is no higher than a page.
+@dataclass(frozen=True)
+class Page:
+    """Titled pictures in rows on a page."""
 
-    Raises `UserError` where its pictures would be too small then.
+    titles: list[str]
+    columns: int
+    rows: int
+    each_in: float
+    """Width of a picture."""
+    height_in: float
+    """Of all rows."""
+
+
+def fit_page(
+    labels: Collection[str],
+    notes: Iterable[str],
+    least: int,
+    width_in: Callable[[int], float],
+    ratio: float,
+    gap_in: float,
+) -> Page:
+    """Return the layout of the fewest columns, from `least` on, that is no higher than a page.
+
+    `notes` stand below the pictures, `width_in` tells a picture's width by the columns, `ratio` its
+    height in its widths, `gap_in` what is left free below every row. Raises `UserError` where
+    pictures would be too small then.
     """
-    for columns in range(first, int(TEXT_IN / LEAST_IN)):
-        if height_in(columns) <= PAGE_IN:
-            return columns
+    below = most_lines(notes)
+    for columns in range(least, int(TEXT_IN / LEAST_IN)):
+        each, rows = width_in(columns), -(-len(labels) // columns)
+        titles = [wrapped(label, max(8, int(each * 14))) for label in labels]
+        height = rows * (each * ratio + LINE_IN * (most_lines(titles) + below) + gap_in)
+        if height <= PAGE_IN:
+            return Page(titles, min(columns, len(labels)), rows, each, height)
     raise UserError(
-        f"figure: found {pictures} pictures, expected fewer, as they do not fit a page of "
+        f"figure: found {len(labels)} pictures, expected fewer, as they do not fit a page of "
         f"{PAGE_IN:g} in; choose cases: --option cases=[...]"
     )
 
