@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
+from feinfn.checkpoint import write_bytes
 from feinfn.errors import UserError
 from mhiflab import record as record_module
 from mhiflab.applying import Applier
@@ -329,7 +330,7 @@ def keep_writing(lab: Lab, key: str, last: int) -> None:
         for epoch in range(int(saved.read_text()) + 1 if saved.is_file() else 1, last + 1):
             record.metrics(epoch, {"loss": 1 / epoch, "seconds": time.perf_counter()})
             time.sleep(0.02)
-            saved.write_text(str(epoch))
+            write_bytes(saved, str(epoch).encode())
         record.finish()
 
 
