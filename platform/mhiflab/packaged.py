@@ -60,6 +60,9 @@ def save_packaged(
     def cube(bands: int, name: str | None = None) -> TensorSpec:
         return TensorSpec(np.dtype(np.float32), (-1, bands, -1, -1), name)
 
+    def grey(bands: int, size: int) -> np.ndarray:
+        return np.full((1, bands, size, size), 0.5, np.float32)
+
     pyfunc.save_model(
         folder,
         loader_module=__name__,
@@ -67,6 +70,11 @@ def save_packaged(
             Schema([cube(model.hsi_bands, "hsi"), cube(model.msi_bands, "msi")]),
             Schema([cube(model.hsi_bands)]),
         ),
+        # The smallest request that a server answers, to copy; bigger ones make the folder big.
+        input_example={
+            "hsi": grey(model.hsi_bands, 2),
+            "msi": grey(model.msi_bands, 2 * protocol.ratio),
+        },
         # Given, because inferring them loads the model in another process and asks the network.
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
         metadata=about,

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback that can be killed and started again."""
+"""Real MLflow servers on loopback, of records or of a model, that can be killed and come back."""
 
 import os
 import signal
@@ -23,13 +23,24 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
-        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-        words += ["--port", str(self.port), "--serve-artifacts"]
+    def words(self) -> list[str]:
+        words = ["server", "--serve-artifacts"]
         words += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        return [*words, "--artifacts-destination", str(self.folder / "artifacts")]
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "mlflow", *self.words()]
+        words += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        # MLflow starts its server by name, as from an activated environment.
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                words,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PATH": path},
+            )
         end = time.monotonic() + ANSWER_S
         while not self.answers():
             assert time.monotonic() < end, (self.folder / "server.log").read_text()
@@ -47,3 +58,17 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+
+
+class ModelServer(Server):
+    """A server of the model in `folder`/model, as `mlflow models serve` starts it."""
+
+    def words(self) -> list[str]:
+        return [
+            "models",
+            "serve",
+            "--model-uri",
+            str(self.folder / "model"),
+            "--env-manager",
+            "local",
+        ]

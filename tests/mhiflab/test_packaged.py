@@ -1,8 +1,12 @@
 """A finished network as an MLflow model."""
 
+import json
+import urllib.request
+
 import numpy as np
 import pytest
 import torch
+from mlflow_server import ModelServer
 
 from feinfn.checkpoint import save_weights
 from feinfn.config import ModelConfig
@@ -66,6 +70,44 @@ def test_model_folder_names_its_inputs_and_pins_what_it_needs(folder):
     required = (folder / "requirements.txt").read_text().split()
     assert all("==" in line for line in required)
     assert any(line.startswith("torch==") for line in required)
+
+
+def test_a_server_answers_the_example_in_the_folder(folder):
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    server = ModelServer(folder.parent)
+    server.start()
+    try:
+        request = urllib.request.Request(
+            f"{server.uri}/invocations",
+            (folder / "serving_input_example.json").read_bytes(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            found = json.load(reply)["predictions"]
+    finally:
+        server.kill()
+    given = Model.load(str(folder)).load_input_example(str(folder))
+    expected = pyfunc.load_model(str(folder)).predict(given)
+    np.testing.assert_allclose(np.array(found, np.float32), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ratio", [4, 8])
+def test_the_example_in_the_folder_is_a_request_that_is_answered(model, tmp_path, ratio):
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, model.state_dict(), CONFIG, {})
+    folder = tmp_path / "model"
+    save_packaged(folder, weights, CONFIG, PROTOCOLS[f"cave_x{ratio}"], {})
+    given = Model.load(str(folder)).load_input_example(str(folder))
+    assert given["msi"].shape == (1, 3, 2 * ratio, 2 * ratio)
+    found = pyfunc.load_model(str(folder)).predict(given)
+    assert found.shape == (1, 31, 2 * ratio, 2 * ratio)
+    assert np.isfinite(found).all()
 
 
 def test_sizes_that_do_not_belong_together_are_refused(folder):
