@@ -23,15 +23,19 @@ ANSWER_S = 4.0
 
 TOKEN_REFUSED = 3
 ASK = """
-import sys
+import faulthandler, sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
+faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
 try:
     GcsClient(address=sys.argv[1])
 except AuthenticationError:
     sys.exit(3)
 """
-"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter."""
+"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter. Its
+seconds count from the question: on a busy machine loading Ray alone can take longer."""
+LOADING_S = 120.0
+"""Seconds that this program may take to load Ray."""
 
 
 def worker_request(wanted: Resources) -> dict[str, float]:
@@ -75,10 +79,10 @@ def check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = str(error)
     if not reason:
-        words = [sys.executable, "-c", ASK, address]
+        words = [sys.executable, "-c", ASK, address, str(ANSWER_S)]
         try:
             code = subprocess.run(
-                words, timeout=ANSWER_S, capture_output=True, check=False
+                words, timeout=LOADING_S + ANSWER_S, capture_output=True, check=False
             ).returncode
         except subprocess.TimeoutExpired:
             code = 1
