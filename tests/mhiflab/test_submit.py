@@ -140,11 +140,14 @@ def test_jobs_that_cannot_work_are_refused(lab, uri, reason):
 
 
 def test_a_dead_dashboard_fails_within_ten_seconds(mhiflab):
-    started = time.monotonic()
     done = mhiflab("submit", "demo", "--lab", "/lab", "--address", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "no dashboard answers" in done.stderr
     assert "ssh -L" in done.stderr
+    # Without the start of a process, which takes what the machine has left for it.
+    started = time.monotonic()
+    with pytest.raises(UserError, match="no dashboard answers"):
+        submit.connect("http://127.0.0.1:1", Console())
     assert time.monotonic() - started < 10
 
 
