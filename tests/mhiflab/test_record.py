@@ -383,6 +383,6 @@ def test_killed_writer_that_continues_has_each_step_once(lab):
 
 def test_four_processes_write_one_database_and_lose_nothing(tmp_path):
     words = [sys.executable, str(ROOT / "experiments" / "bench" / "writers.py"), "--writers", "4"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "points               2000      2000" in done.stdout

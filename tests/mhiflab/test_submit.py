@@ -84,7 +84,7 @@ print(json.dumps([mhiflab.__file__, feinfn.__file__, checkout() is None,
         env={**environment, "PYTHONPATH": str(target)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     *paths, installed, shipped, hashed, provenance = json.loads(done.stdout)
@@ -106,7 +106,7 @@ def test_code_of_a_wheel_hashes_like_that_of_the_checkout(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.stdout.strip() == package.code_hash(), done.stderr
 
