@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -59,6 +59,17 @@ def trial_request(wanted: Resources, avoid: Iterable[str]) -> Any:
     return PlacementGroupFactory([DRIVER if wanted.workers else worker_request(wanted)], **options)
 
 
+def ask(address: str, seconds: float, environment: Mapping[str, str] | None = None) -> int:
+    """Return 0 where an address is Ray's, `TOKEN_REFUSED` where it says so, another number else."""
+    words = [sys.executable, "-c", ASK, address, str(seconds)]
+    try:
+        return subprocess.run(
+            words, env=environment, timeout=LOADING_S + seconds, capture_output=True, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
 def check_answers(address: str) -> None:
     """Raise `UserError` within some seconds where no Ray cluster answers or the token is wrong.
 
@@ -79,13 +90,7 @@ def check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = str(error)
     if not reason:
-        words = [sys.executable, "-c", ASK, address, str(ANSWER_S)]
-        try:
-            code = subprocess.run(
-                words, timeout=LOADING_S + ANSWER_S, capture_output=True, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = 1
+        code = ask(address, ANSWER_S)
         if code == TOKEN_REFUSED:
             raise UserError(
                 f"RAY_ADDRESS: the cluster at {address!r} refuses this token; copy its token to "
