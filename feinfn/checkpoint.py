@@ -44,6 +44,26 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
+def _name_also(path: Path, other: Path) -> None:
+    """Give a file another name in its folder, in place of the file that has it.
+
+    The first name stays, so that whoever looks, also after a cut, finds a file there.
+    """
+    link = other.with_name(f".{other.name}.{os.getpid()}.partial")
+    try:
+        with suppress(FileNotFoundError):
+            link.unlink()
+        link.hardlink_to(path)
+    except OSError:
+        # A file system without hard links.
+        path.replace(other)
+        return
+    link.replace(other)
+    # Two names of one file are left as they are by a rename.
+    with suppress(FileNotFoundError):
+        link.unlink()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as `write_atomic` does."""
     write_atomic(path, lambda partial: partial.write_bytes(content))
@@ -61,7 +81,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | N
         write(partial)
         _sync(partial)
         if previous and path.exists():
-            path.replace(previous)
+            _name_also(path, previous)
         partial.replace(path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:

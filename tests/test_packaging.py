@@ -22,7 +22,7 @@ def python(code: str, cwd: Path, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -91,7 +91,7 @@ print(best['epoch'], len(absent))
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0", "7"]

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,15 +23,19 @@ ANSWER_S = 4.0
 
 TOKEN_REFUSED = 3
 ASK = """
-import sys
+import faulthandler, sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
+faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
 try:
     GcsClient(address=sys.argv[1])
 except AuthenticationError:
     sys.exit(3)
 """
-"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter."""
+"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter. Its
+seconds count from the question: on a busy machine loading Ray alone can take longer."""
+LOADING_S = 120.0
+"""Seconds that this program may take to load Ray."""
 
 
 def worker_request(wanted: Resources) -> dict[str, float]:
@@ -55,6 +59,17 @@ def trial_request(wanted: Resources, avoid: Iterable[str]) -> Any:
     return PlacementGroupFactory([DRIVER if wanted.workers else worker_request(wanted)], **options)
 
 
+def ask(address: str, seconds: float, environment: Mapping[str, str] | None = None) -> int:
+    """Return 0 where an address is Ray's, `TOKEN_REFUSED` where it says so, another number else."""
+    words = [sys.executable, "-c", ASK, address, str(seconds)]
+    try:
+        return subprocess.run(
+            words, env=environment, timeout=LOADING_S + seconds, capture_output=True, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
 def check_answers(address: str) -> None:
     """Raise `UserError` within some seconds where no Ray cluster answers or the token is wrong.
 
@@ -75,13 +90,7 @@ def check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = str(error)
     if not reason:
-        words = [sys.executable, "-c", ASK, address]
-        try:
-            code = subprocess.run(
-                words, timeout=ANSWER_S, capture_output=True, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = 1
+        code = ask(address, ANSWER_S)
         if code == TOKEN_REFUSED:
             raise UserError(
                 f"RAY_ADDRESS: the cluster at {address!r} refuses this token; copy its token to "

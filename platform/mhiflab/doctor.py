@@ -4,7 +4,6 @@ import ipaddress
 import os
 import platform
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from feinfn.config import DataConfig
 from feinfn.data.source import survey
 from mhiflab import probe
-from mhiflab.cluster import ASK, TOKEN_REFUSED, connected, on_nodes
+from mhiflab.cluster import TOKEN_REFUSED, ask, connected, on_nodes
 from mhiflab.package import code_hash
 from mhiflab.paths import Lab, lock_file
 from mhiflab.study import expand, read_study
@@ -126,14 +125,7 @@ def _ports(node: str, ports: Mapping[int, list[str]], dashboard: int) -> Iterato
 def token_needed(address: str) -> bool:
     """Return whether the cluster turns away who comes without its token."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, address],
-        env={**environment, "RAY_AUTH_MODE": "disabled"},
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    return done.returncode == TOKEN_REFUSED
+    return ask(address, 30, {**environment, "RAY_AUTH_MODE": "disabled"}) == TOKEN_REFUSED
 
 
 def _clock(node: Any) -> float:

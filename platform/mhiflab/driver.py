@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
@@ -22,6 +23,9 @@ HEARTBEAT_S = 10.0
 """Seconds between renewals of a lease; also how often a driver looks for a request to stop."""
 EXPIRY_S = 6 * HEARTBEAT_S
 """Age at which a lease counts as left behind by a driver that died."""
+
+LOOK_S = 0.5
+"""For how long a lock may be that of a command which only looks whether a driver is at work."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,18 @@ def driver_at_work(lab: Lab) -> bool:
     return False
 
 
+def _lock(file: TextIO) -> None:
+    """Lock a file for this process alone; raise `BlockingIOError` where another keeps it."""
+    end = time.monotonic() + LOOK_S
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
 @contextmanager
 def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
     """Hold the lab for one driver at a time; raise `UserError` where another works in it.
@@ -72,7 +88,7 @@ def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
     # Opened without truncation: the one that holds the lock wrote who it is.
     with _lock_file(lab).open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             other = _read(lab)
             raise UserError(

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from feinfn.checkpoint import write_bytes
 from mhiflab.plan import Plan
 from mhiflab.plots.style import new_figure, png, styled
 from mhiflab.search import COSTS
@@ -33,13 +34,12 @@ def search_frame(plan: SearchPlan) -> pd.DataFrame:
 
 def write_searches(plan: Plan, folder: Path) -> list[Path]:
     """Write search.csv and search.png, numbered from the second search of a study on."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for i, one in enumerate(plan.searches):
         name = f"search-{i + 1}" if i else "search"
         text = search_frame(one).to_csv(index=False, lineterminator="\n")
-        (folder / f"{name}.csv").write_text(text, encoding="utf-8", newline="\n")
-        (folder / f"{name}.png").write_bytes(png(search_figure(one)))
+        write_bytes(folder / f"{name}.csv", text.encode())
+        write_bytes(folder / f"{name}.png", png(search_figure(one)))
         written += [folder / f"{name}.csv", folder / f"{name}.png"]
     return written
 

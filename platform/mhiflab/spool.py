@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from feinfn.errors import UserError
 LOCK_WAIT_S = 150.0
 """How long a process waits for another to leave a spool; longer than one call of MLflow takes to
 give up on a server that never answers (a minute) or on a database that is down (under two)."""
-JOURNAL, FILES = "journal.jsonl", "files"
+JOURNAL, FILES, LOCK = "journal.jsonl", "files", "lock"
 
 
 class Spool:
@@ -83,9 +84,15 @@ class Spool:
         return found, ends
 
     def remove(self) -> None:
-        """Delete the folder; the journal first, so that a cut leaves nothing to apply."""
+        """Delete the folder; the journal first, so that a cut leaves nothing to apply.
+
+        The lock last: from then on the folder may be another's, who keeps it.
+        """
         (self.folder / JOURNAL).unlink()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder / FILES, ignore_errors=True)
+        (self.folder / LOCK).unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -95,12 +102,15 @@ class Spool:
 
 def _locked(folder: Path, wait_s: float) -> int:
     deadline = time.monotonic() + wait_s
-    path = folder / "lock"
+    path = folder / LOCK
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            # Removed meanwhile by the one who had it.
+            if folder.is_file():
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,6 +85,44 @@ def test_a_cut_between_the_renames_leaves_the_state_before(tmp_path):
     assert newest_state(path, pytest.fail) == payload
 
 
+def test_state_has_its_name_at_every_moment(tmp_path, monkeypatch):
+    path = tmp_path / training.STATE
+    save_state(path, {"epoch": 1})
+    rename, first = Path.replace, read_state(path)
+
+    def look(self: Path, target: Path) -> Path:
+        assert read_state(path) == first
+        done = rename(self, target)
+        read_state(path)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", look)
+        save_state(path, {"epoch": 2})
+    assert read_state(previous_state(path)) == first != read_state(path)
+    # Cut after the first of both renames: the next save finds two names of one file.
+    previous_state(path).unlink()
+    previous_state(path).hardlink_to(path)
+    second = read_state(path)
+    save_state(path, {"epoch": 3})
+    assert read_state(previous_state(path)) == second != read_state(path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_states_are_kept_without_hard_links(tmp_path, monkeypatch):
+    path = tmp_path / training.STATE
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError("not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    save_state(path, {"epoch": 1})
+    first = read_state(path)
+    save_state(path, {"epoch": 2})
+    assert read_state(previous_state(path)) == first
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     path, synced = tmp_path / training.STATE, []
 

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,8 @@ def _continued(rank: int, folder: Path) -> None:
 
 
 def test_the_loss_of_a_worker_loses_no_step(tmp_path):
-    began = time.monotonic()
+    # Had rank 0 waited for the end of its group's patience, `spawn` had killed it, too.
     assert spawn(2, _killed, tmp_path / "cut") == [3, -signal.SIGKILL]
-    assert time.monotonic() - began < 50
     assert state(tmp_path / "cut")["progress"] == [1, 6]
     assert spawn(2, _continued, tmp_path) == [0, 0]
     assert same(state(tmp_path / "whole"), state(tmp_path / "cut"))
@@ -156,6 +156,17 @@ def _logged(folder: Path, config) -> None:
         start(folder, tell, config)
 
 
+def wait(process: BaseProcess, seconds: float, log: Path, epochs: int) -> None:
+    """Wait so long, or until a log has so many lines more: a machine's speed may change."""
+    end, most = time.monotonic() + seconds, count_lines(log) + epochs
+    while process.is_alive() and time.monotonic() < end and count_lines(log) < most:
+        process.join(0.02)
+
+
+def count_lines(log: Path) -> int:
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
+
+
 def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     # Validation of one epoch in ten, so that saving takes its share of the time.
     config = replace(CONFIG, epochs=40, validate_every=10)
@@ -165,11 +176,15 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     lasts = time.monotonic() - began
     chance = random.Random(1)
     (tmp_path / "cut").mkdir()
+    log = tmp_path / "cut" / "log"
     kills = 0
     for _ in range(60):
         process = PROCESSES.Process(target=_logged, args=(tmp_path / "cut", config))
         process.start()
-        process.join(chance.uniform(0.2, 0.2 + lasts / 6) if kills < 12 else 60)
+        if kills < 12:
+            wait(process, chance.uniform(0.2, 0.2 + lasts / 6), log, config.epochs // 8)
+        else:
+            process.join(60)
         if process.exitcode is None:
             kills += 1
         process.kill()
@@ -178,7 +193,7 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
             break
     assert process.exitcode == 0
     assert kills >= 5
-    lines = (tmp_path / "cut" / "log").read_text().splitlines()
+    lines = log.read_text().splitlines()
     seen = dict(map(json.loads, lines))
     assert seen == dict(told)
     assert same(state(tmp_path / "whole"), state(tmp_path / "cut"))

@@ -1,15 +1,14 @@
 """The training loop: it learns, resumes bit for bit, diverges loudly, and shares batches."""
 
 import math
-import socket
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tiny_training import join, meeting
 
 from feinfn import train as training
 from feinfn.checkpoint import parse_state, read_state, write_atomic
@@ -136,10 +135,7 @@ def test_released_schedule_turns_back_every_300_epochs():
 def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     """Write rank 0's gradient of one step over a batch of four, shared by all workers."""
     if workers > 1:
-        # Not a file store: its destructor races with the other process's and can abort.
-        meet = f"tcp://127.0.0.1:{port}"
-        # A lost partner is an error after a minute, not a wait for ever.
-        dist.init_process_group("gloo", meet, timedelta(minutes=1), rank=rank, world_size=workers)
+        join(port, rank, workers)
     torch.set_num_threads(1)
     patches, _ = data()
     torch.manual_seed(5)
@@ -160,10 +156,9 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
 
 
 def test_two_workers_make_the_gradient_of_one(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    met = meeting()
     for workers in (1, 2):
-        mp.spawn(_gradient, args=(workers, str(tmp_path), port), nprocs=workers)
+        mp.spawn(_gradient, args=(workers, str(tmp_path), met.port), nprocs=workers)
     (one, loss_one), (two, loss_two) = (torch.load(tmp_path / f"{w}.pt") for w in (1, 2))
     assert loss_one == pytest.approx(loss_two, rel=1e-12)
     for a, b in zip(one, two, strict=True):

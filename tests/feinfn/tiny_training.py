@@ -1,7 +1,6 @@
 """A training of a second or two, in this process or others, and comparisons of its states."""
 
 import multiprocessing
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -111,13 +110,30 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
+def meeting() -> dist.TCPStore:
+    """Return a store at a free port of its own, for processes that find each other by it.
+
+    Were its port only looked for here, another process could take it before rank 0 does. A file
+    store's destructor races with the other process's and can abort.
+    """
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def join(port: int, rank: int, workers: int) -> None:
+    """Make this process part of a group of gloo, at the port of `meeting`.
+
+    Waits of the group last longer than `spawn` lets a process live: one that waits for a lost
+    partner, instead of being told by an error, is killed and ends with another code.
+    """
+    wait = timedelta(minutes=4)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=wait)
+    dist.init_process_group("gloo", store=store, timeout=wait, rank=rank, world_size=workers)
+
+
 def joined(target: Callable, rank: int, workers: int, port: int, *args: Any) -> None:
     """Call the target inside a process group of gloo."""
     torch.set_num_threads(1)
-    # Not a file store: its destructor races with the other process's and can abort.
-    meet = f"tcp://127.0.0.1:{port}"
-    # A lost partner is an error after a minute, not a wait for ever.
-    dist.init_process_group("gloo", meet, timedelta(minutes=1), rank=rank, world_size=workers)
+    join(port, rank, workers)
     target(rank, *args)
     dist.barrier()
     dist.destroy_process_group()
@@ -125,10 +141,9 @@ def joined(target: Callable, rank: int, workers: int, port: int, *args: Any) -> 
 
 def spawn(workers: int, target: Callable, *args: Any) -> list[int | None]:
     """Run `target(rank, *args)` in a group of processes, and return how each ended."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    met = meeting()
     processes: list[BaseProcess] = [
-        PROCESSES.Process(target=joined, args=(target, rank, workers, port, *args))
+        PROCESSES.Process(target=joined, args=(target, rank, workers, met.port, *args))
         for rank in range(workers)
     ]
     for process in processes:

@@ -43,12 +43,15 @@ class Page:
         self._write_fd, self._read_fd, self._buffer, self._count = write_fd, read_fd, b"", 0
         self._session: dict[str, str] = {}
         self.requests: list[str] = []
-        self.loaded = False
+        self._loaded: set[str] = set()
+        """What has been loaded in this tab; its first, empty page may say so late."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._session = {"sessionId": session}
         for domain in ("Page", "Network", "Runtime"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Return the answer to a command; events that come before it are taken note of."""
@@ -64,8 +67,8 @@ class Page:
     def _note(self, event: dict[str, Any]) -> None:
         if event["method"] == "Network.requestWillBeSent":
             self.requests.append(event["params"]["request"]["url"])
-        if event["method"] == "Page.loadEventFired":
-            self.loaded = True
+        if event["method"] == "Page.lifecycleEvent" and event["params"]["name"] == "load":
+            self._loaded.add(event["params"]["loaderId"])
 
     def _next(self) -> dict[str, Any]:
         until = time.monotonic() + ANSWER_S
@@ -84,9 +87,9 @@ class Page:
         """Load a file and wait until it is there; what scrolls is there at once."""
         still = {"name": "prefers-reduced-motion", "value": "reduce"}
         self.call("Emulation.setEmulatedMedia", features=[still])
-        self.loaded, self.requests = False, []
-        self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
-        while not self.loaded:
+        self.requests = []
+        loader = self.call("Page.navigate", url=path.resolve().as_uri() + fragment)["loaderId"]
+        while loader not in self._loaded:
             self._note(self._next())
 
     def ask(self, expression: str) -> Any:
@@ -97,6 +100,11 @@ class Page:
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
+
+    def work_s(self) -> float:
+        """Return the processor time of the tab's main thread so far, in seconds."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
     def click(self, selector: str, x_share: float, y_share: float) -> None:
         """Press and release the mouse at a place within an element."""
@@ -152,7 +160,7 @@ def chromium(profile: Path, *more: str) -> Iterator[Page]:
         page = Page(ours_write, ours_read)
         yield page
         page.close()
-        browser.wait(20)
+        browser.wait(ANSWER_S)
     finally:
         browser.kill()
         browser.wait()

@@ -53,7 +53,7 @@ def mhiflab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
             env={**clean, "COLUMNS": "200", **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=400,
         )
 
     return call

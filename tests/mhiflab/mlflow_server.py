@@ -1,15 +1,30 @@
 """Real MLflow servers on loopback, of records or of a model, that can be killed and come back."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
-ANSWER_S = 90
+ANSWER_S = 200
+
+
+def lasting_port() -> int:
+    """Return a free port which no system gives to who asks for any, as Ray's processes do.
+
+    It must be free again whenever the server starts anew. Linux gives ports from 32768 on, others
+    from 49152; Ray's workers have 10002 to 19999.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:
@@ -17,9 +32,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = lasting_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
@@ -48,7 +61,7 @@ class Server:
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as reply:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=20) as reply:
                 return reply.status == 200
         except OSError:
             return False

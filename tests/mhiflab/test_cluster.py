@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feinfn.errors import UserError
+from mhiflab import cluster
 from mhiflab.cluster import check_answers, connected, selector, trial_request
 from mhiflab.fit import Node, fit, held_by_trial, workers_on
 from mhiflab.spec import Resources
@@ -137,7 +138,7 @@ def test_where_a_trial_asks_for_its_place():
     assert driver.bundles == [{"node:__internal_head__": 0.0001}]
 
 
-def test_a_dead_address_fails_within_ten_seconds(monkeypatch):
+def test_a_dead_address_fails_within_a_minute(monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -152,7 +153,15 @@ def test_a_dead_address_fails_within_ten_seconds(monkeypatch):
             started = time.monotonic()
             with pytest.raises(UserError, match=reason), connected():
                 pass
-            assert time.monotonic() - started < 10
+            # Ray itself would take minutes; on a busy machine loading it takes some of these.
+            assert time.monotonic() - started < 60
+
+
+def test_time_to_load_ray_is_not_taken_for_silence(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+    monkeypatch.setattr(cluster, "ASK", "import time; time.sleep(1)")
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        check_answers(f"127.0.0.1:{slow.getsockname()[1]}")
 
 
 def test_no_answer_at_all_is_told(monkeypatch):

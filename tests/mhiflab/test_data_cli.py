@@ -206,7 +206,7 @@ def test_interrupted_command_continues(mhiflab: Run, tmp_path):
         text=True,
     ) as child:
         assert child.stderr is not None
-        while len(list(staging.glob("*.json"))) < 3:
+        while len(list(staging.glob("*.json"))) < 3 and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         message = " ".join(child.stderr.read().split())

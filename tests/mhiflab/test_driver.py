@@ -1,5 +1,6 @@
 """One driver at a time: on a lab folder, and on a study whose record several labs share."""
 
+import fcntl
 import json
 import os
 import signal
@@ -33,6 +34,28 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path):
         only_driver(lab, "second").__enter__()
     with only_driver(lab, "second"):
         pass
+
+
+def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
+    lab, lock = Lab(tmp_path), fcntl.flock
+    with only_driver(lab, "first"):
+        assert driver.driver_at_work(lab)
+    looking = threading.Event()
+
+    def look(file, kind: int) -> None:
+        """Lock as before, but let go of a shared lock only after a moment."""
+        lock(file, kind)
+        if kind & fcntl.LOCK_SH:
+            looking.set()
+            time.sleep(0.2)
+
+    monkeypatch.setattr(fcntl, "flock", look)
+    thread = threading.Thread(target=driver.driver_at_work, args=(lab,))
+    thread.start()
+    looking.wait()
+    with only_driver(lab, "second"):
+        pass
+    thread.join()
 
 
 def test_second_lab_is_refused_a_study_that_another_holds(shared):
@@ -70,7 +93,7 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
         with leased(store, parent, own):
             told = stop_driver(Lab(tmp_path / "another"), store, parent)
             assert "asked process" in told
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not asked.is_set() and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert asked.is_set()

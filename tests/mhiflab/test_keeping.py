@@ -91,7 +91,7 @@ def stop_and_look(mhiflab, study, tmp_path, driver: subprocess.Popen) -> None:
     assert second.returncode == 1
     assert "another mhiflab run is at work in this folder" in second.stderr
     assert "asked process" in mhiflab("stop", study).stdout
-    assert driver.wait(timeout=60) == 1
+    assert driver.wait(timeout=200) == 1
     assert "stopped; finished trials are on record" in (tmp_path / "log").read_text()
     shown = mhiflab("status", study).stdout
     assert "resume" in shown

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -174,10 +173,11 @@ def test_unreachable_store_delays_the_end_by_a_bound_and_replay_completes(lab, m
     started = time.perf_counter()
     with opened(lab, key, DEAD) as record:
         write(record, range(1, 51))
-        assert time.perf_counter() - started < 5
+        # Who waited for this store would do so for ever; a busy disk takes its time, too.
+        assert time.perf_counter() - started < 60
         closing = time.perf_counter()
         record.close(record_module.DRAIN_S)
-        assert time.perf_counter() - closing < 3
+        assert time.perf_counter() - closing < 30
     record._thread.join(20)
     waiting = replay(lab, DEAD)
     assert (waiting.replayed, waiting.waiting) == (0, 1)
@@ -246,7 +246,7 @@ def test_run_deleted_while_it_is_written_is_made_again_whole(lab):
     assert metric_history(store, run.info.run_id, ["loss"]) == {"loss": {1: 1.0, 2: 0.5}}
 
 
-def until(true, seconds: float = 30.0) -> None:
+def until(true, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -275,6 +275,29 @@ def test_second_writer_waits_and_is_told_when_it_waits_too_long(tmp_path):
     second.append({"op": "start"})
     assert second.entries()[0] == [{"op": "start"}]
     second.close()
+
+
+def test_folder_that_another_takes_while_it_is_removed_stays(tmp_path, monkeypatch):
+    first, remove = Spool(tmp_path / "run"), os.rmdir
+    first.keep(Path(__file__))
+    second: list[Spool] = []
+
+    def rmdir(path, **options) -> None:
+        if Path(path).name == "run" and not second:
+            second.append(Spool(tmp_path / "run", wait_s=0))
+            second[0].append({"op": "start"})
+            second[0].keep(Path(__file__))
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    first.remove()
+    first.close()
+    (other,) = second
+    assert other.entries()[0] == [{"op": "start"}]
+    assert len(list((tmp_path / "run" / "files").iterdir())) == 1
+    other.remove()
+    other.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_line_is_named_and_never_skipped(tmp_path):
@@ -336,13 +359,19 @@ def keep_writing(lab: Lab, key: str, last: int) -> None:
 
 def test_killed_writer_that_continues_has_each_step_once(lab):
     key, draw, last = uuid.uuid4().hex, random.Random(7), 40
-    spawn = multiprocessing.get_context("spawn")
+    spawn, journal = multiprocessing.get_context("spawn"), lab.spool / key / "journal.jsonl"
+
+    def lines() -> int:
+        return journal.read_bytes().count(b"\n") if journal.is_file() else 0
+
     for _ in range(4):
+        before = lines()
         process = spawn.Process(target=keep_writing, args=(lab, key, last))
         process.start()
-        until((lab.spool / key / "journal.jsonl").is_file, 60)
+        # In the middle of its work, or after all of it where this process was kept waiting.
+        until(lambda p=process, n=before: lines() > n or not p.is_alive())
         time.sleep(draw.uniform(0, 0.5))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
     keep_writing(lab, key, last)
     found = state(lab, key)
@@ -354,6 +383,6 @@ def test_killed_writer_that_continues_has_each_step_once(lab):
 
 def test_four_processes_write_one_database_and_lose_nothing(tmp_path):
     words = [sys.executable, str(ROOT / "experiments" / "bench" / "writers.py"), "--writers", "4"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "points               2000      2000" in done.stdout

@@ -349,8 +349,8 @@ VALUES = (
 
 def test_browser_opens_it_at_once_and_asks_for_nothing(browse):
     tab = browse()
-    timing = "performance.getEntriesByType('navigation')[0]"
-    assert 0 < tab.ask(f"{timing}.domComplete - {timing}.startTime") < 2000
+    # Seconds of work: those on the clock also tell what else the machine was doing.
+    assert 0 < tab.work_s() < 2
     asked = tab.ask("performance.getEntriesByType('resource').map(one => one.name)")
     for url in (*asked, *tab.requests[1:]):
         assert url.startswith("data:"), url

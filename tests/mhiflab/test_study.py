@@ -198,7 +198,7 @@ def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tm
     driver = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     state = next_state(tmp_path / "lab" / "checkpoints", driver)
     os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(timeout=60) == 1
+    assert driver.wait(timeout=200) == 1
     text = (tmp_path / "log").read_text()
     assert "stopped; finished trials are on record" in text
     assert "Traceback" not in text
@@ -213,7 +213,7 @@ def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tm
 
 def next_state(folder: Path, driver: subprocess.Popen) -> Path:
     """Return the first training state that appears, while the driver runs."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline and driver.poll() is None:
         if found := list(folder.glob("*/state.pt")):
             return found[0]
