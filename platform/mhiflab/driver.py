@@ -142,6 +142,9 @@ def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
                     os.kill(own.pid, signal.SIGTERM)
                     return
                 _renew(store, parent, own)
+                if done.is_set():
+                    # Ended while this renewal was under way: the lease must not outlive it.
+                    write_tag(store, parent, LEASE, "")
 
     thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()

@@ -83,6 +83,26 @@ def test_lease_that_was_left_behind_is_taken(left, shared, monkeypatch):
         pass
 
 
+def test_renewal_that_arrives_after_the_end_leaves_no_lease(shared, monkeypatch):
+    store, parent = shared
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.01)
+    renew, held, free = driver._renew, threading.Event(), threading.Event()
+
+    def late(*args) -> None:
+        if threading.current_thread().name == "lease":
+            held.set()
+            free.wait(60)
+        renew(*args)
+
+    monkeypatch.setattr(driver, "_renew", late)
+    with leased(store, parent, Driver(os.getpid(), "elsewhere", "tiny", "a")):
+        assert held.wait(60)
+        (thread,) = (one for one in threading.enumerate() if one.name == "lease")
+    free.set()
+    thread.join(60)
+    assert read_tag(store, parent, LEASE) == ""
+
+
 def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, monkeypatch):
     store, parent = shared
     monkeypatch.setattr(driver, "HEARTBEAT_S", 0.1)
