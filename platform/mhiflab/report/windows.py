@@ -1,18 +1,19 @@
 """The cubes that a report's viewer shows, from the windows that runs recorded."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from torch import Tensor
 
 from feinfn.errors import UserError
+from feinfn.protocols import Pair
 from mhiflab.plan import Entry
 from mhiflab.plots.style import MAPS
-from mhiflab.recorded import Recorded
-from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS
+from mhiflab.recorded import Recorded, Window
+from mhiflab.scores import WINDOW_STEPS
 
 LEAST_PX = 32
 """Windows are not cut smaller than this; then cases are left out."""
@@ -46,37 +47,35 @@ def read_windows(recorded: Recorded) -> Windows:
         first.setdefault(entry.trial.case, entry)
     for entry in first.values():
         try:
-            _add(found, entry, recorded.arrays(entry))
+            _add(found, entry, recorded.window(entry))
         except UserError as error:
             found.notes.append(str(error))
     return found
 
 
-def _add(found: Windows, entry: Entry, arrays: Mapping[str, np.ndarray]) -> None:
-    label = entry.trial.label
-    named = f"{label}, seed {entry.trial.spec.seed}"
-    end = f"/window/{FUSED}"
-    images = [key.removesuffix(end) for key in arrays if key.endswith(end)]
-    if not images:
-        found.notes.append(f"{named}: its run was recorded before windows of images were kept.")
-        return
-    at = f"{images[0]}/window"
-    row, column = (int(n) for n in arrays[f"{at}/place"])
-    place, fused = (row, column), arrays[f"{at}/{FUSED}"]
-    reference, upsampled = arrays.get(f"{at}/reference"), arrays[f"{at}/{UPSAMPLED}"]
-    nm = arrays.get(f"{at}/wavelengths_nm")
+def _steps(cube: np.ndarray | Tensor) -> np.ndarray:
+    """Return the integers of `WINDOW_STEPS` that a run recorded; float32 holds them exactly."""
+    return np.rint(np.asarray(cube) * np.float32(WINDOW_STEPS)).astype(np.uint16)
+
+
+def _add(found: Windows, entry: Entry, window: Window) -> None:
+    inputs, nm = window.inputs, window.wavelengths_nm
+    reference = _steps(inputs.reference_BSHW[0]) if isinstance(inputs, Pair) else None
+    upsampled = _steps(inputs.lms_BSHW[0])
     if not found.fused_SHW:
-        found.image, found.place, found.reference_SHW = images[0], place, reference
+        found.image, found.place, found.reference_SHW = window.scene, window.place, reference
         found.wavelengths_nm = None if nm is None else [float(x) for x in nm]
-    elif (found.image, found.place, found.size) != (images[0], place, upsampled.shape) or not (
-        _same(found.reference_SHW, reference)
-    ):
-        found.notes.append(f"{named}: left out, its window shows another image.")
+    elif (found.image, found.place, found.size) != (
+        window.scene,
+        window.place,
+        upsampled.shape,
+    ) or not _same(found.reference_SHW, reference):
+        found.notes.append(f"{entry.who}: left out, its window shows another image.")
         return
-    found.fused_SHW[named] = fused
+    found.fused_SHW[entry.who] = _steps(window.fused_SHW)
     if not any(_same(upsampled, x) for x in found.upsampled_SHW.values()):
         name = f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
-        name += f" ({label})" if name in found.upsampled_SHW else ""
+        name += f" ({entry.trial.label})" if name in found.upsampled_SHW else ""
         found.upsampled_SHW[name] = upsampled
 
 
