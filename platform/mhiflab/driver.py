@@ -1,6 +1,5 @@
-"""One driver at a time: the lock of a lab folder, the lease of a study on a server, and `stop`."""
+"""One driver at a time: who holds a lab folder, the lease of a study on a server, and `stop`."""
 
-import fcntl
 import json
 import os
 import platform
@@ -11,10 +10,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TextIO
 
 from feinfn.errors import UserError
+from mhiflab.lock import driver_at_work, lock, lock_file
 from mhiflab.paths import Lab
 from mhiflab.tracking import Store, read_tag, write_tag
 
@@ -23,9 +21,6 @@ HEARTBEAT_S = 10.0
 """Seconds between renewals of a lease; also how often a driver looks for a request to stop."""
 EXPIRY_S = 6 * HEARTBEAT_S
 """Age at which a lease counts as left behind by a driver that died."""
-
-LOOK_S = 0.5
-"""For how long a lock may be that of a command which only looks whether a driver is at work."""
 
 
 @dataclass(frozen=True)
@@ -43,39 +38,11 @@ class Driver:
         return f"process {self.pid} on {self.host}, study {self.study}"
 
 
-def _lock_file(lab: Lab) -> Path:
-    return lab.root / "driver.lock"
-
-
 def _read(lab: Lab) -> Driver | None:
     try:
-        return Driver(**json.loads(_lock_file(lab).read_text(encoding="utf-8")))
+        return Driver(**json.loads(lock_file(lab).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def driver_at_work(lab: Lab) -> bool:
-    """Return whether a driver holds the lab folder."""
-    try:
-        with _lock_file(lab).open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _lock(file: TextIO) -> None:
-    """Lock a file for this process alone; raise `BlockingIOError` where another keeps it."""
-    end = time.monotonic() + LOOK_S
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -86,9 +53,9 @@ def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
     """
     lab.root.mkdir(parents=True, exist_ok=True)
     # Opened without truncation: the one that holds the lock wrote who it is.
-    with _lock_file(lab).open("a") as file:
+    with lock_file(lab).open("a") as file:
         try:
-            _lock(file)
+            lock(file)
         except BlockingIOError:
             other = _read(lab)
             raise UserError(

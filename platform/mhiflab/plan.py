@@ -16,8 +16,8 @@ from feinfn.errors import UserError
 from feinfn.models import name_of
 from feinfn.strips import strips_within
 from feinfn.train import STATE
-from mhiflab.driver import driver_at_work
 from mhiflab.identity import run_key, spec_hash
+from mhiflab.lock import driver_at_work
 from mhiflab.paths import Lab, study_name
 from mhiflab.search_record import SearchPlan, check_search, look
 from mhiflab.study import Study, Trial, expand, read_study

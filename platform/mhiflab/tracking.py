@@ -19,6 +19,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from feinfn.errors import UserError
+from mhiflab.lock import driver_at_work
+from mhiflab.moved import move_artifacts
 from mhiflab.paths import Lab
 
 EXPERIMENT = "mhiflab"
@@ -149,10 +151,13 @@ def connect(lab: Lab, uri: str) -> Store:
         lab.root.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return Store(client, uri, experiment.experiment_id)
     location = lab.artifacts.resolve().as_uri() if local else None
-    return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
+    if experiment is None:
+        return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
+    before = experiment.artifact_location
+    if location and before.startswith("file:") and before != location and not driver_at_work(lab):
+        move_artifacts(lab, before, location)
+    return Store(client, uri, experiment.experiment_id)
 
 
 def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:

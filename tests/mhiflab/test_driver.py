@@ -13,6 +13,7 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab import driver
 from mhiflab.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
+from mhiflab.lock import driver_at_work
 from mhiflab.paths import Lab
 from mhiflab.tracking import open_store, read_tag, study_run, tracking_uri, write_tag
 
@@ -39,7 +40,7 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path):
 def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
     lab, lock = Lab(tmp_path), fcntl.flock
     with only_driver(lab, "first"):
-        assert driver.driver_at_work(lab)
+        assert driver_at_work(lab)
     looking = threading.Event()
 
     def look(file, kind: int) -> None:
@@ -50,7 +51,7 @@ def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
             time.sleep(0.2)
 
     monkeypatch.setattr(fcntl, "flock", look)
-    thread = threading.Thread(target=driver.driver_at_work, args=(lab,))
+    thread = threading.Thread(target=driver_at_work, args=(lab,))
     thread.start()
     looking.wait()
     with only_driver(lab, "second"):
