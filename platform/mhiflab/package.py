@@ -14,9 +14,9 @@ import yaml
 import feinfn
 import mhiflab
 from feinfn.errors import UserError
-from mhiflab.paths import checkout, experiments_dir, lock_file, shipped_studies, study_path
+from mhiflab.paths import checkout, experiments_dir, lock_file, study_path
 from mhiflab.provenance import git, git_provenance
-from mhiflab.reading import is_paper
+from mhiflab.reading import check_study
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""
@@ -108,14 +108,7 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
     Response tables are named relative to the folder that one runs in, so they keep their place.
     """
     path = study_path(study)
-    if not path.is_file():
-        names = ", ".join(shipped_studies())
-        raise UserError(f"{path}: no such study file; give a YAML file or one of: {names}")
-    if is_paper(path):
-        raise UserError(
-            f"{path}: found a paper, expected a study; submit its studies one by one, and make its "
-            "tables from the record they share"
-        )
+    check_study(path)
     read = _with_bases(path, {})
     root = Path(os.path.commonpath([p.parent for p in read]))
     found = {f"{STUDY}/{p.relative_to(root).as_posix()}": p for p in read}

@@ -11,7 +11,7 @@ from mhiflab.figures.registry import FORMATS, find_kind
 from mhiflab.paths import Lab, study_name
 from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
-from mhiflab.reading import build, check_line, read_yaml
+from mhiflab.reading import build, check_file, check_line, read_yaml
 from mhiflab.recorded import Recorded
 from mhiflab.results import collect
 from mhiflab.tables import Block, Table
@@ -93,7 +93,11 @@ class Paper:
 
 def read_paper(path: Path) -> Paper:
     """Read a paper's file; raise `UserError` naming file, key and remedy."""
-    paper: Paper = build(Paper, read_yaml(path), str(path))
+    check_file(path)
+    value = read_yaml(path)
+    if {"base", "cases"} & value.keys():
+        raise UserError(f"{path}: found a study, expected a paper, which has tables and figures")
+    paper: Paper = build(Paper, value, str(path))
     check_line(paper.title, f"{path}: title")
     # Systems that do not tell letters' cases apart have one file for both.
     owners = {"readme.md": "a folder's own text"}

@@ -40,12 +40,15 @@ def shipped_studies() -> list[str]:
     return sorted(path.stem for path in experiments_dir().glob("*.yaml"))
 
 
+def shipped_files() -> dict[str, Path]:
+    """Return the shipped studies and papers by name."""
+    folders = (experiments_dir() / "paper", experiments_dir())
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
 def study_path(given: str) -> Path:
     """Return the file meant by a path, or by the name of a shipped study or paper."""
-    for folder in (experiments_dir(), experiments_dir() / "paper"):
-        if given in {path.stem for path in folder.glob("*.yaml")}:
-            return folder / f"{given}.yaml"
-    return Path(given)
+    return shipped_files().get(given, Path(given))
 
 
 def study_name(path: Path, smoke: bool) -> str:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from feinfn.errors import UserError, nearest
+from mhiflab.paths import shipped_files
 
 
 class Loader(yaml.SafeLoader):
@@ -113,3 +114,23 @@ def is_paper(path: Path) -> bool:
     if not path.is_file() or not re.search(rb"\b(tables|figures)\b", path.read_bytes()):
         return False
     return bool({"tables", "figures"} & read_yaml(path).keys())
+
+
+def check_file(path: Path) -> None:
+    """Raise `UserError` where there is no file of a study or a paper."""
+    if not path.is_file():
+        names = shipped_files()
+        raise UserError(
+            f"{path}: no such study file; {nearest(str(path), names)}give a YAML file or one of: "
+            + ", ".join(names)
+        )
+
+
+def check_study(path: Path) -> None:
+    """Raise `UserError` where there is no file of a study, but nothing or a paper's."""
+    check_file(path)
+    if is_paper(path):
+        raise UserError(
+            f"{path}: found a paper, expected a study; name one of its studies, which "
+            f"`mhiflab plan {path}` lists"
+        )

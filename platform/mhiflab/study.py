@@ -14,7 +14,7 @@ from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError, nearest
 from feinfn.models import FEINFN
 from mhiflab.paths import shipped_studies, study_path
-from mhiflab.reading import build, check_line, read_yaml
+from mhiflab.reading import build, check_line, check_study, read_yaml
 from mhiflab.search import Scheduler, Search
 from mhiflab.smoke import smoke_settings
 from mhiflab.spec import Resources, Spec, parse_trial
@@ -205,9 +205,7 @@ def read_study(path: Path, smoke: bool = False) -> Study:
 
     The returned study's base holds everything that its `from` names.
     """
-    if not path.is_file():
-        names = ", ".join(shipped_studies())
-        raise UserError(f"{path}: no such study file; give a YAML file or one of: {names}")
+    check_study(path)
     study: Study = build(Study, read_yaml(path), str(path))
     _check_name(path.stem, f"{path}: the file's name")
     check_line(study.title, f"{path}: title")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -137,9 +138,11 @@ def render(
     say_left(left)
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
-    command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
-    hint = "" if lab.root == HERE else f" --lab {lab.root}"
-    out.print(f"Browse the runs in MLflow:  [bold]{command} ui{hint}[/]", soft_wrap=True)
+    words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
+    if Path(sys.argv[0]).name == "__main__.py":
+        words = ["python", "-m", "mhiflab"]
+    words += ["ui"] if lab.root == HERE else ["ui", "--lab", str(lab.root)]
+    out.print(f"Browse the runs in MLflow:  [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
 def say_left(left: Mapping[str, UserError]) -> None:

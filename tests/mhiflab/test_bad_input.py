@@ -84,6 +84,20 @@ def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
     assert_one_clear_error(done, "absent.yaml: no such study file; give a YAML", tmp_path / "lab")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "crops_fourir"], "no such study file; did you mean 'crops_fourier'? give a YAML"),
+        (["status", "laptop"], "laptop.yaml: found a paper, expected a study; name one of its"),
+        (["submit", "paper", "--lab", "/lab"], "paper.yaml: found a paper, expected a study"),
+        (["verify", "crops_fourier"], "crops_fourier.yaml: found a study, expected a paper"),
+        (["verify", "lapto"], "no such study file; did you mean 'laptop'?"),
+    ],
+)
+def test_studies_and_papers_are_told_apart(words, message, mhiflab, tmp_path):
+    assert_one_clear_error(mhiflab(*words), message, tmp_path / "lab")
+
+
 def test_table_without_a_record(mhiflab, write_study, tmp_path):
     done = mhiflab("table", write_study())
     assert_one_clear_error(done, "no record yet; run the study first", tmp_path / "lab")
