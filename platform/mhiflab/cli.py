@@ -24,6 +24,7 @@ from mhiflab.study_cli import (
     HERE,
     STUDY_COMMANDS,
     LabOption,
+    RecordOption,
     SmokeOption,
     StudyArgument,
     out,
@@ -73,6 +74,7 @@ def table(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also while runs are missing; their rows are marked.")
     ] = False,
+    record: RecordOption = None,
     lab: LabOption = HERE,
 ) -> None:
     """Render a study or a paper from its recorded runs: Markdown, LaTeX, HTML, CSV and figures.
@@ -82,8 +84,10 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
+    from mhiflab.plan import read_plan, reconcile
     from mhiflab.reading import is_paper
     from mhiflab.rows import COSTS
+    from mhiflab.sources import data_of, runs_of
 
     folder, path = Lab(lab), study_path(study)
     if is_paper(path):
@@ -94,12 +98,16 @@ def table(
                 f"--convention, --costs: found with {path}, a paper, expected with a study; a "
                 "paper's tables say both in its file"
             )
-        table_paper(path, smoke, folder, name or (), partial)
+        table_paper(path, smoke, folder, name or (), partial, record)
         return
     if name:
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
-    render(read(study, smoke, folder), folder, convention or [None], wanted, partial)
+    asked = read_plan(path, smoke, data_of(record))
+    with runs_of(record, folder) as store:
+        plan = reconcile(asked, store, folder)
+        own = None if record is None else store
+        render(plan, folder, convention or [None], wanted, partial, own)
 
 
 PaperArgument = Annotated[
@@ -115,9 +123,7 @@ def verify(
         Path | None,
         typer.Option(help="What to compare with; default: rendered/NAME beside the paper."),
     ] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Runs that `export` wrote, instead of the lab's record.")
-    ] = None,
+    record: RecordOption = None,
     lab: LabOption = HERE,
 ) -> None:
     """Render a paper anew from recorded runs and name every cell that differs from its files."""
@@ -135,7 +141,7 @@ def export_command(
 ) -> None:
     """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
 
-    `verify --record` makes tables from them without scenes, weights or the store they came from.
+    `--record` of table, figure and verify makes tables and curves from them without scenes, weights or the store they came from.
     """
     from mhiflab.paper_cli import export_runs
 

@@ -8,7 +8,15 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read, say_left
+from mhiflab.study_cli import (
+    HERE,
+    LabOption,
+    RecordOption,
+    SmokeOption,
+    StudyArgument,
+    out,
+    say_left,
+)
 
 ALL = "all"
 TEXTS = ("scene", "case")
@@ -58,6 +66,7 @@ def figure(
         typer.Option(help="key=value, such as seed=2 or 'cases=[full, without]'; repeat for more."),
     ] = None,
     smoke: SmokeOption = False,
+    record: RecordOption = None,
     lab: LabOption = HERE,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the files; the study's by default.")
@@ -81,7 +90,7 @@ def figure(
                 f"--kind, --option, --out: found with {path}, a paper, whose file says what is "
                 "drawn; expected --name or nothing"
             )
-        draw_paper(path, smoke, Lab(lab), name or ())
+        draw_paper(path, smoke, Lab(lab), name or (), record)
         return
     if name or not kind:
         raise UserError(
@@ -93,17 +102,19 @@ def figure(
         raise UserError(f"--option: found {', '.join(options)}, expected none with --kind all")
 
     from mhiflab.figures.registry import FORMATS, KINDS, draw_each, find_kind
+    from mhiflab.plan import read_plan, reconcile
     from mhiflab.recorded import Recorded
-    from mhiflab.tracking import recorded_store
+    from mhiflab.sources import data_of, runs_of
 
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
         find_kind(kind)
-    store = recorded_store(Lab(lab))
-    plan = read(study, smoke, Lab(lab))
-    recorded, place = Recorded(plan, store), folder or Lab(lab).rendered(plan.name)
     formats = FORMATS if format_ == "both" else (format_,)
-    drawn, left = draw_each(kinds, options, recorded, place, formats)
+    wanted = read_plan(path, smoke, data_of(record))
+    place = folder or Lab(lab).rendered(wanted.name)
+    with runs_of(record, Lab(lab)) as store:
+        recorded = Recorded(reconcile(wanted, store, Lab(lab)), store)
+        drawn, left = draw_each(kinds, options, recorded, place, formats)
     if not drawn:
         raise next(iter(left.values()))
     for one, written in drawn.items():

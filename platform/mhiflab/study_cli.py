@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mhiflab.forecast import Forecast
     from mhiflab.plan import Entry, Plan
     from mhiflab.sweep import Outcome
+    from mhiflab.tracking import Store
 
 WATCH_S = 2.0
 out = Console(highlight=False)
@@ -50,6 +51,12 @@ SmokeOption = Annotated[
     bool,
     typer.Option(
         "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
+    ),
+]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that `export` wrote: its runs instead of the lab's; needs no scenes."
     ),
 ]
 NewDataOption = Annotated[
@@ -101,8 +108,9 @@ def render(
     conventions: Sequence[str | None] = (None,),
     costs: Sequence[str] = (),
     partial: bool = False,
+    store: Store | None = None,
 ) -> None:
-    """Print a study's table, and write tables and figures from the record.
+    """Print a study's table, and write tables and figures from the record, or another store.
 
     Only finished studies, unless `partial`.
     """
@@ -113,7 +121,8 @@ def render(
     from mhiflab.tables import study_table
     from mhiflab.tracking import recorded_store, shown, tracking_uri
 
-    store = recorded_store(lab)
+    own = store is None
+    store = store or recorded_store(lab)
     folder = lab.rendered(plan.name)
     written: list[Path] = []
     if plan.searches:
@@ -135,6 +144,8 @@ def render(
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
     say_left(left)
+    if not own:
+        return
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     command = "mhiflab" if shutil.which("mhiflab") else os.path.relpath(sys.argv[0])
