@@ -141,7 +141,8 @@ def export_command(
 ) -> None:
     """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
 
-    `--record` of table, figure and verify makes tables and curves from them without scenes, weights or the store they came from.
+    `--record` of table, figure and verify makes tables and curves from them without scenes,
+    weights or the store they came from.
     """
     from mhiflab.paper_cli import export_runs
 
