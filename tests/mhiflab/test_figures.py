@@ -18,6 +18,7 @@ from tiny import TINY, job_of
 from feinfn.analysis.change import effect_of, reach, scale_conjugates
 from feinfn.analysis.latent import latent_spectra
 from feinfn.analysis.response import frequency_response
+from feinfn.classical import ClassicalConfig
 from feinfn.config import DataConfig
 from feinfn.data import source
 from feinfn.errors import UserError
@@ -169,6 +170,22 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     assert cost.loc["FeINFN", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
     model = once.model(once.entries(["full"])[0])
     assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
+    assert "gflop_at_64_px" in cost
+    assert set(cost["seeds"]) == {2}
+
+
+def test_what_is_not_trained_has_no_seeds(once, tmp_path):
+    entries = [
+        replace(
+            e, trial=replace(e.trial, spec=replace(e.trial.spec, model=ClassicalConfig(name="gsa")))
+        )
+        if (e.trial.case, e.trial.spec.seed) == ("relu", 1)
+        else e
+        for e in once.plan.entries[:-1]
+    ]
+    mixed = Recorded(replace(once.plan, entries=tuple(entries)), once.store)
+    cost = numbers("cost", {}, mixed, tmp_path).set_index("method")
+    assert cost["seeds"].to_dict() == {"Without it": 2, "FeINFN": 2, "ReLU": 0}
 
 
 def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_path):
