@@ -76,8 +76,8 @@ def _cells(old: Path, new: Path) -> Iterator[str]:
     if kind == ".json":
         yield from _values(old.name, json.loads(a), json.loads(b))
         return
-    grids = [_grid(kind, text) for text in (a, b)]
-    yield from _grid_differences(old.name, *grids, "row" if kind == ".html" else "line")
+    counted = "row" if kind == ".html" else "line"
+    yield from _grid_differences(old.name, _grid(kind, a), _grid(kind, b), counted)
 
 
 def _values(where: str, a: Any, b: Any) -> Iterator[str]:
