@@ -167,6 +167,9 @@ def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Pat
     """Draw one figure of a paper and return its paths."""
     part = paper.figures[name]
     options = dict(part.options)
+    if plans.smoke:
+        # As in tables: its numbers are of other images.
+        options.pop("published", None)
     if "published" in options:
         # Beside the paper, like the file of its tables.
         options["published"] = str(plans.path.parent / str(options["published"]))

@@ -427,6 +427,24 @@ def test_a_real_pair_without_reference(once, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_smoke_variant_says_so(kind, once):
+    plain = registry.drawn_of(kind, {}, once)
+    marked = registry.drawn_of(kind, {}, replace(once, plan=replace(once.plan, smoke=True)))
+    assert set(marked.numbers["form"]) == {"smoke"}
+    assert "form" not in plain.numbers
+    assert (marked.figure.get_supxlabel() or "").startswith(plain.figure.get_supxlabel() or "")
+    assert marked.figure.get_supxlabel().endswith(
+        "smoke form: everything small, on the embedded sample"
+    )
+    figure = marked.figure
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    told = figure._supxlabel.get_window_extent(renderer)
+    assert figure.bbox.x0 <= told.x0 < told.x1 <= figure.bbox.x1
+    assert all(not told.overlaps(axis.get_tightbbox(renderer)) for axis in figure.axes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 7])
 def test_one_case_and_seven_fit_a_page(kind, count, once):
     entries = (once.entries(["full"], 1) * 7)[:count]
