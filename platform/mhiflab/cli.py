@@ -28,6 +28,7 @@ from mhiflab.study_cli import (
     SmokeOption,
     StudyArgument,
     out,
+    planned,
     read,
     render,
     run,
@@ -84,10 +85,8 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    from mhiflab.plan import read_plan, reconcile
     from mhiflab.reading import is_paper
     from mhiflab.rows import COSTS
-    from mhiflab.sources import data_of, runs_of
 
     folder, path = Lab(lab), study_path(study)
     if is_paper(path):
@@ -103,9 +102,7 @@ def table(
     if name:
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
-    asked = read_plan(path, smoke, data_of(record))
-    with runs_of(record, folder) as store:
-        plan = reconcile(asked, store, folder)
+    with planned(path, smoke, folder, record) as (plan, store):
         own = None if record is None else store
         render(plan, folder, convention or [None], wanted, partial, own)
 

@@ -15,6 +15,7 @@ from mhiflab.study_cli import (
     SmokeOption,
     StudyArgument,
     out,
+    planned,
     say_left,
 )
 
@@ -102,19 +103,15 @@ def figure(
         raise UserError(f"--option: found {', '.join(options)}, expected none with --kind all")
 
     from mhiflab.figures.registry import FORMATS, KINDS, draw_each, find_kind
-    from mhiflab.plan import read_plan, reconcile
     from mhiflab.recorded import Recorded
-    from mhiflab.sources import data_of, runs_of
 
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
         find_kind(kind)
     formats = FORMATS if format_ == "both" else (format_,)
-    wanted = read_plan(path, smoke, data_of(record))
-    place = folder or Lab(lab).rendered(wanted.name)
-    with runs_of(record, Lab(lab)) as store:
-        recorded = Recorded(reconcile(wanted, store, Lab(lab)), store)
-        drawn, left = draw_each(kinds, options, recorded, place, formats)
+    with planned(path, smoke, Lab(lab), record) as (plan, store):
+        place = folder or Lab(lab).rendered(plan.name)
+        drawn, left = draw_each(kinds, options, Recorded(plan, store), place, formats)
     if not drawn:
         raise next(iter(left.values()))
     for one, written in drawn.items():

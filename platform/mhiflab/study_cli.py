@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,6 +87,20 @@ def reader(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callabl
 def read(study: str, smoke: bool, lab: Lab) -> Plan:
     """Return a study's plan against the record."""
     return reader(study, smoke, lab)()
+
+
+@contextmanager
+def planned(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[tuple[Plan, Store]]:
+    """Yield a study's plan against the lab's record or an archive, and the store of its runs."""
+    with rare_collections():
+        from mhiflab.plan import read_plan, reconcile
+        from mhiflab.sources import data_of, runs_of
+
+        wanted = read_plan(path, smoke, data_of(record))
+    with runs_of(record, lab) as store:
+        with rare_collections():
+            found = reconcile(wanted, store, lab)
+        yield found, store
 
 
 def bring(lab: Lab) -> int:
