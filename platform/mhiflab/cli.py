@@ -24,9 +24,11 @@ from mhiflab.study_cli import (
     HERE,
     STUDY_COMMANDS,
     LabOption,
+    RecordOption,
     SmokeOption,
     StudyArgument,
     out,
+    planned,
     read,
     render,
     run,
@@ -73,6 +75,7 @@ def table(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also while runs are missing; their rows are marked.")
     ] = False,
+    record: RecordOption = None,
     lab: LabOption = HERE,
 ) -> None:
     """Render a study or a paper from its recorded runs: Markdown, LaTeX, HTML, CSV and figures.
@@ -94,12 +97,14 @@ def table(
                 f"--convention, --costs: found with {path}, a paper, expected with a study; a "
                 "paper's tables say both in its file"
             )
-        table_paper(path, smoke, folder, name or (), partial)
+        table_paper(path, smoke, folder, name or (), partial, record)
         return
     if name:
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
-    render(read(study, smoke, folder), folder, convention or [None], wanted, partial)
+    with planned(path, smoke, folder, record) as (plan, store):
+        own = None if record is None else store
+        render(plan, folder, convention or [None], wanted, partial, own)
 
 
 PaperArgument = Annotated[
@@ -115,9 +120,7 @@ def verify(
         Path | None,
         typer.Option(help="What to compare with; default: rendered/NAME beside the paper."),
     ] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="Runs that `export` wrote, instead of the lab's record.")
-    ] = None,
+    record: RecordOption = None,
     lab: LabOption = HERE,
 ) -> None:
     """Render a paper anew from recorded runs and name every cell that differs from its files."""
@@ -135,7 +138,8 @@ def export_command(
 ) -> None:
     """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
 
-    `verify --record` makes tables from them without scenes, weights or the store they came from.
+    `--record` of table, figure and verify makes tables and curves from them without scenes,
+    weights or the store they came from.
     """
     from mhiflab.paper_cli import export_runs
 

@@ -241,7 +241,7 @@ def compare_runs(
         shown = f" ({', '.join(key[:8] for key in keys)})" if keys else ""
         raise UserError(
             f"compare: found {len(runs)} finished run{'s' * (len(runs) != 1)}{shown}, expected 2 "
-            f"to {AT_MOST}; name others, or choose fewer cases"
+            f"to {AT_MOST}; choose {'more' if len(keys) < 2 else 'fewer'}"
         )
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise UserError(f"compare: found run {twice[0]} twice, expected each once; name another")

@@ -8,7 +8,16 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read, say_left
+from mhiflab.study_cli import (
+    HERE,
+    LabOption,
+    RecordOption,
+    SmokeOption,
+    StudyArgument,
+    out,
+    planned,
+    say_left,
+)
 
 ALL = "all"
 TEXTS = ("scene", "case")
@@ -58,6 +67,7 @@ def figure(
         typer.Option(help="key=value, such as seed=2 or 'cases=[full, without]'; repeat for more."),
     ] = None,
     smoke: SmokeOption = False,
+    record: RecordOption = None,
     lab: LabOption = HERE,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the files; the study's by default.")
@@ -81,7 +91,7 @@ def figure(
                 f"--kind, --option, --out: found with {path}, a paper, whose file says what is "
                 "drawn; expected --name or nothing"
             )
-        draw_paper(path, smoke, Lab(lab), name or ())
+        draw_paper(path, smoke, Lab(lab), name or (), record)
         return
     if name or not kind:
         raise UserError(
@@ -94,16 +104,14 @@ def figure(
 
     from mhiflab.figures.registry import FORMATS, KINDS, draw_each, find_kind
     from mhiflab.recorded import Recorded
-    from mhiflab.tracking import recorded_store
 
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
         find_kind(kind)
-    store = recorded_store(Lab(lab))
-    plan = read(study, smoke, Lab(lab))
-    recorded, place = Recorded(plan, store), folder or Lab(lab).rendered(plan.name)
     formats = FORMATS if format_ == "both" else (format_,)
-    drawn, left = draw_each(kinds, options, recorded, place, formats)
+    with planned(path, smoke, Lab(lab), record) as (plan, store):
+        place = folder or Lab(lab).rendered(plan.name)
+        drawn, left = draw_each(kinds, options, Recorded(plan, store), place, formats)
     if not drawn:
         raise next(iter(left.values()))
     for one, written in drawn.items():

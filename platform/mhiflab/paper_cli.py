@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.archive import archived_store, export, known_data
+from mhiflab.archive import export
 from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
 from mhiflab.paper import (
@@ -24,7 +24,8 @@ from mhiflab.paper import (
 )
 from mhiflab.paths import Lab, study_name
 from mhiflab.reading import is_paper
-from mhiflab.study_cli import StoppedError, execute_study, read, show
+from mhiflab.sources import data_of, runs_of
+from mhiflab.study_cli import StoppedError, execute_study, read, say_left, show
 from mhiflab.tracking import NotArchivedError, recorded_store
 from mhiflab.verify import differences
 
@@ -67,30 +68,51 @@ def show_paper(path: Path, smoke: bool, lab: Lab) -> None:
 
 
 def table_paper(
-    path: Path, smoke: bool, lab: Lab, names: Sequence[str] = (), partial: bool = False
+    path: Path,
+    smoke: bool,
+    lab: Lab,
+    names: Sequence[str] = (),
+    partial: bool = False,
+    record: Path | None = None,
 ) -> None:
-    """Print and write a paper's tables (those of `names`, or all) from the record.
+    """Print and write a paper's tables (those of `names`, or all) from the record or an archive.
 
     Raises `UserError` where runs are missing, unless `partial`.
     """
     paper = read_paper(path)
     parts = chosen(path, paper.tables, names)
-    _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts, partial)
+    with runs_of(record, lab) as store:
+        _write(paper, Plans(path, smoke, store, lab, data_of(record)), parts, partial)
 
 
-def _write(paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False) -> None:
-    """Make what the record allows, print it, and raise `UserError` for the rest."""
+def _write(
+    paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False, leave: bool = False
+) -> None:
+    """Make what the record allows, print it, and raise `UserError` for the rest.
+
+    With `leave`, what archives do not hold is only told, where anything could be made.
+    """
     folder = paper_folder(plans.path, plans.smoke, plans.lab)
     made, failed = render(paper, plans, parts, folder, partial)
     if made:
         written = "  ".join(str(path) for paths in made.values() for path in paths)
         out.print("\nWritten " + escape(written), soft_wrap=True)
-    _refuse(plans.path, failed)
+    left = {name: failed[name] for name in _unarchived(failed)} if leave and made else {}
+    say_left(left)
+    _refuse(plans.path, {name: error for name, error in failed.items() if name not in left})
+
+
+def _unarchived(failed: Mapping[str, UserError]) -> list[str]:
+    return [name for name, error in failed.items() if isinstance(error, NotArchivedError)]
 
 
 def _refuse(path: Path, failed: Mapping[str, UserError]) -> None:
+    """Raise `UserError` that tells every reason once."""
     if failed:
-        told = "".join(f"\n  {name}: {error}" for name, error in failed.items())
+        reasons: dict[str, list[str]] = {}
+        for name, error in failed.items():
+            reasons.setdefault(str(error), []).append(name)
+        told = "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
         raise UserError(f"{path}: cannot be made from the record:{told}")
 
 
@@ -122,20 +144,32 @@ def render(
     return made, failed
 
 
-def draw_paper(path: Path, smoke: bool, lab: Lab, names: Sequence[str] = ()) -> None:
-    """Draw a paper's figures (those of `names`, or all) from the record.
+def draw_paper(
+    path: Path,
+    smoke: bool,
+    lab: Lab,
+    names: Sequence[str] = (),
+    record: Path | None = None,
+) -> None:
+    """Draw a paper's figures (those of `names`, or all) from the record or an archive.
 
-    Raises `UserError` where runs are missing, or do not hold what a figure needs.
+    Figures of what archives do not hold are told, unless they are named. Raises `UserError` where
+    runs are missing, or do not hold what a figure needs.
     """
     paper = read_paper(path)
     parts = chosen(path, paper.figures, names)
-    _write(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
+    with runs_of(record, lab) as store:
+        plans = Plans(path, smoke, store, lab, data_of(record))
+        _write(paper, plans, parts, leave=not names)
 
 
 def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Path]:
     """Draw one figure of a paper and return its paths."""
     part = paper.figures[name]
     options = dict(part.options)
+    if plans.smoke:
+        # As in tables: its numbers are of other images.
+        options.pop("published", None)
     if "published" in options:
         # Beside the paper, like the file of its tables.
         options["published"] = str(plans.path.parent / str(options["published"]))
@@ -161,16 +195,12 @@ def verify_paper(
             f"table {command} and mhiflab figure {command}, then copy {lab.rendered(name)} there "
             "or name that with --rendered"
         )
-    with TemporaryDirectory(prefix="mhiflab-") as place:
-        if record is None:
-            plans = Plans(path, smoke, recorded_store(lab), lab)
-        else:
-            here = Lab(Path(place) / "lab")
-            plans = Plans(path, smoke, archived_store(record, here), here, known_data(record))
-        fresh = Path(place) / "rendered"
+    with TemporaryDirectory(prefix="mhiflab-") as place, runs_of(record, lab) as store:
+        plans = Plans(path, smoke, store, lab, data_of(record))
+        fresh = Path(place)
         parts = paper.parts
         made, failed = render(paper, plans, parts, fresh, quiet=True)
-        left = [name for name, error in failed.items() if isinstance(error, NotArchivedError)]
+        left = _unarchived(failed)
         _refuse(path, {name: error for name, error in failed.items() if name not in left})
         unseen = {file for name in left for file in files_of(name, parts[name])}
         found = differences(folder, fresh, leave=unseen)

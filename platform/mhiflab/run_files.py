@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Run
 
+from feinfn.classical import CLASSICAL
 from feinfn.errors import UserError
 from mhiflab.metric_files import read_images
 from mhiflab.notes import flatten
@@ -68,9 +69,11 @@ def read_run(store: Store, run: Run) -> RecordedRun:
         )
     spec = flatten(json.loads(text("spec.json")))
     about = json.loads(text("provenance.json"))
+    # What is not trained has no seed.
+    seed = "" if spec.get("model.name") in CLASSICAL else f" seed {tags[SEED]}"
     diff = text(DIFF_FILE) if has_artifact(store, run_id, DIFF_FILE) else ""
     return RecordedRun(
-        name=f"{tags.get('mhiflab.label', '?')} seed {tags[SEED]} ({tags[KEY][:8]})",
+        name=f"{tags.get('mhiflab.label', '?')}{seed} ({tags[KEY][:8]})",
         tags=tags,
         spec={k: v for k, v in spec.items() if k not in TEXTS},
         code=code_parts(about, diff),

@@ -29,6 +29,8 @@ SHORT: dict[str, Any] = {
     "resources.gpu_memory_gib": None,
 }
 """Set above everything."""
+MARK = "smoke form: everything small, on the embedded sample"
+"""Stands in every figure of a smoke variant."""
 
 
 def _serves_sample(protocol: Protocol) -> bool:

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mhiflab.forecast import Forecast
     from mhiflab.plan import Entry, Plan
     from mhiflab.sweep import Outcome
+    from mhiflab.tracking import Store
 
 WATCH_S = 2.0
 out = Console(highlight=False)
@@ -51,6 +53,12 @@ SmokeOption = Annotated[
     bool,
     typer.Option(
         "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
+    ),
+]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that `export` wrote: its runs instead of the lab's; needs no scenes."
     ),
 ]
 NewDataOption = Annotated[
@@ -82,6 +90,20 @@ def read(study: str, smoke: bool, lab: Lab) -> Plan:
     return reader(study, smoke, lab)()
 
 
+@contextmanager
+def planned(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[tuple[Plan, Store]]:
+    """Yield a study's plan against the lab's record or an archive, and the store of its runs."""
+    with rare_collections():
+        from mhiflab.plan import read_plan, reconcile
+        from mhiflab.sources import data_of, runs_of
+
+        wanted = read_plan(path, smoke, data_of(record))
+    with runs_of(record, lab) as store:
+        with rare_collections():
+            found = reconcile(wanted, store, lab)
+        yield found, store
+
+
 def bring(lab: Lab) -> int:
     """Bring what lies in the spool to the store; return how many runs still wait."""
     from mhiflab.record import replay
@@ -102,8 +124,9 @@ def render(
     conventions: Sequence[str | None] = (None,),
     costs: Sequence[str] = (),
     partial: bool = False,
+    store: Store | None = None,
 ) -> None:
-    """Print a study's table, and write tables and figures from the record.
+    """Print a study's table, and write tables and figures from the record, or another store.
 
     Only finished studies, unless `partial`.
     """
@@ -114,7 +137,8 @@ def render(
     from mhiflab.tables import study_table
     from mhiflab.tracking import recorded_store, shown, tracking_uri
 
-    store = recorded_store(lab)
+    own = store is None
+    store = store or recorded_store(lab)
     folder = lab.rendered(plan.name)
     written: list[Path] = []
     if plan.searches:
@@ -136,6 +160,8 @@ def render(
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
     say_left(left)
+    if not own:
+        return
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]

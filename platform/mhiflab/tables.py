@@ -98,6 +98,11 @@ def _seeds(found: Iterable[str]) -> str:
 def notes(table: Table) -> list[str]:
     """Return what a reader must know to read the numbers, one sentence each."""
     lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
+    if any(block.plan.smoke for block in table.blocks):
+        lines.append(
+            "Smoke form: everything is small, and the images are those of the embedded sample, "
+            "whatever a title names. Nothing here can be compared with published values."
+        )
     for block in table.blocks:
         results = block.results
         where = f"{block.title}: " if block.title else ""
@@ -168,6 +173,7 @@ def summary(table: Table) -> pd.DataFrame:
                 line[f"{metric}_std"] = cell.over_seeds if cell else None
                 line[f"{metric}_images_std"] = cell.over_images if cell else None
             line |= {name: row.costs.get(name) for name in table.costs}
+            line |= {"form": "smoke"} if block.plan.smoke else {}
             found.append(line)
     return pd.DataFrame(found)
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 AT_MOST = 20
 """Differences that are named of one file."""
+SHOWN = 80
+"""Characters that are shown of a cell."""
 UNREADABLE = (
     *(OSError, ValueError, SyntaxError, AssertionError, RecursionError),
     *(csv.Error, struct.error),
@@ -73,8 +76,8 @@ def _cells(old: Path, new: Path) -> Iterator[str]:
     if kind == ".json":
         yield from _values(old.name, json.loads(a), json.loads(b))
         return
-    grids = [_grid(kind, text) for text in (a, b)]
-    yield from _grid_differences(old.name, *grids)
+    counted = "row" if kind == ".html" else "line"
+    yield from _grid_differences(old.name, _grid(kind, a), _grid(kind, b), counted)
 
 
 def _values(where: str, a: Any, b: Any) -> Iterator[str]:
@@ -87,12 +90,24 @@ def _values(where: str, a: Any, b: Any) -> Iterator[str]:
             name = x.get("method") if isinstance(x, dict) else None
             yield from _values(f"{where} {name or place}", x, y)
     elif a != b or type(a) is not type(b):
-        yield f"{where}: found {_short(a)}, the record gives {_short(b)}"
+        # Only as JSON a text and a number of the same digits look different.
+        alike = isinstance(a, str) and isinstance(b, str)
+        texts = (a, b) if alike else (json.dumps(x, ensure_ascii=False) for x in (a, b))
+        yield f"{where}: {_both(*texts)}"
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def _both(old: str, new: str) -> str:
+    """Return what was found and what the record gives, long texts around their first difference."""
+    apart = next((i for i, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), None)
+    at = min(len(old), len(new)) if apart is None else apart
+    return f"found {_short(old, at)}, the record gives {_short(new, at)}"
+
+
+def _short(text: str, at: int = 0) -> str:
+    """Return a text, or where it is long the part around a place, with dots where it is cut."""
+    start = max(0, min(at - SHOWN // 2, len(text) - SHOWN))
+    end = start + SHOWN
+    return repr("..." * (start > 0) + text[start:end] + "..." * (end < len(text)))
 
 
 class _Rows(HTMLParser):
@@ -148,19 +163,26 @@ def _grid(kind: str, text: str) -> list[list[str]]:
     return [[line] for line in text.splitlines()]
 
 
-def _grid_differences(name: str, a: list[list[str]], b: list[list[str]]) -> Iterator[str]:
+def _grid_differences(
+    name: str, a: list[list[str]], b: list[list[str]], counted: str
+) -> Iterator[str]:
+    """Yield a line for every cell in which two tables differ; `counted` is what their rows are."""
     if len(a) != len(b):
         yield f"{name}: found {len(a)} lines, the record gives {len(b)}"
+    firsts = Counter(row[0] for row in a if row)
     header: list[str] = next((row for row in a if len(row) > 2), [])
     for line, (x, y) in enumerate(zip(a, b, strict=False), 1):
         if len(x) != len(y):
-            yield f"{name}, line {line}: found {len(x)} cells, the record gives {len(y)}"
+            yield f"{name}, {counted} {line}: found {len(x)} cells, the record gives {len(y)}"
             continue
         for place, (old, new) in enumerate(zip(x, y, strict=True)):
             if old != new:
                 column = header[place] if len(x) == len(header) else ""
-                named = f", row {_short(x[0])}, column {column!r}" if column else f", line {line}"
-                yield f"{name}{named}: found {_short(old)}, the record gives {_short(new)}"
+                where = f"{counted} {line}"
+                if column:
+                    several = f" ({where})" if firsts[x[0]] > 1 else ""
+                    where = f"row {_short(x[0])}{several}, column {column!r}"
+                yield f"{name}, {where}: {_both(old, new)}"
 
 
 def _pixels(old: Path, new: Path) -> Iterator[str]:

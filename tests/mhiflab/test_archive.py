@@ -18,6 +18,7 @@ from mhiflab.paper import Plans
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.results import Results, collect
 from mhiflab.rows import rows
+from mhiflab.run_files import read_run
 from mhiflab.tracking import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
 
 LAPTOP, STUDY_NAME = study_path("laptop"), "crops_classical"
@@ -71,6 +72,13 @@ def committed(tmp_path_factory) -> Results:
     """What the classical methods' committed runs tell."""
     folder = tmp_path_factory.mktemp("committed")
     return results(classical_runs(folder / "record"), folder / "lab")
+
+
+def test_classical_methods_are_named_without_a_seed(record, tmp_path):
+    store = archived_store(record, Lab(tmp_path / "lab"))
+    names = {read_run(store, run).name for run in trial_runs(store).values()}
+    labels = {name.rpartition(" (")[0] for name in names}
+    assert labels == {"Bicubic", "GSA", "SFIM-HS", "CNMF", "Subspace least squares"}
 
 
 def with_upsampled(given: Results, case: str, factor: float) -> Results:

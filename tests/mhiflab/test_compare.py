@@ -11,10 +11,11 @@ from mlflow import MlflowClient
 
 from feinfn.errors import UserError
 from mhiflab.compare import AT_MOST, compare_runs
-from mhiflab.compare_cli import compare_command
+from mhiflab.compare_cli import _of_study, compare_command
 from mhiflab.compare_page import page
 from mhiflab.comparison import METRICS
 from mhiflab.paths import Lab
+from mhiflab.plan import read_plan, reconcile
 from mhiflab.record import trial_record
 from mhiflab.run_files import code_parts, read_run
 from mhiflab.runs import chosen_runs
@@ -213,6 +214,57 @@ def test_study_and_filter_find_its_runs(recorded, lab, keys, tmp_path, capsys):
     assert "Left out, because they are not finished: without, seed 3; full, seed 3" in shown
 
 
+def test_the_baseline_is_the_studys_else_the_first_that_is_named(recorded, keys, write_study):
+    def first(cases, **changes):
+        path = write_study(seeds=[1, 2], **changes)
+        plan = reconcile(read_plan(path), recorded_store(lab), lab)
+        return [run.data.tags[KEY] for run in _of_study(plan, cases, [1])]
+
+    lab = Lab(recorded[0].parent / "lab")
+    both = [keys["full", 1], keys["without", 1]]
+    assert first(["full", "without"]) == both
+    assert first(["without", "full"]) == both[::-1]
+    assert first([]) == both[::-1]
+    assert first(["without", "full"], baseline="full") == both
+    assert first([], baseline="full") == both
+    assert first(["without"], baseline="full") == both[1:]
+
+
+def test_the_first_key_is_the_baseline(lab, keys, tmp_path, capsys):
+    for one, other in (("full", "without"), ("without", "full")):
+        compare_command([keys[one, 1], keys[other, 1]], file=tmp_path / "x.html", lab=lab.root)
+        assert f"The baseline is {one} seed 1" in capsys.readouterr().out
+
+
+def test_too_many_runs_are_told_what_leaves_fewer(recorded, lab, keys, tmp_path, capsys):
+    plan = reconcile(read_plan(recorded[0]), recorded_store(lab), lab)
+
+    def seeded(entry, seed):
+        return replace(entry, trial=replace(entry.trial, spec=replace(entry.trial.spec, seed=seed)))
+
+    many = tuple(seeded(e, s) for e in plan.entries[::2] for s in (1, 2, 3, 4))
+    with pytest.raises(UserError) as told:
+        _of_study(replace(plan, entries=many), [], [])
+    assert (
+        "found 8 finished runs of tiny, expected 2 to 7, which can be told apart: --seed 1 leaves "
+        "2, --seed 2 leaves 2, --seed 3 leaves 2, --seed 4 leaves 2, --case 'without' leaves 4, "
+        "--case 'full' leaves 4; or compare cases over all seeds: mhiflab table "
+    ) in str(told.value)
+    compare_command(study=str(recorded[0]), seed=[2], file=tmp_path / "x.html", lab=lab.root)
+    shown = capsys.readouterr().out
+    for (_, seed), key in keys.items():
+        assert (key[:8] in shown) == (seed == 2)
+
+
+def test_a_filter_that_finds_nothing_is_named_with_its_unknown_metrics(lab):
+    with pytest.raises(UserError) as told:
+        compare_command(filter_="metrics.test_psn > 46", lab=lab.root)
+    assert str(told.value).startswith("--filter 'metrics.test_psn > 46': found 0 finished runs")
+    assert "no run has a metric 'test_psn', did you mean 'test_psnr'?" in str(told.value)
+    with pytest.raises(UserError, match=r"'metrics\.`test_psnr` > 1e9': found 0 .*ask for less"):
+        compare_command(filter_="metrics.`test_psnr` > 1e9", lab=lab.root)
+
+
 def test_code_and_data_that_differ_are_shown(compared):
     plain = compared()
     assert plain["Code and machine"].sentences == plain["Data"].sentences == ["Nothing differs."]
@@ -339,6 +391,8 @@ def test_wrong_words_are_named(recorded, lab, keys, tmp_path):
             "case": ["ful"],
         },
         "found 0 finished runs, expected": {"filter_": "tags.`mhiflab.case` = 'no'"},
+        "--seed: found 3, expected one of 1, 2": {"study": str(recorded[0]), "seed": [3]},
+        "--seed: found 2 without --study": {"runs": known, "seed": [2]},
         "--filter: found 'nonsense', which MLflow refuses": {"filter_": "nonsense"},
         "no record yet": {"runs": known, "lab": tmp_path / "elsewhere"},
     }

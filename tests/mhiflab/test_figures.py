@@ -18,6 +18,7 @@ from tiny import TINY, job_of
 from feinfn.analysis.change import effect_of, reach, scale_conjugates
 from feinfn.analysis.latent import latent_spectra
 from feinfn.analysis.response import frequency_response
+from feinfn.classical import ClassicalConfig
 from feinfn.config import DataConfig
 from feinfn.data import source
 from feinfn.errors import UserError
@@ -169,6 +170,22 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     assert cost.loc["FeINFN", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
     model = once.model(once.entries(["full"])[0])
     assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
+    assert "gflop_at_64_px" in cost
+    assert set(cost["seeds"]) == {2}
+
+
+def test_what_is_not_trained_has_no_seeds(once, tmp_path):
+    entries = [
+        replace(
+            e, trial=replace(e.trial, spec=replace(e.trial.spec, model=ClassicalConfig(name="gsa")))
+        )
+        if (e.trial.case, e.trial.spec.seed) == ("relu", 1)
+        else e
+        for e in once.plan.entries[:-1]
+    ]
+    mixed = Recorded(replace(once.plan, entries=tuple(entries)), once.store)
+    cost = numbers("cost", {}, mixed, tmp_path).set_index("method")
+    assert cost["seeds"].to_dict() == {"Without it": 2, "FeINFN": 2, "ReLU": 0}
 
 
 def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_path):
@@ -407,6 +424,24 @@ def test_a_real_pair_without_reference(once, tmp_path):
     for kind in ("spectra", "latent", "errors", "cost"):
         with pytest.raises(UserError, match="reference"):
             draw(kind, {}, real, tmp_path, "x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_smoke_variant_says_so(kind, once):
+    plain = registry.drawn_of(kind, {}, once)
+    marked = registry.drawn_of(kind, {}, replace(once, plan=replace(once.plan, smoke=True)))
+    assert set(marked.numbers["form"]) == {"smoke"}
+    assert "form" not in plain.numbers
+    assert (marked.figure.get_supxlabel() or "").startswith(plain.figure.get_supxlabel() or "")
+    assert marked.figure.get_supxlabel().endswith(
+        "smoke form: everything small, on the embedded sample"
+    )
+    figure = marked.figure
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    told = figure._supxlabel.get_window_extent(renderer)
+    assert figure.bbox.x0 <= told.x0 < told.x1 <= figure.bbox.x1
+    assert all(not told.overlaps(axis.get_tightbbox(renderer)) for axis in figure.axes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,22 +11,24 @@ from statistics import fmean, stdev
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
-from tiny import PUBLISHED, TINY
+from tiny import PUBLISHED, TINY, job_of
 
 from feinfn.errors import UserError
 from mhiflab import paper_cli
 from mhiflab.figures.registry import find_kind
-from mhiflab.paper import read_paper, study_file, study_files
+from mhiflab.paper import Plans, read_paper, study_file, study_files
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan import read_plan
 from mhiflab.published import COLUMNS
 from mhiflab.reading import build, is_paper
 from mhiflab.study import expand, read_study
 from mhiflab.study_cli import StoppedError
-from mhiflab.tracking import KEY, KIND
+from mhiflab.tracking import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.verify import differences
+from mhiflab.worker import run_worker
 
 BASE = {**TINY["base"], "resources": {"workers": 0}}
 METHODS = {
@@ -268,6 +270,38 @@ def test_parts_of_tables_are_marked(complete, call, tmp_path, mhiflab):
     assert "; seeds 1, 2; test images" in text
     assert "not compared: the baseline, Without, lacks runs." in text
     assert not list((complete / "lab" / "rendered" / "four").glob("*statistics.csv"))
+
+
+def test_a_smoke_variant_says_so_and_stands_beside_no_published_values(shelf, tmp_path):
+    for name in ("four.yaml", "published.csv"):
+        shutil.copy(shelf / name, tmp_path)
+    figure = {
+        "title": "x",
+        "study": "four",
+        "kind": "cost",
+        "options": {"published": "published.csv"},
+    }
+    paper = {**PAPER, "tables": {"t1": {**PAPER["tables"]["t1"], "studies": {"CAVE x4": "four"}}}}
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump({**paper, "figures": {"f1": figure}}))
+    lab = Lab(tmp_path / "lab")
+    uri = tracking_uri(lab)
+    store = open_store(lab, uri)
+    parent = study_run(store, "four-smoke", "")
+    for entry in read_plan(tmp_path / "four.yaml", smoke=True).entries:
+        job = job_of(entry, lab, uri, parent, case=entry.trial.case, label=entry.trial.label)
+        run_worker(job, torch.device("cpu"), lambda _: None)
+    plans, folder = Plans(path, True, store, lab), tmp_path / "rendered"
+    _, failed = paper_cli.render(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
+    assert failed == {}
+    for name in ("t1.md", "t1.tex", "t1.html"):
+        text = (folder / name).read_text()
+        assert "Smoke form: everything is small" in text
+        assert "Somebody" not in text
+    for name in ("t1.csv", "f1.csv"):
+        assert set(pd.read_csv(folder / name)["form"]) == {"smoke"}
+    assert pd.read_csv(folder / "f1.csv")["measured"].all()
+    assert json.loads((folder / "t1.json").read_text())["blocks"][0]["quoted"] == []
 
 
 @pytest.mark.parametrize("kind", ["csv", "md", "tex", "html", "json"])

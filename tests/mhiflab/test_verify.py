@@ -1,6 +1,7 @@
 """Rendered files against the record: every damage is a difference, and nothing passes unseen."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,52 @@ def test_a_cell_without_a_row_is_a_difference(copy):
     (copy / "fourier.html").write_text("<td>99.9</td>")
     assert all(line.startswith("fourier.html") for line in differences(copy, RENDERED))
     assert len(differences(copy, RENDERED)) > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "p = 0.77 after",
+            "p = 0.07 after",
+            r"found '\.\.\.[^']{29,40}p = 0.07 after .{20,}\.\.\.',",
+        ),
+        ("do not.", "do not!", r"'\.\.\.[^']* do not!', the record gives '\.\.\.[^']* do not\.'"),
+        ("- No difference", "- A difference", r"'- A difference [^']{60,}\.\.\.',"),
+    ],
+)
+def test_a_long_line_is_shown_where_it_differs(old, new, told, copy):
+    path = copy / "fourier.md"
+    path.write_text(path.read_text().replace(old, new, 1))
+    (found,) = differences(copy, RENDERED)
+    assert re.search(told, found)
+    texts = re.findall("'([^']*)'", found)
+    assert texts[0] != texts[1]
+    assert all(len(text) <= 86 for text in texts)
+
+
+def test_a_text_is_not_shown_as_the_number_it_names(copy):
+    path = copy / "fourier.json"
+    content = json.loads(path.read_text())
+    content["blocks"][0]["rows"][1]["runs_lacking"] = "0"
+    path.write_text(json.dumps(content))
+    (found,) = differences(copy, RENDERED)
+    assert found.endswith("""runs_lacking: found '"0"', the record gives '0'""")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("fourier-statistics.csv", "0.916512", "0.916", "row 'sam' (line 4), column 'p_holm'"),
+        ("curves.csv", "36.7961", "36.7962", "row 'Without the Fourier branch' (line 3), column"),
+        ("fourier.csv", "39.577", "38.577", "row 'FeINFN', column 'psnr_mean'"),
+    ],
+)
+def test_a_row_is_named_so_that_it_is_one(name, old, new, told, copy):
+    path = copy / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    (found,) = differences(copy, RENDERED)
+    assert found.startswith(f"{name}, {told}")
 
 
 def test_files_that_are_left_must_exist_and_no_other_is_left(copy):

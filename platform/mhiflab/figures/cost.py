@@ -42,7 +42,8 @@ def draw_cost(recorded: Recorded, options: CostOptions) -> Drawn:
                 "one; choose a study of simulated pairs"
             )
         psnr_N = np.array([one["psnr"] for one in means])
-        row = {"method": recorded.labels[case], "psnr": psnr_N.mean(), "seeds": len(psnr_N)}
+        row = {"method": recorded.labels[case], "psnr": psnr_N.mean()}
+        row["seeds"] = sum(entry.trial.spec.trained for entry in of_case)
         row["psnr_std"] = psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan
         row["parameters"] = parameters_of(of_case[0].trial.spec.model)
         # What learns nothing is no network whose operations could be counted.
@@ -55,7 +56,7 @@ def draw_cost(recorded: Recorded, options: CostOptions) -> Drawn:
         tables.append(_quoted(Path(options.published), options.data, ratio))
     numbers = pd.concat(tables, ignore_index=True)
     figure = cost_figure(numbers, f"GFLOP at {SIDE_PX} px")
-    return Drawn(figure, numbers.rename(columns={"cost": "gflop"}))
+    return Drawn(figure, numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"}))
 
 
 def _gflop(entry: Entry) -> float:

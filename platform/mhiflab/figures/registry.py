@@ -20,9 +20,10 @@ from mhiflab.figures.latent import LatentOptions, draw_latent
 from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
 from mhiflab.paths import nearest_existing
-from mhiflab.plots.style import rendered
+from mhiflab.plots.style import mark, rendered
 from mhiflab.reading import build
 from mhiflab.recorded import Recorded
+from mhiflab.smoke import MARK
 
 KINDS: dict[str, Kind] = {
     "fused": Kind(FusedOptions, draw_fused),
@@ -83,7 +84,11 @@ def drawn_of(kind: str, options: dict[str, Any], recorded: Recorded) -> Drawn:
     found = find_kind(kind)
     given = build(found.options, options, f"figure {kind}: options")
     with _one_thread():
-        return found.draw(recorded, given)
+        drawn = found.draw(recorded, given)
+    if not recorded.plan.smoke:
+        return drawn
+    mark(drawn.figure, MARK)
+    return Drawn(drawn.figure, drawn.numbers.assign(form="smoke"))
 
 
 def _check_places(folder: Path, paths: Iterable[Path]) -> None:

@@ -76,6 +76,14 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
+@styled
+def mark(figure: Figure, text: str) -> Figure:
+    """Write a line below everything else in a figure and return it."""
+    before = figure.get_supxlabel()
+    figure.supxlabel(f"{before}\n{text}" if before else text, fontsize=6)
+    return figure
+
+
 def rendered(figure: Figure, kind: str) -> bytes:
     """Return a figure as the bytes of a png (300 dpi) or pdf; raise `UserError` for other kinds."""
     if kind not in _METADATA:
