@@ -60,15 +60,16 @@ class Trained:
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
         """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
 
-        Raises `UserError` where H x W is no multiple of h x w, or bands do not fit.
+        Raises `UserError` where H x W is not twice h x w, or more times it, or bands do not fit.
         """
         (height, width), (low_height, low_width) = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
-        ratio = max(1, height // low_height)
-        if (height, width) != (ratio * low_height, ratio * low_width):
+        ratio = height // low_height
+        if ratio < 2 or (height, width) != (ratio * low_height, ratio * low_width):
             raise UserError(
                 f"{what}: found an LR-HSI of {low_height}x{low_width} pixels and an MSI of "
                 f"{height}x{width}, expected rows and columns of the MSI one whole number of times "
-                "those of the LR-HSI; give each file as what it is, and cut both to the same ground"
+                "those of the LR-HSI, at least 2; give each file as what it is, and cut both to the "
+                "same ground"
             )
         lms_BSHW = enlarge(hsi_BShw, ratio, self.upsampling)
         return fuse(self.model, Inputs(msi_BMHW, lms_BSHW, hsi_BShw))

@@ -168,6 +168,13 @@ def test_swapped_images_are_told_apart_by_size(fuse_to, files, model, tmp_path):
         fuse_to(hsi=files["reference"], msi=small)
 
 
+def test_an_msi_that_is_not_finer_is_refused(fuse_to, files, tmp_path):
+    message = r"reference\.npy and .*msi\.npy: found an LR-HSI of 16x16 .* MSI of 16x16, .* least 2"
+    with pytest.raises(UserError, match=message):
+        fuse_to(hsi=files["reference"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_constant_images_are_fused(fuse_to, files, tmp_path):
     for name in ("hsi", "msi"):
         np.save(files[name], np.zeros_like(np.load(files[name])))
