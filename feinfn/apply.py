@@ -49,12 +49,12 @@ class Trained:
         """Bound what one fusion takes; raise `UserError` for a network that cannot be bounded."""
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
-                f"memory: found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, "
+                f"memory_mib: found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, "
                 "expected none, because this network takes whole images; leave it out, or fuse "
                 "smaller images"
             )
         if not 0 < memory_mib < float("inf"):
-            raise UserError(f"memory: found {memory_mib:g} MiB, expected a number > 0")
+            raise UserError(f"memory_mib: found {memory_mib:g} MiB, expected a number > 0")
         setattr(self.model, "memory_mib", memory_mib)  # noqa: B010
 
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:

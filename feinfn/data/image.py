@@ -15,6 +15,7 @@ from feinfn.checkpoint import write_atomic
 from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers import arrays, hdf5, mat, read_any
 from feinfn.data.readers.common import bands_first
+from feinfn.data.scene import check_finite
 from feinfn.errors import UserError
 
 ARRAY_FILES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
@@ -66,8 +67,7 @@ def read_image(
     usual = -1 if path.suffix.lower() == ".mat" else 0
     raw = bands_first(path, raw, usual if bands_axis is None else bands_axis, None)
     if np.issubdtype(raw.dtype, np.floating):
-        if not np.isfinite(raw).all():
-            raise UserError(f"{path}: found NaN or inf in {name}, expected numbers")
+        check_finite(raw, f"{path}: {name}")
     elif full_scale is None or not np.issubdtype(raw.dtype, np.integer):
         if raw.dtype not in (np.uint8, np.uint16):
             raise UserError(

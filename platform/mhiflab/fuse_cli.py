@@ -1,5 +1,7 @@
 """The `fuse` command: a trained network on two files; heavy libraries are imported when it runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +90,8 @@ def fuse_command(
     check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
     trained = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
-        trained.limit_memory(memory)
+        with _as_option():
+            trained.limit_memory(memory)
     hsi_bands, msi_bands = trained.bands
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
     own = (hsi, key, full_scale)
@@ -115,7 +118,7 @@ def fuse_command(
     for note in _notes(trained, upsampling, images):
         console.print(escape(note), soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
-    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"):
+    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
     order = trained.protocol.msi_order if trained.protocol else ()
     true_SHW = truth.values_SHW if truth else None
@@ -129,6 +132,15 @@ def fuse_command(
     write_atomic(picture, write_both)
     console.print(f"Fused    {escape(str(out))}", soft_wrap=True)
     console.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
+
+
+@contextmanager
+def _as_option() -> Iterator[None]:
+    """Let errors name the option of what a network knows as its parameter."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("memory_mib:", "--memory:")) from None
 
 
 def _trained(

@@ -118,7 +118,7 @@ def test_bad_values_of_rasters_are_named(tmp_path):
 
 def test_a_nan_in_the_stored_inputs_is_named(tmp_path):
     path = prepared_h5(tmp_path, LRHSI=np.full((3, 5, 2, 2), np.nan, np.float32))
-    with pytest.raises(UserError, match=r"NaN or inf in LRHSI\[1\]"):
+    with pytest.raises(UserError, match=r"LRHSI\[1\]: found 20 NaN or inf values"):
         read_prepared(path).pair(1)
 
 

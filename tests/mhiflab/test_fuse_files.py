@@ -168,6 +168,22 @@ def test_swapped_images_are_told_apart_by_size(fuse_to, files, model, tmp_path):
         fuse_to(hsi=files["reference"], msi=small)
 
 
+@pytest.mark.parametrize("given", [5.0, 0.0])
+def test_a_budget_that_is_no_use_is_named_as_its_option(given, fuse_to):
+    with pytest.raises(UserError, match=rf"^--memory: found {given:g}.*, expected"):
+        fuse_to(memory=given)
+
+
+@pytest.mark.parametrize("name", ["hsi", "msi"])
+def test_values_that_are_no_numbers_are_counted_and_placed(name, fuse_to, files):
+    values = np.load(files[name])
+    values[1, 2, 3], values[2, 0, 1] = np.nan, -np.inf
+    np.save(files[name], values)
+    message = rf"{name}: found 2 NaN or inf values of {values.size}, the first in band 1, row 2, col"
+    with pytest.raises(UserError, match=message + r"umn 3 \(counted from 0\)"):
+        fuse_to()
+
+
 def test_an_msi_that_is_not_finer_is_refused(fuse_to, files, tmp_path):
     message = r"reference\.npy and .*msi\.npy: found an LR-HSI of 16x16 .* MSI of 16x16, .* least 2"
     with pytest.raises(UserError, match=message):
