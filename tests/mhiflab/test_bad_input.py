@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from tiny import TINY
 
+from feinfn.errors import UserError
+from mhiflab.package import study_files
+from mhiflab.plan import read_plan
+
 BANDS_NM = np.arange(400, 701, 10)
 
 
@@ -77,6 +81,15 @@ def test_bad_data(kind, mhiflab, write_study, tmp_path):
 def test_bad_study(changes, message, mhiflab, write_study, tmp_path):
     done = mhiflab("run", write_study(**changes))
     assert_one_clear_error(done, message, tmp_path / "lab")
+
+
+@pytest.mark.parametrize("text", ["", "# a comment alone\n"])
+def test_an_empty_study_is_called_so(text, tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(text)
+    for read in (read_plan, study_files):
+        with pytest.raises(UserError, match=r"tiny\.yaml: found an empty file, or comments alone, expected"):
+            read(study)
 
 
 def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
