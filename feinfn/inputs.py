@@ -91,13 +91,18 @@ def read_input(
             f"the {what}, as the network has; axes are [rows, columns, bands] in .mat files alone, "
             "otherwise name the axis of the bands (--bands-axis), or use a network of these bands"
         )
-    low, high = float(values.min()), float(values.max())
-    if low < -BEYOND or high > 1 + BEYOND:
-        raise UserError(
-            f"{path}: found values from {low:g} to {high:g} in the {what}, expected [0, 1]; say "
-            f"which stored number means 1 (--{PREFIXES[what]}full-scale)"
-        )
+    remedy = f"say which stored number means 1 (--{PREFIXES[what]}full-scale)"
+    check_unit(values, str(path), f" in the {what}", remedy)
     return Image(values, image.wavelengths_nm)
+
+
+def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
+    """Raise `UserError` for values far beyond [0, 1], and for NaN."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -BEYOND and high <= 1 + BEYOND):
+        raise UserError(
+            f"{where}: found values from {low:g} to {high:g}{what}, expected [0, 1]; {remedy}"
+        )
 
 
 def read_beside(

@@ -17,6 +17,7 @@ import torch
 
 from feinfn.apply import PROTOCOL_FILE, load_trained
 from feinfn.errors import UserError
+from feinfn.inputs import check_unit
 from feinfn.protocols import Protocol
 from feinfn.train import BEST
 
@@ -33,11 +34,14 @@ class Fuser:
     def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
         """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
 
-        Both float32, in [0, 1]. Raises `UserError` where H x W is not twice h x w, or more times.
+        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is not
+        twice h x w, or more times it.
         """
         hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
         if not all((*hsi.shape, *msi.shape)):
             raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
+        for name, values in (("hsi", hsi), ("msi", msi)):
+            check_unit(values.numpy(), name, "", "divide by the number that means 1")
         return self.trained.fuse(hsi, msi).numpy()
 
 
