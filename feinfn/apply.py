@@ -49,8 +49,8 @@ class Trained:
         """Bound what one fusion takes; raise `UserError` for a network that cannot be bounded."""
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
-                f"memory_mib: found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, "
-                "expected none, because this network takes whole images; leave it out, or fuse "
+                f"memory_mib: found a budget of {memory_mib:g} MiB for "
+                f"{type(self.model).__name__}, expected none, because this network takes whole images; leave it out, or fuse "
                 "smaller images"
             )
         if not 0 < memory_mib < float("inf"):
@@ -68,8 +68,8 @@ class Trained:
             raise UserError(
                 f"{what}: found an LR-HSI of {low_height}x{low_width} pixels and an MSI of "
                 f"{height}x{width}, expected rows and columns of the MSI one whole number of times "
-                "those of the LR-HSI, at least 2; give each file as what it is, and cut both to the "
-                "same ground"
+                "those of the LR-HSI, at least 2; give each file as what it is, and cut both to "
+                "the same ground"
             )
         lms_BSHW = enlarge(hsi_BShw, ratio, self.upsampling)
         return fuse(self.model, Inputs(msi_BMHW, lms_BSHW, hsi_BShw))

@@ -32,8 +32,8 @@ def fuse_command(
     msi: Annotated[
         Path,
         typer.Option(
-            help="MSI of the same scene, a whole number (2 or more) finer; bands in the order of the "
-            "network's protocol (msi_order: B, G, R for cave_x4), which is printed."
+            help="MSI of the same scene, a whole number (2 or more) finer; bands in the order of "
+            "the network's protocol (msi_order: B, G, R for cave_x4), which is printed."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Fused HSI: .mat, .npy, .npz or .h5.")],
