@@ -26,11 +26,13 @@ from mhiflab.study_cli import (
     LabOption,
     SmokeOption,
     StudyArgument,
+    check_rendered,
     out,
     read,
     render,
     run,
 )
+from mhiflab.targets import check_targets
 
 app = typer.Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
@@ -86,6 +88,7 @@ def table(
     from mhiflab.rows import COSTS
 
     folder, path = Lab(lab), study_path(study)
+    check_rendered(path, smoke, folder)
     if is_paper(path):
         from mhiflab.paper_cli import table_paper
 
@@ -137,8 +140,10 @@ def export_command(
 
     `verify --record` makes tables from them without scenes, weights or the store they came from.
     """
+    from mhiflab.archive import DATA_FILE, RUNS
     from mhiflab.paper_cli import export_runs
 
+    check_targets((to / DATA_FILE, to / RUNS / "run.json"))
     export_runs(study_path(study), smoke, Lab(lab), to)
 
 
