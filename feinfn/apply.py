@@ -50,8 +50,8 @@ class Trained:
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
                 f"memory_mib: found a budget of {memory_mib:g} MiB for "
-                f"{type(self.model).__name__}, expected none, because this network takes whole images; leave it out, or fuse "
-                "smaller images"
+                f"{type(self.model).__name__}, expected none, because this network takes whole "
+                "images; leave it out, or fuse smaller images"
             )
         if not 0 < memory_mib < float("inf"):
             raise UserError(f"memory_mib: found {memory_mib:g} MiB, expected a number > 0")
