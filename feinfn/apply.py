@@ -8,6 +8,7 @@ Three lines fuse two files:
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class Trained:
     upsampling: str
     protocol: Protocol | None
     """None where the weights lie alone, which do not say it."""
+    weights_sha256: str = ""
+    """Of the file it was read from."""
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -60,7 +63,7 @@ class Trained:
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
         """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
 
-        Raises `UserError` where H x W is not twice h x w, or more times it, or bands do not fit.
+        Raises `UserError` where H x W is no multiple of h x w, 2 or more, or bands do not fit.
         """
         (height, width), (low_height, low_width) = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
         ratio = height // low_height
@@ -101,7 +104,9 @@ def load_trained(
     how = upsampling or (protocol.upsampling if protocol else USUAL)
     if how not in SUPPORT_PX:
         raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
-    return Trained(model, how, protocol)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Trained(model, how, protocol, digest)
 
 
 def _read_protocol(path: Path) -> Protocol | None:

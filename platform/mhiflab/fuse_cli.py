@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +89,7 @@ def fuse_command(
     picture = out.with_suffix(".png")
     check_written(out)
     check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
-    trained = _trained(run, weights, upsampling, device, Lab(lab))
+    trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
         with _as_option():
             trained.limit_memory(memory)
@@ -121,12 +122,20 @@ def fuse_command(
     with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
     order = trained.protocol.msi_order if trained.protocol else ()
+    origin = {
+        "run_key": run_key,
+        "weights_sha256": trained.weights_sha256,
+        "protocol": trained.protocol.name if trained.protocol else "",
+        "upsampling": trained.upsampling,
+        "mhiflab_version": version("mhiflab"),
+    }
+    known = {name: text for name, text in origin.items() if text}
     true_SHW = truth.values_SHW if truth else None
     drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, true_SHW))
 
     def write_both(path: Path) -> None:
         path.write_bytes(drawn)
-        write_image(out, Image(fused_SHW, nm), NAME)
+        write_image(out, Image(fused_SHW, nm), NAME, known)
 
     # Both take their names last, one right after the other, so that a cut leaves none of them.
     write_atomic(picture, write_both)
@@ -145,8 +154,8 @@ def _as_option() -> Iterator[None]:
 
 def _trained(
     run: str, weights: Path | None, upsampling: str | None, device: str, lab: Lab
-) -> "Trained":
-    """Return the network of a run, or of weights."""
+) -> "tuple[Trained, str]":
+    """Return the network of a run with its key, or of weights without one."""
     from feinfn.apply import load_trained
 
     if bool(run) == (weights is not None):
@@ -155,14 +164,14 @@ def _trained(
             "recorded run or a file"
         )
     if weights is not None:
-        return load_trained(weights, upsampling, device)
+        return load_trained(weights, upsampling, device), ""
     from mhiflab.runs import chosen_runs, packaged_model
-    from mhiflab.tracking import recorded_store
+    from mhiflab.tracking import KEY, recorded_store
 
     store = recorded_store(lab)
     (found,) = chosen_runs(store, [run])
     with packaged_model(store, found) as folder:
-        return load_trained(folder, upsampling, device)
+        return load_trained(folder, upsampling, device), found.data.tags[KEY]
 
 
 def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Image]]") -> list[str]:

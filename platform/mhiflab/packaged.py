@@ -34,8 +34,8 @@ class Fuser:
     def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
         """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
 
-        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is not
-        twice h x w, or more times it.
+        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is no
+        multiple of h x w, 2 or more.
         """
         hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
         if not all((*hsi.shape, *msi.shape)):

@@ -1,11 +1,14 @@
 """`mhiflab fuse` on files of other scales, orders and places, with a network that never trained."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -184,6 +187,19 @@ def test_values_that_are_no_numbers_are_counted_and_placed(name, fuse_to, files)
     )
     with pytest.raises(UserError, match=message + r"umn 3 \(counted from 0\)"):
         fuse_to()
+
+
+def test_hdf5_says_where_it_is_from(fuse_to, model, tmp_path):
+    weights = model / "best.safetensors"
+    expected = {
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "protocol": "cave_x4",
+        "upsampling": "bicubic",
+        "mhiflab_version": version("mhiflab"),
+    }
+    fuse_to(out=tmp_path / "fused.h5")
+    with h5py.File(tmp_path / "fused.h5") as file:
+        assert dict(file.attrs) == expected
 
 
 def test_an_msi_that_is_not_finer_is_refused(fuse_to, files, tmp_path):
