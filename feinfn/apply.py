@@ -27,6 +27,7 @@ from feinfn.simulate import SUPPORT_PX, enlarge
 from feinfn.train import BEST
 
 PROTOCOL_FILE = "protocol.json"
+WAVELENGTHS_FILE = "wavelengths_nm.json"
 USUAL = "bicubic"
 """How every named protocol upsamples the LR-HSI."""
 
@@ -41,6 +42,8 @@ class Trained:
     """None where the weights lie alone, which do not say it."""
     weights_sha256: str = ""
     """Of the file it was read from."""
+    wavelengths_nm: tuple[float, ...] | None = None
+    """Band centres [S] of the scenes it was trained on; None where its folder does not say them."""
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -106,7 +109,8 @@ def load_trained(
         raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Trained(model, how, protocol, digest)
+    nm = _read_wavelengths(weights.with_name(WAVELENGTHS_FILE))
+    return Trained(model, how, protocol, digest, nm)
 
 
 def _read_protocol(path: Path) -> Protocol | None:
@@ -118,6 +122,17 @@ def _read_protocol(path: Path) -> Protocol | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}: cannot be read as a protocol ({error}); copy the model's folder again"
+        ) from None
+
+
+def _read_wavelengths(path: Path) -> tuple[float, ...] | None:
+    if not path.is_file():
+        return None
+    try:
+        return tuple(float(nm) for nm in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as wavelengths ({error}); copy the model's folder again"
         ) from None
 
 

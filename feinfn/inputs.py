@@ -1,5 +1,6 @@
 """The files of one fusion: LR-HSI, MSI and a reference, checked against what a network expects."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,22 @@ def read_beside(
     if full_scale is None:
         full_scale = shared_scale(hsi[2], hsi[:2], (path, key))
     return read_input(path, bands, what, key, full_scale, bands_axis)
+
+
+def bands_elsewhere(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
+    """Return what to say of HSI bands that are not those of a training, nothing where they are.
+
+    They may be half of the training's least band distance apart.
+    """
+    found, trained = found_nm, np.asarray(trained_nm)
+    limit = np.diff(trained).min(initial=np.inf) / 2
+    if len(found) == len(trained) and (abs(found - trained) <= limit).all():
+        return ""
+    return (
+        f"found {len(found)} bands from {found.min():g} to {found.max():g} nm, expected the "
+        f"{len(trained)} from {trained.min():g} to {trained.max():g} nm of the network's training, "
+        f"each within {limit:g} nm; what it makes of others was never tested"
+    )
 
 
 def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None:

@@ -81,7 +81,7 @@ def fuse_command(
     from feinfn.apply import fuse_images
     from feinfn.checkpoint import write_atomic
     from feinfn.data.image import Image, check_written, write_image
-    from feinfn.inputs import check_msi_order, read_beside, read_input
+    from feinfn.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
@@ -118,6 +118,9 @@ def fuse_command(
             )
     for note in _notes(trained, upsampling, images):
         console.print(escape(note), soft_wrap=True)
+    known_nm = trained.wavelengths_nm
+    if nm is not None and known_nm and (told := bands_elsewhere(nm, known_nm)):
+        console.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
     with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")

@@ -7,6 +7,7 @@ size, H W HR size.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from feinfn.apply import PROTOCOL_FILE, load_trained
+from feinfn.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
 from feinfn.errors import UserError
 from feinfn.inputs import check_unit
 from feinfn.protocols import Protocol
@@ -51,11 +52,16 @@ def _load_pyfunc(path: str) -> Fuser:
 
 
 def save_packaged(
-    folder: Path, weights: Path, model: Any, protocol: Protocol, about: dict[str, Any]
+    folder: Path,
+    weights: Path,
+    model: Any,
+    protocol: Protocol,
+    about: dict[str, Any],
+    wavelengths_nm: Sequence[float] | None = None,
 ) -> None:
     """Write a model folder around a weights file that training kept; nothing is contacted.
 
-    `about` becomes metadata of the model.
+    `about` becomes metadata of the model; wavelengths are the band centres [S] of its training.
     """
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -87,3 +93,6 @@ def save_packaged(
     for name, settings in ((CONFIG_FILE, model), (PROTOCOL_FILE, protocol)):
         text = json.dumps(asdict(settings), indent=2, sort_keys=True)
         (folder / name).write_text(text + "\n", encoding="utf-8")
+    if wavelengths_nm is not None:
+        text = json.dumps(list(wavelengths_nm))
+        (folder / WAVELENGTHS_FILE).write_text(text + "\n", encoding="utf-8")

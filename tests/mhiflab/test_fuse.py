@@ -111,6 +111,20 @@ def test_memory_budget_changes_rounding_alone(run, pair):
             fuse_files(weights(run), *pair[1:], memory_mib=wrong)
 
 
+def test_bands_that_are_not_those_of_the_training_are_told(fuse_to, pair, tmp_path, capsys):
+    hsi = np.load(pair[1])
+    own = np.linspace(400, 700, 31)
+    for shift, told in ((0, False), (4.9, False), (5.1, True), (500, True)):
+        np.savez(tmp_path / "hsi.npz", hsi=hsi, wavelength_nm=own + shift)
+        fuse_to(hsi=tmp_path / "hsi.npz", out=tmp_path / f"{shift}.npy")
+        text = (
+            f"hsi.npz: found 31 bands from {400 + shift:g} to {700 + shift:g} nm, expected the 31"
+        )
+        assert (f"{text} from 400 to 700 nm" in capsys.readouterr().out) == told
+    fuse_to(out=tmp_path / "given.npy", wavelengths="900:1200:10")
+    assert "found 31 bands from 900 to 1200 nm, expected" in capsys.readouterr().out
+
+
 def test_network_without_strips_refuses_a_budget():
     network = SSRNet(SSRNetConfig(hsi_bands=5, msi_bands=2))
     trained = Trained(network, "bicubic", None)

@@ -202,6 +202,15 @@ def test_hdf5_says_where_it_is_from(fuse_to, model, tmp_path):
         assert dict(file.attrs) == expected
 
 
+def test_wavelengths_of_the_training_may_be_unknown_and_not_damaged(fuse_to, model, capsys):
+    fuse_to(wavelengths="900:1200:10")
+    assert "training, each" not in capsys.readouterr().out
+    for text in ("{", "7", '["a"]'):
+        (model / "wavelengths_nm.json").write_text(text)
+        with pytest.raises(UserError, match=r"nm\.json: cannot be read as wavelengths .*copy"):
+            fuse_to(force=True)
+
+
 def test_an_msi_that_is_not_finer_is_refused(fuse_to, files, tmp_path):
     message = r"reference\.npy and .*msi\.npy: found an LR-HSI of 16x16 .* MSI of 16x16, .* least 2"
     with pytest.raises(UserError, match=message):
