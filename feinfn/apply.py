@@ -8,6 +8,7 @@ Three lines fuse two files:
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from feinfn.simulate import SUPPORT_PX, enlarge
 from feinfn.train import BEST
 
 PROTOCOL_FILE = "protocol.json"
+WAVELENGTHS_FILE = "wavelengths_nm.json"
 USUAL = "bicubic"
 """How every named protocol upsamples the LR-HSI."""
 
@@ -38,6 +40,10 @@ class Trained:
     upsampling: str
     protocol: Protocol | None
     """None where the weights lie alone, which do not say it."""
+    weights_sha256: str = ""
+    """Of the file it was read from."""
+    wavelengths_nm: tuple[float, ...] | None = None
+    """Band centres [S] of the scenes it was trained on; None where its folder does not say them."""
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -49,26 +55,27 @@ class Trained:
         """Bound what one fusion takes; raise `UserError` for a network that cannot be bounded."""
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
-                f"memory: found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, "
-                "expected none, because this network takes whole images; leave it out, or fuse "
-                "smaller images"
+                f"memory_mib: found a budget of {memory_mib:g} MiB for "
+                f"{type(self.model).__name__}, expected none, because this network takes whole "
+                "images; leave it out, or fuse smaller images"
             )
         if not 0 < memory_mib < float("inf"):
-            raise UserError(f"memory: found {memory_mib:g} MiB, expected a number > 0")
+            raise UserError(f"memory_mib: found {memory_mib:g} MiB, expected a number > 0")
         setattr(self.model, "memory_mib", memory_mib)  # noqa: B010
 
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
         """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
 
-        Raises `UserError` where H x W is no multiple of h x w, or bands do not fit.
+        Raises `UserError` where H x W is no multiple of h x w, 2 or more, or bands do not fit.
         """
         (height, width), (low_height, low_width) = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
-        ratio = max(1, height // low_height)
-        if (height, width) != (ratio * low_height, ratio * low_width):
+        ratio = height // low_height
+        if ratio < 2 or (height, width) != (ratio * low_height, ratio * low_width):
             raise UserError(
                 f"{what}: found an LR-HSI of {low_height}x{low_width} pixels and an MSI of "
                 f"{height}x{width}, expected rows and columns of the MSI one whole number of times "
-                "those of the LR-HSI; give each file as what it is, and cut both to the same ground"
+                "those of the LR-HSI, at least 2; give each file as what it is, and cut both to "
+                "the same ground"
             )
         lms_BSHW = enlarge(hsi_BShw, ratio, self.upsampling)
         return fuse(self.model, Inputs(msi_BMHW, lms_BSHW, hsi_BShw))
@@ -100,7 +107,10 @@ def load_trained(
     how = upsampling or (protocol.upsampling if protocol else USUAL)
     if how not in SUPPORT_PX:
         raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
-    return Trained(model, how, protocol)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    nm = _read_wavelengths(weights.with_name(WAVELENGTHS_FILE))
+    return Trained(model, how, protocol, digest, nm)
 
 
 def _read_protocol(path: Path) -> Protocol | None:
@@ -112,6 +122,17 @@ def _read_protocol(path: Path) -> Protocol | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}: cannot be read as a protocol ({error}); copy the model's folder again"
+        ) from None
+
+
+def _read_wavelengths(path: Path) -> tuple[float, ...] | None:
+    if not path.is_file():
+        return None
+    try:
+        return tuple(float(nm) for nm in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as wavelengths ({error}); copy the model's folder again"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """The files of one fusion: LR-HSI, MSI and a reference, checked against what a network expects."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,18 @@ def read_input(
             f"the {what}, as the network has; axes are [rows, columns, bands] in .mat files alone, "
             "otherwise name the axis of the bands (--bands-axis), or use a network of these bands"
         )
-    low, high = float(values.min()), float(values.max())
-    if low < -BEYOND or high > 1 + BEYOND:
-        raise UserError(
-            f"{path}: found values from {low:g} to {high:g} in the {what}, expected [0, 1]; say "
-            f"which stored number means 1 (--{PREFIXES[what]}full-scale)"
-        )
+    remedy = f"say which stored number means 1 (--{PREFIXES[what]}full-scale)"
+    check_unit(values, str(path), f" in the {what}", remedy)
     return Image(values, image.wavelengths_nm)
+
+
+def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
+    """Raise `UserError` for values far beyond [0, 1], and for NaN."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -BEYOND and high <= 1 + BEYOND):
+        raise UserError(
+            f"{where}: found values from {low:g} to {high:g}{what}, expected [0, 1]; {remedy}"
+        )
 
 
 def read_beside(
@@ -117,6 +123,22 @@ def read_beside(
     if full_scale is None:
         full_scale = shared_scale(hsi[2], hsi[:2], (path, key))
     return read_input(path, bands, what, key, full_scale, bands_axis)
+
+
+def bands_elsewhere(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
+    """Return what to say of HSI bands that are not those of a training, nothing where they are.
+
+    They may be half of the training's least band distance apart.
+    """
+    found, trained = found_nm, np.asarray(trained_nm)
+    limit = np.diff(trained).min(initial=np.inf) / 2
+    if len(found) == len(trained) and (abs(found - trained) <= limit).all():
+        return ""
+    return (
+        f"found {len(found)} bands from {found.min():g} to {found.max():g} nm, expected the "
+        f"{len(trained)} from {trained.min():g} to {trained.max():g} nm of the network's training, "
+        f"each within {limit:g} nm; what it makes of others was never tested"
+    )
 
 
 def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None:

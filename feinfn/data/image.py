@@ -3,7 +3,7 @@
 Legend: S bands, H rows, W columns. .mat files hold [H, W, S], other arrays [S, H, W].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from feinfn.checkpoint import write_atomic
 from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers import arrays, hdf5, mat, read_any
 from feinfn.data.readers.common import bands_first
+from feinfn.data.scene import check_finite
 from feinfn.errors import UserError
 
 ARRAY_FILES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
@@ -66,8 +67,7 @@ def read_image(
     usual = -1 if path.suffix.lower() == ".mat" else 0
     raw = bands_first(path, raw, usual if bands_axis is None else bands_axis, None)
     if np.issubdtype(raw.dtype, np.floating):
-        if not np.isfinite(raw).all():
-            raise UserError(f"{path}: found NaN or inf in {name}, expected numbers")
+        check_finite(raw, f"{path}: {name}")
     elif full_scale is None or not np.issubdtype(raw.dtype, np.integer):
         if raw.dtype not in (np.uint8, np.uint16):
             raise UserError(
@@ -124,11 +124,14 @@ def check_written(path: Path) -> None:
         )
 
 
-def write_image(path: Path, image: Image, name: str) -> None:
+def write_image(
+    path: Path, image: Image, name: str, origin: Mapping[str, str] | None = None
+) -> None:
     """Write an image as float32 by the file's suffix, whole or not at all; equal images alike.
 
-    The array is called `name` beside `wavelength_nm`; .npy files hold it alone. Raises `UserError`
-    for another suffix, a full disk, and more than 2 GiB as .mat.
+    The array is called `name` beside `wavelength_nm`; .npy files hold it alone. Where it is from
+    is said in attributes of .h5 files; the other formats have none. Raises `UserError` for another
+    suffix, a full disk, and more than 2 GiB as .mat.
     """
     check_written(path)
     kind, values = path.suffix.lower(), image.values_SHW.astype(np.float32, copy=False)
@@ -142,6 +145,7 @@ def write_image(path: Path, image: Image, name: str) -> None:
     def fill(file: h5py.File) -> None:
         for key, array in {name: values, **about}.items():
             file.create_dataset(key, data=array)
+        file.attrs.update(origin or {})
 
     def write(partial_file: Path) -> None:
         from scipy.io import savemat

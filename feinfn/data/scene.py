@@ -115,13 +115,23 @@ def make_scene(
     )
 
 
+def check_finite(values_SHW: np.ndarray, source: str) -> None:
+    """Raise `UserError` that says how many values are NaN or inf, and where the first is."""
+    bad = ~np.isfinite(values_SHW)
+    if bad.any():
+        band, row, column = np.unravel_index(bad.argmax(), bad.shape)
+        raise UserError(
+            f"{source}: found {bad.sum()} NaN or inf values of {bad.size}, the first in band "
+            f"{band}, row {row}, column {column} (counted from 0), expected numbers; fill them, or "
+            "cut them off"
+        )
+
+
 def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
     """Raise `UserError` unless all values are finite and in [0, full_scale]."""
     if full_scale <= 0 or not np.isfinite(full_scale):
         raise UserError(f"{source}: found full_scale {full_scale:g}, expected a number > 0")
-    bad = int(values.size - np.isfinite(values).sum())
-    if bad:
-        raise UserError(f"{source}: found {bad} NaN or inf values, expected numbers")
+    check_finite(values, source)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > full_scale:
         raise UserError(

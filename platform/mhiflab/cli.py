@@ -27,12 +27,14 @@ from mhiflab.study_cli import (
     RecordOption,
     SmokeOption,
     StudyArgument,
+    check_rendered,
     out,
     planned,
     read,
     render,
     run,
 )
+from mhiflab.targets import check_targets
 
 app = typer.Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
@@ -89,6 +91,7 @@ def table(
     from mhiflab.rows import COSTS
 
     folder, path = Lab(lab), study_path(study)
+    check_rendered(path, smoke, folder)
     if is_paper(path):
         from mhiflab.paper_cli import table_paper
 
@@ -141,8 +144,10 @@ def export_command(
     `--record` of table, figure and verify makes tables and curves from them without scenes,
     weights or the store they came from.
     """
+    from mhiflab.archive import DATA_FILE, RUNS
     from mhiflab.paper_cli import export_runs
 
+    check_targets((to / DATA_FILE, to / RUNS / "run.json"))
     export_runs(study_path(study), smoke, Lab(lab), to)
 
 

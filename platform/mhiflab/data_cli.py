@@ -24,6 +24,7 @@ from mhiflab.data_options import (
     read_options,
     scenes_at,
 )
+from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
     from feinfn.data.scene import Scene
@@ -267,6 +268,7 @@ def export(
         raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     if file.exists():
         raise UserError(f"{file}: found a file there; remove it or choose another name with --out")
+    check_targets((file,))
     told = manifest(source)
     if part != Part.all and not told["split"]:
         raise UserError(

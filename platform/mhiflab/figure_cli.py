@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.paths import Lab, study_path
+from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.study_cli import (
     HERE,
     LabOption,
@@ -64,15 +64,21 @@ def figure(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="key=value, such as seed=2 or 'cases=[full, without]'; repeat for more."),
+        typer.Option(
+            help="Of a study: key=value, such as seed=2 or 'cases=[full, without]'; repeatable."
+        ),
     ] = None,
     smoke: SmokeOption = False,
     record: RecordOption = None,
     lab: LabOption = HERE,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the files; the study's by default.")
+        Path | None,
+        typer.Option("--out", help="Of a study: folder of the files; lab/rendered by default."),
     ] = None,
-    format_: Annotated[Literal["png", "pdf", "both"], typer.Option("--format")] = "both",
+    format_: Annotated[
+        Literal["png", "pdf", "both"] | None,
+        typer.Option("--format", help="Of a study: png, pdf, or both by default."),
+    ] = None,
 ) -> None:
     """Draw figures of a study or a paper from recorded runs: PNG, PDF, and the numbers (CSV).
 
@@ -86,10 +92,13 @@ def figure(
     if is_paper(path):
         from mhiflab.paper_cli import draw_paper
 
-        if kind or option or folder:
+        study_only = {"--kind": kind, "--option": option, "--out": folder, "--format": format_}
+        if given := [word for word, value in study_only.items() if value]:
+            beside = Lab(lab).rendered(study_name(path, smoke))
             raise UserError(
-                f"--kind, --option, --out: found with {path}, a paper, whose file says what is "
-                "drawn; expected --name or nothing"
+                f"{', '.join(given)}: found with {path}, a paper, whose file says what is drawn "
+                f"and whose figures lie with its tables in {beside}, expected --name or nothing; "
+                "leave it out"
             )
         draw_paper(path, smoke, Lab(lab), name or (), record)
         return
@@ -108,7 +117,7 @@ def figure(
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
         find_kind(kind)
-    formats = FORMATS if format_ == "both" else (format_,)
+    formats = FORMATS if format_ in (None, "both") else (format_,)
     with planned(path, smoke, Lab(lab), record) as (plan, store):
         place = folder or Lab(lab).rendered(plan.name)
         drawn, left = draw_each(kinds, options, Recorded(plan, store), place, formats)

@@ -1,5 +1,8 @@
 """The `fuse` command: a trained network on two files; heavy libraries are imported when it runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +33,8 @@ def fuse_command(
     msi: Annotated[
         Path,
         typer.Option(
-            help="MSI of the same scene, a whole number finer; bands in the order of the network's "
-            "protocol (msi_order: B, G, R for cave_x4), which is printed."
+            help="MSI of the same scene, a whole number (2 or more) finer; bands in the order of "
+            "the network's protocol (msi_order: B, G, R for cave_x4), which is printed."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Fused HSI: .mat, .npy, .npz or .h5.")],
@@ -78,7 +81,7 @@ def fuse_command(
     from feinfn.apply import fuse_images
     from feinfn.checkpoint import write_atomic
     from feinfn.data.image import Image, check_written, write_image
-    from feinfn.inputs import check_msi_order, read_beside, read_input
+    from feinfn.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
@@ -86,9 +89,10 @@ def fuse_command(
     picture = out.with_suffix(".png")
     check_written(out)
     check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
-    trained = _trained(run, weights, upsampling, device, Lab(lab))
+    trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
-        trained.limit_memory(memory)
+        with _as_option():
+            trained.limit_memory(memory)
     hsi_bands, msi_bands = trained.bands
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
     own = (hsi, key, full_scale)
@@ -114,16 +118,27 @@ def fuse_command(
             )
     for note in _notes(trained, upsampling, images):
         console.print(escape(note), soft_wrap=True)
+    known_nm = trained.wavelengths_nm
+    if nm is not None and known_nm and (told := bands_elsewhere(nm, known_nm)):
+        console.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
-    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"):
+    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
     order = trained.protocol.msi_order if trained.protocol else ()
+    origin = {
+        "run_key": run_key,
+        "weights_sha256": trained.weights_sha256,
+        "protocol": trained.protocol.name if trained.protocol else "",
+        "upsampling": trained.upsampling,
+        "mhiflab_version": version("mhiflab"),
+    }
+    known = {name: text for name, text in origin.items() if text}
     true_SHW = truth.values_SHW if truth else None
     drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, true_SHW))
 
     def write_both(path: Path) -> None:
         path.write_bytes(drawn)
-        write_image(out, Image(fused_SHW, nm), NAME)
+        write_image(out, Image(fused_SHW, nm), NAME, known)
 
     # Both take their names last, one right after the other, so that a cut leaves none of them.
     write_atomic(picture, write_both)
@@ -131,10 +146,19 @@ def fuse_command(
     console.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
 
 
+@contextmanager
+def _as_option() -> Iterator[None]:
+    """Let errors name the option of what a network knows as its parameter."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("memory_mib:", "--memory:")) from None
+
+
 def _trained(
     run: str, weights: Path | None, upsampling: str | None, device: str, lab: Lab
-) -> "Trained":
-    """Return the network of a run, or of weights."""
+) -> "tuple[Trained, str]":
+    """Return the network of a run with its key, or of weights without one."""
     from feinfn.apply import load_trained
 
     if bool(run) == (weights is not None):
@@ -143,14 +167,14 @@ def _trained(
             "recorded run or a file"
         )
     if weights is not None:
-        return load_trained(weights, upsampling, device)
+        return load_trained(weights, upsampling, device), ""
     from mhiflab.runs import chosen_runs, packaged_model
-    from mhiflab.tracking import recorded_store
+    from mhiflab.tracking import KEY, recorded_store
 
     store = recorded_store(lab)
     (found,) = chosen_runs(store, [run])
     with packaged_model(store, found) as folder:
-        return load_trained(folder, upsampling, device)
+        return load_trained(folder, upsampling, device), found.data.tags[KEY]
 
 
 def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Image]]") -> list[str]:

@@ -9,14 +9,12 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import feinfn
 import mhiflab
 from feinfn.errors import UserError
 from mhiflab.paths import checkout, experiments_dir, lock_file, study_path
 from mhiflab.provenance import git, git_provenance
-from mhiflab.reading import check_study
+from mhiflab.reading import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""
@@ -77,21 +75,11 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(one)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: found {type(value).__name__}, expected keys such as title, base")
-    return value
-
-
 def _with_bases(path: Path, seen: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
     """Return a study file and those that its `from` leads to; shipped ones travel anyway."""
     if path.resolve() in seen:
         return seen
-    value = seen[path.resolve()] = _read(path)
+    value = seen[path.resolve()] = read_yaml(path)
     base = value.get("base", value)
     given = base.get("from") if isinstance(base, dict) else None
     if isinstance(given, str):

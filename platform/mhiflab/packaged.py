@@ -7,6 +7,7 @@ size, H W HR size.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from feinfn.apply import PROTOCOL_FILE, load_trained
+from feinfn.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
 from feinfn.errors import UserError
+from feinfn.inputs import check_unit
 from feinfn.protocols import Protocol
 from feinfn.train import BEST
 
@@ -33,11 +35,14 @@ class Fuser:
     def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
         """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
 
-        Both float32, in [0, 1]. Raises `UserError` where H x W is no multiple of h x w.
+        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is no
+        multiple of h x w, 2 or more.
         """
         hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
         if not all((*hsi.shape, *msi.shape)):
             raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
+        for name, values in (("hsi", hsi), ("msi", msi)):
+            check_unit(values.numpy(), name, "", "divide by the number that means 1")
         return self.trained.fuse(hsi, msi).numpy()
 
 
@@ -47,11 +52,16 @@ def _load_pyfunc(path: str) -> Fuser:
 
 
 def save_packaged(
-    folder: Path, weights: Path, model: Any, protocol: Protocol, about: dict[str, Any]
+    folder: Path,
+    weights: Path,
+    model: Any,
+    protocol: Protocol,
+    about: dict[str, Any],
+    wavelengths_nm: Sequence[float] | None = None,
 ) -> None:
     """Write a model folder around a weights file that training kept; nothing is contacted.
 
-    `about` becomes metadata of the model.
+    `about` becomes metadata of the model; wavelengths are the band centres [S] of its training.
     """
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -83,3 +93,6 @@ def save_packaged(
     for name, settings in ((CONFIG_FILE, model), (PROTOCOL_FILE, protocol)):
         text = json.dumps(asdict(settings), indent=2, sort_keys=True)
         (folder / name).write_text(text + "\n", encoding="utf-8")
+    if wavelengths_nm is not None:
+        text = json.dumps(list(wavelengths_nm))
+        (folder / WAVELENGTHS_FILE).write_text(text + "\n", encoding="utf-8")

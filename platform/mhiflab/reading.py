@@ -91,10 +91,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         # S506 guards against unsafe loaders; this one derives from SafeLoader.
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: found {type(value).__name__}, expected keys such as title, base")
+        found = "an empty file, or comments alone" if value is None else type(value).__name__
+        raise UserError(
+            f"{path}: found {found}, expected keys such as title, base; begin with a copy of a "
+            "shipped study"
+        )
     return value
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mhiflab.paths import Lab
+from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read
+from mhiflab.targets import check_targets
 
 REPORT_FILE = "report.html"
 
@@ -34,10 +35,11 @@ def report_command(
     from mhiflab.tracking import add_artifact, find_study, recorded_store
 
     folder = Lab(lab)
+    path = out_file or folder.rendered(study_name(study_path(study), smoke)) / REPORT_FILE
+    check_targets((path,))
     plan = read(study, smoke, folder)
     store = recorded_store(folder)
     page = report(plan, store).encode()
-    path = out_file or folder.rendered(plan.name) / REPORT_FILE
     write_bytes(path, page)
     out.print(f"Report  {path} ({len(page) / 1e6:.1f} MB)", soft_wrap=True)
     if no_log:

@@ -21,6 +21,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.garbage import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
+from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
     # Only for reading: --help must not wait for MLflow and torch.
@@ -116,6 +117,11 @@ def bring(lab: Lab) -> int:
         text = f"{found.waiting} runs wait in {lab.spool} ({found.reason}); then: mhiflab sync"
         out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
     return found.waiting
+
+
+def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
+    """Raise `UserError` where tables could not be written, before the work for them."""
+    check_targets((lab.rendered(study_name(path, smoke)) / "table.md",))
 
 
 def render(
@@ -242,6 +248,7 @@ def run(
     from mhiflab.reading import is_paper
 
     path = study_path(study)
+    check_rendered(path, smoke, Lab(lab))
     if is_paper(path):
         from mhiflab.paper_cli import run_paper
 

@@ -9,7 +9,7 @@ from feinfn.errors import UserError
 from mhiflab.paths import nearest_existing
 
 
-def check_targets(targets: Iterable[Path], inputs: Iterable[Path], force: bool) -> None:
+def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: bool = True) -> None:
     """Raise `UserError` for a file that cannot be written, is an input, or exists without `force`.
 
     Nothing is left on the disk, no folder made.
@@ -21,7 +21,7 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path], force: bool) 
             exists = target.exists()
         except OSError as error:
             raise UserError(
-                f"--out: {target} cannot be written ({error.strerror}), expected a file in a "
+                f"{target}: cannot be written ({error.strerror}), expected a file in a "
                 "folder that may be written to; choose another name"
             ) from None
         for one in given:
@@ -42,14 +42,15 @@ def _check_place(target: Path) -> None:
     """Raise `UserError` for a folder, `OSError` where no file of this name can be made."""
     if target.is_dir():
         raise UserError(
-            f"--out: found the folder {target}, expected a file; choose a name in it, or another"
+            f"{target}: found a folder, expected a file; move it, or choose another name"
         )
     # The longer name that it has while it is written.
     (target.parent / f".{target.name}.{os.getpid()}.partial").exists()
     folder = nearest_existing(target.parent)
     if not folder.is_dir():
         raise UserError(
-            f"--out: found the file {folder} where {target} needs a folder; choose another name"
+            f"{folder}: found a file, expected a folder for {target.name}; move it, or choose "
+            "another name"
         )
     # To try is the only sure way: modes say nothing of read-only file systems, nor to root.
     with tempfile.TemporaryFile(dir=folder):

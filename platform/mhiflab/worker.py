@@ -102,9 +102,11 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
     if not job.spec.trained:
         return
     about = {"run_key": job.key, "protocol": job.spec.protocol.name}
+    grids = {one.wavelengths_nm for one in job.survey.scenes if one.part == "train"}
+    nm = grids.pop() if len(grids) == 1 else None
     with TemporaryDirectory(prefix="mhiflab-") as place:
         packaged = Path(place) / "model"
-        save_packaged(packaged, folder / BEST, job.spec.model, job.spec.protocol, about)
+        save_packaged(packaged, folder / BEST, job.spec.model, job.spec.protocol, about, nm)
         record.artifact(packaged)
 
 

@@ -25,6 +25,7 @@ from test_readers import (
 )
 from test_readers import prepared as prepared_h5
 
+from feinfn.data.image import read_image
 from feinfn.data.readers import common, geo, read_any, scenes_in
 from feinfn.data.readers.pair import read_pair
 from feinfn.data.readers.prepared import read_prepared
@@ -118,7 +119,7 @@ def test_bad_values_of_rasters_are_named(tmp_path):
 
 def test_a_nan_in_the_stored_inputs_is_named(tmp_path):
     path = prepared_h5(tmp_path, LRHSI=np.full((3, 5, 2, 2), np.nan, np.float32))
-    with pytest.raises(UserError, match=r"NaN or inf in LRHSI\[1\]"):
+    with pytest.raises(UserError, match=r"LRHSI\[1\]: found 20 NaN or inf values"):
         read_prepared(path).pair(1)
 
 
@@ -291,6 +292,21 @@ def test_claims_of_terabytes_are_refused_unread(tmp_path):
     content[16:24] = struct.pack(">II", 2**30, 2**30)
     image.write_bytes(content)
     refused(tmp_path / "toys_ms", "an image of shape")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".mat", ".npy", ".npz", ".tif", ".hdr", ".img", ""])
+def test_an_empty_file_is_called_so(suffix, tmp_path):
+    path = tmp_path / f"scene{suffix}"
+    path.touch()
+    refused(path, "found an empty file, expected a scene")
+    with pytest.raises(UserError, match="found an empty file"):
+        read_image(path)
+
+
+def test_an_empty_header_beside_a_scene_is_none(tmp_path):
+    path = npy(tmp_path, FLOATS)
+    path.with_suffix(".hdr").touch()
+    assert geo.envi_header(path) is None
 
 
 def test_unknown_content_is_refused_with_a_list_of_kinds(tmp_path):

@@ -10,6 +10,14 @@ import numpy as np
 import pytest
 from tiny import TINY
 
+from feinfn.errors import UserError
+from mhiflab import cli, study_cli, tracking
+from mhiflab.data_cli import export
+from mhiflab.figure_cli import figure
+from mhiflab.package import study_files
+from mhiflab.plan import read_plan
+from mhiflab.report_cli import report_command
+
 BANDS_NM = np.arange(400, 701, 10)
 
 
@@ -79,6 +87,17 @@ def test_bad_study(changes, message, mhiflab, write_study, tmp_path):
     assert_one_clear_error(done, message, tmp_path / "lab")
 
 
+@pytest.mark.parametrize("text", ["", "# a comment alone\n"])
+def test_an_empty_study_is_called_so(text, tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(text)
+    for read in (read_plan, study_files):
+        with pytest.raises(
+            UserError, match=r"tiny\.yaml: found an empty file, or comments alone, expected"
+        ):
+            read(study)
+
+
 def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
     done = mhiflab("run", "absent.yaml")
     assert_one_clear_error(done, "absent.yaml: no such study file; give a YAML", tmp_path / "lab")
@@ -117,6 +136,45 @@ def test_request_that_never_fits(mhiflab, write_study):
     assert done.returncode == 1
     assert "one trial asks for workers: 2 of cpus_per_worker: 5000" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ({"folder": Path("x")}, "--out"),
+        ({"format_": "png"}, "--format"),
+        ({"kind": "fused", "option": ["seed=1"]}, "--kind, --option"),
+    ],
+)
+def test_options_that_a_paper_does_not_take_are_named_alone(words, named, tmp_path):
+    message = rf"^{named}: found with .*laptop\.yaml, a paper, .*rendered/laptop"
+    with pytest.raises(UserError, match=message):
+        figure("laptop", lab=tmp_path, **words)
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(write_study, tmp_path, monkeypatch):
+    def begun(*given):
+        pytest.fail("the record was opened")
+
+    monkeypatch.setattr(tracking, "recorded_store", begun)
+    monkeypatch.setattr(study_cli, "bring", begun)
+    study, lab, file = str(write_study()), tmp_path / "lab", tmp_path / "lr.npy"
+    (lab / "rendered").mkdir(parents=True)
+    for taken in (file, lab / "rendered" / "tiny"):
+        taken.touch()
+    rendered = "rendered/tiny: found a file, expected a folder for"
+    protocol = {"source": tmp_path, "protocol": "cave_x4", "part": "all"}
+    for command, words, message in (
+        (report_command, {"out_file": tmp_path}, f"{tmp_path}: found a folder, expected a file"),
+        (report_command, {}, f"{rendered} report.html"),
+        (cli.table, {}, f"{rendered} table.md"),
+        (study_cli.run, {}, f"{rendered} table.md"),
+        (cli.export_command, {"to": file}, "lr.npy: found a file, expected a folder for data.json"),
+    ):
+        with pytest.raises(UserError, match=message):
+            command(study, lab=lab, **words)
+    with pytest.raises(UserError, match=r"lr\.npy: found a file, expected a folder for pairs\.h5"):
+        export(file=file / "pairs.h5", **protocol)
 
 
 def test_full_disk(mhiflab, write_study, tmp_path):

@@ -84,6 +84,9 @@ def test_run_weights_and_python_give_what_the_run_recorded(run, pair, mhiflab, t
     fused = np.load(tmp_path / "a" / "fused.npy")
     assert fused.dtype == np.float32
     assert fused.shape == simulated.reference_BSHW.shape[1:]
+    fuse_command(hsi=hsi, msi=msi, out=tmp_path / "c.h5", run=entry.key[:8], lab=lab.root)
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert file.attrs["run_key"] == entry.key
     np.testing.assert_allclose(fuse_files(weights(run), hsi, msi), fused, rtol=0, atol=TOLERANCE)
 
     store = recorded_store(lab)
@@ -104,8 +107,22 @@ def test_memory_budget_changes_rounding_alone(run, pair):
     with pytest.raises(UserError, match="memory_mib: found 65, expected at least"):
         fuse_files(weights(run), *pair[1:], memory_mib=65)
     for wrong in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(UserError, match=r"memory: found .*, expected a number > 0"):
+        with pytest.raises(UserError, match=r"memory_mib: found .*, expected a number > 0"):
             fuse_files(weights(run), *pair[1:], memory_mib=wrong)
+
+
+def test_bands_that_are_not_those_of_the_training_are_told(fuse_to, pair, tmp_path, capsys):
+    hsi = np.load(pair[1])
+    own = np.linspace(400, 700, 31)
+    for shift, told in ((0, False), (4.9, False), (5.1, True), (500, True)):
+        np.savez(tmp_path / "hsi.npz", hsi=hsi, wavelength_nm=own + shift)
+        fuse_to(hsi=tmp_path / "hsi.npz", out=tmp_path / f"{shift}.npy")
+        text = (
+            f"hsi.npz: found 31 bands from {400 + shift:g} to {700 + shift:g} nm, expected the 31"
+        )
+        assert (f"{text} from 400 to 700 nm" in capsys.readouterr().out) == told
+    fuse_to(out=tmp_path / "given.npy", wavelengths="900:1200:10")
+    assert "found 31 bands from 900 to 1200 nm, expected" in capsys.readouterr().out
 
 
 def test_network_without_strips_refuses_a_budget():
@@ -260,7 +277,7 @@ BAD = {
         r"found values from .* in the LR-HSI, expected \[0, 1\]; .*--full-scale",
     ),
     "negative": ("msi", lambda x: x - BEYOND - 0.1, r"found values from -0\.\d+ to .* in the MSI"),
-    "NaN": ("hsi", lambda x: x * np.nan, "found NaN or inf"),
+    "NaN": ("hsi", lambda x: x * np.nan, "found 31744 NaN or inf values"),
 }
 
 

@@ -1,11 +1,14 @@
 """`mhiflab fuse` on files of other scales, orders and places, with a network that never trained."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -168,6 +171,53 @@ def test_swapped_images_are_told_apart_by_size(fuse_to, files, model, tmp_path):
         fuse_to(hsi=files["reference"], msi=small)
 
 
+@pytest.mark.parametrize("given", [5.0, 0.0])
+def test_a_budget_that_is_no_use_is_named_as_its_option(given, fuse_to):
+    with pytest.raises(UserError, match=rf"^--memory: found {given:g}.*, expected"):
+        fuse_to(memory=given)
+
+
+@pytest.mark.parametrize("name", ["hsi", "msi"])
+def test_values_that_are_no_numbers_are_counted_and_placed(name, fuse_to, files):
+    values = np.load(files[name])
+    values[1, 2, 3], values[2, 0, 1] = np.nan, -np.inf
+    np.save(files[name], values)
+    message = (
+        rf"{name}: found 2 NaN or inf values of {values.size}, the first in band 1, row 2, col"
+    )
+    with pytest.raises(UserError, match=message + r"umn 3 \(counted from 0\)"):
+        fuse_to()
+
+
+def test_hdf5_says_where_it_is_from(fuse_to, model, tmp_path):
+    weights = model / "best.safetensors"
+    expected = {
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "protocol": "cave_x4",
+        "upsampling": "bicubic",
+        "mhiflab_version": version("mhiflab"),
+    }
+    fuse_to(out=tmp_path / "fused.h5")
+    with h5py.File(tmp_path / "fused.h5") as file:
+        assert dict(file.attrs) == expected
+
+
+def test_wavelengths_of_the_training_may_be_unknown_and_not_damaged(fuse_to, model, capsys):
+    fuse_to(wavelengths="900:1200:10")
+    assert "training, each" not in capsys.readouterr().out
+    for text in ("{", "7", '["a"]'):
+        (model / "wavelengths_nm.json").write_text(text)
+        with pytest.raises(UserError, match=r"nm\.json: cannot be read as wavelengths .*copy"):
+            fuse_to(force=True)
+
+
+def test_an_msi_that_is_not_finer_is_refused(fuse_to, files, tmp_path):
+    message = r"reference\.npy and .*msi\.npy: found an LR-HSI of 16x16 .* MSI of 16x16, .* least 2"
+    with pytest.raises(UserError, match=message):
+        fuse_to(hsi=files["reference"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_constant_images_are_fused(fuse_to, files, tmp_path):
     for name in ("hsi", "msi"):
         np.save(files[name], np.zeros_like(np.load(files[name])))
@@ -192,10 +242,10 @@ def test_places_that_cannot_be_written_are_known_before_the_fusion(fuse_to, tmp_
     (tmp_path / "other.png").mkdir()
     (tmp_path / "bands").mkdir()
     refused = {
-        "folder.npy": "found the folder .*folder.npy, expected a file",
-        "other.npy": "found the folder .*other.png, expected a file",
-        "file/fused.npy": "found the file .*file where .* needs a folder",
-        "file/deeper/fused.npy": "found the file .*file where .* needs a folder",
+        "folder.npy": "folder.npy: found a folder, expected a file",
+        "other.npy": "other.png: found a folder, expected a file",
+        "file/fused.npy": "file: found a file, expected a folder for fused.npy",
+        "file/deeper/fused.npy": "file: found a file, expected a folder for fused.npy",
         "x" * 250 + ".npy": "cannot be written .*too long",
     }
     if Path("/proc/self").exists():

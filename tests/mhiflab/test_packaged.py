@@ -110,6 +110,19 @@ def test_the_example_in_the_folder_is_a_request_that_is_answered(model, tmp_path
     assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("name", ["hsi", "msi"])
+@pytest.mark.parametrize(("factor", "found"), [(255, "0 to 255"), (np.nan, "nan to nan")])
+def test_values_of_other_units_are_refused(name, factor, found, folder):
+    from mlflow import pyfunc
+
+    given = {"hsi": np.ones((1, 31, 2, 2), np.float32), "msi": np.ones((1, 3, 8, 8), np.float32)}
+    given[name][0, 0] = 0
+    given[name] *= np.float32(factor)
+    message = rf"{name}: found values from {found}, expected \[0, 1\]; divide by the number"
+    with pytest.raises(UserError, match=message):
+        pyfunc.load_model(str(folder)).predict(given)
+
+
 def test_sizes_that_do_not_belong_together_are_refused(folder):
     from mlflow import pyfunc
 

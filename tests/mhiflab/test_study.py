@@ -52,6 +52,7 @@ ARTIFACTS = {
     "model/python_env.yaml",
     "model/requirements.txt",
     "model/serving_input_example.json",
+    "model/wavelengths_nm.json",
     "provenance.json",
     "quicklook.npz",
     "spec.json",

@@ -80,11 +80,13 @@ def reading(path: Path, form: str) -> Iterator[None]:
 
 
 def head(path: Path, remedy: str = "look at the spelling, or name a file that exists") -> bytes:
-    """Return a file's first 520 bytes; `UserError` where there is no file to read."""
+    """Return a file's first 520 bytes; `UserError` where there is no file to read, or nothing."""
     try:
         if path.is_file():  # a pipe would block, a device never end
             with path.open("rb") as file:
-                return file.read(520)
+                if start := file.read(520):
+                    return start
+            raise UserError(f"{path}: found an empty file, expected a scene; copy or make it again")
     except PermissionError:
         raise _forbidden(path) from None
     except OSError as error:

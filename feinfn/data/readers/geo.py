@@ -21,7 +21,8 @@ _PER_NM |= {"micrometers": 1000.0, "micrometer": 1000.0, "microns": 1000.0, "um"
 def envi_header(path: Path) -> Path | None:
     """Return the ENVI header of a header or data file, None where it has none."""
     beside = (path, path.with_suffix(".hdr"), Path(f"{path}.hdr"))
-    return next((p for p in beside if p.is_file() and head(p).startswith(b"ENVI")), None)
+    there = (p for p in beside if p.is_file() and p.stat().st_size)
+    return next((p for p in there if head(p).startswith(b"ENVI")), None)
 
 
 def envi_data(path: Path) -> Path:

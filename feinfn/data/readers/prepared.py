@@ -8,7 +8,7 @@ import numpy as np
 
 from feinfn.data.readers.common import DEFAULTS, Options
 from feinfn.data.readers.hdf5 import arrays_in, load, opened
-from feinfn.data.scene import Scene
+from feinfn.data.scene import Scene, check_finite
 from feinfn.errors import UserError
 
 KEYS = ("GT", "LRHSI", "RGB", "HSI_up")
@@ -45,11 +45,7 @@ class Prepared:
         """Read the stored inputs of image `index`; raises `UserError` for NaN."""
         msi, lms, lr = (self._read(key, index) for key in ("RGB", "HSI_up", "LRHSI"))
         for key, values in (("RGB", msi), ("HSI_up", lms), ("LRHSI", lr)):
-            if not np.isfinite(values).all():
-                raise UserError(
-                    f"{self.path}: found NaN or inf in {key}[{index}], expected numbers; prepare "
-                    "the file again"
-                )
+            check_finite(values, f"{self.path}: {key}[{index}]")
         return StoredPair(msi, lms, lr)
 
     def _read(self, key: str, index: int) -> np.ndarray:

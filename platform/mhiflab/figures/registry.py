@@ -19,11 +19,11 @@ from mhiflab.figures.kind import Drawn, Kind
 from mhiflab.figures.latent import LatentOptions, draw_latent
 from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
-from mhiflab.paths import nearest_existing
 from mhiflab.plots.style import mark, rendered
 from mhiflab.reading import build
 from mhiflab.recorded import Recorded
 from mhiflab.smoke import MARK
+from mhiflab.targets import check_targets
 
 KINDS: dict[str, Kind] = {
     "fused": Kind(FusedOptions, draw_fused),
@@ -66,7 +66,7 @@ def draw(
     written.
     """
     every = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
-    _check_places(folder, every.values())
+    check_targets(every.values())
     drawn = drawn_of(kind, options, recorded)
     contents = {suffix: rendered(drawn.figure, suffix) for suffix in formats}
     table = drawn.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
@@ -89,22 +89,6 @@ def drawn_of(kind: str, options: dict[str, Any], recorded: Recorded) -> Drawn:
         return drawn
     mark(drawn.figure, MARK)
     return Drawn(drawn.figure, drawn.numbers.assign(form="smoke"))
-
-
-def _check_places(folder: Path, paths: Iterable[Path]) -> None:
-    """Raise `UserError` where files could not be written, before minutes are spent on them."""
-    existing = nearest_existing(folder)
-    if not existing.is_dir():
-        raise UserError(
-            f"{existing}: found a file, expected a folder for figures; move it, or choose another "
-            "folder (--out)"
-        )
-    for path in paths:
-        if path.is_dir():
-            raise UserError(
-                f"{path}: found a folder, expected a file of a figure; move it, or choose another "
-                "folder (--out)"
-            )
 
 
 def draw_each(
