@@ -10,6 +10,7 @@ from rich.markup import escape
 from feinfn.errors import UserError, nearest
 from mhiflab.paths import Lab
 from mhiflab.study_cli import HERE, LabOption, SmokeOption, out, read
+from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -54,7 +55,7 @@ def compare_command(
     Everything comes from MLflow. The report is one HTML file that needs no network; the same runs
     give the same bytes.
     """
-    from feinfn.checkpoint import write_atomic
+    from feinfn.checkpoint import write_bytes
     from mhiflab.compare import compare_runs
     from mhiflab.compare_page import page, show
     from mhiflab.run_files import read_run
@@ -69,8 +70,10 @@ def compare_command(
         if given and not study:
             names = ", ".join(map(str, given))
             raise UserError(f"{option}: found {names} without --study; name the study")
-    if file and file.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out: found {str(file)!r}, expected a name ending in .html")
+    if file:
+        if file.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--out: found {str(file)!r}, expected a name ending in .html")
+        check_targets((file,))
     folder = Lab(lab)
     store = recorded_store(folder)
     if study:
@@ -82,7 +85,7 @@ def compare_command(
     keys = [run.data.tags[KEY][:8] for run in found]
     path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
     text = page(f"Runs {', '.join(keys)}", sections)
-    write_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
+    write_bytes(path, text.encode())
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
 

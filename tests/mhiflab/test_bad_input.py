@@ -111,9 +111,13 @@ def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
         (["submit", "paper", "--lab", "/lab"], "paper.yaml: found a paper, expected a study"),
         (["verify", "crops_fourier"], "crops_fourier.yaml: found a study, expected a paper"),
         (["verify", "lapto"], "no such study file; did you mean 'laptop'?"),
+        (
+            ["compare", "ab12", "cd34", "--out", "/dev/null/a.html"],
+            "/dev/null: found a file, expected a folder",
+        ),
     ],
 )
-def test_studies_and_papers_are_told_apart(words, message, mhiflab, tmp_path):
+def test_what_is_no_study_paper_or_place(words, message, mhiflab, tmp_path):
     assert_one_clear_error(mhiflab(*words), message, tmp_path / "lab")
 
 
