@@ -35,7 +35,7 @@ from mhiflab.plots.gabor import Wavelet, gabor_figure
 from mhiflab.plots.latent import latent_figure
 from mhiflab.plots.response import response_figure
 from mhiflab.plots.spectra import spectra_figure
-from mhiflab.plots.style import error_limit, look, rendered
+from mhiflab.plots.style import error_limit, look, mark, rendered
 
 SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
 ACTIVATIONS = ("gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian")
@@ -337,3 +337,16 @@ def test_figures_without_what_they_can_do_without():
 def test_other_formats_are_refused():
     with pytest.raises(UserError, match="expected png or pdf"):
         rendered(draw_curves(), "svg")
+
+
+def test_a_marked_figure_keeps_everything_within_its_page():
+    labels = ("LR code, one pixel", "LR code, one frequency")
+    labels += ("fused amplitude, one frequency", "fused phase, one frequency")
+    figure = mark(
+        change_figure(dict.fromkeys(labels, np.eye(64)), dict.fromkeys(labels, 0.5)), "smoke form"
+    )
+    rendered(figure, "png")
+    needed, (width_in, height_in) = figure.get_tightbbox(), figure.get_size_inches()
+    assert needed.x0 >= 0 <= needed.y0
+    assert needed.x1 <= width_in
+    assert needed.y1 <= height_in

@@ -78,7 +78,9 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 @styled
 def mark(figure: Figure, text: str) -> Figure:
-    """Write a line below everything else in a figure and return it."""
+    """Write a line below everything else in a figure, which grows by it, and return it."""
+    width_in, height_in = figure.get_size_inches()
+    figure.set_size_inches(width_in, height_in + LINE_IN)
     before = figure.get_supxlabel()
     figure.supxlabel(f"{before}\n{text}" if before else text, fontsize=6)
     return figure
