@@ -8,16 +8,17 @@ Three lines fuse two files:
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
-import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from feinfn.checkpoint import file_sha256
 from feinfn.data.image import Image
 from feinfn.errors import UserError
 from feinfn.infer import fuse, load_model
@@ -26,6 +27,7 @@ from feinfn.protocols import Inputs, Protocol
 from feinfn.simulate import SUPPORT_PX, enlarge
 from feinfn.train import BEST
 
+T = TypeVar("T")
 PROTOCOL_FILE = "protocol.json"
 WAVELENGTHS_FILE = "wavelengths_nm.json"
 USUAL = "bicubic"
@@ -98,7 +100,7 @@ def load_trained(
         ) from None
     weights = path / BEST if path.is_dir() else path
     model = load_model(weights, device)
-    protocol = _read_protocol(weights.with_name(PROTOCOL_FILE))
+    protocol = _read_json(weights.with_name(PROTOCOL_FILE), "a protocol", _protocol)
     if protocol is None and path.is_dir():
         raise UserError(
             f"{path}: found weights without {PROTOCOL_FILE}, expected a packaged model; name the "
@@ -107,33 +109,28 @@ def load_trained(
     how = upsampling or (protocol.upsampling if protocol else USUAL)
     if how not in SUPPORT_PX:
         raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    nm = _read_wavelengths(weights.with_name(WAVELENGTHS_FILE))
-    return Trained(model, how, protocol, digest, nm)
+    nm = _read_json(weights.with_name(WAVELENGTHS_FILE), "wavelengths", _wavelengths)
+    return Trained(model, how, protocol, file_sha256(weights), nm)
 
 
-def _read_protocol(path: Path) -> Protocol | None:
+def _read_json(path: Path, what: str, parse: Callable[[Any], T]) -> T | None:
+    """Return what a JSON file of a model's folder holds, None where there is none."""
     if not path.is_file():
         return None
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path}: cannot be read as a protocol ({error}); copy the model's folder again"
+            f"{path}: cannot be read as {what} ({error}); copy the model's folder again"
         ) from None
 
 
-def _read_wavelengths(path: Path) -> tuple[float, ...] | None:
-    if not path.is_file():
-        return None
-    try:
-        return tuple(float(nm) for nm in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as wavelengths ({error}); copy the model's folder again"
-        ) from None
+def _protocol(fields: dict[str, Any]) -> Protocol:
+    return Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+
+
+def _wavelengths(values: list[float]) -> tuple[float, ...]:
+    return tuple(float(nm) for nm in values)
 
 
 def fuse_files(

@@ -64,6 +64,12 @@ def _name_also(path: Path, other: Path) -> None:
         link.unlink()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as `write_atomic` does."""
     write_atomic(path, lambda partial: partial.write_bytes(content))

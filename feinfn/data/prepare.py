@@ -4,7 +4,6 @@ Every finished scene is staged in `<out>.partial/` with a checksum and what it w
 same call continues there: what is staged, whole and made from the same sources is not read again.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import h5py
 
 from feinfn import __version__
-from feinfn.checkpoint import write_bytes
+from feinfn.checkpoint import file_sha256, write_bytes
 from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers.geo import envi_data, envi_header
 from feinfn.data.scene import Scene
@@ -101,7 +100,7 @@ def source_files(path: Path) -> list[dict[str, Any]]:
             {
                 "name": p.relative_to(folder).as_posix(),
                 "size": p.stat().st_size,
-                "sha256": _sha256(p),
+                "sha256": file_sha256(p),
             }
             for p in sorted(paths)
         ]
@@ -126,16 +125,14 @@ def _wanted(scenes: Mapping[str, Path], split: Split | None) -> list[str]:
     return names
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _is_staged(stem: Path, record: Record) -> bool:
     """Return whether a scene lies there whole, made from the same sources in the same way."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     try:
-        return json.loads(note.read_text(encoding="utf-8")) == {**record, "staged": _sha256(data)}
+        return json.loads(note.read_text(encoding="utf-8")) == {
+            **record,
+            "staged": file_sha256(data),
+        }
     except (OSError, ValueError):
         return False
 
@@ -144,7 +141,7 @@ def _stage(stem: Path, name: str, record: Record, scene: Scene) -> None:
     """Write one scene and then its note, without which it does not count."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     write_hdf5(data, lambda file: write_scene(file.create_group(name), scene), checked=True)
-    text = json.dumps({**record, "staged": _sha256(data)})
+    text = json.dumps({**record, "staged": file_sha256(data)})
     write_bytes(note, text.encode())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from feinfn.checkpoint import file_sha256
 from feinfn.config import Bands, DataConfig, Region, require
 from feinfn.data import store
 from feinfn.data.readers import read_any, scenes_in
@@ -119,7 +120,7 @@ def _sample_scene(name: str) -> Scene:
     with as_file(files("feinfn").joinpath("data/sample", entry["file"])) as path:
         if not path.is_file():
             raise UserError(f"{path}: the embedded sample is incomplete; install feinfn again")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = file_sha256(path)
         if found != entry["sha256"]:
             raise UserError(
                 f"{path}: found SHA-256 {found[:12]}..., expected {entry['sha256'][:12]}...; the "
@@ -166,8 +167,7 @@ def survey(config: DataConfig) -> Survey:
         for name in getattr(config, part):
             if config.inputs == "stored":
                 file = read_prepared(Path(config.source) / f"{name}.h5")
-                with file.path.open("rb") as stream:
-                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+                content = file_sha256(file.path)
                 found = Surveyed(part, name, str(file.path), file.shape_SHW, None, None, content)
             else:
                 scene = load_scene(config, name)

@@ -106,8 +106,7 @@ def table(
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
     with planned(path, smoke, folder, record) as (plan, store):
-        own = None if record is None else store
-        render(plan, folder, convention or [None], wanted, partial, own)
+        render(plan, store, folder, convention or [None], wanted, partial)
 
 
 PaperArgument = Annotated[

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.paths import Lab, study_name, study_path
+from mhiflab.paths import Lab, study_path
 from mhiflab.study_cli import (
     HERE,
     LabOption,
@@ -94,7 +94,7 @@ def figure(
 
         study_only = {"--kind": kind, "--option": option, "--out": folder, "--format": format_}
         if given := [word for word, value in study_only.items() if value]:
-            beside = Lab(lab).rendered(study_name(path, smoke))
+            beside = Lab(lab).rendered_of(path, smoke)
             raise UserError(
                 f"{', '.join(given)}: found with {path}, a paper, whose file says what is drawn "
                 f"and whose figures lie with its tables in {beside}, expected --name or nothing; "

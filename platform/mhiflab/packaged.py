@@ -90,9 +90,9 @@ def save_packaged(
         metadata=about,
     )
     shutil.copyfile(weights, folder / BEST)
-    for name, settings in ((CONFIG_FILE, model), (PROTOCOL_FILE, protocol)):
-        text = json.dumps(asdict(settings), indent=2, sort_keys=True)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    beside: dict[str, Any] = {CONFIG_FILE: asdict(model), PROTOCOL_FILE: asdict(protocol)}
     if wavelengths_nm is not None:
-        text = json.dumps(list(wavelengths_nm))
-        (folder / WAVELENGTHS_FILE).write_text(text + "\n", encoding="utf-8")
+        beside[WAVELENGTHS_FILE] = list(wavelengths_nm)
+    for name, value in beside.items():
+        text = json.dumps(value, indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from feinfn.config import STRICT
 from feinfn.errors import UserError, nearest
 from mhiflab.figures.registry import FORMATS, find_kind
-from mhiflab.paths import Lab, study_name
+from mhiflab.paths import Lab
 from mhiflab.plan import ON_DISK, DataAccess, Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
 from mhiflab.reading import build, check_file, check_line, read_yaml
@@ -234,8 +234,3 @@ def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) ->
         )
     marked = " (smoke)" if plans.smoke else ""
     return Table(part.title + marked, tuple(blocks), tuple(part.costs))
-
-
-def paper_folder(path: Path, smoke: bool, lab: Lab) -> Path:
-    """Return the folder that a paper's tables and figures are rendered in."""
-    return lab.rendered(study_name(path, smoke))

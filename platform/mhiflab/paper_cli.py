@@ -1,6 +1,7 @@
 """What the study commands do with a paper: all of its studies, or those of some tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,6 @@ from mhiflab.paper import (
     Plans,
     chosen,
     files_of,
-    paper_folder,
     paper_table,
     read_paper,
     study_files,
@@ -81,8 +81,15 @@ def table_paper(
     """
     paper = read_paper(path)
     parts = chosen(path, paper.tables, names)
+    with _plans(path, smoke, lab, record) as plans:
+        _write(paper, plans, parts, partial)
+
+
+@contextmanager
+def _plans(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[Plans]:
+    """Yield a paper's plans against the lab's record or an archive."""
     with runs_of(record, lab) as store:
-        _write(paper, Plans(path, smoke, store, lab, data_of(record)), parts, partial)
+        yield Plans(path, smoke, store, lab, data_of(record))
 
 
 def _write(
@@ -92,26 +99,27 @@ def _write(
 
     With `leave`, what archives do not hold is only told, where anything could be made.
     """
-    folder = paper_folder(plans.path, plans.smoke, plans.lab)
+    folder = plans.lab.rendered_of(plans.path, plans.smoke)
     made, failed = render(paper, plans, parts, folder, partial)
     if made:
         written = "  ".join(str(path) for paths in made.values() for path in paths)
         out.print("\nWritten " + escape(written), soft_wrap=True)
-    left = {name: failed[name] for name in _unarchived(failed)} if leave and made else {}
+    left = _unarchived(failed) if leave and made else {}
     say_left(left)
-    _refuse(plans.path, {name: error for name, error in failed.items() if name not in left})
+    _refuse(plans.path, failed, left)
 
 
-def _unarchived(failed: Mapping[str, UserError]) -> list[str]:
-    return [name for name, error in failed.items() if isinstance(error, NotArchivedError)]
+def _unarchived(failed: Mapping[str, UserError]) -> dict[str, UserError]:
+    return {name: error for name, error in failed.items() if isinstance(error, NotArchivedError)}
 
 
-def _refuse(path: Path, failed: Mapping[str, UserError]) -> None:
-    """Raise `UserError` that tells every reason once."""
-    if failed:
-        reasons: dict[str, list[str]] = {}
-        for name, error in failed.items():
+def _refuse(path: Path, failed: Mapping[str, UserError], left: Collection[str] = ()) -> None:
+    """Raise `UserError` that tells every reason once, but of parts that are left out."""
+    reasons: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        if name not in left:
             reasons.setdefault(str(error), []).append(name)
+    if reasons:
         told = "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
         raise UserError(f"{path}: cannot be made from the record:{told}")
 
@@ -158,8 +166,7 @@ def draw_paper(
     """
     paper = read_paper(path)
     parts = chosen(path, paper.figures, names)
-    with runs_of(record, lab) as store:
-        plans = Plans(path, smoke, store, lab, data_of(record))
+    with _plans(path, smoke, lab, record) as plans:
         _write(paper, plans, parts, leave=not names)
 
 
@@ -195,13 +202,15 @@ def verify_paper(
             f"table {command} and mhiflab figure {command}, then copy {lab.rendered(name)} there "
             "or name that with --rendered"
         )
-    with TemporaryDirectory(prefix="mhiflab-") as place, runs_of(record, lab) as store:
-        plans = Plans(path, smoke, store, lab, data_of(record))
+    with (
+        TemporaryDirectory(prefix="mhiflab-") as place,
+        _plans(path, smoke, lab, record) as plans,
+    ):
         fresh = Path(place)
         parts = paper.parts
         made, failed = render(paper, plans, parts, fresh, quiet=True)
         left = _unarchived(failed)
-        _refuse(path, {name: error for name, error in failed.items() if name not in left})
+        _refuse(path, failed, left)
         unseen = {file for name in left for file in files_of(name, parts[name])}
         found = differences(folder, fresh, leave=unseen)
     if found:

@@ -94,3 +94,7 @@ class Lab:
     def rendered(self, study: str) -> Path:
         """Return the folder of a study's tables and figures."""
         return self.root / "rendered" / study
+
+    def rendered_of(self, path: Path, smoke: bool) -> Path:
+        """Return that folder of a study's or a paper's file."""
+        return self.rendered(study_name(path, smoke))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mhiflab.paths import Lab, study_name, study_path
+from mhiflab.paths import Lab, study_path
 from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read
 from mhiflab.targets import check_targets
 
@@ -35,7 +35,7 @@ def report_command(
     from mhiflab.tracking import add_artifact, find_study, recorded_store
 
     folder = Lab(lab)
-    path = out_file or folder.rendered(study_name(study_path(study), smoke)) / REPORT_FILE
+    path = out_file or folder.rendered_of(study_path(study), smoke) / REPORT_FILE
     check_targets((path,))
     plan = read(study, smoke, folder)
     store = recorded_store(folder)

@@ -121,18 +121,18 @@ def bring(lab: Lab) -> int:
 
 def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
     """Raise `UserError` where tables could not be written, before the work for them."""
-    check_targets((lab.rendered(study_name(path, smoke)) / "table.md",))
+    check_targets((lab.rendered_of(path, smoke) / "table.md",))
 
 
 def render(
     plan: Plan,
+    store: Store,
     lab: Lab,
     conventions: Sequence[str | None] = (None,),
     costs: Sequence[str] = (),
     partial: bool = False,
-    store: Store | None = None,
 ) -> None:
-    """Print a study's table, and write tables and figures from the record, or another store.
+    """Print a study's table, and write tables and figures from the runs of a store.
 
     Only finished studies, unless `partial`.
     """
@@ -141,10 +141,8 @@ def render(
     from mhiflab.recorded import Recorded
     from mhiflab.results import collect
     from mhiflab.tables import study_table
-    from mhiflab.tracking import recorded_store, shown, tracking_uri
+    from mhiflab.tracking import shown, tracking_uri
 
-    own = store is None
-    store = store or recorded_store(lab)
     folder = lab.rendered(plan.name)
     written: list[Path] = []
     if plan.searches:
@@ -166,8 +164,8 @@ def render(
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
     say_left(left)
-    if not own:
-        return
+    if store.uri != tracking_uri(lab):
+        return  # an archive, which is gone when this is read
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
     # Under make the command is in .venv/bin, which need not be on the PATH.
     words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
@@ -175,6 +173,13 @@ def render(
         words = ["python", "-m", "mhiflab"]
     words += ["ui"] if lab.root == HERE else ["ui", "--lab", str(lab.root)]
     out.print(f"Browse the runs in MLflow:  [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
+
+
+def _render(plan: Plan, lab: Lab) -> None:
+    """Render a study that was just executed."""
+    from mhiflab.tracking import recorded_store
+
+    render(plan, recorded_store(lab), lab)
 
 
 def say_left(left: Mapping[str, UserError]) -> None:
@@ -259,7 +264,7 @@ def run(
             f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
             "runs exactly what it lacks"
         )
-    render(execute_study(study, smoke, Lab(lab), new_data), Lab(lab))
+    _render(execute_study(study, smoke, Lab(lab), new_data), Lab(lab))
 
 
 def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -267,7 +272,7 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 
     Each continues from its last saved state, if there is one.
     """
-    render(_execute(study, smoke, Lab(lab), ("failed",)), Lab(lab))
+    _render(_execute(study, smoke, Lab(lab), ("failed",)), Lab(lab))
 
 
 class StoppedError(UserError):
