@@ -14,6 +14,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.cluster_cli import doctor_command, submit_command
 from mhiflab.compare_cli import compare_command
+from mhiflab.console import out
 from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.figure_cli import figure
@@ -28,7 +29,6 @@ from mhiflab.study_cli import (
     SmokeOption,
     StudyArgument,
     check_rendered,
-    out,
     planned,
     read,
     render,

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 
 DASHBOARD = "http://127.0.0.1:8265"
-out = Console(highlight=False)
 
 AddressOption = Annotated[
     str, typer.Option(help="The cluster's dashboard, usually the near end of a tunnel.")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 from mhiflab.data_options import (
     BandsAxis,
     FullScale,
@@ -33,7 +33,6 @@ data_app = typer.Typer(
     help="Look at scenes, prepare them once without loss, identify and export them.",
     no_args_is_help=True,
 )
-out = Console(highlight=False)
 
 BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
+from typing import Any
 
 import torch
 from mlflow.entities import Run
@@ -14,7 +15,7 @@ from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
 from feinfn.describe import costs
 from feinfn.model import FeINFN
-from mhiflab.spec import AnyModel, Resources, Spec
+from mhiflab.spec import Resources, Spec
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
@@ -31,11 +32,11 @@ NEAREST = 5
 
 
 @cache
-def _flop_per_pixel(model: AnyModel, ratio: int) -> float:
+def _flop_per_pixel(model: Any, ratio: int) -> float:
     return costs(model, ratio)[0].flop_per_pixel
 
 
-def flop_per_pixel(model: AnyModel, ratio: int) -> float:
+def flop_per_pixel(model: Any, ratio: int) -> float:
     """Return the forward operations per HR pixel of a network; initial values change none."""
     if isinstance(model, ModelConfig):
         model = replace(model, omega_0=1.0, scale_0=1.0)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 
 
 def evaluate_command(
@@ -60,7 +60,6 @@ def evaluate_command(
     indices = [index for index, least in needs.items() if least <= side]
     found = compare(a, b, ratio, names, indices)
 
-    out = Console(highlight=False)
     out.print(comparison(found))
     if left := [LABELS[index][0] for index in ALL_INDICES if index not in indices]:
         out.print(f"Left out, their windows are larger than the image: {', '.join(left)}")

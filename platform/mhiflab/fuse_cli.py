@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 from mhiflab.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
 from mhiflab.paths import Lab
 from mhiflab.study_cli import HERE, LabOption
@@ -37,7 +37,7 @@ def fuse_command(
             "the network's protocol (msi_order: B, G, R for cave_x4), which is printed."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Fused HSI: .mat, .npy, .npz or .h5.")],
+    fused: Annotated[Path, typer.Option("--out", help="Fused HSI: .mat, .npy, .npz or .h5.")],
     run: Annotated[
         str, typer.Option(help="Key of a recorded run, or its first digits.", metavar="KEY")
     ] = "",
@@ -85,10 +85,9 @@ def fuse_command(
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
-    console = Console(highlight=False)
-    picture = out.with_suffix(".png")
-    check_written(out)
-    check_targets((out, picture), filter(None, (hsi, msi, reference, weights)), force)
+    picture = fused.with_suffix(".png")
+    check_written(fused)
+    check_targets((fused, picture), filter(None, (hsi, msi, reference, weights)), force)
     trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
         with _as_option():
@@ -117,12 +116,12 @@ def fuse_command(
                 f"{b.values_SHW.shape[1:]}, as {msi} has; choose another reference"
             )
     for note in _notes(trained, upsampling, images):
-        console.print(escape(note), soft_wrap=True)
+        out.print(escape(note), soft_wrap=True)
     known_nm = trained.wavelengths_nm
     if nm is not None and known_nm and (told := bands_elsewhere(nm, known_nm)):
-        console.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
+        out.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
-    with console.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
+    with out.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
         fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
     order = trained.protocol.msi_order if trained.protocol else ()
     origin = {
@@ -138,12 +137,12 @@ def fuse_command(
 
     def write_both(path: Path) -> None:
         path.write_bytes(drawn)
-        write_image(out, Image(fused_SHW, nm), NAME, known)
+        write_image(fused, Image(fused_SHW, nm), NAME, known)
 
     # Both take their names last, one right after the other, so that a cut leaves none of them.
     write_atomic(picture, write_both)
-    console.print(f"Fused    {escape(str(out))}", soft_wrap=True)
-    console.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
+    out.print(f"Fused    {escape(str(fused))}", soft_wrap=True)
+    out.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from mhiflab.reading import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""
-STUDY = "study"
+STUDY_FOLDER = "study"
 """Folder of the study file and of those that it is based on."""
 
 
@@ -99,7 +99,7 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
     check_study(path)
     read = _with_bases(path, {})
     root = Path(os.path.commonpath([p.parent for p in read]))
-    found = {f"{STUDY}/{p.relative_to(root).as_posix()}": p for p in read}
+    found = {f"{STUDY_FOLDER}/{p.relative_to(root).as_posix()}": p for p in read}
     for text in {text for value in read.values() for text in _strings(value)}:
         table = Path(text)
         if table.suffix != ".csv" or table.is_absolute():
@@ -111,7 +111,7 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
             )
         if table.is_file():
             found[table.as_posix()] = table
-    return f"{STUDY}/{path.resolve().relative_to(root).as_posix()}", found
+    return f"{STUDY_FOLDER}/{path.resolve().relative_to(root).as_posix()}", found
 
 
 def write_package(folder: Path, files: dict[str, Path]) -> str:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.archive import export
+from mhiflab.console import out
 from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
 from mhiflab.paper import (
@@ -28,8 +28,6 @@ from mhiflab.sources import data_of, runs_of
 from mhiflab.study_cli import StoppedError, execute_study, read, say_left, show
 from mhiflab.tracking import NotArchivedError, recorded_store
 from mhiflab.verify import differences
-
-out = Console(highlight=False)
 
 
 def run_paper(

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 from mhiflab.garbage import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.targets import check_targets
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mhiflab.tracking import Store
 
 WATCH_S = 2.0
-out = Console(highlight=False)
 HERE = Path("lab")
 
 StudyArgument = Annotated[

@@ -10,13 +10,13 @@ import pytest
 import torch
 from tiny_training import CONFIG, MODEL, feeds, spawn, start
 
-from feinfn import train as training
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
 from feinfn.model import FeINFN
 from feinfn.protocols import Pair
 from feinfn.schedule import batches
 from feinfn.train import check_batch
+from feinfn.trainer import Trainer
 
 EVERY_LOSS = replace(CONFIG, ssim_weight=0.1, sam_weight=0.1, loss="charbonnier")
 
@@ -25,7 +25,7 @@ def gradient(folder, accumulate: int) -> tuple[torch.Tensor, list[torch.Tensor]]
     """Return loss and gradient of the first batch in float64, from these workers together."""
     patches, _ = feeds(EVERY_LOSS)
     torch.manual_seed(5)
-    trainer = training.Trainer(FeINFN(MODEL).double(), EVERY_LOSS, 5, folder)
+    trainer = Trainer(FeINFN(MODEL).double(), EVERY_LOSS, 5, folder)
     share = next(batches(patches.windows(5, 0), EVERY_LOSS.batch_size, 5, 0))
     pair = Pair(*(x.double() for x in vars(patches.batch(share)).values()))
     loss = trainer._gradient(pair, accumulate)
@@ -63,7 +63,7 @@ def test_parts_that_do_not_divide_the_share_are_refused(monkeypatch):
     for wrong in (0, 4):
         with pytest.raises(UserError, match=rf"accumulate: found {wrong}, expected a divisor of"):
             check_batch(patches, CONFIG, wrong)
-    monkeypatch.setattr(training, "world", lambda: (0, 3))
+    monkeypatch.setattr("feinfn.train.world", lambda: (0, 3))
     check_batch(patches, CONFIG, 2)
     with pytest.raises(UserError, match=r"found 3, expected a divisor of the 2 patches that each"):
         check_batch(patches, CONFIG, 3)
@@ -105,13 +105,13 @@ def test_too_little_memory_is_explained_and_nothing_of_the_step_lives_on(tmp_pat
         value
         for frame, _ in traceback.walk_tb(error.__traceback__)
         for value in frame.f_locals.values()
-        if isinstance(value, training.Trainer)
+        if isinstance(value, Trainer)
     ]
     assert held == []
 
 
 def test_after_too_little_memory_the_same_step_is_taken_in_parts(tmp_path, monkeypatch):
-    loss, asked = training.Trainer._gradient, iter(range(100))
+    loss, asked = Trainer._gradient, iter(range(100))
 
     def failing(trainer, pair, accumulate):
         if accumulate == 1 and next(asked) == 5:
@@ -119,7 +119,7 @@ def test_after_too_little_memory_the_same_step_is_taken_in_parts(tmp_path, monke
         return loss(trainer, pair, accumulate)
 
     told: list = []
-    monkeypatch.setattr(training.Trainer, "_gradient", failing)
+    monkeypatch.setattr(Trainer, "_gradient", failing)
     with pytest.raises(OutOfMemory):
         start(tmp_path / "parts", told.append)
     start(tmp_path / "parts", told.append, accumulate=2)

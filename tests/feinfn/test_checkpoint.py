@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import CONFIG, MODEL, same, start, state
 
-from feinfn import train as training
 from feinfn.checkpoint import (
     HEADER,
     DamagedError,
@@ -23,7 +22,7 @@ from feinfn.checkpoint import (
 )
 from feinfn.errors import UserError
 from feinfn.model import FeINFN
-from feinfn.trainer import Trainer
+from feinfn.trainer import BEST, STATE, Trainer
 
 
 def _flip(path: Path, at: int) -> None:
@@ -46,7 +45,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_newest_state_gives_way_to_the_one_before(tmp_path, kind):
-    path, told = tmp_path / training.STATE, []
+    path, told = tmp_path / STATE, []
     for epoch in (1, 2):
         save_state(path, {"epoch": epoch, "w": torch.ones(9)})
     older = read_state(previous_state(path))
@@ -65,7 +64,7 @@ def test_damaged_newest_state_gives_way_to_the_one_before(tmp_path, kind):
 
 
 def test_two_damaged_states_start_from_the_beginning(tmp_path):
-    path, told = tmp_path / training.STATE, []
+    path, told = tmp_path / STATE, []
     for epoch in (1, 2):
         save_state(path, {"epoch": epoch})
     path.write_bytes(b"")
@@ -78,7 +77,7 @@ def test_two_damaged_states_start_from_the_beginning(tmp_path):
 
 
 def test_a_cut_between_the_renames_leaves_the_state_before(tmp_path):
-    path = tmp_path / training.STATE
+    path = tmp_path / STATE
     save_state(path, {"epoch": 1})
     payload = read_state(path)
     path.replace(previous_state(path))
@@ -86,7 +85,7 @@ def test_a_cut_between_the_renames_leaves_the_state_before(tmp_path):
 
 
 def test_state_has_its_name_at_every_moment(tmp_path, monkeypatch):
-    path = tmp_path / training.STATE
+    path = tmp_path / STATE
     save_state(path, {"epoch": 1})
     rename, first = Path.replace, read_state(path)
 
@@ -110,7 +109,7 @@ def test_state_has_its_name_at_every_moment(tmp_path, monkeypatch):
 
 
 def test_states_are_kept_without_hard_links(tmp_path, monkeypatch):
-    path = tmp_path / training.STATE
+    path = tmp_path / STATE
 
     def refuse(self: Path, target: Path) -> None:
         raise PermissionError("not supported")
@@ -124,7 +123,7 @@ def test_states_are_kept_without_hard_links(tmp_path, monkeypatch):
 
 
 def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
-    path, synced = tmp_path / training.STATE, []
+    path, synced = tmp_path / STATE, []
 
     def note(number: int) -> None:
         synced.append((str(Path(f"/proc/self/fd/{number}").readlink()), path.exists()))
@@ -139,7 +138,7 @@ def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 10**6])
 def test_full_disk_is_named_and_keeps_both_states(tmp_path, monkeypatch, size):
-    path = tmp_path / training.STATE
+    path = tmp_path / STATE
     for epoch in (1, 2):
         save_state(path, {"epoch": epoch})
     kept = {file: file.read_bytes() for file in tmp_path.iterdir()}
@@ -168,7 +167,7 @@ def test_state_of_another_spec_is_refused(tmp_path, change, named):
     _trainer(tmp_path).save()
     with pytest.raises(UserError, match=rf"state.pt: {named}: this state is of another training"):
         _trainer(tmp_path, **change)
-    assert (tmp_path / training.STATE).is_file()
+    assert (tmp_path / STATE).is_file()
 
 
 def test_state_of_another_format_is_refused(tmp_path, monkeypatch):
@@ -176,13 +175,13 @@ def test_state_of_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("feinfn.trainer.FORMAT", 2)
     with pytest.raises(UserError, match=r"state.pt: format: found 1, expected 2"):
         _trainer(tmp_path)
-    save_state(tmp_path / training.STATE, {"something": "else"})
+    save_state(tmp_path / STATE, {"something": "else"})
     with pytest.raises(UserError, match=r"state.pt: format: found None, expected 2"):
         _trainer(tmp_path)
 
 
 def test_objects_other_than_tensors_and_plain_values_are_not_loaded(tmp_path):
-    save_state(tmp_path / training.STATE, {"path": Path("x")})
+    save_state(tmp_path / STATE, {"path": Path("x")})
     with pytest.raises(UserError, match=r"is intact but cannot be read"):
         _trainer(tmp_path)
 
@@ -193,7 +192,7 @@ def _with_best(folder: Path) -> Trainer:
     trainer.best = {"epoch": 3, "val_psnr": 30.0}
     trainer.best_weights = {k: w.clone() for k, w in trainer.model.state_dict().items()}
     trainer.settle_best = lambda: None  # type: ignore[method-assign]
-    save_weights(folder / training.BEST, trainer.best_weights, MODEL, trainer.best)
+    save_weights(folder / BEST, trainer.best_weights, MODEL, trainer.best)
     trainer.save()
     return trainer
 
@@ -209,41 +208,41 @@ def _with_best(folder: Path) -> Trainer:
 )
 def test_damaged_best_weights_are_told_and_written_again(tmp_path, damage, wrong):
     known, told = _with_best(tmp_path).best_weights, []
-    damage(tmp_path / training.BEST)
+    damage(tmp_path / BEST)
     _trainer(tmp_path, warn=told.append)
     (message,) = told
     assert wrong in message
     assert "best.safetensors" in message
-    assert same(load_file(tmp_path / training.BEST), known)
+    assert same(load_file(tmp_path / BEST), known)
 
 
 def test_best_weights_that_the_state_does_not_know_do_not_win(tmp_path):
     known = _with_best(tmp_path).best_weights
     later = {name: w + 1 for name, w in known.items()}
-    save_weights(tmp_path / training.BEST, later, MODEL, {"epoch": 5, "val_psnr": 40.0})
+    save_weights(tmp_path / BEST, later, MODEL, {"epoch": 5, "val_psnr": 40.0})
     trainer = _trainer(tmp_path)
     assert trainer.best["epoch"] == 3
-    assert same(load_file(tmp_path / training.BEST), known)
+    assert same(load_file(tmp_path / BEST), known)
 
 
 def test_training_goes_on_from_the_state_before_to_the_same_end(tmp_path):
     whole, told = tmp_path / "whole", []
     start(whole, lambda _: None)
-    for wrong in (training.STATE, training.BEST):
+    for wrong in (STATE, BEST):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(whole, tmp_path / "copy")
         _flip(tmp_path / "copy" / wrong, (whole / wrong).stat().st_size - 30)
         # One epoch is repeated, or the weights are written again.
         epochs: list = []
         start(tmp_path / "copy", epochs.append, warn=told.append)
-        assert [e for e, _ in epochs] == ([CONFIG.epochs] if wrong == training.STATE else [])
+        assert [e for e, _ in epochs] == ([CONFIG.epochs] if wrong == STATE else [])
         assert same(state(whole), state(tmp_path / "copy"))
-        assert same(*(load_file(d / training.BEST) for d in (whole, tmp_path / "copy")))
+        assert same(*(load_file(d / BEST) for d in (whole, tmp_path / "copy")))
     assert len(told) == 2
 
 
 def test_a_warning_reaches_whoever_asks_for_nothing(tmp_path):
-    (tmp_path / training.STATE).touch()
+    (tmp_path / STATE).touch()
     with pytest.warns(UserWarning, match=r"state.pt is empty .* starts from the beginning"):
         Trainer(FeINFN(MODEL), CONFIG, 1, tmp_path)
 

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from feinfn import train as training
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
@@ -23,6 +22,7 @@ from feinfn.models.mst import MSTConfig
 from feinfn.models.restfnet import ResTFNetConfig
 from feinfn.models.ssrnet import SSRNetConfig
 from feinfn.protocols import PROTOCOLS, Inputs
+from feinfn.train import train
 
 SMALL: dict[str, Any] = {
     "feinfn": ModelConfig(
@@ -200,7 +200,7 @@ def test_training_beats_the_upsampled_image(name, tmp_path):
     before = [evaluate_pair(Unchanged(), pair, 4)["psnr"] for pair in pairs]
     reports = []
     patches = Patches(scenes, protocol, config, CPU)
-    best = training.train(model, patches, pairs, config, 5, tmp_path, reports.append)
+    best = train(model, patches, pairs, config, 5, tmp_path, reports.append)
     losses = [r.metrics["loss"] for r in reports]
     assert losses[-1] < 0.7 * losses[0]
     assert best["val_psnr"] > sum(before) / len(before) + 1

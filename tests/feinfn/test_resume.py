@@ -25,9 +25,9 @@ from tiny_training import (
     state,
 )
 
-from feinfn import train as training
 from feinfn.errors import Preempted
 from feinfn.schedule import batches
+from feinfn.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,9 @@ def test_a_failure_saves_the_last_full_step_and_never_half_of_one(tmp_path, monk
     def no_gradient(*args):
         raise RuntimeError("connection closed by peer")
 
-    gradient = training.Trainer._gradient
+    gradient = Trainer._gradient
     steps = after(7)
-    monkeypatch.setattr(
-        training.Trainer, "_gradient", lambda *a: (no_gradient if steps() else gradient)(*a)
-    )
+    monkeypatch.setattr(Trainer, "_gradient", lambda *a: (no_gradient if steps() else gradient)(*a))
     with pytest.raises(RuntimeError, match="closed by peer"):
         start(tmp_path / "full", lambda told: None)
     assert state(tmp_path / "full")["progress"] == [1, 6]
@@ -118,14 +116,14 @@ def test_two_workers_are_preempted_together_and_continue_bit_for_bit(tmp_path):
 
 def _killed(rank: int, folder: Path) -> None:
     """Train until rank 1 is lost in step 7; rank 0 must be told by an error, not by a wait."""
-    batch, steps = training.Trainer._gradient, after(7)
+    batch, steps = Trainer._gradient, after(7)
 
     def dying(*args):
         if rank == 1 and steps():
             os.kill(os.getpid(), signal.SIGKILL)
         return batch(*args)
 
-    training.Trainer._gradient = dying  # type: ignore[method-assign]
+    Trainer._gradient = dying  # type: ignore[method-assign]
     try:
         start(folder, lambda told: None)
     except RuntimeError:

@@ -10,7 +10,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny_training import join, meeting
 
-from feinfn import train as training
 from feinfn.checkpoint import parse_state, read_state, write_atomic
 from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
@@ -20,6 +19,8 @@ from feinfn.errors import UserError
 from feinfn.model import FeINFN
 from feinfn.protocols import PROTOCOLS, Pair
 from feinfn.schedule import batches, learning_rate
+from feinfn.train import train
+from feinfn.trainer import BEST, STATE, Trainer
 
 MODEL = ModelConfig(
     feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16
@@ -42,12 +43,12 @@ def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None
     patches, validation = data(config)
     torch.manual_seed(5)
     model = FeINFN(MODEL)
-    best = training.train(model, patches, validation, config, 5, folder, on_epoch)
+    best = train(model, patches, validation, config, 5, folder, on_epoch)
     return model, best
 
 
 def saved(folder: Path) -> dict:
-    path = folder / training.STATE
+    path = folder / STATE
     return parse_state(read_state(path), CPU, path)
 
 
@@ -85,7 +86,7 @@ def test_loss_falls_and_best_weights_are_kept(tmp_path):
     _, best = fit(tmp_path, config, reports.append)
     assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
     assert best["val_psnr"] == max(r.metrics["val_psnr"] for r in reports)
-    assert (tmp_path / training.BEST).is_file()
+    assert (tmp_path / BEST).is_file()
 
 
 def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
@@ -98,7 +99,7 @@ def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
             patches.scenes = [replace(scene, raw_SHW=scene.cube() * math.nan)]
 
     with pytest.raises(UserError, match=r"diverged: the loss was nan at step 5 \(epoch 2\)"):
-        training.train(model, patches, validation, CONFIG, 5, tmp_path, poison)
+        train(model, patches, validation, CONFIG, 5, tmp_path, poison)
     state = saved(tmp_path)
     assert state["progress"][0] == 1
     assert all(torch.isfinite(w).all() for w in state["model"].values())
@@ -140,7 +141,7 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     patches, _ = data()
     torch.manual_seed(5)
     config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
-    trainer = training.Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
+    trainer = Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
     patches.grid, single = patches.grid[:4], patches.batch
     patches.batch = lambda w: Pair(*(t.double() for t in vars(single(w)).values()))  # type: ignore[method-assign]
     metrics = trainer.train_epoch(patches)

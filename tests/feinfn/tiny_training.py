@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from feinfn import train as training
 from feinfn.checkpoint import parse_state, read_state
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
@@ -20,6 +19,8 @@ from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import Preempted
 from feinfn.model import FeINFN
 from feinfn.protocols import PROTOCOLS
+from feinfn.train import Report, train
+from feinfn.trainer import STATE
 
 MODEL = ModelConfig(
     feat_dim=4, guide_dim=4, spatial_blocks=1, spectral_blocks=1, mlp_widths=(8,), decoder_width=8
@@ -64,11 +65,11 @@ def start(
     torch.manual_seed(5)
     model = FeINFN(MODEL)
 
-    def on_epoch(report: training.Report) -> None:
+    def on_epoch(report: Report) -> None:
         metrics = {k: v for k, v in report.metrics.items() if k != "train_seconds"}
         tell((report.epoch, metrics))
 
-    training.train(model, patches, validation, config, 5, folder, on_epoch, **options)
+    train(model, patches, validation, config, 5, folder, on_epoch, **options)
     return model
 
 
@@ -93,7 +94,7 @@ def in_pieces(folder: Path, cuts: Sequence[int], **options: Any) -> list:
 
 def state(folder: Path) -> dict[str, Any]:
     """Return the newest state in a folder, without the seconds it took."""
-    path = folder / training.STATE
+    path = folder / STATE
     found = parse_state(read_state(path), CPU, path)
     del found["progress"][2]
     return found
