@@ -84,7 +84,7 @@ def test_run_weights_and_python_give_what_the_run_recorded(run, pair, mhiflab, t
     fused = np.load(tmp_path / "a" / "fused.npy")
     assert fused.dtype == np.float32
     assert fused.shape == simulated.reference_BSHW.shape[1:]
-    fuse_command(hsi=hsi, msi=msi, out=tmp_path / "c.h5", run=entry.key[:8], lab=lab.root)
+    fuse_command(hsi=hsi, msi=msi, fused=tmp_path / "c.h5", run=entry.key[:8], lab=lab.root)
     with h5py.File(tmp_path / "c.h5") as file:
         assert file.attrs["run_key"] == entry.key
     np.testing.assert_allclose(fuse_files(weights(run), hsi, msi), fused, rtol=0, atol=TOLERANCE)
