@@ -18,14 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feinfn.checkpoint import file_sha256
 from feinfn.data.image import Image
 from feinfn.errors import UserError
+from feinfn.files import BEST, file_sha256
 from feinfn.infer import fuse, load_model
 from feinfn.inputs import check_msi_order, read_beside, read_input
-from feinfn.protocols import Inputs, Protocol
-from feinfn.simulate import SUPPORT_PX, enlarge
-from feinfn.train import BEST
+from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
 
 T = TypeVar("T")
 PROTOCOL_FILE = "protocol.json"

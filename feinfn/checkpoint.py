@@ -4,14 +4,11 @@ A training state is kept in two generations. It starts with a fixed line and the
 rest, so that a file that is not what was written is never read as one.
 """
 
-import errno
 import hashlib
 import io
 import json
-import os
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,87 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from feinfn.errors import UserError
+from feinfn.files import DamagedError, write_atomic
 
 MAGIC = b"feinfn training state\n"
+
 HEADER = len(MAGIC) + hashlib.sha256().digest_size
-
-
-class DamagedError(Exception):
-    """The bytes of a file are not those that were written; the text says what is wrong."""
-
-
-def _sync(path: Path) -> None:
-    """Bring a file's bytes or a folder's names to the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    except OSError as error:
-        # Some network file systems cannot sync folders.
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(number)
-
-
-def _name_also(path: Path, other: Path) -> None:
-    """Give a file another name in its folder, in place of the file that has it.
-
-    The first name stays, so that whoever looks, also after a cut, finds a file there.
-    """
-    link = other.with_name(f".{other.name}.{os.getpid()}.partial")
-    try:
-        with suppress(FileNotFoundError):
-            link.unlink()
-        link.hardlink_to(path)
-    except OSError:
-        # A file system without hard links.
-        path.replace(other)
-        return
-    link.replace(other)
-    # Two names of one file are left as they are by a rename.
-    with suppress(FileNotFoundError):
-        link.unlink()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file as `write_atomic` does."""
-    write_atomic(path, lambda partial: partial.write_bytes(content))
-
-
-def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """Write a file through a temporary one in its folder; nothing half-written is left behind.
-
-    The file that was there becomes `previous` where that is given. Raises `UserError` where the
-    disk is full or the folder is not writable.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        _sync(partial)
-        if previous and path.exists():
-            _name_also(path, previous)
-        partial.replace(path)
-        _sync(path.parent)
-    except (OSError, RuntimeError) as error:
-        # torch and safetensors report a full disk as errors of their own, without errno.
-        number = getattr(error, "errno", getattr(error.__context__, "errno", None))
-        if number in (errno.ENOSPC, errno.EDQUOT) or "space left" in str(error):
-            raise UserError(
-                f"{path}: no space left on the disk; free some or choose another place"
-            ) from None
-        if isinstance(error, OSError):
-            raise UserError(f"{path}: cannot be written ({error})") from None
-        raise
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def previous_state(path: Path) -> Path:

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from feinfn.errors import UserError
-from feinfn.metrics import evaluate
+from feinfn.metrics.evaluation import evaluate
 from feinfn.model import Network
 from feinfn.models import FEINFN, MODELS, build
-from feinfn.protocols import Inputs, Pair
+from feinfn.protocols.simulate import Inputs, Pair
 
 LONGEST = 200
 """Characters of an error's text; torch lists every tensor that does not fit."""

@@ -11,8 +11,8 @@ from feinfn.data.readers.common import is_folder
 from feinfn.data.readers.geo import envi_header, raster_arrays
 from feinfn.data.readers.sequence import band_files
 from feinfn.errors import UserError
-from feinfn.protocols import Protocol
-from feinfn.srf import read_srf
+from feinfn.protocols.response import read_srf
+from feinfn.protocols.simulate import Protocol
 
 BEYOND = 0.25
 """How far noise and glints may leave [0, 1]; other units leave it by far."""

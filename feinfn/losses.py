@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from feinfn.config import Loss, TrainConfig
-from feinfn.filters import filter_bands, filter_window, gaussian_taps, ssim_map
+from feinfn.protocols.filters import filter_bands, filter_window, gaussian_taps, ssim_map
 
 TAPS = gaussian_taps(11, 1.5, torch.float32)
 

@@ -14,10 +14,11 @@ import torch
 
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, Preempted, UserError
+from feinfn.files import BEST, STATE
 from feinfn.model import Network
-from feinfn.protocols import Pair
+from feinfn.protocols.simulate import Pair
 from feinfn.schedule import world
-from feinfn.trainer import BEST, STATE, Feed, Trainer
+from feinfn.trainer import Feed, Trainer
 
 __all__ = ["BEST", "STATE", "Feed", "Report", "Trainer", "check_batch", "train"]
 

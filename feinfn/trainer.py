@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from feinfn.checkpoint import (
-    DamagedError,
     check_weights,
     epochs_begun,
     newest_state,
@@ -24,14 +23,13 @@ from feinfn.checkpoint import (
 )
 from feinfn.config import TrainConfig, config_at
 from feinfn.errors import Preempted, UserError
+from feinfn.files import BEST, STATE, DamagedError
 from feinfn.infer import evaluate_pair
 from feinfn.losses import training_loss
 from feinfn.model import Network
-from feinfn.protocols import Pair
+from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches, ema_update, learning_rate
 from feinfn.workers import Workers
-
-STATE, BEST = "state.pt", "best.safetensors"
 
 FORMAT = 1
 """Raised when states begin to hold something else."""

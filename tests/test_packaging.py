@@ -119,7 +119,7 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
         "mhiflab/requirements.lock",
         "feinfn/data/sample/manifest.json",
         "feinfn/data/sample/README.md",
-        "feinfn/data/srf/nikon_d700_akhtar_norm.csv",
+        "feinfn/protocols/srf/nikon_d700_akhtar_norm.csv",
     ):
         assert needed in names
     assert sum(name.endswith(".h5") for name in names) == 7

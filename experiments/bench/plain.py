@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.filters import gaussian_taps
 from feinfn.model import FeINFN
+from feinfn.protocols.filters import gaussian_taps
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:

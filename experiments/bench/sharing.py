@@ -22,7 +22,7 @@ from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene, make_scene
 from feinfn.losses import training_loss
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols.named import PROTOCOLS
 
 CAVE = PROTOCOLS["cave_x4"]
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from feinfn.config import require
 from feinfn.infer import fuse
 from feinfn.model import FeINFN
-from feinfn.protocols import Inputs
+from feinfn.protocols.simulate import Inputs
 
 Place = Literal["code", "amplitude", "phase", "spatial", "fourier"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from feinfn.analysis.radial import CHANNELS, Similarity, similarity
 from feinfn.config import require
 from feinfn.model import FeINFN
-from feinfn.protocols import Pair
+from feinfn.protocols.simulate import Pair
 from feinfn.strips import Strips
 
 ROWS = 128

@@ -15,7 +15,7 @@ from feinfn.analysis.radial import power, radial_bands
 from feinfn.decoder import Decoder
 from feinfn.infer import fuse
 from feinfn.model import FeINFN
-from feinfn.protocols import Inputs
+from feinfn.protocols.simulate import Inputs
 from feinfn.strips import QUERIES, slices
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from feinfn.classical import bicubic, cnmf, gsa, sfim_hs, subspace
 from feinfn.classical.problem import Problem
 from feinfn.config import STRICT, require
-from feinfn.protocols import Protocol
+from feinfn.protocols.simulate import Protocol
 
 
 @dataclass(frozen=True)

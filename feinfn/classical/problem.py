@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from feinfn.errors import UserError
-from feinfn.protocols import Protocol, check_ratio
-from feinfn.simulate import upsample
+from feinfn.protocols.simulate import Protocol, check_ratio, upsample
 
 
 @dataclass(frozen=True)

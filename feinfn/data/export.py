@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import torch
 
-from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
-from feinfn.protocols import Pair, Protocol, simulate
+from feinfn.files import write_hdf5
+from feinfn.protocols.simulate import Pair, Protocol, simulate
 
 KEYS = {
     "GT": "reference_BSHW",

@@ -11,12 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from feinfn.checkpoint import write_atomic
-from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers import arrays, hdf5, mat, read_any
 from feinfn.data.readers.common import bands_first
 from feinfn.data.scene import check_finite
 from feinfn.errors import UserError
+from feinfn.files import write_atomic, write_hdf5
 
 ARRAY_FILES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
 WRITTEN = (".mat", ".npy", ".npz", ".h5")

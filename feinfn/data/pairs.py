@@ -16,7 +16,7 @@ from feinfn.config import Bands
 from feinfn.data.scene import Scene
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
-from feinfn.protocols import Inputs, Pair, Protocol, simulate, upsample
+from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
 
 
 def has_reference(scene: Scene) -> bool:

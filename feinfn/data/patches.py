@@ -18,7 +18,7 @@ from torch import Tensor
 from feinfn.config import TrainConfig
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
-from feinfn.protocols import Pair, Protocol, reach_px, simulate
+from feinfn.protocols.simulate import Pair, Protocol, reach_px, simulate
 from feinfn.schedule import epoch_generator
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]

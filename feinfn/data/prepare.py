@@ -14,13 +14,12 @@ from typing import Any
 import h5py
 
 from feinfn import __version__
-from feinfn.checkpoint import file_sha256, write_bytes
-from feinfn.data.hdf5_writer import write_hdf5
 from feinfn.data.readers.geo import envi_data, envi_header
 from feinfn.data.scene import Scene
 from feinfn.data.splits import Split
 from feinfn.data.store import LAYOUT, is_store, manifest, set_fingerprint, write_facts, write_scene
 from feinfn.errors import UserError
+from feinfn.files import file_sha256, write_bytes, write_hdf5
 
 Record = dict[str, Any]
 

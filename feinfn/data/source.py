@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.checkpoint import file_sha256
 from feinfn.config import Bands, DataConfig, Region, require
 from feinfn.data import store
 from feinfn.data.readers import read_any, scenes_in
@@ -20,7 +19,8 @@ from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene
 from feinfn.data.splits import PARTS
 from feinfn.errors import UserError, nearest
-from feinfn.protocols import Protocol, check_ratio
+from feinfn.files import file_sha256
+from feinfn.protocols.simulate import Protocol, check_ratio
 
 
 @cache

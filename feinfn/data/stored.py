@@ -9,7 +9,7 @@ import torch
 from feinfn.config import Bands, DataConfig
 from feinfn.data.readers.prepared import Prepared, read_prepared
 from feinfn.errors import UserError
-from feinfn.protocols import Pair, Protocol
+from feinfn.protocols.simulate import Pair, Protocol
 
 
 def prepared_file(data: DataConfig, name: str) -> Prepared:

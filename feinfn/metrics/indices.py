@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.filters import gaussian_taps, ssim_map
+from feinfn.protocols.filters import gaussian_taps, ssim_map
 
 FLAT = 3e-14
 """Variance, as a part of the mean square, up to which a window counts as constant: rounding leaves

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from mlflow.entities import Metric
 
-from feinfn.checkpoint import write_bytes
 from feinfn.config import STRICT, DataConfig
 from feinfn.data.source import Survey, Surveyed, resolve_data, survey
 from feinfn.errors import UserError
+from feinfn.files import write_bytes
 from mhiflab.identity import run_key, spec_hash
 from mhiflab.paths import Lab
 from mhiflab.plan import DataAccess, read_plan, reconcile

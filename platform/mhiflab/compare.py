@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from feinfn.classical import CLASSICAL
 from feinfn.errors import UserError, nearest
-from feinfn.metrics import CONVENTION
+from feinfn.metrics.conventions import CONVENTION
 from mhiflab.compare_page import Grid, Section
 from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure

@@ -8,8 +8,9 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError, nearest
+from mhiflab.console import out
 from mhiflab.paths import Lab
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, out, read
+from mhiflab.study_cli import HERE, LabOption, SmokeOption, read
 from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compare_command(
     Everything comes from MLflow. The report is one HTML file that needs no network; the same runs
     give the same bytes.
     """
-    from feinfn.checkpoint import write_bytes
+    from feinfn.files import write_bytes
     from mhiflab.compare import compare_runs
     from mhiflab.compare_page import page, show
     from mhiflab.run_files import read_run

@@ -142,7 +142,7 @@ def inspect(
             pictures.append(small_picture(scene, 256))
     out.print(table)
     if thumbnail and pictures:
-        from feinfn.checkpoint import write_atomic
+        from feinfn.files import write_atomic
 
         write_atomic(thumbnail, lambda partial: contact_sheet(pictures, partial))
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
@@ -261,7 +261,7 @@ def export(
     from feinfn.data.export import STRIDE_PX, facts, simulated
     from feinfn.data.export import export as write
     from feinfn.data.store import manifest, read_stored
-    from feinfn.protocols import PROTOCOLS
+    from feinfn.protocols.named import PROTOCOLS
 
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
@@ -315,7 +315,7 @@ def splits() -> None:
 @data_app.command()
 def protocols() -> None:
     """List the protocols: ratio, blur, spectral response, and what of them is inferred."""
-    from feinfn.protocols import PROTOCOLS
+    from feinfn.protocols.named import PROTOCOLS
 
     table = Table("protocol", "ratio", "PSF", "SRF", "known", "inferred", show_lines=True)
     for name, p in PROTOCOLS.items():

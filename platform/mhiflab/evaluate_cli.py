@@ -41,9 +41,10 @@ def evaluate_command(
     import numpy as np
     import torch
 
-    from feinfn.checkpoint import write_atomic
     from feinfn.data.image import read_cube
-    from feinfn.metrics import ALL_INDICES, CONVENTIONS, compare, find_convention, maps, smallest_px
+    from feinfn.files import write_atomic
+    from feinfn.metrics.conventions import CONVENTIONS, find_convention
+    from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
     from mhiflab.evaluate import LABELS, comparison, write_csv, write_map, write_mat
 
     names = list(dict.fromkeys(convention or CONVENTIONS))

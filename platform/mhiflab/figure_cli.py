@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 from mhiflab.paths import Lab, study_path
 from mhiflab.study_cli import (
     HERE,
@@ -14,7 +15,6 @@ from mhiflab.study_cli import (
     RecordOption,
     SmokeOption,
     StudyArgument,
-    out,
     planned,
     say_left,
 )

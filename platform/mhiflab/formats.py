@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from feinfn.checkpoint import write_bytes
+from feinfn.files import write_bytes
 from mhiflab.comparison import METRICS
 from mhiflab.published import NOT_TOLD, Quoted
 from mhiflab.rows import COSTS, Row, printed, ranks

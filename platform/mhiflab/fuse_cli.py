@@ -79,8 +79,8 @@ def fuse_command(
     was trained under. In Python: `feinfn.apply.fuse_files`.
     """
     from feinfn.apply import fuse_images
-    from feinfn.checkpoint import write_atomic
     from feinfn.data.image import Image, check_written, write_image
+    from feinfn.files import write_atomic
     from feinfn.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png

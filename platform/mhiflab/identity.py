@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from feinfn.metrics import CONVENTION
+from feinfn.metrics.conventions import CONVENTION
 from mhiflab.spec import Spec
 
 SCHEMA_VERSION = 1

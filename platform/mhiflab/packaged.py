@@ -18,9 +18,9 @@ import torch
 
 from feinfn.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
 from feinfn.errors import UserError
+from feinfn.files import BEST
 from feinfn.inputs import check_unit
-from feinfn.protocols import Protocol
-from feinfn.train import BEST
+from feinfn.protocols.simulate import Protocol
 
 REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
 CONFIG_FILE = "config.json"

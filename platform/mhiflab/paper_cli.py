@@ -13,15 +13,7 @@ from mhiflab.archive import export
 from mhiflab.console import out
 from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
-from mhiflab.paper import (
-    Paper,
-    Plans,
-    chosen,
-    files_of,
-    paper_table,
-    read_paper,
-    study_files,
-)
+from mhiflab.paper import Paper, Plans, chosen, files_of, paper_table, read_paper, study_files
 from mhiflab.paths import Lab, study_name
 from mhiflab.reading import is_paper
 from mhiflab.sources import data_of, runs_of

@@ -12,21 +12,14 @@ import torch
 from mlflow.entities import Run
 from ray import tune
 
-from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state, write_atomic
-from feinfn.train import BEST, STATE
+from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state
+from feinfn.files import BEST, STATE, write_atomic
 from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.record import replay
 from mhiflab.search_record import SearchPlan, Suggestion, look
 from mhiflab.sweep import Follow, StopRules, run_tuner
-from mhiflab.tracking import (
-    STOPPED_TAG,
-    Store,
-    metric_history,
-    open_store,
-    stop_run,
-    trial_runs,
-)
+from mhiflab.tracking import STOPPED_TAG, Store, metric_history, open_store, stop_run, trial_runs
 from mhiflab.trial import run_trial
 
 

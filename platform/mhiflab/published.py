@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feinfn.errors import UserError
-from feinfn.metrics import METRICS
+from feinfn.metrics.evaluation import METRICS
 from mhiflab.reading import check_line
 
 PRINTED = tuple(name for metric in METRICS for name in (metric, f"{metric}_std"))

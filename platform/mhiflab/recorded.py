@@ -12,11 +12,11 @@ import torch
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, nearest
+from feinfn.files import BEST
 from feinfn.infer import load_model
-from feinfn.metrics import CONVENTION
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.model import FeINFN
-from feinfn.protocols import Inputs, Pair
-from feinfn.train import BEST
+from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.metric_files import read_images
 from mhiflab.pictures import Pictures
 from mhiflab.plan import Entry, Plan, labels_of

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from mhiflab.console import out
 from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, out, read
+from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, read
 from mhiflab.targets import check_targets
 
 REPORT_FILE = "report.html"
@@ -30,7 +31,7 @@ def report_command(
     Everything comes from MLflow and is inside the file, which asks no network for anything. The
     same records give the same bytes. An unfinished study shows what there is.
     """
-    from feinfn.checkpoint import write_bytes
+    from feinfn.files import write_bytes
     from mhiflab.report.page import report
     from mhiflab.tracking import add_artifact, find_study, recorded_store
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, nearest
-from feinfn.metrics import CONVENTION
-from feinfn.protocols import Protocol
+from feinfn.metrics.conventions import CONVENTION
+from feinfn.protocols.simulate import Protocol
 from mhiflab.metric_files import read_images
 from mhiflab.plan import Entry, Plan, labels_of, upsampled_label
 from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of

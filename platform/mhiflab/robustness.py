@@ -16,16 +16,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from feinfn.checkpoint import write_atomic, write_bytes
 from feinfn.config import require
 from feinfn.data.pairs import scene_pair
 from feinfn.data.scene import Scene
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
+from feinfn.files import write_atomic, write_bytes
 from feinfn.infer import fuse, load_model
-from feinfn.metrics import CONVENTION, METRICS, evaluate
+from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.model import FeINFN
-from feinfn.protocols import Protocol
+from feinfn.protocols.simulate import Protocol
 from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry

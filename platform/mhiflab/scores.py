@@ -12,8 +12,10 @@ from feinfn.data.pairs import has_reference, observed_inputs, scene_pair
 from feinfn.data.picture import pseudo_rgb
 from feinfn.data.scene import Scene
 from feinfn.data.stored import StoredPairs
-from feinfn.metrics import CONVENTION, CONVENTIONS, METRICS, PER_BAND, compare, maps, per_band, qnr
-from feinfn.protocols import Inputs, Pair
+from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
+from feinfn.metrics.evaluation import METRICS, PER_BAND, compare, maps, per_band
+from feinfn.metrics.no_reference import qnr
+from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.measuring import Effort, measured_effort
 from mhiflab.spec import Spec
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from feinfn.config import CHANGEABLE, STRICT, ModelConfig, TrainConfig, require
 from feinfn.errors import UserError, nearest
-from feinfn.metrics import METRICS
+from feinfn.metrics.evaluation import METRICS
 
 Values = dict[str, Any]
 """Searched keys and their values."""

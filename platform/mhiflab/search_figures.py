@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from feinfn.checkpoint import write_bytes
+from feinfn.files import write_bytes
 from mhiflab.plan import Plan
 from mhiflab.plots.style import new_figure, png, styled
 from mhiflab.search import COSTS

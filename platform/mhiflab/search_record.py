@@ -12,7 +12,7 @@ from feinfn.config import Change
 from feinfn.data.source import Survey
 from feinfn.describe import parameters_of
 from feinfn.errors import UserError
-from feinfn.train import STATE
+from feinfn.files import STATE
 from mhiflab.estimate import flop_per_pixel
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab

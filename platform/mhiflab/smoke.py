@@ -6,7 +6,8 @@ from typing import Any
 from feinfn.config import DataConfig
 from feinfn.data.source import load_scene, sample_manifest
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS, Protocol
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Protocol
 
 NARROW: dict[str, Any] = {
     "model.feat_dim": 16,

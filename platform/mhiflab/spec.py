@@ -6,20 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from feinfn.classical import ClassicalConfig
-from feinfn.config import (
-    PRESETS,
-    RECIPES,
-    STRICT,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-    require,
-)
+from feinfn.config import PRESETS, RECIPES, STRICT, DataConfig, ModelConfig, TrainConfig, require
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, nearest
 from feinfn.models import FEINFN, config_type
 from feinfn.models.common import NetworkConfig
-from feinfn.protocols import PROTOCOLS, Protocol
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Protocol
 from mhiflab.reading import build
 
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from feinfn.checkpoint import write_atomic
 from feinfn.errors import UserError
+from feinfn.files import write_atomic
 
 LOCK_WAIT_S = 150.0
 """How long a process waits for another to leave a spool; longer than one call of MLflow takes to

@@ -14,18 +14,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from feinfn.checkpoint import write_atomic
 from feinfn.classical import CLASSICAL, Method
 from feinfn.data.pairs import ScenePairs, with_reference
 from feinfn.data.patches import Patches
 from feinfn.data.stored import StoredPairs, prepared_file
+from feinfn.files import BEST, write_atomic
 from feinfn.infer import fuse
-from feinfn.metrics import CONVENTION
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.model import FeINFN, count_parameters
 from feinfn.models import build, name_of
-from feinfn.protocols import Protocol
+from feinfn.protocols.simulate import Protocol
 from feinfn.schedule import world
-from feinfn.train import BEST, Report, train
+from feinfn.train import Report, train
 from mhiflab.estimate import DEVICE, device_tag, speed
 from mhiflab.identity import canonical, spec_hash
 from mhiflab.job import Job

@@ -13,7 +13,7 @@ from tiny_training import CONFIG, MODEL, feeds, spawn, start
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
 from feinfn.model import FeINFN
-from feinfn.protocols import Pair
+from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches
 from feinfn.train import check_batch
 from feinfn.trainer import Trainer

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn.analysis.change import (
-    change_bin,
-    change_pixel,
-    effect_of,
-    reach,
-    scale_conjugates,
-)
+from feinfn.analysis.change import change_bin, change_pixel, effect_of, reach, scale_conjugates
 from feinfn.analysis.gabor import closed_spreads, gabor, measured_spreads, sampled_spreads
 from feinfn.analysis.latent import code_spectra, latent_spectra
 from feinfn.analysis.radial import (
@@ -31,7 +25,8 @@ from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.infer import fuse
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS, Pair
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair
 
 SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
 

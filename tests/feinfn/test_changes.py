@@ -8,7 +8,7 @@ from tiny_training import CONFIG, STEPS, in_pieces, same, start, state
 
 from feinfn.config import Change, TrainConfig, config_at
 from feinfn.errors import UserError
-from feinfn.train import BEST, STATE
+from feinfn.files import BEST, STATE
 
 CHANGED = replace(
     CONFIG, changes=(Change(after_epoch=2, lr=1e-4, weight_decay=0.1), Change(after_epoch=3, lr=0))

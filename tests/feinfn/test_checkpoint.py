@@ -13,7 +13,6 @@ from tiny_training import CONFIG, MODEL, same, start, state
 
 from feinfn.checkpoint import (
     HEADER,
-    DamagedError,
     newest_state,
     previous_state,
     read_state,
@@ -21,8 +20,9 @@ from feinfn.checkpoint import (
     save_weights,
 )
 from feinfn.errors import UserError
+from feinfn.files import BEST, STATE, DamagedError
 from feinfn.model import FeINFN
-from feinfn.trainer import BEST, STATE, Trainer
+from feinfn.trainer import Trainer
 
 
 def _flip(path: Path, at: int) -> None:

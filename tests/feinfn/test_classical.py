@@ -14,8 +14,9 @@ from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.scene import Scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
-from feinfn.metrics import evaluate
-from feinfn.protocols import PROTOCOLS, Pair, Protocol, simulate
+from feinfn.metrics.evaluation import evaluate
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair, Protocol, simulate
 
 CROPS = Path(__file__).parents[3] / "shared" / "data" / "cave_crop256"
 FUSING = sorted(set(CLASSICAL) - {"bicubic"})

@@ -13,7 +13,7 @@ from feinfn.data import source
 from feinfn.data.pairs import scene_pair
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols.named import PROTOCOLS
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 SAMPLE = source.resolve_data(DataConfig())

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from feinfn.degrade import (
+from feinfn.errors import UserError
+from feinfn.protocols.operators import (
     OPERATORS,
     PAD_MODES,
     Blur,
@@ -20,7 +21,6 @@ from feinfn.degrade import (
     Quantise,
     SpectralResponse,
 )
-from feinfn.errors import UserError
 
 SCIPY_MODES = {
     "zero": "constant",
@@ -73,7 +73,7 @@ def test_adjoint_law(rows, cols, separable, border, ratio, phases, size):
 @pytest.mark.parametrize("shape", [(3,), (4,), (1,), (5, 2), (4, 7)])
 @pytest.mark.parametrize("limit", [0, 512])
 def test_blur_is_scipys_convolution(border, shape, limit, monkeypatch):
-    monkeypatch.setattr("feinfn.filters.MATMUL_SIDE_FLOAT64", limit)
+    monkeypatch.setattr("feinfn.protocols.filters.MATMUL_SIDE_FLOAT64", limit)
     kernel, x = image(*shape, seed=3), image(1, 2, 11, 16)
     full = torch.outer(kernel, kernel) if kernel.ndim == 1 else kernel
     expected = [

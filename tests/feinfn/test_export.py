@@ -12,7 +12,8 @@ from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated
 from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS, Pair, simulate
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair, simulate
 
 CAVE = PROTOCOLS["cave_x4"]
 NM = np.arange(400.0, 701.0, 10.0)

@@ -9,7 +9,7 @@ import torch
 from reference import GOLDENS, arrays
 
 from feinfn.errors import UserError
-from feinfn.metrics import METRICS, evaluate, psnr_per_band, ssim_per_band
+from feinfn.metrics.evaluation import METRICS, evaluate, psnr_per_band, ssim_per_band
 from feinfn.metrics.hypercomplex import q2n
 
 PAIRS = json.loads((GOLDENS / "metrics.json").read_text())["pairs"]

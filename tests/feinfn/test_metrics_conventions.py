@@ -14,13 +14,9 @@ from test_metrics import PAIRS, pair
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene, resolve_data
-from feinfn.metrics import (
-    CONVENTIONS,
-    METRICS,
-    compare,
-    evaluate,
-)
-from feinfn.protocols import PROTOCOLS
+from feinfn.metrics.conventions import CONVENTIONS
+from feinfn.metrics.evaluation import METRICS, compare, evaluate
+from feinfn.protocols.named import PROTOCOLS
 
 
 def bands_mse(a, b):

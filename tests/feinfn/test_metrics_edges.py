@@ -9,13 +9,12 @@ from reference import arrays
 from test_metrics import pair
 
 from feinfn.errors import UserError
-from feinfn.metrics import (
+from feinfn.metrics.conventions import CONVENTIONS, find_convention
+from feinfn.metrics.evaluation import (
     ALL_INDICES,
-    CONVENTIONS,
     HIGHER_IS_BETTER,
     compare,
     evaluate,
-    find_convention,
     maps,
     per_band,
 )

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_metrics import PAIRS, pair
 
 from feinfn.errors import UserError
-from feinfn.metrics import evaluate, hqnr, qnr
+from feinfn.metrics.evaluation import evaluate
 from feinfn.metrics.hypercomplex import product_signs, q2n
 from feinfn.metrics.indices import scc, uiqi_per_band
-from feinfn.metrics.no_reference import pairwise_quality
+from feinfn.metrics.no_reference import hqnr, pairwise_quality, qnr
 
 
 def image(seed: int, bands: int = 4, height: int = 64, width: int = 64) -> torch.Tensor:

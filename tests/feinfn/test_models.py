@@ -21,7 +21,8 @@ from feinfn.models.implicit import ImplicitConfig, ImplicitFusion
 from feinfn.models.mst import MSTConfig
 from feinfn.models.restfnet import ResTFNetConfig
 from feinfn.models.ssrnet import SSRNetConfig
-from feinfn.protocols import PROTOCOLS, Inputs
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Inputs
 from feinfn.train import train
 
 SMALL: dict[str, Any] = {

@@ -14,7 +14,8 @@ from feinfn.data.readers.prepared import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.data.stored import StoredPairs, prepared_file
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS, simulate
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import simulate
 
 CPU = torch.device("cpu")
 MEASURED = replace(PROTOCOLS["paris_x4"], msi_order=("A", "B"))

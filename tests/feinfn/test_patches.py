@@ -13,7 +13,8 @@ from feinfn.data.patches import TURNS, Patches, Window, turned
 from feinfn.data.scene import Scene, make_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS, Pair, Protocol, simulate
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair, Protocol, simulate
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 CONFIG = TrainConfig(patch_px=32, stride_px=16)

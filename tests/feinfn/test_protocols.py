@@ -12,9 +12,10 @@ from scipy import io, ndimage
 from torch.nn import functional as F
 
 from feinfn.errors import UserError
-from feinfn.filters import MATMUL_SIDE, filter_bands, gaussian_taps
-from feinfn.protocols import PROTOCOLS, Protocol, reach_px, simulate
-from feinfn.srf import ResponseTable, read_srf
+from feinfn.protocols.filters import MATMUL_SIDE, filter_bands, gaussian_taps
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.response import ResponseTable, read_srf
+from feinfn.protocols.simulate import Protocol, reach_px, simulate
 
 CAVE, HARVARD = PROTOCOLS["cave_x4"], PROTOCOLS["harvard_x4"]
 BANDS_NM = np.arange(400, 701, 10.0)
@@ -370,6 +371,6 @@ def test_both_ways_of_filtering_agree(padding, dtype, monkeypatch):
     x, taps = torch.rand(2, 3, 40, 24, dtype=dtype), gaussian_taps(11, 1.5)
     assert max(x.shape[-2:]) <= MATMUL_SIDE
     product = filter_bands(x, taps, padding)
-    monkeypatch.setattr("feinfn.filters.MATMUL_SIDE", 0)
-    monkeypatch.setattr("feinfn.filters.MATMUL_SIDE_FLOAT64", 0)
+    monkeypatch.setattr("feinfn.protocols.filters.MATMUL_SIDE", 0)
+    monkeypatch.setattr("feinfn.protocols.filters.MATMUL_SIDE_FLOAT64", 0)
     torch.testing.assert_close(product, filter_bands(x, taps, padding))

@@ -10,17 +10,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny_training import join, meeting
 
-from feinfn.checkpoint import parse_state, read_state, write_atomic
+from feinfn.checkpoint import parse_state, read_state
 from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
+from feinfn.files import BEST, STATE, write_atomic
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS, Pair
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches, learning_rate
 from feinfn.train import train
-from feinfn.trainer import BEST, STATE, Trainer
+from feinfn.trainer import Trainer
 
 MODEL = ModelConfig(
     feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16

@@ -17,10 +17,10 @@ from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import Preempted
+from feinfn.files import STATE
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols.named import PROTOCOLS
 from feinfn.train import Report, train
-from feinfn.trainer import STATE
 
 MODEL = ModelConfig(
     feat_dim=4, guide_dim=4, spatial_blocks=1, spectral_blocks=1, mlp_widths=(8,), decoder_width=8

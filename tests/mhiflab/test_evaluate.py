@@ -10,7 +10,7 @@ from scipy.io import loadmat, savemat
 
 from feinfn.data.image import read_cube
 from feinfn.errors import UserError
-from feinfn.metrics import CONVENTIONS
+from feinfn.metrics.conventions import CONVENTIONS
 from mhiflab.evaluate import comparison, write_mat
 from mhiflab.evaluate_cli import evaluate_command
 

@@ -24,7 +24,8 @@ from feinfn.data import source
 from feinfn.errors import UserError
 from feinfn.model import count_parameters
 from feinfn.models.ssrnet import SSRNetConfig
-from feinfn.protocols import PROTOCOLS, Pair
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair
 from mhiflab.figures import registry
 from mhiflab.figures.change import scale_at
 from mhiflab.figures.registry import KINDS, draw

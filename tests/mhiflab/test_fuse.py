@@ -23,7 +23,8 @@ from feinfn.errors import UserError
 from feinfn.infer import fuse
 from feinfn.inputs import BEYOND
 from feinfn.models.ssrnet import SSRNet, SSRNetConfig
-from feinfn.protocols import PROTOCOLS, Inputs, upsample
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.fuse_cli import fuse_command
 from mhiflab.paths import Lab
 from mhiflab.record import trial_record

@@ -19,7 +19,7 @@ from feinfn.checkpoint import save_weights
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols.named import PROTOCOLS
 from mhiflab import fuse_cli
 from mhiflab.fuse_cli import fuse_command
 

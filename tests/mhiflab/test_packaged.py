@@ -13,7 +13,8 @@ from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.infer import fuse
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS, Inputs, upsample
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.packaged import save_packaged
 
 CONFIG = ModelConfig(

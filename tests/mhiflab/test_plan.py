@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 
 from feinfn.errors import UserError
-from feinfn.train import STATE
+from feinfn.files import STATE
 from mhiflab import plan
 from mhiflab.driver import only_driver
 from mhiflab.estimate import (

@@ -25,7 +25,8 @@ from feinfn.data.picture import pseudo_rgb
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN
-from feinfn.protocols import PROTOCOLS, Pair
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair
 from mhiflab.plots.change import change_figure
 from mhiflab.plots.cost import cost_figure
 from mhiflab.plots.curves import curves_figure

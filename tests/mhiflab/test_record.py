@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from feinfn.checkpoint import write_bytes
 from feinfn.errors import UserError
+from feinfn.files import write_bytes
 from mhiflab import record as record_module
 from mhiflab.applying import Applier
 from mhiflab.paths import Lab

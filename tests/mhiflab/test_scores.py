@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn.protocols import Inputs, Pair
+from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab import scores
 from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS, window
 

@@ -11,7 +11,7 @@ from tiny import TINY, job_of
 
 from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
-from feinfn.train import STATE
+from feinfn.files import STATE
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan import read_plan, reconcile
 from mhiflab.record import Record, trial_record

@@ -8,7 +8,7 @@ import pytest
 from feinfn.config import PRESETS, RECIPES
 from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
-from feinfn.protocols import PROTOCOLS
+from feinfn.protocols.named import PROTOCOLS
 from mhiflab.paths import experiments_dir, shipped_studies
 from mhiflab.spec import parse_trial
 from mhiflab.study import expand, read_study

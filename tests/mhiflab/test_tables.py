@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 from tiny import TINY
 
 from feinfn.errors import UserError
-from feinfn.metrics import CONVENTION, METRICS
+from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.evaluation import METRICS
 from mhiflab.formats import _md, _tex, html_table, latex, markdown, write_table
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, labels_of, read_plan, state_table, upsampled_label

@@ -6,15 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feinfn.data.readers import hdf5, mat5
-from feinfn.data.readers.common import (
-    DEFAULTS,
-    Array,
-    Options,
-    bands_first,
-    choose,
-    head,
-    reading,
-)
+from feinfn.data.readers.common import DEFAULTS, Array, Options, bands_first, choose, head, reading
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from feinfn.describe import costs, parameters_of
 from feinfn.errors import UserError
-from feinfn.metrics import CONVENTION
+from feinfn.metrics.conventions import CONVENTION
 from mhiflab.figures.kind import Cases, Drawn
 from mhiflab.plan import Entry
 from mhiflab.plots.cost import cost_figure

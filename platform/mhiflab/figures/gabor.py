@@ -5,14 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from feinfn.analysis.gabor import (
-    BOUND,
-    Kind,
-    closed_spreads,
-    gabor,
-    sampled_spreads,
-    spectrum,
-)
+from feinfn.analysis.gabor import BOUND, Kind, closed_spreads, gabor, sampled_spreads, spectrum
 from feinfn.config import require
 from mhiflab.figures.kind import Drawn, Network, about
 from mhiflab.plots.gabor import Wavelet, gabor_figure

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from feinfn.checkpoint import write_bytes
 from feinfn.errors import UserError, nearest
+from feinfn.files import write_bytes
 from mhiflab.figures.change import ChangeOptions, draw_change
 from mhiflab.figures.cost import CostOptions, draw_cost
 from mhiflab.figures.curves import CurvesOptions, draw_curves

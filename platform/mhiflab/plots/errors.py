@@ -5,15 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from mhiflab.plots.style import (
-    MAPS,
-    TEXT_IN,
-    error_limit,
-    fit_page,
-    new_figure,
-    picture,
-    styled,
-)
+from mhiflab.plots.style import MAPS, TEXT_IN, error_limit, fit_page, new_figure, picture, styled
 
 COLUMNS = {3: 3, 5: 3, 6: 3}
 """Maps in a row by their number, so that rows are full; four otherwise, or what a page needs."""

@@ -13,13 +13,7 @@ from mhiflab.plan import Plan, counts_line, reasons
 from mhiflab.recorded import Recorded
 from mhiflab.report.drawings import figures, too_large
 from mhiflab.report.origin import differences, origin
-from mhiflab.report.sections import (
-    image_grid,
-    result_grid,
-    state_grid,
-    statistics,
-    told_apart,
-)
+from mhiflab.report.sections import image_grid, result_grid, state_grid, statistics, told_apart
 from mhiflab.report.windows import read_windows, viewer_data
 from mhiflab.results import Results, collect
 from mhiflab.tracking import Store

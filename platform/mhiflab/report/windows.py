@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from feinfn.errors import UserError
-from feinfn.protocols import Pair
+from feinfn.protocols.simulate import Pair
 from mhiflab.plan import Entry
 from mhiflab.plots.style import MAPS
 from mhiflab.recorded import Recorded, Window

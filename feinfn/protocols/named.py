@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from feinfn.simulate import (
+from feinfn.protocols.simulate import (
     Inputs,
     Pair,
     Protocol,
@@ -25,8 +25,11 @@ __all__ = [
 ]
 
 LINE = "descriptions of the prepared files of the FeINFN line"
+
 AKHTAR = "the D700 table of Akhtar et al. (ECCV 2014)"
+
 NSSR = "the D700 table that NSSR, CNN-FUS and MHF-net use"
+
 CENTRED = "sampled so that the PSF is centred on the LR pixel's cell"
 
 
@@ -179,7 +182,7 @@ PROTOCOLS: dict[str, Protocol] = {
             about="Indian Pines (AVIRIS, 200 bands) at ratio 4, fused with Landsat bands.",
             known=" Landsat response as a 6x200 matrix.",
             inferred=" Band names, from the matrix's columns.",
-            source="matrix for Indian_pines_corrected; see feinfn/data/srf/README.md",
+            source="matrix for Indian_pines_corrected; see feinfn/protocols/srf/README.md",
         ),
         _yokoya(
             4,
@@ -191,7 +194,7 @@ PROTOCOLS: dict[str, Protocol] = {
             known=" IKONOS response by wavelength, 350 to 1035 nm.",
             inferred=" These bands see nothing beyond the table, at whose ends they have fallen "
             "below 0.2 % of their peaks.",
-            source="table of the IKONOS response; see feinfn/data/srf/README.md",
+            source="table of the IKONOS response; see feinfn/protocols/srf/README.md",
         ),
         _yokoya(
             4,

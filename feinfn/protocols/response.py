@@ -18,7 +18,8 @@ from torch import Tensor
 
 from feinfn.errors import UserError
 
-EMBEDDED = files("feinfn").joinpath("data/srf")
+EMBEDDED = files("feinfn").joinpath("protocols/srf")
+
 # What a comment line of a file may state, and with which words; `bands` and `note` are free.
 STATEMENTS = {"rows": ("normalised", "as stored"), "outside": ("refused", "zero")}
 
@@ -105,9 +106,9 @@ class ResponseTable:
 
 @cache
 def read_srf(name: str) -> ResponseTable:
-    """Read a response by its name under feinfn/data/srf, or from a CSV file of the user's own.
+    """Read a response by its name under feinfn/protocols/srf, or from a CSV file of the user's own.
 
-    Format: see feinfn/data/srf/README.md. Raises `UserError` naming file and line.
+    Format: see feinfn/protocols/srf/README.md. Raises `UserError` naming file and line.
     """
     path = Path(name).expanduser() if name.endswith(".csv") else EMBEDDED.joinpath(f"{name}.csv")
     if not path.is_file():

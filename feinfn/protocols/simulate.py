@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.config import STRICT, require
-from feinfn.degrade import (
+from feinfn.errors import UserError
+from feinfn.protocols.operators import (
     PAD_MODES,
     Blur,
     Border,
@@ -26,10 +27,10 @@ from feinfn.degrade import (
     Quantise,
     SpectralResponse,
 )
-from feinfn.errors import UserError
-from feinfn.srf import read_srf
+from feinfn.protocols.response import read_srf
 
 TEXTS = ("name", "about", "known", "inferred", "source")
+
 SUPPORT_PX = {"nearest": 0, "bilinear": 1, "bicubic": 2}
 """Upsampling modes, with the LR pixels beyond a window on which its interpolation depends."""
 
@@ -55,7 +56,7 @@ class Protocol:
     phase_px: int
     """HR row and column that becomes LR row and column 0."""
     srf: str
-    """Response under feinfn/data/srf, the path of a .csv file, or `measured`: the scene's MSI."""
+    """A table of feinfn/protocols/srf, the path of a .csv file, or `measured`: the scene's MSI."""
     srf_by: Literal["wavelength", "index"] = "wavelength"
     """Resample the response at the bands' wavelengths, or give its entry i to band i."""
     msi_order: tuple[str, ...]

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from feinfn.config import require
 from feinfn.errors import UserError
-from feinfn.filters import filter_bands, filter_window, gaussian_taps
+from feinfn.protocols.filters import filter_bands, filter_window, gaussian_taps
 
 Border = Literal["zero", "reflect", "replicate", "circular"]
+
 Size = tuple[int, int]
 
 PAD_MODES = {b: b for b in ("reflect", "replicate", "circular")} | {"zero": "constant"}

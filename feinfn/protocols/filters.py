@@ -9,6 +9,7 @@ from torch.nn import functional as F
 MATMUL_SIDE = 128
 """Longest image side filtered by a banded matrix product: on a CPU as fast as a convolution at
 training sizes, slower at large ones."""
+
 MATMUL_SIDE_FLOAT64 = 512
 """The same for float64, where a convolution is slow and copies the image once per tap."""
 
