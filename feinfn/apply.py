@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feinfn.data.image import Image
+from feinfn.data.images import Image
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
 from feinfn.infer import fuse, load_model

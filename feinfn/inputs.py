@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.image import Image, read_image
-from feinfn.data.readers import KINDS, kind_of
+from feinfn.data.images import Image, read_image
 from feinfn.data.readers.common import is_folder
+from feinfn.data.readers.formats import KINDS, kind_of
 from feinfn.data.readers.geo import envi_header, raster_arrays
 from feinfn.data.readers.sequence import band_files
 from feinfn.errors import UserError

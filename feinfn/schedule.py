@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from feinfn.config import TrainConfig
+from feinfn.data.patches import epoch_generator
 
 T = TypeVar("T")
 
@@ -47,11 +48,6 @@ def batches(
     order = torch.randperm(len(windows), generator=epoch_generator(seed, epoch)).tolist()
     for start in range(done * batch, len(windows) - batch + 1, batch):
         yield [windows[i] for i in order[start : start + batch][rank::workers]]
-
-
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Return the source of everything that is drawn for one epoch."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ from feinfn.config import TrainConfig
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Pair, Protocol, reach_px, simulate
-from feinfn.schedule import epoch_generator
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
 """A window with its margin, turned: stored cube, measured MSI, row and column of the patch."""
@@ -203,3 +202,8 @@ def _check_same_bands(first: Scene, other: Scene) -> None:
             f"{other.source}: found other band centres or another kind of MSI than in "
             f"{first.source}, expected training scenes of one sensor; train on one set at a time"
         )
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return the source of everything that is drawn for one epoch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

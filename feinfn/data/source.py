@@ -13,9 +13,8 @@ import numpy as np
 
 from feinfn.config import Bands, DataConfig, Region, require
 from feinfn.data import store
-from feinfn.data.readers import read_any, scenes_in
-from feinfn.data.readers.hdf5 import read_scene
-from feinfn.data.readers.prepared import read_prepared
+from feinfn.data.readers.formats import read_any, scenes_in
+from feinfn.data.readers.hdf5 import read_prepared, read_scene
 from feinfn.data.scene import Scene
 from feinfn.data.splits import PARTS
 from feinfn.errors import UserError, nearest

@@ -74,7 +74,7 @@ def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _show_arrays(path: Path) -> None:
     """Print what a scene's file or folder is, and its arrays; a folder of scenes has none."""
-    from feinfn.data.readers import KINDS, kind_of
+    from feinfn.data.readers.formats import KINDS, kind_of
     from feinfn.data.store import is_store, manifest
 
     if is_store(path):
@@ -112,7 +112,7 @@ def inspect(
 
     A file that cannot be read gets a row with the reason, and the exit code is 1.
     """
-    from feinfn.data.inspect import contact_sheet, facts, small_picture
+    from feinfn.data.images import contact_sheet, facts, small_picture
 
     if thumbnail and thumbnail.suffix.lower() != ".png":
         raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")

@@ -89,7 +89,7 @@ def scenes_at(path: Path) -> dict[str, Path]:
 
     A prepared file (GT, LRHSI, RGB, HSI_up) of several images holds a scene each, numbered.
     """
-    from feinfn.data.readers import scenes_in
+    from feinfn.data.readers.formats import scenes_in
 
     found: dict[str, Path] = {}
     for name, one in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
@@ -101,8 +101,8 @@ def scenes_at(path: Path) -> dict[str, Path]:
 
 def _images_in(path: Path) -> int:
     """Return the images of a prepared file, 1 for every other layout."""
-    from feinfn.data.readers import kind_of
-    from feinfn.data.readers.prepared import read_prepared
+    from feinfn.data.readers.formats import kind_of
+    from feinfn.data.readers.hdf5 import read_prepared
 
     try:
         return read_prepared(path).count if kind_of(path) == "prepared" else 1
@@ -113,7 +113,7 @@ def _images_in(path: Path) -> int:
 
 def read_named(name: str, path: Path, options: dict[str, Any]) -> "Scene":
     """Read one of the scenes that `scenes_at` found."""
-    from feinfn.data.readers import read_any
+    from feinfn.data.readers.formats import read_any
 
     if "key" not in options and _images_in(path) > 1:
         options = {**options, "key": str(int(name.rsplit("_", 1)[1]))}

@@ -10,7 +10,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from feinfn.data.image import MAT_BYTES
+from feinfn.data.images import MAT_BYTES
 from feinfn.errors import UserError
 
 LABELS = {
@@ -81,7 +81,7 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     """Draw the fused image in pseudo-RGB, its mean absolute error and its spectral angles."""
     from matplotlib.figure import Figure
 
-    from feinfn.data.picture import pseudo_rgb
+    from feinfn.data.images import pseudo_rgb
 
     figure = Figure(figsize=(11, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots(1, 3)

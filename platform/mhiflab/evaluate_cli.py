@@ -41,7 +41,7 @@ def evaluate_command(
     import numpy as np
     import torch
 
-    from feinfn.data.image import read_cube
+    from feinfn.data.images import read_cube
     from feinfn.files import write_atomic
     from feinfn.metrics.conventions import CONVENTIONS, find_convention
     from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px

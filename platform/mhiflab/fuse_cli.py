@@ -18,7 +18,7 @@ from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
     from feinfn.apply import Trained
-    from feinfn.data.image import Image
+    from feinfn.data.images import Image
 
 NAME = "fused"
 
@@ -79,7 +79,7 @@ def fuse_command(
     was trained under. In Python: `feinfn.apply.fuse_files`.
     """
     from feinfn.apply import fuse_images
-    from feinfn.data.image import Image, check_written, write_image
+    from feinfn.data.images import Image, check_written, write_image
     from feinfn.files import write_atomic
     from feinfn.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look

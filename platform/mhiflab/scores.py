@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from feinfn.data.pairs import has_reference, observed_inputs, scene_pair
-from feinfn.data.picture import pseudo_rgb
+from feinfn.data.images import pseudo_rgb
+from feinfn.data.pairs import StoredPairs, has_reference, observed_inputs, scene_pair
 from feinfn.data.scene import Scene
-from feinfn.data.stored import StoredPairs
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
 from feinfn.metrics.evaluation import METRICS, PER_BAND, compare, maps, per_band
 from feinfn.metrics.no_reference import qnr

@@ -15,9 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from feinfn.classical import CLASSICAL, Method
-from feinfn.data.pairs import ScenePairs, with_reference
+from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_reference
 from feinfn.data.patches import Patches
-from feinfn.data.stored import StoredPairs, prepared_file
 from feinfn.files import BEST, write_atomic
 from feinfn.infer import fuse
 from feinfn.metrics.conventions import CONVENTION

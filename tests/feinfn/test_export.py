@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated
-from feinfn.data.readers.prepared import read_prepared
+from feinfn.data.readers.hdf5 import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS

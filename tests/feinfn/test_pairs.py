@@ -9,10 +9,16 @@ import torch
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.export import export, simulated
-from feinfn.data.pairs import has_reference, observed_inputs, scene_pair, with_reference
-from feinfn.data.readers.prepared import read_prepared
+from feinfn.data.pairs import (
+    StoredPairs,
+    has_reference,
+    observed_inputs,
+    prepared_file,
+    scene_pair,
+    with_reference,
+)
+from feinfn.data.readers.hdf5 import read_prepared
 from feinfn.data.scene import Scene, make_scene
-from feinfn.data.stored import StoredPairs, prepared_file
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import simulate

@@ -9,10 +9,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from feinfn.data.readers import KINDS, kind_of, read_any, scenes_in
 from feinfn.data.readers.common import Options
-from feinfn.data.readers.pair import join, read_pair
-from feinfn.data.readers.prepared import read_prepared
+from feinfn.data.readers.formats import KINDS, kind_of, read_any, scenes_in
+from feinfn.data.readers.hdf5 import read_prepared
+from feinfn.data.readers.matlab import join, read_pair
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 

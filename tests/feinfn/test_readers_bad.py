@@ -25,10 +25,11 @@ from test_readers import (
 )
 from test_readers import prepared as prepared_h5
 
-from feinfn.data.image import read_image
-from feinfn.data.readers import common, geo, read_any, scenes_in
-from feinfn.data.readers.pair import read_pair
-from feinfn.data.readers.prepared import read_prepared
+from feinfn.data.images import read_image
+from feinfn.data.readers import common, geo
+from feinfn.data.readers.formats import read_any, scenes_in
+from feinfn.data.readers.hdf5 import read_prepared
+from feinfn.data.readers.matlab import read_pair
 from feinfn.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_readers import FLOATS, envi, mat5, mat73, npy, npz, plain_h5, prepared, tiff
 
-from feinfn.data.readers import KINDS, kind_of, read_any, scenes_in
+from feinfn.data.readers.formats import KINDS, kind_of, read_any, scenes_in
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from feinfn.data.readers import read_any, scenes_in
+from feinfn.data.readers.formats import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.readers.known import KNOWN, read_known
 from feinfn.errors import UserError

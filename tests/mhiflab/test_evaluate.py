@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from feinfn.data.image import read_cube
+from feinfn.data.images import read_cube
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS
 from mhiflab.evaluate import comparison, write_mat

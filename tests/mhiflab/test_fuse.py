@@ -16,7 +16,7 @@ from scipy.io import loadmat, savemat
 
 from feinfn import apply
 from feinfn.apply import Trained, fuse_files, load_trained
-from feinfn.data.image import read_cube, read_image
+from feinfn.data.images import read_cube, read_image
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError

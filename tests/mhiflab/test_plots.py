@@ -20,8 +20,8 @@ from feinfn.analysis.radial import band_centres
 from feinfn.analysis.response import frequency_response
 from feinfn.analysis.spectra import distinct_pixels, spectra_at
 from feinfn.config import DataConfig, ModelConfig
+from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import scene_pair
-from feinfn.data.picture import pseudo_rgb
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.model import FeINFN

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers import arrays, mat
+from feinfn.data.readers import arrays, matlab
 from feinfn.data.readers.common import Options, head
-from feinfn.data.readers.pair import read_pair
+from feinfn.data.readers.matlab import read_pair
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
@@ -101,7 +101,7 @@ def read_known(name: str, path: Path) -> Scene:
         raise UserError(f"{path}: found set {name!r}, expected one of {', '.join(KNOWN)}")
     known = KNOWN[name]
     numpy_file = head(path).startswith((arrays.NPY, arrays.NPZ))
-    found = arrays.numpy_arrays(path) if numpy_file else mat.mat_arrays(path)
+    found = arrays.numpy_arrays(path) if numpy_file else matlab.mat_arrays(path)
     key = next((k for k in known.keys if k in found), known.keys[0])
     options = Options(
         key=key,
@@ -115,7 +115,7 @@ def read_known(name: str, path: Path) -> Scene:
     if known.msi_key:
         scene = read_pair(path, options, known.msi_key)
     else:
-        scene = (arrays.read_numpy if numpy_file else mat.read_mat)(path, options)
+        scene = (arrays.read_numpy if numpy_file else matlab.read_mat)(path, options)
     if scene.raw_SHW.shape != known.shape_SHW:
         raise UserError(
             f"{path}: found {key} as [S, H, W] = {scene.raw_SHW.shape}, expected "

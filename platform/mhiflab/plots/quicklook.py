@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from feinfn.data.picture import colours, rgb_bands
+from feinfn.data.images import colours, rgb_bands
 from mhiflab.plots.fused import Fused, fused_figure
 
 WHITE = 0.99

@@ -1,6 +1,10 @@
 """One image in a file of any kind, with its axes where the format has them.
 
 Legend: S bands, H rows, W columns. .mat files hold [H, W, S], other arrays [S, H, W].
+
+What a scene holds and what looks wrong with it, and a small picture of it.
+
+Hyperspectral images as colours for people.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,17 +15,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from feinfn.data.readers import arrays, hdf5, mat, read_any
+from feinfn.data.readers import arrays, hdf5, matlab
 from feinfn.data.readers.common import bands_first
-from feinfn.data.scene import check_finite
+from feinfn.data.readers.formats import read_any
+from feinfn.data.scene import Scene, check_finite
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_hdf5
 
 ARRAY_FILES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
+
 WRITTEN = (".mat", ".npy", ".npz", ".h5")
+
 NM = "wavelength_nm"
+
 MAT_BYTES = 2**31 - 1
 """Longest variable of a version 5 .mat file."""
+
 MAT_HEAD = b"MATLAB 5.0 MAT-file, written by feinfn"
 
 
@@ -106,7 +115,7 @@ def _listed_arrays(
     kind = path.suffix.lower()
     load: Callable[[str], np.ndarray]
     if kind == ".mat":
-        found, load = mat.mat_arrays(path), partial(mat.load_mat, path)
+        found, load = matlab.mat_arrays(path), partial(matlab.load_mat, path)
     elif kind in (".npy", ".npz"):
         found, load = arrays.numpy_arrays(path), partial(arrays.load_numpy, path)
     else:
@@ -164,3 +173,102 @@ def write_image(
         write_hdf5(path, fill)
     else:
         write_atomic(path, write)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A scene in a line; values are as stored."""
+
+    name: str
+    shape: tuple[int, int, int]
+    kind: str
+    low: float
+    high: float
+    full_scale: float
+    bit_depth: int | None
+    wavelengths: str
+    problems: tuple[str, ...]
+
+    @property
+    def used(self) -> float:
+        """The highest value as a fraction of the full scale."""
+        return self.high / self.full_scale
+
+
+def facts(scene: Scene) -> Facts:
+    """Return the facts of a scene and what looks wrong with it."""
+    raw, nm = scene.raw_SHW, scene.wavelengths_nm
+    problems = list(scene.notes)
+    if nm is None:
+        problems.append("no wavelengths: response tables by wavelength cannot be used")
+    flat = [band + 1 for band, x in enumerate(raw) if x.min() == x.max()]
+    if flat:
+        problems.append(f"bands without content: {', '.join(map(str, flat))}")
+    full = float((raw >= scene.full_scale).mean())
+    if full > 0.001:
+        problems.append(f"{full:.1%} of the values are at the full scale: saturated")
+    if raw.max() < scene.full_scale / 8:
+        problems.append(
+            f"only {raw.max() / scene.full_scale:.1%} of the full scale is used: is "
+            f"{scene.full_scale:g} right?"
+        )
+    return Facts(
+        name=scene.name,
+        shape=raw.shape,
+        kind=str(raw.dtype) + ("" if scene.msi_MHW is None else f" + MSI {scene.msi_MHW.shape}"),
+        low=float(raw.min()),
+        high=float(raw.max()),
+        full_scale=scene.full_scale,
+        bit_depth=scene.bit_depth,
+        wavelengths="unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
+        problems=tuple(problems),
+    )
+
+
+def small_picture(scene: Scene, side_px: int) -> np.ndarray:
+    """Return a small picture, uint8 [rows, columns, 3], at most `side_px` along each axis.
+
+    99 % of the values are below white.
+    """
+    chosen = rgb_bands(len(scene.raw_SHW), scene.wavelengths_nm)
+    step = -(-max(scene.raw_SHW.shape[1:]) // side_px)
+    small = scene.raw_SHW[chosen, ::step, ::step].astype(np.float32)
+    white = max(float(np.quantile(small, 0.99)), 1e-9)
+    return colours(small, white)
+
+
+def contact_sheet(pictures: list[np.ndarray], path: Path) -> None:
+    """Save pictures as one PNG, five a row."""
+    from PIL import Image
+
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
+    columns = min(5, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    Image.fromarray(sheet).save(path, "PNG")
+
+
+RGB_NM = (640.0, 550.0, 460.0)
+
+
+def rgb_bands(bands: int, wavelengths_nm: np.ndarray | None) -> list[int]:
+    """Return the bands next to 640, 550 and 460 nm; without wavelengths, at 5/6, 1/2 and 1/6."""
+    if wavelengths_nm is None:
+        return [bands * part // 6 for part in (5, 3, 1)]
+    return [int(np.abs(wavelengths_nm - nm).argmin()) for nm in RGB_NM]
+
+
+def colours(bands_3HW: np.ndarray, white: float) -> np.ndarray:
+    """Return three bands as uint8 [H, W, 3], `white` and above as 255, gamma 2.2."""
+    shown = (bands_3HW / white).clip(0, 1) ** (1 / 2.2)
+    return np.rint(255 * shown).astype(np.uint8).transpose(1, 2, 0)
+
+
+def pseudo_rgb(
+    cube_SHW: np.ndarray, wavelengths_nm: np.ndarray | None, white: float = 1.0
+) -> np.ndarray:
+    """Return a cube as uint8 [H, W, 3], `white` and above as 255."""
+    return colours(cube_SHW[rgb_bands(len(cube_SHW), wavelengths_nm)], white)
