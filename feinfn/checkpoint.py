@@ -6,17 +6,12 @@ rest, so that a file that is not what was written is never read as one.
 
 import hashlib
 import io
-import json
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from feinfn.errors import UserError
 from feinfn.files import DamagedError, write_atomic
@@ -109,37 +104,3 @@ def parse_state(payload: bytes, device: torch.device, path: Path) -> dict[str, A
 def epochs_begun(state: dict[str, Any]) -> int:
     """Return how many epochs a training state has taken steps of."""
     return state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)
-
-
-def _header(config: Any, notes: dict[str, Any]) -> dict[str, str]:
-    return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
-
-
-def save_weights(
-    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
-) -> None:
-    """Save weights as safetensors, with the model's configuration and notes in the header."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    header = _header(config, notes)
-    write_atomic(path, lambda p: save_file(tensors, p, metadata=header))
-
-
-def check_weights(
-    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
-) -> bool:
-    """Return whether a file holds these weights, False if others with notes of their own.
-
-    Raises `DamagedError` where it is missing, cannot be read, or differs under the same notes.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            if file.metadata() != _header(config, notes):
-                return False
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DamagedError(f"cannot be read ({error})") from None
-    if found.keys() != weights.keys() or any(
-        not torch.equal(tensor, weights[name]) for name, tensor in found.items()
-    ):
-        raise DamagedError("holds other weights than were written")
-    return True

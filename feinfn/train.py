@@ -15,7 +15,7 @@ import torch
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.files import BEST, STATE
-from feinfn.model import Network
+from feinfn.methods.network import Network
 from feinfn.protocols.simulate import Pair
 from feinfn.schedule import world
 from feinfn.trainer import Feed, Trainer

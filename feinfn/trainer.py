@@ -13,20 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from feinfn.checkpoint import (
-    check_weights,
-    epochs_begun,
-    newest_state,
-    parse_state,
-    save_state,
-    save_weights,
-)
+from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from feinfn.config import TrainConfig, config_at
 from feinfn.errors import Preempted, UserError
 from feinfn.files import BEST, STATE, DamagedError
 from feinfn.infer import evaluate_pair
 from feinfn.losses import training_loss
-from feinfn.model import Network
+from feinfn.methods.network import Network
+from feinfn.methods.weights import check_weights, save_weights
 from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches, ema_update, learning_rate
 from feinfn.workers import Workers

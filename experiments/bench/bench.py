@@ -25,9 +25,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from feinfn.config import PRESETS, ModelConfig, TrainConfig
-from feinfn.describe import costs
 from feinfn.losses import training_loss
-from feinfn.model import FeINFN
+from feinfn.methods.cost import costs
+from feinfn.methods.feinfn.model import FeINFN
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain import PlainFeINFN, plain_loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.filters import gaussian_taps
 
 

@@ -21,7 +21,7 @@ from feinfn.config import ModelConfig, TrainConfig
 from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene, make_scene
 from feinfn.losses import training_loss
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 
 CAVE = PROTOCOLS["cave_x4"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from feinfn.config import require
-from feinfn.infer import fuse
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import fuse
 from feinfn.protocols.simulate import Inputs
 
 Place = Literal["code", "amplitude", "phase", "spatial", "fourier"]

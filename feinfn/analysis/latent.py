@@ -11,9 +11,9 @@ from torch import Tensor
 
 from feinfn.analysis.radial import CHANNELS, Similarity, similarity
 from feinfn.config import require
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.strips import Strips
 from feinfn.protocols.simulate import Pair
-from feinfn.strips import Strips
 
 ROWS = 128
 """Rows of an image that are encoded at a time."""

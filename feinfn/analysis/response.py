@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.activations import VALUES, activate
 from feinfn.analysis.radial import power, radial_bands
-from feinfn.decoder import Decoder
-from feinfn.infer import fuse
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.decoder import VALUES, Decoder, activate
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.strips import QUERIES, slices
+from feinfn.methods.network import fuse
 from feinfn.protocols.simulate import Inputs
-from feinfn.strips import QUERIES, slices
 
 
 def decoder_inputs(model: FeINFN, inputs: Inputs) -> tuple[Tensor, Tensor]:

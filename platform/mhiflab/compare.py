@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Run
 
-from feinfn.classical import CLASSICAL
 from feinfn.errors import UserError, nearest
+from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.compare_page import Grid, Section
 from mhiflab.comparison import METRICS, Comparison, compare_methods

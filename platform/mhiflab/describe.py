@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from feinfn.describe import costs
+from feinfn.methods.cost import costs
 from mhiflab.study import expand, read_study
 
 IMAGE_PX = 512

@@ -3,44 +3,37 @@
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
-from typing import Any
 
 import torch
 from mlflow.entities import Run
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
-from feinfn.describe import costs
-from feinfn.model import FeINFN
+from feinfn.methods.cost import flop_per_pixel
+from feinfn.methods.feinfn.model import FeINFN
 from mhiflab.spec import Resources, Spec
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
+
 START_S = {False: 4.0, True: 10.0}
 """Seconds until a trial begins to work: in its own process, and with Ray Train workers
 (experiments/bench/overhead.py)."""
+
 RATE, DEVICE, WALL, OVERHEAD = "train_flop_per_s", "mhiflab.device", "wall_s", "overhead_s"
+
 FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
+
 STEP_FLOP, DEVICE_HOURS = "step_flop", "device_hours"
+
 CLASSICAL_S_PER_PIXEL = 1e-4
 """Order of the slowest classical method's time on one CPU."""
+
 NEAREST = 5
 """Recorded runs, nearest in size, whose median rate counts."""
-
-
-@cache
-def _flop_per_pixel(model: Any, ratio: int) -> float:
-    return costs(model, ratio)[0].flop_per_pixel
-
-
-def flop_per_pixel(model: Any, ratio: int) -> float:
-    """Return the forward operations per HR pixel of a network; initial values change none."""
-    if isinstance(model, ModelConfig):
-        model = replace(model, omega_0=1.0, scale_0=1.0)
-    return _flop_per_pixel(model, ratio)
 
 
 def steps_per_epoch(spec: Spec, survey: Survey) -> int:

@@ -14,8 +14,8 @@ from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import Survey, Surveyed, check_fit, resolve_data, survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from feinfn.models import name_of
-from feinfn.strips import strips_within
+from feinfn.methods.feinfn.strips import strips_within
+from feinfn.methods.registry import name_of
 from mhiflab.identity import run_key, spec_hash
 from mhiflab.lock import driver_at_work
 from mhiflab.paths import Lab, study_name

@@ -13,9 +13,9 @@ import torch
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, nearest
 from feinfn.files import BEST
-from feinfn.infer import load_model
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.model import FeINFN
 from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.metric_files import read_images
 from mhiflab.pictures import Pictures

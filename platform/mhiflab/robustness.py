@@ -22,10 +22,11 @@ from feinfn.data.scene import Scene
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_bytes
-from feinfn.infer import fuse, load_model
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import fuse
+from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS, evaluate
-from feinfn.model import FeINFN
 from feinfn.protocols.simulate import Protocol
 from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab

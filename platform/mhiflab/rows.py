@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from feinfn.describe import parameters_of
+from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.comparison import METRICS
-from mhiflab.estimate import flop_per_pixel
 from mhiflab.plan import Entry
 from mhiflab.published import NOT_TOLD
 from mhiflab.results import Results

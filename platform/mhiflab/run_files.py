@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Run
 
-from feinfn.classical import CLASSICAL
 from feinfn.errors import UserError
+from feinfn.methods.classical.registry import CLASSICAL
 from mhiflab.metric_files import read_images
 from mhiflab.notes import flatten
 from mhiflab.tracking import (

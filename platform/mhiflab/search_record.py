@@ -10,10 +10,9 @@ from mlflow.entities import Run
 
 from feinfn.config import Change
 from feinfn.data.source import Survey
-from feinfn.describe import parameters_of
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from mhiflab.estimate import flop_per_pixel
+from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.identity import run_key
 from mhiflab.paths import Lab
 from mhiflab.population import boundaries, successors

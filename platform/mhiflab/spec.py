@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from feinfn.classical import ClassicalConfig
 from feinfn.config import PRESETS, RECIPES, STRICT, DataConfig, ModelConfig, TrainConfig, require
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, nearest
-from feinfn.models import FEINFN, config_type
-from feinfn.models.common import NetworkConfig
+from feinfn.methods.classical.registry import ClassicalConfig
+from feinfn.methods.network import NetworkConfig
+from feinfn.methods.registry import FEINFN, config_type
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.reading import build

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from feinfn.config import STRICT, DataConfig, ModelConfig, require
 from feinfn.data.source import resolve_data
-from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError, nearest
-from feinfn.models import FEINFN
+from feinfn.methods.cost import match_parameters, parameters_of
+from feinfn.methods.registry import FEINFN
 from mhiflab.paths import shipped_studies, study_path
 from mhiflab.reading import build, check_line, check_study, read_yaml
 from mhiflab.search import Scheduler, Search

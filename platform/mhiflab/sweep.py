@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from feinfn.config import DataConfig
 from feinfn.data.source import load_scene
-from feinfn.describe import parameters_of
 from feinfn.errors import UserError
+from feinfn.methods.cost import parameters_of
 from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.fit import Fit, fit

@@ -14,14 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from feinfn.classical import CLASSICAL, Method
 from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_reference
 from feinfn.data.patches import Patches
 from feinfn.files import BEST, write_atomic
-from feinfn.infer import fuse
+from feinfn.methods.classical.registry import CLASSICAL, Method
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import count_parameters, fuse
+from feinfn.methods.registry import build, name_of
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.model import FeINFN, count_parameters
-from feinfn.models import build, name_of
 from feinfn.protocols.simulate import Protocol
 from feinfn.schedule import world
 from feinfn.train import Report, train

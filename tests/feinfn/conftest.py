@@ -7,8 +7,8 @@ import pytest
 import torch
 from reference import GOLDENS, SMALL, arrays
 
-from feinfn.model import FeINFN
-from feinfn.released import load_released_state_dict
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.released import load_released_state_dict
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tiny_training import CONFIG, MODEL, feeds, spawn, start
 
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches
 from feinfn.train import check_batch

@@ -23,8 +23,8 @@ from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
-from feinfn.infer import fuse
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import fuse
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 

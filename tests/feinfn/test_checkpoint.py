@@ -11,17 +11,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import CONFIG, MODEL, same, start, state
 
-from feinfn.checkpoint import (
-    HEADER,
-    newest_state,
-    previous_state,
-    read_state,
-    save_state,
-    save_weights,
-)
+from feinfn.checkpoint import HEADER, newest_state, previous_state, read_state, save_state
 from feinfn.errors import UserError
 from feinfn.files import BEST, STATE, DamagedError
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.weights import save_weights
 from feinfn.trainer import Trainer
 
 

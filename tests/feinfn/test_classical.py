@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn.classical import CLASSICAL, cnmf, subspace
-from feinfn.classical.problem import Problem
 from feinfn.config import DataConfig
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.scene import Scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
+from feinfn.methods.classical import cnmf, subspace
+from feinfn.methods.classical.problem import Problem
+from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.evaluation import evaluate
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair, Protocol, simulate

@@ -4,8 +4,8 @@ import pytest
 from test_variants import TINY
 
 from feinfn.config import ModelConfig
-from feinfn.describe import costs, match_parameters, parameters_of
 from feinfn.errors import UserError
+from feinfn.methods.cost import costs, match_parameters, parameters_of
 
 
 def test_operations_of_the_released_network_by_hand():

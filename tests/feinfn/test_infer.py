@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.infer import load_model
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.weights import load_model
 
 CONFIG = ModelConfig(
     hsi_bands=4,

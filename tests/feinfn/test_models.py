@@ -12,15 +12,15 @@ from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
-from feinfn.describe import costs, parameters_of
 from feinfn.errors import UserError
-from feinfn.infer import evaluate_pair, fuse
-from feinfn.models import MODELS, build
-from feinfn.models.common import NetworkConfig, pad_to_multiple
-from feinfn.models.implicit import ImplicitConfig, ImplicitFusion
-from feinfn.models.mst import MSTConfig
-from feinfn.models.restfnet import ResTFNetConfig
-from feinfn.models.ssrnet import SSRNetConfig
+from feinfn.infer import evaluate_pair
+from feinfn.methods.cost import costs, parameters_of
+from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
+from feinfn.methods.learned.mst import MSTConfig
+from feinfn.methods.learned.restfnet import ResTFNetConfig
+from feinfn.methods.learned.ssrnet import SSRNetConfig
+from feinfn.methods.network import NetworkConfig, fuse, pad_to_multiple
+from feinfn.methods.registry import MODELS, build
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs
 from feinfn.train import train
@@ -178,7 +178,7 @@ def test_implicit_votes_blend_linearly_between_lr_pixels():
 def test_large_images_are_made_in_parts(monkeypatch):
     model, data = small("implicit"), inputs(lr=(5, 6))
     whole = model(*data)
-    monkeypatch.setattr("feinfn.models.implicit.QUERIES", 100)
+    monkeypatch.setattr("feinfn.methods.learned.liif.QUERIES", 100)
     assert torch.allclose(model(*data), whole, atol=1e-6)
 
 

@@ -6,7 +6,7 @@ from plain import PlainFeINFN, plain_loss
 
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.losses import training_loss
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 
 
 @pytest.mark.parametrize(("lr", "hr"), [((8, 8), (32, 32)), ((4, 8), (32, 32)), ((8, 4), (16, 16))])

@@ -14,7 +14,7 @@ from test_variants import CHANGES, TINY, build, inputs
 
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
-from feinfn.strips import Strips, strips_within
+from feinfn.methods.feinfn.strips import Strips, strips_within
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 NAMES = [f.name for f in fields(ModelConfig) if isinstance(getattr(TINY, f.name), str)]

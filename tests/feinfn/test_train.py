@@ -17,7 +17,7 @@ from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.files import BEST, STATE, write_atomic
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from feinfn.schedule import batches, learning_rate

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feinfn.config import PRESETS, ModelConfig
-from feinfn.coords import geometry
 from feinfn.errors import UserError
-from feinfn.model import FeINFN, count_parameters
-from feinfn.spectrum import clear_real_bins
+from feinfn.methods.feinfn.fourier import clear_real_bins
+from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import count_parameters
 
 TINY = ModelConfig(
     hsi_bands=5,

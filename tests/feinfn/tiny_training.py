@@ -18,7 +18,7 @@ from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import Preempted
 from feinfn.files import STATE
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.train import Report, train
 

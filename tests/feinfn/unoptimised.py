@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.coords import Geometry, geometry
-from feinfn.model import FeINFN
-from feinfn.votes import offset_features
+from feinfn.methods.feinfn.geometry import Geometry, geometry
+from feinfn.methods.feinfn.implicit import offset_features
+from feinfn.methods.feinfn.model import FeINFN
 
 
 def codes(upsampler: nn.Module, lr_BhwC: Tensor, where: Geometry) -> list[Tensor]:

@@ -18,12 +18,12 @@ from tiny import TINY, job_of
 from feinfn.analysis.change import effect_of, reach, scale_conjugates
 from feinfn.analysis.latent import latent_spectra
 from feinfn.analysis.response import frequency_response
-from feinfn.classical import ClassicalConfig
 from feinfn.config import DataConfig
 from feinfn.data import source
 from feinfn.errors import UserError
-from feinfn.model import count_parameters
-from feinfn.models.ssrnet import SSRNetConfig
+from feinfn.methods.classical.registry import ClassicalConfig
+from feinfn.methods.learned.ssrnet import SSRNetConfig
+from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from mhiflab.figures import registry

@@ -20,9 +20,9 @@ from feinfn.data.images import read_cube, read_image
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
-from feinfn.infer import fuse
 from feinfn.inputs import BEYOND
-from feinfn.models.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.network import fuse
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.fuse_cli import fuse_command

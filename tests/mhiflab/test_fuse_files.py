@@ -15,10 +15,10 @@ import torch
 
 from feinfn import apply
 from feinfn.apply import fuse_files
-from feinfn.checkpoint import save_weights
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab import fuse_cli
 from mhiflab.fuse_cli import fuse_command

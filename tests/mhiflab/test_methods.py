@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from tiny import TINY
 
 from feinfn.errors import UserError
-from feinfn.infer import load_model
-from feinfn.models import MODELS
+from feinfn.methods.registry import MODELS
+from feinfn.methods.weights import load_model
 from mhiflab.identity import canonical, run_key
 from mhiflab.plan import read_plan
 from mhiflab.smoke import NARROW

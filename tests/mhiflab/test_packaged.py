@@ -8,11 +8,11 @@ import pytest
 import torch
 from mlflow_server import ModelServer
 
-from feinfn.checkpoint import save_weights
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.infer import fuse
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.network import fuse
+from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.packaged import save_packaged

@@ -24,7 +24,7 @@ from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from mhiflab.plots.change import change_figure

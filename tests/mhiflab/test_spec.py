@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from feinfn.config import PRESETS, RECIPES
-from feinfn.describe import match_parameters, parameters_of
 from feinfn.errors import UserError
+from feinfn.methods.cost import match_parameters, parameters_of
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab.paths import experiments_dir, shipped_studies
 from mhiflab.spec import parse_trial

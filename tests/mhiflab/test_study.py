@@ -21,8 +21,8 @@ from tiny import TINY, job_of
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
+from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.conventions import CONVENTIONS
-from feinfn.model import FeINFN
 from mhiflab.notes import flatten
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from feinfn.describe import costs, parameters_of
 from feinfn.errors import UserError
+from feinfn.methods.cost import costs, parameters_of
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.figures.kind import Cases, Drawn
 from mhiflab.plan import Entry

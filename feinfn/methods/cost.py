@@ -1,17 +1,18 @@
 """What a network costs: parameters and operations by module, and widths for an equal count."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from feinfn.classical import ClassicalConfig
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.model import count_parameters
-from feinfn.models import build
+from feinfn.methods.classical.registry import ClassicalConfig
+from feinfn.methods.network import count_parameters
+from feinfn.methods.registry import build
 
 DEPTH = 2
 """Levels of modules below the network that are told apart."""
@@ -100,3 +101,15 @@ def match_parameters(config: ModelConfig, target: int) -> ModelConfig:
         middle = (low + high) // 2
         low, high = (middle, high) if parameters_of(at(middle)) < target else (low, middle)
     return min((at(low), at(high)), key=lambda c: abs(parameters_of(c) - target))
+
+
+@cache
+def _flop_per_pixel(model: Any, ratio: int) -> float:
+    return costs(model, ratio)[0].flop_per_pixel
+
+
+def flop_per_pixel(model: Any, ratio: int) -> float:
+    """Return the forward operations per HR pixel of a network; initial values change none."""
+    if isinstance(model, ModelConfig):
+        model = replace(model, omega_0=1.0, scale_0=1.0)
+    return _flop_per_pixel(model, ratio)

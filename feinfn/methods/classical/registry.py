@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from feinfn.classical import bicubic, cnmf, gsa, sfim_hs, subspace
-from feinfn.classical.problem import Problem
 from feinfn.config import STRICT, require
+from feinfn.methods.classical import bicubic, cnmf, gsa, sfim_hs, subspace
+from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
 
 

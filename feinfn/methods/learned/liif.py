@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.coords import geometry
-from feinfn.encoders import Encoder
-from feinfn.model import Network, check_inputs
-from feinfn.models.common import NetworkConfig
-from feinfn.strips import slices
+from feinfn.methods.feinfn.encoders import Encoder
+from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.strips import slices
+from feinfn.methods.network import Network, NetworkConfig, check_inputs
 
 QUERIES = 65536
 """Queries worked on at a time, which bounds memory for large images."""

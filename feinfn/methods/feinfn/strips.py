@@ -39,10 +39,13 @@ class Strips:
 
 
 MIB = 2**20
+
 OVERHEAD_MIB = 64
 """What libraries take when they are first used."""
+
 SLACK = 1.15
 """Allocators keep some of what an earlier forward freed."""
+
 BUDGET_CHANNELS = 4
 """Channels per Fourier transform under a memory budget."""
 

@@ -8,7 +8,7 @@ predicts it best at LR size (hypersharpening; Selva et al., IEEE JSTARS 2015).
 
 import numpy as np
 
-from feinfn.classical.problem import Problem
+from feinfn.methods.classical.problem import Problem
 
 
 def solve(problem: Problem) -> np.ndarray:

@@ -7,16 +7,21 @@ variation, so that the minimum solves one linear system.
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 
-from feinfn.classical import gsa
-from feinfn.classical.problem import Problem
+from feinfn.methods.classical import gsa
+from feinfn.methods.classical.problem import Problem
 
 AXES = (1, 2)
+
 DIMENSIONS = 20
 """Largest dimension of the subspace."""
+
 SMOOTHNESS = 0.01
+
 EDGE = 0.01
 """Squared step between neighbours of the MSI that halves their weight, over its mean square."""
+
 ITERATIONS = 200
+
 TOLERANCE = 1e-5
 """Of the residual of the linear system, relative to its right-hand side."""
 

@@ -13,9 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from feinfn.encoders import conv3
-from feinfn.model import Network, check_inputs
-from feinfn.models.common import NetworkConfig, pad_to_multiple
+from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
 
 MULTIPLE = 4
 """Sides are halved twice."""

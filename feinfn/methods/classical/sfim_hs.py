@@ -7,7 +7,7 @@ bands that predicts it best at LR size.
 
 import numpy as np
 
-from feinfn.classical.problem import Problem
+from feinfn.methods.classical.problem import Problem
 
 LARGEST_GAIN = 2.0
 """Bound of up(band) / low-pass(sharp band), which has no meaning where the latter is near zero."""

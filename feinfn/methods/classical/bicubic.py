@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from feinfn.classical.problem import Problem
+from feinfn.methods.classical.problem import Problem
 
 
 def solve(problem: Problem) -> np.ndarray:

@@ -7,14 +7,15 @@ A model is made from a frozen configuration, kept as `config`, and
 from dataclasses import dataclass
 from typing import Any
 
-from feinfn.classical import CLASSICAL, ClassicalConfig
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, nearest
-from feinfn.model import FeINFN, Network
-from feinfn.models.implicit import ImplicitConfig, ImplicitFusion
-from feinfn.models.mst import MSTConfig, MSTFusion
-from feinfn.models.restfnet import ResTFNet, ResTFNetConfig
-from feinfn.models.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
+from feinfn.methods.learned.mst import MSTConfig, MSTFusion
+from feinfn.methods.learned.restfnet import ResTFNet, ResTFNetConfig
+from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.network import Network
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ MODELS: dict[str, Entry] = {
     ]
 }
 """Every learned model by name."""
-
 
 FEINFN = "feinfn"
 """The model that is meant where none is named; its own configuration has no name."""

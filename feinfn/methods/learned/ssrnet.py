@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.config import require
-from feinfn.encoders import conv3
-from feinfn.model import Network, check_inputs
-from feinfn.models.common import NetworkConfig
+from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.network import Network, NetworkConfig, check_inputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from feinfn.strips import Strips, slices
+from feinfn.methods.feinfn.strips import Strips, slices
 
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:

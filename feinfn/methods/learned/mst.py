@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.encoders import conv3
-from feinfn.model import Network, check_inputs
-from feinfn.models.common import NetworkConfig, pad_to_multiple
+from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

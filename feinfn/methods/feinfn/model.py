@@ -8,28 +8,17 @@ Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 l
 h w LR size, H W HR size. LMS is the LR-HSI already upsampled to H x W.
 """
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from feinfn.config import Bands, ModelConfig
-from feinfn.coords import geometry
-from feinfn.decoder import Decoder
-from feinfn.encoders import Encoder
-from feinfn.errors import UserError
-from feinfn.fourier import FourierFusion
-from feinfn.fusion import SpatialFusion
-from feinfn.strips import Strips, strips_within
-
-
-class Network(nn.Module):
-    """What all learned models are: `config` tells their shape, `forward` is FeINFN's.
-
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    """
-
-    config: Any
+from feinfn.config import ModelConfig
+from feinfn.methods.feinfn.decoder import Decoder
+from feinfn.methods.feinfn.encoders import Encoder
+from feinfn.methods.feinfn.fourier import FourierFusion
+from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.spatial import SpatialFusion
+from feinfn.methods.feinfn.strips import Strips, strips_within
+from feinfn.methods.network import Network, check_inputs
 
 
 class FeINFN(Network):
@@ -77,25 +66,3 @@ class FeINFN(Network):
         # A single branch stands for both.
         residual_BHWS = self.decoder(maps[0], maps[-1], strips.queries)
         return lms_BSHW + residual_BHWS.movedim(-1, 1)
-
-
-def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
-    """Raise `UserError` where the three images do not fit a network or each other."""
-    bands = {"MSI": config.msi_bands, "LMS": config.hsi_bands}
-    bands["LR-HSI"] = config.hsi_bands
-    for (name, count), x in zip(bands.items(), (msi, lms, lr_hsi), strict=True):
-        if x.dim() != 4 or x.shape[1] != count:
-            raise UserError(
-                f"{name}: found shape {tuple(x.shape)}, expected [batch, {count}, rows, "
-                "columns]; set model.hsi_bands and model.msi_bands to the data's band counts"
-            )
-    if msi.shape[-2:] != lms.shape[-2:] or len({len(msi), len(lms), len(lr_hsi)}) != 1:
-        raise UserError(
-            f"MSI {tuple(msi.shape)}, LMS {tuple(lms.shape)} and LR-HSI {tuple(lr_hsi.shape)} "
-            "do not belong together: MSI and LMS need one size, and all three one batch"
-        )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -8,14 +8,17 @@ side updates the endmembers alone and the MSI's side the abundances alone.
 
 import numpy as np
 
-from feinfn.classical.problem import Problem
+from feinfn.methods.classical.problem import Problem
 
 ENDMEMBERS = 20
 """Largest number of endmembers."""
+
 OUTER, INNER = 4, 150
 """Largest numbers of changes between the two images, and of updates in each."""
+
 TOLERANCE = 1e-4
 """Stop once ten updates reduce the error by less than this part of it."""
+
 SMALL = 1e-12
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from feinfn.config import ModelConfig
-from feinfn.coords import raster_table
 from feinfn.errors import UserError
-from feinfn.fusion import HIGH_PASS
-from feinfn.model import FeINFN
+from feinfn.methods.feinfn.geometry import raster_table
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.spatial import HIGH_PASS
 
 _ENCODER = r"(spatial_encoder|spectral_encoder)"
+
 _RULES: list[tuple[str, str]] = [
     (rf"{_ENCODER}\.head\.(\w+)", r"\1.head.0.\2"),
     (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", r"\1.body.\2.body.0.\3"),
@@ -22,6 +23,7 @@ _RULES: list[tuple[str, str]] = [
     (r"decoder\.filters\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
     (r"decoder\.last\.(\w+)", r"decoder.last_layer.\1"),
 ]
+
 _MEAN_RGB = (0.4488, 0.4371, 0.4040)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.config import ModelConfig
-from feinfn.coords import Geometry
-from feinfn.implicit import ImplicitMLP
-from feinfn.strips import Strips
+from feinfn.methods.feinfn.geometry import Geometry
+from feinfn.methods.feinfn.implicit import ImplicitMLP
+from feinfn.methods.feinfn.strips import Strips
 
 HIGH_PASS = {
     # The released kernel's centre is 1, not 4, so it sums to -3.

@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from feinfn.config import ModelConfig
-from feinfn.coords import Geometry
-from feinfn.implicit import Upsampler
-from feinfn.strips import Strips, slices
-from feinfn.votes import blend, blend_one_by_one
+from feinfn.methods.feinfn.geometry import Geometry
+from feinfn.methods.feinfn.implicit import Upsampler, blend, blend_one_by_one
+from feinfn.methods.feinfn.strips import Strips, slices
 
 
 class PhaseStage(nn.Module):

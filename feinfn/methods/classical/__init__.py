@@ -1,0 +1,1 @@
+"""Classical methods: fusion that learns from nothing but the two images."""

@@ -1,0 +1,1 @@
+"""FeINFN. Read `plain.py` first: the network as one would write it on a blackboard."""

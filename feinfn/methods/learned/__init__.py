@@ -1,0 +1,1 @@
+"""Learned methods beside FeINFN, each in one file."""

@@ -1,0 +1,91 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from feinfn.errors import UserError
+from feinfn.files import DamagedError, write_atomic
+from feinfn.methods.network import Network
+from feinfn.methods.registry import FEINFN, MODELS, build
+
+LONGEST = 200
+"""Characters of an error's text; torch lists every tensor that does not fit."""
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
+    """Return the network of a weights file that training kept, in evaluation mode.
+
+    The file (safetensors) carries its configuration. Raises `UserError` for any other file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {})["config"])
+        if not isinstance(described, dict):
+            raise TypeError(f"found config {described!r}, expected an object")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read as weights of a network ({error!r}); expected a .safetensors "
+            "file that a run has kept"
+        ) from None
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
+    }
+    try:
+        config = MODELS[fields.get("name", FEINFN)].config(**fields)
+        for name, kind in get_type_hints(type(config)).items():
+            # What a newer version may choose would here be taken for something else.
+            if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+                raise ValueError(f"{name} is {getattr(config, name)!r}, not of {get_args(kind)}")
+        model = build(config).to(device)
+        tensors, expected = load_file(path, device=str(device)), model.state_dict()
+        for name, tensor in tensors.items():
+            # Loading would round or widen them without a word.
+            if name in expected and tensor.dtype != expected[name].dtype:
+                raise TypeError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
+        model.load_state_dict(tensors)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: its configuration or tensors are of another version of the network "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}); use the version "
+            "that made it"
+        ) from None
+    return model.eval()
+
+
+def _header(config: Any, notes: dict[str, Any]) -> dict[str, str]:
+    return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
+
+
+def save_weights(
+    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
+) -> None:
+    """Save weights as safetensors, with the model's configuration and notes in the header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    header = _header(config, notes)
+    write_atomic(path, lambda p: save_file(tensors, p, metadata=header))
+
+
+def check_weights(
+    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
+) -> bool:
+    """Return whether a file holds these weights, False if others with notes of their own.
+
+    Raises `DamagedError` where it is missing, cannot be read, or differs under the same notes.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            if file.metadata() != _header(config, notes):
+                return False
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"cannot be read ({error})") from None
+    if found.keys() != weights.keys() or any(
+        not torch.equal(tensor, weights[name]) for name, tensor in found.items()
+    ):
+        raise DamagedError("holds other weights than were written")
+    return True
