@@ -25,9 +25,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from feinfn.config import PRESETS, ModelConfig, TrainConfig
-from feinfn.losses import training_loss
 from feinfn.methods.cost import costs
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.training.losses import training_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plain import PlainFeINFN, plain_loss

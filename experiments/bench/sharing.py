@@ -20,9 +20,9 @@ import torch
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene, make_scene
-from feinfn.losses import training_loss
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
+from feinfn.training.losses import training_loss
 
 CAVE = PROTOCOLS["cave_x4"]
 CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from mhiflab.study_cli import HERE, LabOption
 from mhiflab.targets import check_targets
 
 if TYPE_CHECKING:
-    from feinfn.apply import Trained
     from feinfn.data.images import Image
+    from feinfn.inference.apply import Trained
 
 NAME = "fused"
 
@@ -78,10 +78,10 @@ def fuse_command(
     16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
     was trained under. In Python: `feinfn.apply.fuse_files`.
     """
-    from feinfn.apply import fuse_images
     from feinfn.data.images import Image, check_written, write_image
     from feinfn.files import write_atomic
-    from feinfn.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
+    from feinfn.inference.apply import fuse_images
+    from feinfn.inference.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
     from mhiflab.plots.quicklook import quick_look
     from mhiflab.plots.style import png
 
@@ -158,7 +158,7 @@ def _trained(
     run: str, weights: Path | None, upsampling: str | None, device: str, lab: Lab
 ) -> "tuple[Trained, str]":
     """Return the network of a run with its key, or of weights without one."""
-    from feinfn.apply import load_trained
+    from feinfn.inference.apply import load_trained
 
     if bool(run) == (weights is not None):
         raise UserError(

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from feinfn.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
 from feinfn.errors import UserError
 from feinfn.files import BEST
-from feinfn.inputs import check_unit
+from feinfn.inference.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
+from feinfn.inference.inputs import check_unit
 from feinfn.protocols.simulate import Protocol
 
 REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")

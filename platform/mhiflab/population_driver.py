@@ -12,8 +12,8 @@ import torch
 from mlflow.entities import Run
 from ray import tune
 
-from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from feinfn.files import BEST, STATE, write_atomic
+from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.record import replay

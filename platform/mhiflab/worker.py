@@ -23,8 +23,8 @@ from feinfn.methods.network import count_parameters, fuse
 from feinfn.methods.registry import build, name_of
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
-from feinfn.schedule import world
-from feinfn.train import Report, train
+from feinfn.training.train import Report, train
+from feinfn.training.workers import world
 from mhiflab.estimate import DEVICE, device_tag, speed
 from mhiflab.identity import canonical, spec_hash
 from mhiflab.job import Job

@@ -14,9 +14,9 @@ from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.simulate import Pair
-from feinfn.schedule import batches
-from feinfn.train import check_batch
-from feinfn.trainer import Trainer
+from feinfn.training.schedule import batches
+from feinfn.training.train import check_batch
+from feinfn.training.trainer import Trainer
 
 EVERY_LOSS = replace(CONFIG, ssim_weight=0.1, sam_weight=0.1, loss="charbonnier")
 
@@ -63,7 +63,7 @@ def test_parts_that_do_not_divide_the_share_are_refused(monkeypatch):
     for wrong in (0, 4):
         with pytest.raises(UserError, match=rf"accumulate: found {wrong}, expected a divisor of"):
             check_batch(patches, CONFIG, wrong)
-    monkeypatch.setattr("feinfn.train.world", lambda: (0, 3))
+    monkeypatch.setattr("feinfn.training.train.world", lambda: (0, 3))
     check_batch(patches, CONFIG, 2)
     with pytest.raises(UserError, match=r"found 3, expected a divisor of the 2 patches that each"):
         check_batch(patches, CONFIG, 3)
@@ -78,7 +78,7 @@ def test_too_little_memory_is_explained_and_nothing_of_the_step_lives_on(tmp_pat
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
         return fused.mean()
 
-    monkeypatch.setattr("feinfn.trainer.training_loss", too_large)
+    monkeypatch.setattr("feinfn.training.trainer.training_loss", too_large)
     gc.disable()
     try:
         with pytest.raises(

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import CONFIG, MODEL, same, start, state
 
-from feinfn.checkpoint import HEADER, newest_state, previous_state, read_state, save_state
 from feinfn.errors import UserError
 from feinfn.files import BEST, STATE, DamagedError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import save_weights
-from feinfn.trainer import Trainer
+from feinfn.training.checkpoint import HEADER, newest_state, previous_state, read_state, save_state
+from feinfn.training.trainer import Trainer
 
 
 def _flip(path: Path, at: int) -> None:
@@ -166,7 +166,7 @@ def test_state_of_another_spec_is_refused(tmp_path, change, named):
 
 def test_state_of_another_format_is_refused(tmp_path, monkeypatch):
     _trainer(tmp_path).save()
-    monkeypatch.setattr("feinfn.trainer.FORMAT", 2)
+    monkeypatch.setattr("feinfn.training.trainer.FORMAT", 2)
     with pytest.raises(UserError, match=r"state.pt: format: found 1, expected 2"):
         _trainer(tmp_path)
     save_state(tmp_path / STATE, {"something": "else"})

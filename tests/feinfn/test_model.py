@@ -7,7 +7,6 @@ from reference import SMALL, arrays
 
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.errors import UserError
-from feinfn.losses import training_loss
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.feinfn.released import (
     load_released_state_dict,
@@ -15,6 +14,7 @@ from feinfn.methods.feinfn.released import (
     released_state_dict,
 )
 from feinfn.methods.network import count_parameters
+from feinfn.training.losses import training_loss
 
 DTYPES = [torch.float32, torch.float64]
 CASES = ["small32_x4", "small32_x2", "small32_ratio_4x8"]

@@ -13,7 +13,6 @@ from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
-from feinfn.infer import evaluate_pair
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
 from feinfn.methods.learned.mst import MSTConfig
@@ -23,7 +22,8 @@ from feinfn.methods.network import NetworkConfig, fuse, pad_to_multiple
 from feinfn.methods.registry import MODELS, build
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs
-from feinfn.train import train
+from feinfn.training.train import train
+from feinfn.training.trainer import evaluate_pair
 
 SMALL: dict[str, Any] = {
     "feinfn": ModelConfig(

@@ -5,8 +5,8 @@ import torch
 from plain import PlainFeINFN, plain_loss
 
 from feinfn.config import ModelConfig, TrainConfig
-from feinfn.losses import training_loss
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.training.losses import training_loss
 
 
 @pytest.mark.parametrize(("lr", "hr"), [((8, 8), (32, 32)), ((4, 8), (32, 32)), ((8, 4), (16, 16))])

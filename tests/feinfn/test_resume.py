@@ -26,8 +26,8 @@ from tiny_training import (
 )
 
 from feinfn.errors import Preempted
-from feinfn.schedule import batches
-from feinfn.trainer import Trainer
+from feinfn.training.schedule import batches
+from feinfn.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_workers_share_each_batch_of_one_order(monkeypatch):
     for workers in (2, 3):
         shares = []
         for rank in range(workers):
-            monkeypatch.setattr("feinfn.schedule.world", lambda r=rank, w=workers: (r, w))
+            monkeypatch.setattr("feinfn.training.workers.world", lambda r=rank, w=workers: (r, w))
             shares.append(list(batches(windows, 6, 1, 2)))
             assert list(batches(windows, 6, 1, 2, done=1)) == shares[-1][1:]
         monkeypatch.undo()

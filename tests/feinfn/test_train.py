@@ -10,7 +10,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny_training import join, meeting
 
-from feinfn.checkpoint import parse_state, read_state
 from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
@@ -20,9 +19,10 @@ from feinfn.files import BEST, STATE, write_atomic
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
-from feinfn.schedule import batches, learning_rate
-from feinfn.train import train
-from feinfn.trainer import Trainer
+from feinfn.training.checkpoint import parse_state, read_state
+from feinfn.training.schedule import batches, learning_rate
+from feinfn.training.train import train
+from feinfn.training.trainer import Trainer
 
 MODEL = ModelConfig(
     feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16

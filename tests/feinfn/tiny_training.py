@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from feinfn.checkpoint import parse_state, read_state
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
@@ -20,7 +19,8 @@ from feinfn.errors import Preempted
 from feinfn.files import STATE
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.train import Report, train
+from feinfn.training.checkpoint import parse_state, read_state
+from feinfn.training.train import Report, train
 
 MODEL = ModelConfig(
     feat_dim=4, guide_dim=4, spatial_blocks=1, spectral_blocks=1, mlp_widths=(8,), decoder_width=8
@@ -43,7 +43,7 @@ NOISY = replace(PROTOCOLS["cave_x4"], name="noisy", hsi_snr_db=30.0, msi_snr_db=
 CPU = torch.device("cpu")
 # A server that has imported torch once starts each process in a moment.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["feinfn.train"])
+PROCESSES.set_forkserver_preload(["feinfn.training.train"])
 
 
 def feeds(config: TrainConfig = CONFIG, edge: int = 80) -> tuple[Patches, ScenePairs]:

@@ -14,13 +14,13 @@ import torch
 from matplotlib.image import imread
 from scipy.io import loadmat, savemat
 
-from feinfn import apply
-from feinfn.apply import Trained, fuse_files, load_trained
 from feinfn.data.images import read_cube, read_image
 from feinfn.data.pairs import scene_pair
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
-from feinfn.inputs import BEYOND
+from feinfn.inference import apply
+from feinfn.inference.apply import Trained, fuse_files, load_trained
+from feinfn.inference.inputs import BEYOND
 from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
 from feinfn.methods.network import fuse
 from feinfn.protocols.named import PROTOCOLS

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn import apply
-from feinfn.apply import fuse_files
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
+from feinfn.inference import apply
+from feinfn.inference.apply import fuse_files
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS

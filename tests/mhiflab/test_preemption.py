@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from feinfn.checkpoint import parse_state, read_state
+from feinfn.training.checkpoint import parse_state, read_state
 
 
 def states(lab: Path) -> list[dict[str, Any]]:

@@ -5,23 +5,16 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from feinfn.config import TrainConfig
 from feinfn.data.patches import epoch_generator
+from feinfn.training.workers import world
 
 T = TypeVar("T")
 
 EMA_START = 100
 """Iterations before the weight average starts to lag (released recipe: update_after_step)."""
-
-
-def world() -> tuple[int, int]:
-    """Return (rank, number of workers) of the process group, (0, 1) without one."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def learning_rate(config: TrainConfig, epoch: int, part: float = 0.0) -> float:

@@ -17,8 +17,8 @@ from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.files import BEST, STATE
 from feinfn.methods.network import Network
 from feinfn.protocols.simulate import Pair
-from feinfn.schedule import world
-from feinfn.trainer import Feed, Trainer
+from feinfn.training.trainer import Feed, Trainer
+from feinfn.training.workers import world
 
 __all__ = ["BEST", "STATE", "Feed", "Report", "Trainer", "check_batch", "train"]
 

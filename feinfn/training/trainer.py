@@ -1,4 +1,7 @@
-"""The state of a training and its steps: what is changed, saved and restored."""
+"""The state of a training and its steps: what is changed, saved and restored.
+
+Whole-image fusion and evaluation.
+"""
 
 import math
 import time
@@ -13,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from feinfn.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from feinfn.config import TrainConfig, config_at
 from feinfn.errors import Preempted, UserError
 from feinfn.files import BEST, STATE, DamagedError
-from feinfn.infer import evaluate_pair
-from feinfn.losses import training_loss
-from feinfn.methods.network import Network
+from feinfn.methods.network import Network, fuse
 from feinfn.methods.weights import check_weights, save_weights
+from feinfn.metrics.evaluation import evaluate
 from feinfn.protocols.simulate import Pair
-from feinfn.schedule import batches, ema_update, learning_rate
-from feinfn.workers import Workers
+from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
+from feinfn.training.losses import training_loss
+from feinfn.training.schedule import batches, ema_update, learning_rate
+from feinfn.training.workers import Workers
 
 FORMAT = 1
 """Raised when states begin to hold something else."""
@@ -262,3 +265,8 @@ class Trainer:
             self._finite_losses()
         if self.workers.rank == 0 and self.whole:
             self.save()
+
+
+def evaluate_pair(model: nn.Module, pair: Pair, ratio: int) -> dict[str, float]:
+    """Return the metrics of the fused image of a batch of one."""
+    return evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], ratio)

@@ -21,14 +21,17 @@ from torch import Tensor, nn
 from feinfn.data.images import Image
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
-from feinfn.inputs import check_msi_order, read_beside, read_input
+from feinfn.inference.inputs import check_msi_order, read_beside, read_input
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import load_model
 from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
 
 T = TypeVar("T")
+
 PROTOCOL_FILE = "protocol.json"
+
 WAVELENGTHS_FILE = "wavelengths_nm.json"
+
 USUAL = "bicubic"
 """How every named protocol upsamples the LR-HSI."""
 

@@ -16,8 +16,10 @@ from feinfn.protocols.simulate import Protocol
 
 BEYOND = 0.25
 """How far noise and glints may leave [0, 1]; other units leave it by far."""
+
 PREFIXES = {"LR-HSI": "", "MSI": "msi-", "reference": "reference-"}
 """What the options of a file begin with, by what it is."""
+
 SCALE_FACTOR = "reflectance scale factor"
 """The full scale in an ENVI header."""
 

@@ -4,8 +4,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from feinfn.schedule import world
-
 
 class Workers:
     """The process group of a training; alone, everything is as if nobody else existed."""
@@ -42,3 +40,10 @@ class Workers:
         buffer = bytearray(data or int(size))
         dist.broadcast(torch.frombuffer(buffer, dtype=torch.uint8), 0, self.cpu_group)
         return bytes(buffer)
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, number of workers) of the process group, (0, 1) without one."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

@@ -1,0 +1,1 @@
+"""Inference: a trained network on any pair of files."""
