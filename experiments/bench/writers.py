@@ -17,8 +17,8 @@ from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from mhiflab.environment import quieten
 from mhiflab.paths import Lab
-from mhiflab.quiet import quieten
 from mhiflab.record import finish_study, replay, trial_record
 from mhiflab.tracking import open_store, shown, study_run, tracking_uri, trial_runs
 

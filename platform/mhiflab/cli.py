@@ -19,10 +19,9 @@ from mhiflab.data_cli import data_app
 from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.figure_cli import figure
 from mhiflab.fuse_cli import fuse_command
-from mhiflab.paths import Lab, study_path
+from mhiflab.paths import HERE, Lab, check_targets, study_path
 from mhiflab.report_cli import report_command
 from mhiflab.study_cli import (
-    HERE,
     STUDY_COMMANDS,
     LabOption,
     RecordOption,
@@ -34,7 +33,6 @@ from mhiflab.study_cli import (
     render,
     run,
 )
-from mhiflab.targets import check_targets
 
 app = typer.Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
@@ -246,7 +244,7 @@ app.command("doctor")(doctor_command)
 
 def main() -> None:
     """Entry point: one line per error and exit code 1, unless --debug."""
-    from mhiflab.quiet import quieten
+    from mhiflab.environment import quieten
 
     debug = "--debug" in sys.argv
     quieten()

@@ -9,9 +9,8 @@ from rich.markup import escape
 
 from feinfn.errors import UserError, nearest
 from mhiflab.console import out
-from mhiflab.paths import Lab
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, read
-from mhiflab.targets import check_targets
+from mhiflab.paths import HERE, Lab, check_targets
+from mhiflab.study_cli import LabOption, SmokeOption, read
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

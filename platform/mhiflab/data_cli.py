@@ -24,7 +24,7 @@ from mhiflab.data_options import (
     read_options,
     scenes_at,
 )
-from mhiflab.targets import check_targets
+from mhiflab.paths import check_targets
 
 if TYPE_CHECKING:
     from feinfn.data.scene import Scene

@@ -8,16 +8,8 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
-from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import (
-    HERE,
-    LabOption,
-    RecordOption,
-    SmokeOption,
-    StudyArgument,
-    planned,
-    say_left,
-)
+from mhiflab.paths import HERE, Lab, study_path
+from mhiflab.study_cli import LabOption, RecordOption, SmokeOption, StudyArgument, planned, say_left
 
 ALL = "all"
 TEXTS = ("scene", "case")

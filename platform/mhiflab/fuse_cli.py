@@ -12,9 +12,8 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
-from mhiflab.paths import Lab
-from mhiflab.study_cli import HERE, LabOption
-from mhiflab.targets import check_targets
+from mhiflab.paths import HERE, Lab, check_targets
+from mhiflab.study_cli import LabOption
 
 if TYPE_CHECKING:
     from feinfn.data.images import Image

@@ -1,7 +1,12 @@
-"""Where things lie: the checkout (if any), shipped studies, and the lab folder."""
+"""Places: the checkout (if any), shipped studies, the lab, and files that are to be written."""
 
+import os
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from feinfn.errors import UserError
 
 _PACKAGE = Path(__file__).parent
 
@@ -98,3 +103,54 @@ class Lab:
     def rendered_of(self, path: Path, smoke: bool) -> Path:
         """Return that folder of a study's or a paper's file."""
         return self.rendered(study_name(path, smoke))
+
+
+def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: bool = True) -> None:
+    """Raise `UserError` for a file that cannot be written, is an input, or exists without `force`.
+
+    Nothing is left on the disk, no folder made.
+    """
+    given = list(inputs)
+    for target in targets:
+        try:
+            _check_place(target)
+            exists = target.exists()
+        except OSError as error:
+            raise UserError(
+                f"{target}: cannot be written ({error.strerror}), expected a file in a "
+                "folder that may be written to; choose another name"
+            ) from None
+        for one in given:
+            inside = one.is_dir() and target.resolve().is_relative_to(one.resolve())
+            if inside or (exists and one.exists() and target.samefile(one)):
+                raise UserError(
+                    f"--out: found {target}, which would {'change' if inside else 'overwrite'} the "
+                    f"input {one}, expected another file; choose another name"
+                )
+        if exists and not force:
+            raise UserError(
+                f"{target}: found a file there, expected none; choose another name, or overwrite "
+                "it with --force"
+            )
+
+
+def _check_place(target: Path) -> None:
+    """Raise `UserError` for a folder, `OSError` where no file of this name can be made."""
+    if target.is_dir():
+        raise UserError(
+            f"{target}: found a folder, expected a file; move it, or choose another name"
+        )
+    # The longer name that it has while it is written.
+    (target.parent / f".{target.name}.{os.getpid()}.partial").exists()
+    folder = nearest_existing(target.parent)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: found a file, expected a folder for {target.name}; move it, or choose "
+            "another name"
+        )
+    # To try is the only sure way: modes say nothing of read-only file systems, nor to root.
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+HERE = Path("lab")

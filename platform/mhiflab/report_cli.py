@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from mhiflab.console import out
-from mhiflab.paths import Lab, study_path
-from mhiflab.study_cli import HERE, LabOption, SmokeOption, StudyArgument, read
-from mhiflab.targets import check_targets
+from mhiflab.paths import HERE, Lab, check_targets, study_path
+from mhiflab.study_cli import LabOption, SmokeOption, StudyArgument, read
 
 REPORT_FILE = "report.html"
 

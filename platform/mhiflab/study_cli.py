@@ -19,19 +19,17 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
-from mhiflab.garbage import rare_collections
-from mhiflab.paths import Lab, study_name, study_path
-from mhiflab.targets import check_targets
+from mhiflab.environment import rare_collections
+from mhiflab.paths import HERE, Lab, check_targets, study_name, study_path
 
 if TYPE_CHECKING:
-    # Only for reading: --help must not wait for MLflow and torch.
     from mhiflab.forecast import Forecast
     from mhiflab.plan import Entry, Plan
     from mhiflab.sweep import Outcome
     from mhiflab.tracking import Store
 
+
 WATCH_S = 2.0
-HERE = Path("lab")
 
 StudyArgument = Annotated[
     str,
@@ -41,6 +39,7 @@ StudyArgument = Annotated[
         metavar="STUDY",
     ),
 ]
+
 LabOption = Annotated[
     Path,
     typer.Option(
@@ -49,18 +48,21 @@ LabOption = Annotated[
         envvar="MHIFLAB_LAB",
     ),
 ]
+
 SmokeOption = Annotated[
     bool,
     typer.Option(
         "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
     ),
 ]
+
 RecordOption = Annotated[
     Path | None,
     typer.Option(
         help="Folder that `export` wrote: its runs instead of the lab's; needs no scenes."
     ),
 ]
+
 NewDataOption = Annotated[
     bool,
     typer.Option("--new-data", help="Start trials anew whose data changed since they began."),

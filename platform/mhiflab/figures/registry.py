@@ -19,11 +19,11 @@ from mhiflab.figures.kind import Drawn, Kind
 from mhiflab.figures.latent import LatentOptions, draw_latent
 from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
+from mhiflab.paths import check_targets
 from mhiflab.plots.style import mark, rendered
 from mhiflab.reading import build
 from mhiflab.recorded import Recorded
 from mhiflab.smoke import MARK
-from mhiflab.targets import check_targets
 
 KINDS: dict[str, Kind] = {
     "fused": Kind(FusedOptions, draw_fused),
