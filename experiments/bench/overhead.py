@@ -20,9 +20,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 
-from mhiflab.identity import spec_hash
 from mhiflab.paths import Lab
 from mhiflab.plan import read_plan
+from mhiflab.study.identity import spec_hash
 from mhiflab.tracking import (
     CASE,
     FINGERPRINT,

@@ -16,11 +16,11 @@ from feinfn.config import STRICT, DataConfig
 from feinfn.data.source import Survey, Surveyed, resolve_data, survey
 from feinfn.errors import UserError
 from feinfn.files import write_bytes
-from mhiflab.identity import run_key, spec_hash
 from mhiflab.paths import Lab
-from mhiflab.plan import DataAccess, read_plan, reconcile
-from mhiflab.reading import build
-from mhiflab.spec import parse_trial
+from mhiflab.plan import read_plan, reconcile
+from mhiflab.study.identity import run_key, spec_hash
+from mhiflab.study.spec import DataAccess, parse_trial
+from mhiflab.study.yaml_values import build
 from mhiflab.tracking import (
     ARCHIVED_TAG,
     CASE,

@@ -85,8 +85,8 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    from mhiflab.reading import is_paper
     from mhiflab.rows import COSTS
+    from mhiflab.study.yaml_values import is_paper
 
     folder, path = Lab(lab), study_path(study)
     check_rendered(path, smoke, folder)

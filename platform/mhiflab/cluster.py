@@ -12,7 +12,7 @@ from typing import Any
 from feinfn.errors import UserError
 from mhiflab.environment import ENVIRONMENT
 from mhiflab.fit import Node
-from mhiflab.spec import Resources
+from mhiflab.study.spec import Resources
 
 DRIVER = {"node:__internal_head__": 0.0001}
 """What a trial asks for that only waits for its workers: a place on the head. There it takes no

@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.table import Table
 
 from feinfn.methods.cost import costs
-from mhiflab.study import expand, read_study
+from mhiflab.study.expand import expand
+from mhiflab.study.read import read_study
 
 IMAGE_PX = 512
 

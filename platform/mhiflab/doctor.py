@@ -20,7 +20,8 @@ from mhiflab import probe
 from mhiflab.cluster import TOKEN_REFUSED, ask, connected, on_nodes
 from mhiflab.package import code_hash
 from mhiflab.paths import Lab, lock_file
-from mhiflab.study import expand, read_study
+from mhiflab.study.expand import expand
+from mhiflab.study.read import read_study
 from mhiflab.tracking import tracking_uri
 
 PACKAGES = ("torch", "ray", "mlflow", "mhiflab")

@@ -14,7 +14,7 @@ from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
 from feinfn.methods.cost import flop_per_pixel
 from feinfn.methods.feinfn.model import FeINFN
-from mhiflab.spec import Resources, Spec
+from mhiflab.study.spec import Resources, Spec
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""

@@ -20,7 +20,7 @@ def _parsed(words: list[str]) -> dict[str, Any]:
     """Return options given as key=value, values in YAML; raise `UserError` for anything else."""
     import yaml
 
-    from mhiflab.reading import Loader
+    from mhiflab.study.yaml_values import Loader
 
     found: dict[str, Any] = {}
     for word in words:
@@ -78,7 +78,7 @@ def figure(
     `--kind all` draws what the records allow and says why not of the rest. Options of a kind: an
     unknown one is answered by the list. The same runs give the same bytes.
     """
-    from mhiflab.reading import is_paper
+    from mhiflab.study.yaml_values import is_paper
 
     path = study_path(study)
     if is_paper(path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from feinfn.config import require
 from feinfn.errors import UserError
-from mhiflab.spec import Resources
+from mhiflab.study.spec import Resources
 
 UNIT = 10_000
 """Ray counts resources in ten-thousandths."""

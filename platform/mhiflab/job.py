@@ -9,8 +9,8 @@ from feinfn.data.source import Survey, load_scene
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record import Record, trial_record
-from mhiflab.spec import Resources, Spec
-from mhiflab.study import Retry
+from mhiflab.study.schema import Retry
+from mhiflab.study.spec import Resources, Spec
 from mhiflab.tracking import CASE, NOTE, SEED, STUDY
 
 

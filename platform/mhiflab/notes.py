@@ -8,8 +8,8 @@ from typing import Any
 from feinfn.config import DataConfig
 from feinfn.data.source import Survey
 from feinfn.errors import UserError
-from mhiflab.spec import Spec, parse_trial
-from mhiflab.study import Study
+from mhiflab.study.schema import Study
+from mhiflab.study.spec import Spec, parse_trial
 
 CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
 

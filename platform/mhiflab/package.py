@@ -14,7 +14,7 @@ import mhiflab
 from feinfn.errors import UserError
 from mhiflab.paths import checkout, experiments_dir, lock_file, study_path
 from mhiflab.provenance import git, git_provenance
-from mhiflab.reading import check_study, read_yaml
+from mhiflab.study.yaml_values import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""

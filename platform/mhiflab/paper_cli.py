@@ -15,8 +15,8 @@ from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
 from mhiflab.paper import Paper, Plans, chosen, files_of, paper_table, read_paper, study_files
 from mhiflab.paths import Lab, study_name
-from mhiflab.reading import is_paper
 from mhiflab.sources import data_of, runs_of
+from mhiflab.study.yaml_values import is_paper
 from mhiflab.study_cli import StoppedError, execute_study, read, say_left, show
 from mhiflab.tracking import NotArchivedError, recorded_store
 from mhiflab.verify import differences

@@ -1,7 +1,7 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.source import Survey, Surveyed, check_fit, resolve_data, survey
+from feinfn.data.source import Survey, Surveyed, check_fit
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import name_of
-from mhiflab.identity import run_key, spec_hash
 from mhiflab.lock import driver_at_work
 from mhiflab.paths import Lab, study_name
 from mhiflab.search_record import SearchPlan, check_search, look
-from mhiflab.study import Study, Trial, expand, read_study
+from mhiflab.study.expand import Trial, expand
+from mhiflab.study.identity import run_key, spec_hash
+from mhiflab.study.read import read_study
+from mhiflab.study.schema import Study
+from mhiflab.study.spec import ON_DISK, DataAccess
 from mhiflab.tracking import (
     CASE,
     ERROR_TAG,
@@ -149,19 +152,6 @@ class Plan:
     def command(self) -> str:
         """What follows `mhiflab run`, `retry` and so on for this study."""
         return f"{self.path}{' --smoke' if self.smoke else ''}"
-
-
-@dataclass(frozen=True)
-class DataAccess:
-    """How a plan learns about its data."""
-
-    resolve: Callable[[DataConfig], DataConfig]
-    """Names every scene."""
-    survey: Callable[[DataConfig], Survey]
-    """Tells the identity of resolved data."""
-
-
-ON_DISK = DataAccess(resolve_data, survey)
 
 
 def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:

@@ -8,7 +8,7 @@ weights, with other values, is therefore a training of its own whose values chan
 import math
 from collections.abc import Sequence
 
-from mhiflab.search import Search, Values
+from mhiflab.study.search import Search, Values
 from mhiflab.suggestions import part
 
 RESAMPLED = 0.25

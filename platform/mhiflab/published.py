@@ -8,7 +8,7 @@ from pathlib import Path
 
 from feinfn.errors import UserError
 from feinfn.metrics.evaluation import METRICS
-from mhiflab.reading import check_line
+from mhiflab.study.yaml_values import check_line
 
 PRINTED = tuple(name for metric in METRICS for name in (metric, f"{metric}_std"))
 COLUMNS = (

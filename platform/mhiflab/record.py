@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from feinfn.errors import UserError
 from mhiflab.applying import Applier
-from mhiflab.identity import MAY_CHANGE
 from mhiflab.paths import Lab
 from mhiflab.spool import Spool
+from mhiflab.study.identity import MAY_CHANGE
 from mhiflab.tracking import (
     ERROR_FILE,
     ERROR_TAG,

@@ -32,7 +32,7 @@ from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
 from mhiflab.plan import Entry
 from mhiflab.plots.style import new_figure, png, styled
-from mhiflab.spec import Spec
+from mhiflab.study.spec import Spec
 from mhiflab.tracking import (
     ROBUSTNESS_FILE,
     ROBUSTNESS_PICTURE,

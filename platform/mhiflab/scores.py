@@ -16,7 +16,7 @@ from feinfn.metrics.evaluation import METRICS, PER_BAND, compare, maps, per_band
 from feinfn.metrics.no_reference import qnr
 from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.measuring import Effort, measured_effort
-from mhiflab.spec import Spec
+from mhiflab.study.spec import Spec
 
 FUSED, UPSAMPLED = "fused", "upsampled"
 """Methods of a run's per-image table: the trained network, and the LMS it starts from."""

@@ -25,10 +25,10 @@ from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
 from mhiflab.population_driver import drive_population
 from mhiflab.record import replay
-from mhiflab.search import Search
 from mhiflab.search_record import SearchPlan, Suggestion, look, outcome
-from mhiflab.spec import Resources, Spec
-from mhiflab.study import Study
+from mhiflab.study.schema import Study
+from mhiflab.study.search import Search
+from mhiflab.study.spec import Resources, Spec
 from mhiflab.suggestions import Told, suggest
 from mhiflab.sweep import Follow, Outcome, StopRules, execute, run_tuner
 from mhiflab.tracking import SEARCH_TAG, open_store, stop_run, trial_runs, write_tag

@@ -11,8 +11,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from feinfn.files import write_bytes
 from mhiflab.plan import Plan
 from mhiflab.plots.style import new_figure, png, styled
-from mhiflab.search import COSTS
 from mhiflab.search_record import SearchPlan, Suggestion
+from mhiflab.study.search import COSTS
 from mhiflab.tables import heading
 
 # Okabe and Ito's colours, told apart by any eye; shapes differ as well.

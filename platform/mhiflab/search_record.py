@@ -13,12 +13,12 @@ from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from feinfn.methods.cost import flop_per_pixel, parameters_of
-from mhiflab.identity import run_key
 from mhiflab.paths import Lab
 from mhiflab.population import boundaries, successors
-from mhiflab.search import COSTS, Search, Values
-from mhiflab.spec import parse_trial
-from mhiflab.study import Trial
+from mhiflab.study.expand import Trial
+from mhiflab.study.identity import run_key
+from mhiflab.study.search import COSTS, Search, Values
+from mhiflab.study.spec import parse_trial
 from mhiflab.suggestions import front, suggest
 from mhiflab.tracking import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 

@@ -10,7 +10,7 @@ from feinfn.data.source import resolve_data, survey
 from feinfn.errors import UserError
 from mhiflab.archive import archived_store, known_data
 from mhiflab.paths import Lab
-from mhiflab.plan import DataAccess
+from mhiflab.study.spec import DataAccess
 from mhiflab.tracking import Store, recorded_store
 
 

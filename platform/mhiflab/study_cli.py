@@ -218,7 +218,7 @@ def plan(
 
     Executes nothing.
     """
-    from mhiflab.reading import is_paper
+    from mhiflab.study.yaml_values import is_paper
 
     path = study_path(study)
     if is_paper(path):
@@ -251,7 +251,7 @@ def run(
     named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
     trial continues from its last saved state. Failed trials wait for `mhiflab retry`.
     """
-    from mhiflab.reading import is_paper
+    from mhiflab.study.yaml_values import is_paper
 
     path = study_path(study)
     check_rendered(path, smoke, Lab(lab))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mhiflab.search import Range, Search, Values
+from mhiflab.study.search import Range, Search, Values
 
 POPULATION = 10
 """Suggestions of one generation of nsga2."""

@@ -30,8 +30,8 @@ from mhiflab.paths import Lab
 from mhiflab.plan import Entry, Plan
 from mhiflab.provenance import code_provenance
 from mhiflab.record import finish_study
-from mhiflab.spec import Resources
-from mhiflab.study import Stop
+from mhiflab.study.schema import Stop
+from mhiflab.study.spec import Resources
 from mhiflab.tracking import (
     Store,
     close_interrupted,

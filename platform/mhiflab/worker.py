@@ -26,7 +26,6 @@ from feinfn.protocols.simulate import Protocol
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
 from mhiflab.estimate import DEVICE, device_tag, speed
-from mhiflab.identity import canonical, spec_hash
 from mhiflab.job import Job
 from mhiflab.notes import dataset_inputs, flatten
 from mhiflab.packaged import save_packaged
@@ -43,6 +42,7 @@ from mhiflab.scores import (
     score,
     stored_images,
 )
+from mhiflab.study.identity import canonical, spec_hash
 from mhiflab.system_metrics import SystemMetrics
 from mhiflab.tracking import (
     BANDS_FILE,

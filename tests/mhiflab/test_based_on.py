@@ -6,7 +6,8 @@ import yaml
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_studies
 from mhiflab.plan import read_plan
-from mhiflab.study import expand, read_study
+from mhiflab.study.expand import expand
+from mhiflab.study.read import read_study
 
 
 def trials(path, smoke=False):

@@ -13,7 +13,7 @@ from feinfn.errors import UserError
 from mhiflab import cluster
 from mhiflab.cluster import check_answers, connected, selector, trial_request
 from mhiflab.fit import Node, fit, held_by_trial, workers_on
-from mhiflab.spec import Resources
+from mhiflab.study.spec import Resources
 
 SMALL, LARGE = Node("small", 2, id="s"), Node("large", 8, 2, 24.0, id="l")
 

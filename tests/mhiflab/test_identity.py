@@ -6,9 +6,9 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 
 from feinfn.config import DataConfig
-from mhiflab import identity
 from mhiflab.plan import read_plan
-from mhiflab.spec import parse_trial
+from mhiflab.study import identity
+from mhiflab.study.spec import parse_trial
 
 SETTINGS = {"model": {"feat_dim": 8, "omega_0": 30}, "train": {"lr": 1e-4}}
 

@@ -13,11 +13,12 @@ from tiny import TINY
 from feinfn.errors import UserError
 from feinfn.methods.registry import MODELS
 from feinfn.methods.weights import load_model
-from mhiflab.identity import canonical, run_key
 from mhiflab.plan import read_plan
-from mhiflab.smoke import NARROW
-from mhiflab.spec import parse_trial
-from mhiflab.study import expand, read_study
+from mhiflab.study.expand import expand
+from mhiflab.study.identity import canonical, run_key
+from mhiflab.study.read import read_study
+from mhiflab.study.smoke import NARROW
+from mhiflab.study.spec import parse_trial
 from mhiflab.tracking import KIND
 
 CASES = {

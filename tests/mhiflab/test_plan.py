@@ -10,7 +10,6 @@ from mlflow.entities import Run
 
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from mhiflab import plan
 from mhiflab.driver import only_driver
 from mhiflab.estimate import (
     DEVICE,
@@ -23,9 +22,10 @@ from mhiflab.estimate import (
     trial_flop,
 )
 from mhiflab.forecast import forecast
-from mhiflab.identity import spec_hash
 from mhiflab.paths import Lab
 from mhiflab.plan import Plan, counts_line, read_plan, reasons, reconcile
+from mhiflab.study import spec
+from mhiflab.study.identity import spec_hash
 from mhiflab.study_cli import reader
 from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
 
@@ -39,7 +39,7 @@ def run_in(status: str, **tags: str) -> Run:
 @pytest.fixture(autouse=True)
 def given_runs(monkeypatch) -> None:
     """Let a plan take the runs that a test gives for those of a store."""
-    monkeypatch.setattr(plan, "trial_runs", lambda runs: runs)
+    monkeypatch.setattr("mhiflab.plan.trial_runs", lambda runs: runs)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_states_of_a_thousand_trials_need_one_validator_and_one_reading_of_data(
     write_study,
 ):
     calls = []
-    disk = plan.ON_DISK
+    disk = spec.ON_DISK
     counted = replace(disk, survey=lambda data: calls.append(data) or disk.survey(data))
     axes = {"train.lr": [i / 1000 for i in range(1, 21)], "model.omega_0": list(range(1, 6))}
     found = read_plan(write_study(cases={}, axes=axes, seeds=list(range(10))), data_access=counted)

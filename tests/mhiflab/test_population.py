@@ -19,7 +19,7 @@ from tiny import TINY
 
 from feinfn.errors import UserError
 from mhiflab.population import boundaries, successors
-from mhiflab.search import Range, Scheduler, Search
+from mhiflab.study.search import Range, Scheduler, Search
 from mhiflab.tracking import KEY
 
 SEARCH = {

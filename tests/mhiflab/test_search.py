@@ -15,9 +15,9 @@ from feinfn.files import STATE
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan import read_plan, reconcile
 from mhiflab.record import Record, trial_record
-from mhiflab.search import Range, Scheduler, Search
 from mhiflab.search_record import with_values
-from mhiflab.study import read_study
+from mhiflab.study.read import read_study
+from mhiflab.study.search import Range, Scheduler, Search
 from mhiflab.tracking import (
     SEARCH_TAG,
     TESTED_TAG,

@@ -10,8 +10,9 @@ from feinfn.errors import UserError
 from feinfn.methods.cost import match_parameters, parameters_of
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab.paths import experiments_dir, shipped_studies
-from mhiflab.spec import parse_trial
-from mhiflab.study import expand, read_study
+from mhiflab.study.expand import expand
+from mhiflab.study.read import read_study
+from mhiflab.study.spec import parse_trial
 
 
 def test_cases_axes_and_seeds_expand_in_the_order_of_the_file(write_study):

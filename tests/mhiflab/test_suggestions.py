@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from mhiflab.search import Range, Search
+from mhiflab.study.search import Range, Search
 from mhiflab.suggestions import POPULATION, Told, front, suggest
 
 SPACE = {

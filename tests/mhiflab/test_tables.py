@@ -22,7 +22,7 @@ from mhiflab.plan import Plan, labels_of, read_plan, state_table, upsampled_labe
 from mhiflab.report.sections import result_grid
 from mhiflab.results import Results, collect
 from mhiflab.rows import Cell, Row, ranks
-from mhiflab.study import read_study
+from mhiflab.study.read import read_study
 from mhiflab.tables import Table, notes, sidecar, study_table
 from mhiflab.tracking import open_store, tracking_uri
 from mhiflab.verdicts import baseline_case, compare_cases

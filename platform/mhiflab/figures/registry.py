@@ -21,9 +21,9 @@ from mhiflab.figures.response import ResponseOptions, draw_response
 from mhiflab.figures.spectra import SpectraOptions, draw_spectra
 from mhiflab.paths import check_targets
 from mhiflab.plots.style import mark, rendered
-from mhiflab.reading import build
 from mhiflab.recorded import Recorded
-from mhiflab.smoke import MARK
+from mhiflab.study.smoke import MARK
+from mhiflab.study.yaml_values import build
 
 KINDS: dict[str, Kind] = {
     "fused": Kind(FusedOptions, draw_fused),

@@ -35,7 +35,6 @@ Loader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
-
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories that stand in no line of text: control, half a character, separators."""
 

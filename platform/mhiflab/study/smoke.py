@@ -1,6 +1,9 @@
 """The smoke variant of any study: the same cases and code paths, in a minute on two cores."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from feinfn.config import DataConfig
@@ -8,6 +11,8 @@ from feinfn.data.source import load_scene, sample_manifest
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
+from mhiflab.study.schema import SmokeVariant, Study
+from mhiflab.study.search import Scheduler
 
 NARROW: dict[str, Any] = {
     "model.feat_dim": 16,
@@ -18,6 +23,7 @@ NARROW: dict[str, Any] = {
     "model.spectral_blocks": 1,
 }
 """Set below cases and axes, so that a study of widths still compares widths."""
+
 SHORT: dict[str, Any] = {
     "train.epochs": 2,
     "train.batch_size": 2,
@@ -30,6 +36,7 @@ SHORT: dict[str, Any] = {
     "resources.gpu_memory_gib": None,
 }
 """Set above everything."""
+
 MARK = "smoke form: everything small, on the embedded sample"
 """Stands in every figure of a smoke variant."""
 
@@ -66,3 +73,30 @@ def smoke_settings(
         after |= {"data": {"source": "sample"}, "model.hsi_bands": 31}
         after |= {"model.msi_bands": msi_bands}
     return dict(NARROW), after
+
+
+def smoke_variant(study: Study, path: Path) -> Study:
+    """Return the study's smoke variant: few values of everything, and one seed."""
+    wanted = study.smoke
+    chosen = list(study.cases) if wanted.cases is None else wanted.cases
+    for name in chosen:
+        if name not in study.cases:
+            names = ", ".join(study.cases)
+            raise UserError(f"{path}: smoke.cases: found {name!r}, expected some of {names}")
+    axes = wanted.axes
+    if axes is None:
+        ends = {key: (values[0], values[-1]) for key, values in study.axes.items()}
+        axes = {key: list({json.dumps(v): v for v in both}.values()) for key, both in ends.items()}
+    search = study.search
+    if search is not None:
+        few = replace(search.scheduler, interval_epochs=1) if search.population else Scheduler()
+        search = replace(search, trials=min(search.trials, 3), scheduler=few)
+    same = {one.name: getattr(study, one.name) for one in fields(study)}
+    reduced = {
+        "search": search,
+        "title": f"{study.title} (smoke)",
+        "cases": {name: study.cases[name] for name in chosen},
+        "axes": axes,
+        "seeds": study.seeds[:1],
+    }
+    return SmokeVariant(**(same | reduced))

@@ -14,9 +14,12 @@ from feinfn.metrics.evaluation import METRICS
 
 Values = dict[str, Any]
 """Searched keys and their values."""
+
 COSTS = ("parameters", "train_seconds", "flops")
 """Objectives beside validation metrics; flops are those per HR pixel of one forward pass."""
+
 OBJECTIVES = (*(f"val_{name}" for name in METRICS), *COSTS)
+
 MOST_CORNERS = 256
 
 

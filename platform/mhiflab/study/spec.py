@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from feinfn.config import PRESETS, RECIPES, STRICT, DataConfig, ModelConfig, TrainConfig, require
-from feinfn.data.source import resolve_data
+from feinfn.data.source import Survey, resolve_data, survey
 from feinfn.errors import UserError, nearest
 from feinfn.methods.classical.registry import ClassicalConfig
 from feinfn.methods.network import NetworkConfig
 from feinfn.methods.registry import FEINFN, config_type
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
-from mhiflab.reading import build
+from mhiflab.study.yaml_values import build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,3 +163,16 @@ def parse_trial(
         shared["protocol"] = replace(base.protocol, srf=table)
     spec = Spec(**shared, seed=seed)
     return replace(spec, data=resolve(spec.data)), base.resources
+
+
+@dataclass(frozen=True)
+class DataAccess:
+    """How a plan learns about its data."""
+
+    resolve: Callable[[DataConfig], DataConfig]
+    """Names every scene."""
+    survey: Callable[[DataConfig], Survey]
+    """Tells the identity of resolved data."""
+
+
+ON_DISK = DataAccess(resolve_data, survey)

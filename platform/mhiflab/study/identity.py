@@ -6,17 +6,23 @@ from dataclasses import asdict
 from typing import Any
 
 from feinfn.metrics.conventions import CONVENTION
-from mhiflab.spec import Spec
+from mhiflab.study.spec import Spec
 
 SCHEMA_VERSION = 1
 """Raised when the same spec begins to mean another computation."""
 
 SAME_BATCHES = "every count trains on the same batches in the same order; sums differ by rounding"
+
 ONLY_PLACE = "says where a trial runs, not what it computes"
+
 ONLY_MEMORY = "a way to compute the same values in less memory, up to rounding"
+
 BY_CONTENT = "the fingerprint holds the pixels of every part; where they lie does not matter"
+
 BY_FINGERPRINT = "the fingerprint holds the names of every part's scenes with their pixels"
+
 ONLY_TEXT = "a text for readers"
+
 OUTSIDE: dict[str, str] = {
     "resources.workers": SAME_BATCHES,
     "resources.cpus_per_worker": ONLY_PLACE,
@@ -38,6 +44,7 @@ OUTSIDE: dict[str, str] = {
     "protocol.srf": "the table's content is hashed instead of its name",
 }
 """Fields that the hashed form leaves out, each with its reason; every other field is in it."""
+
 MAY_CHANGE = frozenset(path for path, why in OUTSIDE.items() if why != BY_FINGERPRINT)
 """Fields that may differ when a run continues."""
 

@@ -1,0 +1,87 @@
+"""Reading a study file: its base, its cases, and its smoke variant."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from feinfn.errors import UserError, nearest
+from mhiflab.paths import shipped_studies, study_path
+from mhiflab.study.schema import NAME, Case, Study
+from mhiflab.study.settings import merged_settings, with_keys
+from mhiflab.study.smoke import smoke_variant
+from mhiflab.study.yaml_values import build, check_line, check_study, read_yaml
+
+
+def _base(base: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a base with what its `from` names underneath; raise `UserError`."""
+    if "from" not in base:
+        return base
+    given = base["from"]
+    own = {key: value for key, value in base.items() if key != "from"}
+    where = f"{path}: base.from"
+    if not isinstance(given, str):
+        raise UserError(f"{where}: found {given!r}, expected a study, or STUDY/CASE")
+    below, case = _named_file(given, path, where)
+    if below.resolve() in (path.resolve(), *seen):
+        raise UserError(f"{where}: found {given!r}, which is based on this study itself")
+    value = read_yaml(below)
+    if "title" not in value:
+        if case:
+            raise UserError(f"{where}: {below} has no cases, found {case!r}; leave it out")
+        return merged_settings(_base(value, below, (*seen, path.resolve())), own)
+    study: Study = build(Study, value, str(below))
+    if case and case not in study.cases:
+        names = ", ".join(study.cases)
+        raise UserError(f"{where}: found case {case!r}, expected one of {below}: {names}")
+    settings = _base(study.base, below, (*seen, path.resolve()))
+    if case:
+        settings = with_keys(settings, study.cases[case].set, str(below))
+    return merged_settings(settings, own)
+
+
+def _named_file(given: str, path: Path, where: str) -> tuple[Path, str]:
+    """Return the file and the case that `from` means: beside the study, or a shipped one."""
+    for text, case in ((given, ""), tuple(given.rpartition("/")[::2])):
+        for found in (path.parent / text, path.parent / f"{text}.yaml", study_path(text)):
+            if text and found.is_file():
+                return found, case
+    names = ", ".join(shipped_studies())
+    raise UserError(
+        f"{where}: found {given!r}, expected a study file (relative to this one) or one of {names}"
+    )
+
+
+def read_study(path: Path, smoke: bool = False) -> Study:
+    """Read a study file, or its smoke variant; raise `UserError` naming file, key and remedy.
+
+    The returned study's base holds everything that its `from` names.
+    """
+    check_study(path)
+    study: Study = build(Study, read_yaml(path), str(path))
+    _check_name(path.stem, f"{path}: the file's name")
+    check_line(study.title, f"{path}: title")
+    for name, case in study.cases.items():
+        _check_name(name, f"{path}: cases")
+        check_line(case.label, f"{path}: cases.{name}.label")
+    study = replace(study, base=_base(study.base, path))
+    if not study.cases:
+        study = replace(study, cases={"base": Case(label=study.title)})
+    if study.baseline is not None and study.baseline not in study.cases:
+        raise UserError(
+            f"{path}: baseline: found {study.baseline!r}, "
+            f"{nearest(study.baseline, study.cases)}expected one of the cases: "
+            + ", ".join(study.cases)
+        )
+    for name, values in {"seeds": study.seeds, **study.axes}.items():
+        if not values or len({json.dumps(v) for v in values}) != len(values):
+            raise UserError(f"{path}: {name}: found {values}, expected distinct values")
+    return smoke_variant(study, path) if smoke else study
+
+
+def _check_name(name: str, where: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{where}: found {name!r}, expected letters, digits and . _ + = - with a letter or "
+            "digit first, because folders and tags are named after it"
+        )

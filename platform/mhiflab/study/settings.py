@@ -1,0 +1,40 @@
+"""Nested settings: change dotted keys, and lay settings over others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from feinfn.errors import UserError
+
+
+def with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    """Return settings with one dotted key changed."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return {**settings, head: value}
+    inner = settings.get(head, {})
+    if head == "protocol" and isinstance(inner, str):
+        inner = {"preset": inner}
+    if not isinstance(inner, Mapping):
+        raise UserError(f"{where}: key {key!r} leads through {head!r}, which holds no keys")
+    return {**settings, head: with_key(dict(inner), rest, value, where)}
+
+
+def with_keys(settings: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings with several dotted keys changed."""
+    for key, value in changes.items():
+        settings = with_key(settings, key, value, where)
+    return settings
+
+
+def merged_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of which the second win, key by key."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and key == "protocol" and isinstance(below, str):
+            below = {"preset": below}
+        nested = isinstance(below, Mapping) and isinstance(value, Mapping)
+        # A preset replaces what it is a preset of.
+        nested = nested and "preset" not in value
+        merged[key] = merged_settings(below, value) if nested else value  # type: ignore[arg-type]
+    return merged
