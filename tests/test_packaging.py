@@ -67,9 +67,9 @@ from feinfn.config import *
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
-from feinfn.protocols import PROTOCOLS
-from feinfn.model import FeINFN
-from feinfn.train import train
+from feinfn.protocols.named import PROTOCOLS
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.training.train import train
 model = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)
 config = TrainConfig(epochs=1, patch_px=32, stride_px=64, batch_size=2)
 data, cave = resolve_data(DataConfig()), PROTOCOLS['cave_x4']
@@ -133,7 +133,7 @@ def test_unpacked_wheel_works_in_an_empty_folder(wheel, tmp_path):
     code = """
 import mhiflab, feinfn
 from mhiflab.paths import checkout, shipped_studies, study_path
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
 print(mhiflab.__file__, checkout(), *shipped_studies(), len(read_plan(study_path('demo')).entries))
 """
     shown = python(code, empty, PYTHONPATH=str(site))

@@ -21,9 +21,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, RunTag
 
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan
-from mhiflab.study.identity import spec_hash
-from mhiflab.tracking import (
+from mhiflab.plan.plan import read_plan
+from mhiflab.record.store import (
     CASE,
     FINGERPRINT,
     KEY,
@@ -35,6 +34,7 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
+from mhiflab.study.identity import spec_hash
 
 STUDY_TEXT: dict = {
     "title": "overhead",

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from mhiflab.environment import quieten
 from mhiflab.paths import Lab
-from mhiflab.record import finish_study, replay, trial_record
-from mhiflab.tracking import open_store, shown, study_run, tracking_uri, trial_runs
+from mhiflab.record.store import open_store, shown, study_run, tracking_uri, trial_runs
+from mhiflab.record.writer import finish_study, replay, trial_record
 
 METRICS, PARAMS, ARTIFACTS = 10, 40, 3
 ARTIFACT_BYTES = 64 * 1024

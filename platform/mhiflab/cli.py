@@ -20,6 +20,7 @@ from mhiflab.evaluate_cli import evaluate_command
 from mhiflab.figure_cli import figure
 from mhiflab.fuse_cli import fuse_command
 from mhiflab.paths import HERE, Lab, check_targets, study_path
+from mhiflab.plan.plan import current_plan, plan_with_store
 from mhiflab.report_cli import report_command
 from mhiflab.study_cli import (
     STUDY_COMMANDS,
@@ -28,8 +29,6 @@ from mhiflab.study_cli import (
     SmokeOption,
     StudyArgument,
     check_rendered,
-    planned,
-    read,
     render,
     run,
 )
@@ -103,7 +102,7 @@ def table(
     if name:
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
-    with planned(path, smoke, folder, record) as (plan, store):
+    with plan_with_store(path, smoke, folder, record) as (plan, store):
         render(plan, store, folder, convention or [None], wanted, partial)
 
 
@@ -141,8 +140,8 @@ def export_command(
     `--record` of table, figure and verify makes tables and curves from them without scenes,
     weights or the store they came from.
     """
-    from mhiflab.archive import DATA_FILE, RUNS
     from mhiflab.paper_cli import export_runs
+    from mhiflab.record.archive import DATA_FILE, RUNS
 
     check_targets((to / DATA_FILE, to / RUNS / "run.json"))
     export_runs(study_path(study), smoke, Lab(lab), to)
@@ -168,10 +167,10 @@ def robustness(
 
     Only cells that are not on record are computed; table and picture become artifacts of each run.
     """
+    from mhiflab.record.store import recorded_store
     from mhiflab.robustness import Grid, record_picture, summary
     from mhiflab.robustness import robustness as evaluate_grid
     from mhiflab.tables import frame_table
-    from mhiflab.tracking import recorded_store
 
     folder = Lab(lab)
     store = recorded_store(folder)
@@ -181,7 +180,7 @@ def robustness(
     if snr:
         grid = replace(grid, snrs_db=tuple(snr))
     grid = replace(grid, srfs=tuple(srf or ()))
-    plan = read(study, False, folder)
+    plan = current_plan(study, False, folder)
     entries = [e for e in plan.entries if case in ("", e.trial.case)]
     if not entries:
         names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))
@@ -196,7 +195,7 @@ def robustness(
 @app.command()
 def describe(study: StudyArgument) -> None:
     """Show what each network of a study costs: parameters and operations by module."""
-    from mhiflab.describe import cost_tables
+    from mhiflab.plan.costs import cost_tables
 
     for panel in cost_tables(study_path(study)):
         out.print(panel)
@@ -217,7 +216,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.tracking import recorded_store, shown, tracking_uri
+    from mhiflab.record.store import recorded_store, shown, tracking_uri
 
     folder = Lab(lab)
     recorded_store(folder)

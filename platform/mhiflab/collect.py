@@ -9,7 +9,7 @@ from pathlib import Path
 from feinfn.errors import UserError
 from mhiflab.driver import only_driver
 from mhiflab.paths import Lab
-from mhiflab.tracking import existing_store, trial_runs
+from mhiflab.record.store import existing_store, trial_runs
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from mhiflab.compare_page import Grid, Section
 from mhiflab.comparison import METRICS, Comparison, compare_methods
 from mhiflab.plots.curves import curves_figure
 from mhiflab.plots.style import COLOURS, png
-from mhiflab.run_files import RecordedRun
-from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import CASE, KEY, SEED, STUDY
+from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.record.finished import RecordedRun
+from mhiflab.record.store import CASE, KEY, SEED, STUDY
 
 AT_MOST = len(COLOURS)
 """Lines that can be told apart in one figure."""

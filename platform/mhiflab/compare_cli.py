@@ -10,13 +10,14 @@ from rich.markup import escape
 from feinfn.errors import UserError, nearest
 from mhiflab.console import out
 from mhiflab.paths import HERE, Lab, check_targets
-from mhiflab.study_cli import LabOption, SmokeOption, read
+from mhiflab.plan.plan import current_plan
+from mhiflab.study_cli import LabOption, SmokeOption
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from mhiflab.plan import Entry, Plan
-    from mhiflab.tracking import Store
+    from mhiflab.plan.plan import Entry, Plan
+    from mhiflab.record.store import Store
 
 
 def compare_command(
@@ -58,9 +59,8 @@ def compare_command(
     from feinfn.files import write_bytes
     from mhiflab.compare import compare_runs
     from mhiflab.compare_page import page, show
-    from mhiflab.run_files import read_run
-    from mhiflab.runs import chosen_runs
-    from mhiflab.tracking import KEY, recorded_store
+    from mhiflab.record.finished import chosen_runs, read_run
+    from mhiflab.record.store import KEY, recorded_store
 
     if sum(map(bool, (runs, study, filter_))) != 1:
         raise UserError(
@@ -77,7 +77,7 @@ def compare_command(
     folder = Lab(lab)
     store = recorded_store(folder)
     if study:
-        found = _of_study(read(study, smoke, folder), case or [], seed or [])
+        found = _of_study(current_plan(study, smoke, folder), case or [], seed or [])
     else:
         found = _filtered(store, filter_) if filter_ else chosen_runs(store, runs or [])
     sections = compare_runs(found, lambda run: read_run(store, run), convention)
@@ -143,7 +143,7 @@ def _filtered(store: "Store", text: str) -> "list[Run]":
     """Return the finished runs that a filter finds, the oldest first."""
     from mlflow.exceptions import MlflowException
 
-    from mhiflab.tracking import KEY, KIND, is_refusal, search_runs
+    from mhiflab.record.store import KEY, KIND, is_refusal, search_runs
 
     try:
         found = search_runs(
@@ -166,7 +166,7 @@ def _filtered(store: "Store", text: str) -> "list[Run]":
 
 def _unknown_metrics(store: "Store", text: str) -> str:
     """Return in words which metrics that a filter names are those of no run."""
-    from mhiflab.tracking import trial_runs
+    from mhiflab.record.store import trial_runs
 
     known = {name for run in trial_runs(store).values() for name in run.data.metrics}
     found = re.findall(r"\bmetrics?\.(?:`([^`]+)`|\"([^\"]+)\"|([\w.]+))", text)

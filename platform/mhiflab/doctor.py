@@ -20,9 +20,9 @@ from mhiflab import probe
 from mhiflab.cluster import TOKEN_REFUSED, ask, connected, on_nodes
 from mhiflab.package import code_hash
 from mhiflab.paths import Lab, lock_file
+from mhiflab.record.store import tracking_uri
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
-from mhiflab.tracking import tracking_uri
 
 PACKAGES = ("torch", "ray", "mlflow", "mhiflab")
 LEAST_FREE_GIB = 2.0

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 from feinfn.errors import UserError
-from mhiflab.lock import driver_at_work, lock, lock_file
 from mhiflab.paths import Lab
-from mhiflab.tracking import Store, read_tag, write_tag
+from mhiflab.record.lab_lock import driver_at_work, lock, lock_file
+from mhiflab.record.store import Store, read_tag, write_tag
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
 HEARTBEAT_S = 10.0

@@ -9,7 +9,8 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.paths import HERE, Lab, study_path
-from mhiflab.study_cli import LabOption, RecordOption, SmokeOption, StudyArgument, planned, say_left
+from mhiflab.plan.plan import plan_with_store
+from mhiflab.study_cli import LabOption, RecordOption, SmokeOption, StudyArgument, say_left
 
 ALL = "all"
 TEXTS = ("scene", "case")
@@ -110,7 +111,7 @@ def figure(
     if kind != ALL:
         find_kind(kind)
     formats = FORMATS if format_ in (None, "both") else (format_,)
-    with planned(path, smoke, Lab(lab), record) as (plan, store):
+    with plan_with_store(path, smoke, Lab(lab), record) as (plan, store):
         place = folder or Lab(lab).rendered(plan.name)
         drawn, left = draw_each(kinds, options, Recorded(plan, store), place, formats)
     if not drawn:

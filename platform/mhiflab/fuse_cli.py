@@ -166,8 +166,8 @@ def _trained(
         )
     if weights is not None:
         return load_trained(weights, upsampling, device), ""
-    from mhiflab.runs import chosen_runs, packaged_model
-    from mhiflab.tracking import KEY, recorded_store
+    from mhiflab.record.finished import chosen_runs, packaged_model
+    from mhiflab.record.store import KEY, recorded_store
 
     store = recorded_store(lab)
     (found,) = chosen_runs(store, [run])

@@ -8,10 +8,10 @@ from feinfn.data.scene import Scene
 from feinfn.data.source import Survey, load_scene
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
-from mhiflab.record import Record, trial_record
+from mhiflab.record.store import CASE, NOTE, SEED, STUDY
+from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.schema import Retry
 from mhiflab.study.spec import Resources, Spec
-from mhiflab.tracking import CASE, NOTE, SEED, STUDY
 
 
 @dataclass(frozen=True)

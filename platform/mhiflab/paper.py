@@ -9,14 +9,14 @@ from feinfn.config import STRICT
 from feinfn.errors import UserError, nearest
 from mhiflab.figures.registry import FORMATS, find_kind
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan, read_plan, reconcile
+from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.published import Quoted, read_published
+from mhiflab.record.store import Store
 from mhiflab.recorded import Recorded
 from mhiflab.results import collect
 from mhiflab.study.spec import ON_DISK, DataAccess
 from mhiflab.study.yaml_values import build, check_file, check_line, read_yaml
 from mhiflab.tables import Block, Table
-from mhiflab.tracking import Store
 
 TABLE_ENDS = (".md", ".tex", ".csv", ".html", ".json", "-statistics.csv")
 FIGURE_ENDS = (*(f".{suffix}" for suffix in FORMATS), ".csv")

@@ -9,16 +9,18 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.archive import export
 from mhiflab.console import out
 from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
 from mhiflab.paper import Paper, Plans, chosen, files_of, paper_table, read_paper, study_files
 from mhiflab.paths import Lab, study_name
-from mhiflab.sources import data_of, runs_of
+from mhiflab.plan.export import export
+from mhiflab.plan.plan import current_plan
+from mhiflab.plan.show import print_plan
+from mhiflab.record.archive import data_of, runs_of
+from mhiflab.record.store import NotArchivedError, recorded_store
 from mhiflab.study.yaml_values import is_paper
-from mhiflab.study_cli import StoppedError, execute_study, read, say_left, show
-from mhiflab.tracking import NotArchivedError, recorded_store
+from mhiflab.study_cli import StoppedError, execute_study, say_left
 from mhiflab.verify import differences
 
 
@@ -54,7 +56,7 @@ def show_paper(path: Path, smoke: bool, lab: Lab) -> None:
     """Show which runs every study of a paper needs."""
     paper = read_paper(path)
     for file in study_files(path, paper.parts):
-        show(read(str(file), smoke, lab))
+        print_plan(current_plan(str(file), smoke, lab))
 
 
 def table_paper(

@@ -16,10 +16,17 @@ from feinfn.files import BEST, STATE, write_atomic
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from mhiflab.job import Job
 from mhiflab.paths import Lab
-from mhiflab.record import replay
-from mhiflab.search_record import SearchPlan, Suggestion, look
+from mhiflab.plan.search import SearchPlan, Suggestion, look
+from mhiflab.record.store import (
+    STOPPED_TAG,
+    Store,
+    metric_history,
+    open_store,
+    stop_run,
+    trial_runs,
+)
+from mhiflab.record.writer import replay
 from mhiflab.sweep import Follow, StopRules, run_tuner
-from mhiflab.tracking import STOPPED_TAG, Store, metric_history, open_store, stop_run, trial_runs
 from mhiflab.trial import run_trial
 
 

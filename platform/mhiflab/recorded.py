@@ -17,11 +17,17 @@ from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.metric_files import read_images
-from mhiflab.pictures import Pictures
-from mhiflab.plan import Entry, Plan, labels_of
-from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_STEPS, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
+from mhiflab.plan.plan import Entry, Plan, labels_of
+from mhiflab.record.artifacts import (
+    FUSED,
+    UPSAMPLED,
+    WINDOW_STEPS,
+    WITHOUT_REFERENCE,
+    Pictures,
+    metrics_of,
+    read_images,
+)
+from mhiflab.record.store import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
 
 T = TypeVar("T")
 

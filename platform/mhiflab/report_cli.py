@@ -8,7 +8,8 @@ import typer
 
 from mhiflab.console import out
 from mhiflab.paths import HERE, Lab, check_targets, study_path
-from mhiflab.study_cli import LabOption, SmokeOption, StudyArgument, read
+from mhiflab.plan.plan import current_plan
+from mhiflab.study_cli import LabOption, SmokeOption, StudyArgument
 
 REPORT_FILE = "report.html"
 
@@ -31,13 +32,13 @@ def report_command(
     same records give the same bytes. An unfinished study shows what there is.
     """
     from feinfn.files import write_bytes
+    from mhiflab.record.store import add_artifact, find_study, recorded_store
     from mhiflab.report.page import report
-    from mhiflab.tracking import add_artifact, find_study, recorded_store
 
     folder = Lab(lab)
     path = out_file or folder.rendered_of(study_path(study), smoke) / REPORT_FILE
     check_targets((path,))
-    plan = read(study, smoke, folder)
+    plan = current_plan(study, smoke, folder)
     store = recorded_store(folder)
     page = report(plan, store).encode()
     write_bytes(path, page)

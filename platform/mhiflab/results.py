@@ -8,10 +8,16 @@ import pandas as pd
 from feinfn.errors import UserError, nearest
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
-from mhiflab.metric_files import read_images
-from mhiflab.plan import Entry, Plan, labels_of, upsampled_label
-from mhiflab.scores import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
-from mhiflab.tracking import IMAGES_FILE, Store, artifact_file
+from mhiflab.plan.plan import Entry, Plan, labels_of, upsampled_label
+from mhiflab.record.artifacts import (
+    FUSED,
+    SAME_IMAGE,
+    UPSAMPLED,
+    WITHOUT_REFERENCE,
+    metrics_of,
+    read_images,
+)
+from mhiflab.record.store import IMAGES_FILE, Store, artifact_file
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,11 @@ from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.simulate import Protocol
-from mhiflab.metric_files import read_numbers
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry
+from mhiflab.plan.plan import Entry
 from mhiflab.plots.style import new_figure, png, styled
-from mhiflab.study.spec import Spec
-from mhiflab.tracking import (
+from mhiflab.record.artifacts import CELL, TEXT, read_numbers
+from mhiflab.record.store import (
     ROBUSTNESS_FILE,
     ROBUSTNESS_PICTURE,
     Store,
@@ -41,9 +40,7 @@ from mhiflab.tracking import (
     artifact_file,
     has_artifact,
 )
-
-CELL = ["sigma_factor", "srf", "snr_db"]
-TEXT = ("srf", "convention", "scene", "protocol_hash")
+from mhiflab.study.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import pandas as pd
 
 from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.comparison import METRICS
-from mhiflab.plan import Entry
+from mhiflab.plan.plan import Entry
 from mhiflab.published import NOT_TOLD
+from mhiflab.record.artifacts import FUSE_MEMORY, FUSE_SECONDS
 from mhiflab.results import Results
-from mhiflab.scores import FUSE_MEMORY, FUSE_SECONDS
 
 COST_PX = 512
 """Side of the image whose operations a table tells."""

@@ -16,26 +16,16 @@ from feinfn.metrics.evaluation import METRICS, PER_BAND, compare, maps, per_band
 from feinfn.metrics.no_reference import qnr
 from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.measuring import Effort, measured_effort
+from mhiflab.record.artifacts import (
+    FUSE_MEMORY,
+    FUSE_SECONDS,
+    FUSED,
+    UPSAMPLED,
+    WINDOW_PX,
+    WINDOW_STEPS,
+    WITHOUT_REFERENCE,
+)
 from mhiflab.study.spec import Spec
-
-FUSED, UPSAMPLED = "fused", "upsampled"
-"""Methods of a run's per-image table: the trained network, and the LMS it starts from."""
-SAME_IMAGE = 1e-4
-"""Relative difference in a metric of one upsampled image that two devices may make, and no more."""
-WITHOUT_REFERENCE = "without_reference"
-"""The convention of indices that need no reference."""
-WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")
-FUSE_SECONDS, FUSE_MEMORY = "fuse_seconds", "fuse_memory_mib"
-"""Metrics of a run: what fusing its test images took."""
-WINDOW_PX = 96
-"""Longest side of the part of the first test image that is kept with all its bands."""
-WINDOW_STEPS = 2**16 - 1
-"""Numbers in [0, 1] of that part are kept as integers up to this one."""
-
-
-def metrics_of(convention: str) -> tuple[str, ...]:
-    """Return the printed metrics of a convention."""
-    return WITHOUT_REFERENCE_METRICS if convention == WITHOUT_REFERENCE else METRICS
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,20 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from mhiflab.fit import Fit
-from mhiflab.forecast import Forecast
 from mhiflab.job import Job
-from mhiflab.notes import trial_note
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.plan import Entry, Plan
+from mhiflab.plan.search import SearchPlan, Suggestion, look, outcome
+from mhiflab.plan.suggest import Told, suggest
 from mhiflab.population_driver import drive_population
-from mhiflab.record import replay
-from mhiflab.search_record import SearchPlan, Suggestion, look, outcome
+from mhiflab.record.description import trial_note
+from mhiflab.record.store import SEARCH_TAG, open_store, stop_run, trial_runs, write_tag
+from mhiflab.record.writer import replay
 from mhiflab.study.schema import Study
 from mhiflab.study.search import Search
 from mhiflab.study.spec import Resources, Spec
-from mhiflab.suggestions import Told, suggest
 from mhiflab.sweep import Follow, Outcome, StopRules, execute, run_tuner
-from mhiflab.tracking import SEARCH_TAG, open_store, stop_run, trial_runs, write_tag
 from mhiflab.trial import run_trial
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from feinfn.files import write_bytes
-from mhiflab.plan import Plan
+from mhiflab.plan.plan import Plan
+from mhiflab.plan.search import SearchPlan, Suggestion
 from mhiflab.plots.style import new_figure, png, styled
-from mhiflab.search_record import SearchPlan, Suggestion
 from mhiflab.study.search import COSTS
 from mhiflab.tables import heading
 

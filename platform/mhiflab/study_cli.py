@@ -7,8 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +20,13 @@ from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.environment import rare_collections
 from mhiflab.paths import HERE, Lab, check_targets, study_name, study_path
+from mhiflab.plan.plan import current_plan, plan_refresher
+from mhiflab.plan.show import print_forecast, print_plan
 
 if TYPE_CHECKING:
-    from mhiflab.forecast import Forecast
-    from mhiflab.plan import Entry, Plan
+    from mhiflab.plan.plan import Entry, Plan
+    from mhiflab.record.store import Store
     from mhiflab.sweep import Outcome
-    from mhiflab.tracking import Store
 
 
 WATCH_S = 2.0
@@ -69,47 +69,10 @@ NewDataOption = Annotated[
 ]
 
 
-def reader(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
-    """Return a function that compares a study's plan with the record as it stands then.
-
-    Study and scenes are read once, however often it is called.
-    """
-    with rare_collections():
-        from mhiflab.plan import read_plan, reconcile
-        from mhiflab.tracking import existing_store
-
-        wanted = read_plan(study_path(study), smoke)
-
-    def now() -> Plan:
-        with rare_collections():
-            return reconcile(wanted, existing_store(lab), lab, new_data)
-
-    return now
-
-
-def read(study: str, smoke: bool, lab: Lab) -> Plan:
-    """Return a study's plan against the record."""
-    return reader(study, smoke, lab)()
-
-
-@contextmanager
-def planned(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[tuple[Plan, Store]]:
-    """Yield a study's plan against the lab's record or an archive, and the store of its runs."""
-    with rare_collections():
-        from mhiflab.plan import read_plan, reconcile
-        from mhiflab.sources import data_of, runs_of
-
-        wanted = read_plan(path, smoke, data_of(record))
-    with runs_of(record, lab) as store:
-        with rare_collections():
-            found = reconcile(wanted, store, lab)
-        yield found, store
-
-
 def bring(lab: Lab) -> int:
     """Bring what lies in the spool to the store; return how many runs still wait."""
-    from mhiflab.record import replay
-    from mhiflab.tracking import tracking_uri
+    from mhiflab.record.store import tracking_uri
+    from mhiflab.record.writer import replay
 
     found = replay(lab, tracking_uri(lab))
     if found.replayed:
@@ -139,10 +102,10 @@ def render(
     """
     from mhiflab.figures.registry import draw_each
     from mhiflab.formats import markdown, write_table
+    from mhiflab.record.store import shown, tracking_uri
     from mhiflab.recorded import Recorded
     from mhiflab.results import collect
     from mhiflab.tables import study_table
-    from mhiflab.tracking import shown, tracking_uri
 
     folder = lab.rendered(plan.name)
     written: list[Path] = []
@@ -178,7 +141,7 @@ def render(
 
 def _render(plan: Plan, lab: Lab) -> None:
     """Render a study that was just executed."""
-    from mhiflab.tracking import recorded_store
+    from mhiflab.record.store import recorded_store
 
     render(plan, recorded_store(lab), lab)
 
@@ -187,25 +150,6 @@ def say_left(left: Mapping[str, UserError]) -> None:
     """Print which kinds of figures could not be drawn, and why."""
     for kind, why in left.items():
         out.print(f"[yellow]{kind:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)
-
-
-def show(plan: Plan) -> None:
-    """Print which runs a plan has and lacks."""
-    from mhiflab.plan import counts_line, reasons, state_table
-
-    out.print(state_table(plan))
-    for line in (*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)):
-        out.print(escape(line), soft_wrap=True)
-    out.print(counts_line(plan))
-
-
-def _forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
-    from mhiflab.forecast import forecast, slots_here
-
-    expected = forecast(entries, plan.recorded)
-    if entries and (line := expected.line(slots_here(entries))):
-        out.print(f"Expected: {line}")
-    return expected
 
 
 def plan(
@@ -227,12 +171,12 @@ def plan(
         show_paper(path, smoke, Lab(lab))
         return
     with rare_collections():
-        wanted = read(study, smoke, Lab(lab))
-        show(wanted)
+        wanted = current_plan(study, smoke, Lab(lab))
+        print_plan(wanted)
         if keys:
             for entry in wanted.entries:
                 out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-        _forecast(wanted, [*wanted.unsearched, *wanted.missing])
+        print_forecast(wanted, [*wanted.unsearched, *wanted.missing])
 
 
 def run(
@@ -285,7 +229,7 @@ def _carry_out(
 ) -> Outcome:
     """Say what trials will cost, execute them, and say how long it took."""
     started = time.monotonic()
-    expected = _forecast(plan, entries)
+    expected = print_forecast(plan, entries)
     out.print()
     try:
         outcome = execute(plan, entries, expected, lab, out)
@@ -308,15 +252,15 @@ def _execute(
     study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
 ) -> Plan:
     bring(lab)
-    now = reader(study, smoke, lab, new_data)
+    now = plan_refresher(study, smoke, lab, new_data)
     wanted = now()
-    show(wanted)
+    print_plan(wanted)
     if wanted.unsearched:
         from mhiflab.search_driver import execute_searches
 
         outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
         wanted = now()
-        show(wanted)
+        print_plan(wanted)
         if wanted.unsearched:
             first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
             raise UserError(
@@ -355,8 +299,8 @@ def _execute(
 def _close_study(plan: Plan, lab: Lab) -> None:
     """Close a finished study's run and clear its scratch, where whoever made them could not."""
     from mhiflab.collect import clear_scratch
-    from mhiflab.record import finish_study
-    from mhiflab.tracking import find_study, recorded_store
+    from mhiflab.record.store import find_study, recorded_store
+    from mhiflab.record.writer import finish_study
 
     clear_scratch(lab)
     store = recorded_store(lab)
@@ -375,9 +319,9 @@ def status(
 ) -> None:
     """Show where every run of a study stands: state, epoch, validation PSNR, time."""
     with rare_collections():
-        from mhiflab.status import status_table
+        from mhiflab.plan.show import status_table
 
-        now = reader(study, smoke, Lab(lab))
+        now = plan_refresher(study, smoke, Lab(lab))
         if not watch:
             out.print(status_table(now()))
             return
@@ -393,7 +337,7 @@ def status(
 def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
     """Stop the driver that works on a study; its trials continue with the next run."""
     from mhiflab.driver import stop_driver
-    from mhiflab.tracking import existing_store, find_study
+    from mhiflab.record.store import existing_store, find_study
 
     folder = Lab(lab)
     store = existing_store(folder)

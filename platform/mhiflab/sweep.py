@@ -23,16 +23,13 @@ from feinfn.methods.cost import parameters_of
 from mhiflab.cluster import connected, trial_request, with_gpu_memory
 from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.fit import Fit, fit
-from mhiflab.forecast import Forecast
 from mhiflab.job import Job
-from mhiflab.notes import study_note, trial_note
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.plan import Entry, Plan
 from mhiflab.provenance import code_provenance
-from mhiflab.record import finish_study
-from mhiflab.study.schema import Stop
-from mhiflab.study.spec import Resources
-from mhiflab.tracking import (
+from mhiflab.record.description import study_note, trial_note
+from mhiflab.record.store import (
     Store,
     close_interrupted,
     go_on,
@@ -41,6 +38,9 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.writer import finish_study
+from mhiflab.study.schema import Stop
+from mhiflab.study.spec import Resources
 from mhiflab.trial import run_trial
 
 ROOM_FOR_TRIAL = 72

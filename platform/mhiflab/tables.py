@@ -12,7 +12,7 @@ from rich.table import Table as ConsoleTable
 
 from feinfn.errors import UserError
 from mhiflab.comparison import METRICS, Comparison
-from mhiflab.plan import Plan
+from mhiflab.plan.plan import Plan
 from mhiflab.published import COUNTED_RATIO, NOT_TOLD, Quoted
 from mhiflab.results import Results
 from mhiflab.rows import Row, rows

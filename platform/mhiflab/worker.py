@@ -25,26 +25,14 @@ from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
-from mhiflab.estimate import DEVICE, device_tag, speed
 from mhiflab.job import Job
-from mhiflab.notes import dataset_inputs, flatten
 from mhiflab.packaged import save_packaged
+from mhiflab.plan.forecast import DEVICE, device_tag, speed
 from mhiflab.preemption import deferred, preempted
 from mhiflab.provenance import machine_provenance
-from mhiflab.record import Record
-from mhiflab.scores import (
-    FUSED,
-    WITHOUT_REFERENCE,
-    Scores,
-    TestImage,
-    metrics_of,
-    scene_images,
-    score,
-    stored_images,
-)
-from mhiflab.study.identity import canonical, spec_hash
-from mhiflab.system_metrics import SystemMetrics
-from mhiflab.tracking import (
+from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.record.description import dataset_inputs, flatten
+from mhiflab.record.store import (
     BANDS_FILE,
     FINGERPRINT,
     IMAGES_FILE,
@@ -52,6 +40,10 @@ from mhiflab.tracking import (
     SPEC_HASH,
     TESTED_TAG,
 )
+from mhiflab.record.writer import Record
+from mhiflab.scores import Scores, TestImage, scene_images, score, stored_images
+from mhiflab.study.identity import canonical, spec_hash
+from mhiflab.system_metrics import SystemMetrics
 
 
 def _record_start(record: Record, job: Job) -> None:

@@ -106,8 +106,8 @@ import re, sys, torch
 from pathlib import Path
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
-from feinfn.model import FeINFN
-from feinfn.strips import strips_within
+from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.strips import strips_within
 changes = {
     'centre': {'spectrum_origin': 'centre'},
     'spatial': {'fourier_branch': False},

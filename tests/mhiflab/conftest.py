@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny import TINY, record_study
 
-from mhiflab.plan import Entry
+from mhiflab.plan.plan import Entry
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from feinfn.errors import UserError
-from mhiflab import archive
-from mhiflab.archive import archived_store, bring_in, export, known_data
 from mhiflab.paper import Plans
 from mhiflab.paths import Lab, experiments_dir, study_path
+from mhiflab.plan.export import export
+from mhiflab.record.archive import archived_store, bring_in, known_data
+from mhiflab.record.finished import read_run
+from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
 from mhiflab.results import Results, collect
 from mhiflab.rows import rows
-from mhiflab.run_files import read_run
-from mhiflab.tracking import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
 
 LAPTOP, STUDY_NAME = study_path("laptop"), "crops_classical"
 COMMITTED = experiments_dir() / "paper" / "record" / "laptop"
@@ -182,8 +182,8 @@ def test_a_second_file_of_one_run_is_refused(record, empty):
 def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, monkeypatch):
     lab, here = Lab(tmp_path / "lab"), known_data(record)
     store = archived_store(record, lab)
-    monkeypatch.setattr(archive, "resolve_data", here.resolve)
-    monkeypatch.setattr(archive, "survey", here.survey)
+    monkeypatch.setattr("mhiflab.plan.export.resolve_data", here.resolve)
+    monkeypatch.setattr("mhiflab.plan.export.survey", here.survey)
     study, out = LAPTOP.parent / f"{STUDY_NAME}.yaml", tmp_path / "out"
     assert len(export([study], False, store, lab, out)) == 5
     for path in record.rglob("*.json"):

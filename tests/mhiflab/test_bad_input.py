@@ -11,11 +11,12 @@ import pytest
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab import cli, study_cli, tracking
+from mhiflab import cli, study_cli
 from mhiflab.data_cli import export
 from mhiflab.figure_cli import figure
 from mhiflab.package import study_files
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
+from mhiflab.record import store
 from mhiflab.report_cli import report_command
 
 BANDS_NM = np.arange(400, 701, 10)
@@ -160,7 +161,7 @@ def test_places_that_cannot_be_written_are_told_before_the_work(write_study, tmp
     def begun(*given):
         pytest.fail("the record was opened")
 
-    monkeypatch.setattr(tracking, "recorded_store", begun)
+    monkeypatch.setattr(store, "recorded_store", begun)
     monkeypatch.setattr(study_cli, "bring", begun)
     study, lab, file = str(write_study()), tmp_path / "lab", tmp_path / "lr.npy"
     (lab / "rendered").mkdir(parents=True)

@@ -5,7 +5,7 @@ import yaml
 
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_studies
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 

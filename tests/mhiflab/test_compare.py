@@ -15,12 +15,11 @@ from mhiflab.compare_cli import _of_study, compare_command
 from mhiflab.compare_page import page
 from mhiflab.comparison import METRICS
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan, reconcile
-from mhiflab.record import trial_record
-from mhiflab.run_files import code_parts, read_run
-from mhiflab.runs import chosen_runs
-from mhiflab.scores import FUSED
-from mhiflab.tracking import KEY, recorded_store, tracking_uri, trial_runs
+from mhiflab.plan.plan import read_plan, reconcile
+from mhiflab.record.artifacts import FUSED
+from mhiflab.record.finished import chosen_runs, code_parts, read_run
+from mhiflab.record.store import KEY, recorded_store, tracking_uri, trial_runs
+from mhiflab.record.writer import trial_record
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab import driver
 from mhiflab.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
-from mhiflab.lock import driver_at_work
 from mhiflab.paths import Lab
-from mhiflab.tracking import open_store, read_tag, study_run, tracking_uri, write_tag
+from mhiflab.record.lab_lock import driver_at_work
+from mhiflab.record.store import open_store, read_tag, study_run, tracking_uri, write_tag
 
 
 @pytest.fixture

@@ -30,11 +30,10 @@ from mhiflab.figures import registry
 from mhiflab.figures.change import scale_at
 from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan, reconcile, upsampled_label
+from mhiflab.plan.plan import read_plan, reconcile, upsampled_label
 from mhiflab.published import COLUMNS
-from mhiflab.recorded import Recorded
-from mhiflab.scores import WITHOUT_REFERENCE
-from mhiflab.tracking import (
+from mhiflab.record.artifacts import WITHOUT_REFERENCE
+from mhiflab.record.store import (
     IMAGES_FILE,
     QUICKLOOK_FILE,
     artifact_file,
@@ -43,6 +42,7 @@ from mhiflab.tracking import (
     study_run,
     tracking_uri,
 )
+from mhiflab.recorded import Recorded
 from mhiflab.worker import run_worker
 
 CASES = {

@@ -27,9 +27,15 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.fuse_cli import fuse_command
 from mhiflab.paths import Lab
-from mhiflab.record import trial_record
-from mhiflab.scores import WINDOW_STEPS
-from mhiflab.tracking import QUICKLOOK_FILE, artifact_file, recorded_store, tracking_uri, trial_runs
+from mhiflab.record.artifacts import WINDOW_STEPS
+from mhiflab.record.store import (
+    QUICKLOOK_FILE,
+    artifact_file,
+    recorded_store,
+    tracking_uri,
+    trial_runs,
+)
+from mhiflab.record.writer import trial_record
 
 TOLERANCE = 1e-5
 """Rounding of sums over strips of another height, for values in [0, 1]."""

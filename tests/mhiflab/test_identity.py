@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 
 from feinfn.config import DataConfig
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
 from mhiflab.study import identity
 from mhiflab.study.spec import parse_trial
 

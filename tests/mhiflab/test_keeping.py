@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from test_study import next_state, runs
 from tiny import TINY
 
-from mhiflab.tracking import KEY, KIND
+from mhiflab.record.store import KEY, KIND
 
 
 def test_failures_wait_for_retry_and_gc_keeps_what_continues(mhiflab, write_study, tmp_path):

@@ -13,13 +13,13 @@ from tiny import TINY
 from feinfn.errors import UserError
 from feinfn.methods.registry import MODELS
 from feinfn.methods.weights import load_model
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
+from mhiflab.record.store import KIND
 from mhiflab.study.expand import expand
 from mhiflab.study.identity import canonical, run_key
 from mhiflab.study.read import read_study
 from mhiflab.study.smoke import NARROW
 from mhiflab.study.spec import parse_trial
-from mhiflab.tracking import KIND
 
 CASES = {
     "bicubic": {"label": "Bicubic", "set": {"model.name": "bicubic"}},

@@ -9,16 +9,16 @@ import pytest
 from test_record import opened, write
 
 from feinfn.errors import UserError
-from mhiflab.lock import lock
 from mhiflab.paths import Lab
-from mhiflab.tracking import open_store, tracking_uri
+from mhiflab.record.lab_lock import lock
+from mhiflab.record.store import open_store, tracking_uri
 
 KEY = "k" * 32
 READ = """
 import sys
 from pathlib import Path
 from mhiflab.paths import Lab
-from mhiflab.tracking import add_artifact, artifact_file, recorded_store, trial_runs
+from mhiflab.record.store import add_artifact, artifact_file, recorded_store, trial_runs
 store = recorded_store(Lab(Path(sys.argv[1])))
 run = trial_runs(store)[sys.argv[2]].info.run_id
 with artifact_file(store, run, "table.csv") as path:

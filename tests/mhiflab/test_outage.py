@@ -11,9 +11,9 @@ from tiny import TINY, job_of
 
 from mhiflab.environment import ENVIRONMENT
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan
-from mhiflab.record import DRAIN_S, replay
-from mhiflab.tracking import open_store, study_run, trial_runs
+from mhiflab.plan.plan import read_plan
+from mhiflab.record.store import open_store, study_run, trial_runs
+from mhiflab.record.writer import DRAIN_S, replay
 from mhiflab.worker import run_worker
 
 EPOCHS = 6

@@ -21,13 +21,13 @@ from mhiflab import paper_cli
 from mhiflab.figures.registry import find_kind
 from mhiflab.paper import Plans, read_paper, study_file, study_files
 from mhiflab.paths import Lab, experiments_dir, study_path
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
 from mhiflab.published import COLUMNS
+from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 from mhiflab.study.yaml_values import build, is_paper
 from mhiflab.study_cli import StoppedError
-from mhiflab.tracking import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.verify import differences
 from mhiflab.worker import run_worker
 

@@ -11,23 +11,23 @@ from mlflow.entities import Run
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.driver import only_driver
-from mhiflab.estimate import (
+from mhiflab.paths import Lab
+from mhiflab.plan.forecast import (
     DEVICE,
     OVERHEAD,
     RATE,
     STEP_FLOP,
     calibrated_rate,
+    forecast,
     forecast_s,
     measured,
     trial_flop,
 )
-from mhiflab.forecast import forecast
-from mhiflab.paths import Lab
-from mhiflab.plan import Plan, counts_line, read_plan, reasons, reconcile
+from mhiflab.plan.plan import Plan, plan_refresher, read_plan, reconcile
+from mhiflab.plan.show import counts_line, reasons
+from mhiflab.record.store import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
 from mhiflab.study import spec
 from mhiflab.study.identity import spec_hash
-from mhiflab.study_cli import reader
-from mhiflab.tracking import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
 
 
 def run_in(status: str, **tags: str) -> Run:
@@ -39,7 +39,7 @@ def run_in(status: str, **tags: str) -> Run:
 @pytest.fixture(autouse=True)
 def given_runs(monkeypatch) -> None:
     """Let a plan take the runs that a test gives for those of a store."""
-    monkeypatch.setattr("mhiflab.plan.trial_runs", lambda runs: runs)
+    monkeypatch.setattr("mhiflab.plan.plan.trial_runs", lambda runs: runs)
 
 
 @pytest.fixture
@@ -127,12 +127,12 @@ def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study)
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
     # With rare ones a driver waited for ever: Ray held the processes of a stopped trial.
     usual = gc.get_threshold()
-    now = reader(str(write_study()), False, Lab(tmp_path / "lab"))
+    now = plan_refresher(str(write_study()), False, Lab(tmp_path / "lab"))
     assert gc.get_threshold() == usual
     assert now().missing
     assert gc.get_threshold() == usual
     with pytest.raises(UserError):
-        reader(str(tmp_path / "none.yaml"), False, Lab(tmp_path / "lab"))
+        plan_refresher(str(tmp_path / "none.yaml"), False, Lab(tmp_path / "lab"))
     assert gc.get_threshold() == usual
 
 

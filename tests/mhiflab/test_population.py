@@ -18,9 +18,9 @@ from test_study import runs
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab.population import boundaries, successors
+from mhiflab.plan.suggest import boundaries, successors
+from mhiflab.record.store import KEY
 from mhiflab.study.search import Range, Scheduler, Search
-from mhiflab.tracking import KEY
 
 SEARCH = {
     "space": {

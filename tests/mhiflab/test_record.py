@@ -19,12 +19,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 
 from feinfn.errors import UserError
 from feinfn.files import write_bytes
-from mhiflab import record as record_module
-from mhiflab.applying import Applier
 from mhiflab.paths import Lab
-from mhiflab.record import Record, finish_study, replay, trial_record
-from mhiflab.spool import Spool
-from mhiflab.tracking import (
+from mhiflab.record import writer as record_module
+from mhiflab.record.journal import Spool
+from mhiflab.record.store import (
     ERROR_TAG,
     REFUSED_TAG,
     STOPPED_TAG,
@@ -37,6 +35,8 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.upload import Applier
+from mhiflab.record.writer import Record, finish_study, replay, trial_record
 
 ROOT = Path(__file__).parents[2]
 DEAD = "http://127.0.0.1:1"

@@ -20,13 +20,8 @@ from tiny import TINY, job_of
 
 from mhiflab.formats import markdown
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan, read_plan, reconcile
-from mhiflab.report.drawings import FIGURES
-from mhiflab.report.page import PAGE_BYTES, report
-from mhiflab.report_cli import report_command
-from mhiflab.results import collect
-from mhiflab.tables import study_table
-from mhiflab.tracking import (
+from mhiflab.plan.plan import Plan, read_plan, reconcile
+from mhiflab.record.store import (
     QUICKLOOK_FILE,
     Store,
     artifact_file,
@@ -34,6 +29,11 @@ from mhiflab.tracking import (
     study_run,
     tracking_uri,
 )
+from mhiflab.report.drawings import FIGURES
+from mhiflab.report.page import PAGE_BYTES, report
+from mhiflab.report_cli import report_command
+from mhiflab.results import collect
+from mhiflab.tables import study_table
 from mhiflab.worker import run_worker
 
 EVIL = "</script><b>bold</b> & \"'"

@@ -6,7 +6,8 @@ import torch
 
 from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab import scores
-from mhiflab.scores import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS, window
+from mhiflab.record.artifacts import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS
+from mhiflab.scores import window
 
 
 def image(height: int, width: int, ratio: int, reference: bool) -> scores.TestImage:

@@ -13,12 +13,9 @@ from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
-from mhiflab.plan import read_plan, reconcile
-from mhiflab.record import Record, trial_record
-from mhiflab.search_record import with_values
-from mhiflab.study.read import read_study
-from mhiflab.study.search import Range, Scheduler, Search
-from mhiflab.tracking import (
+from mhiflab.plan.plan import read_plan, reconcile
+from mhiflab.plan.search import with_values
+from mhiflab.record.store import (
     SEARCH_TAG,
     TESTED_TAG,
     open_store,
@@ -27,6 +24,9 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.writer import Record, trial_record
+from mhiflab.study.read import read_study
+from mhiflab.study.search import Range, Scheduler, Search
 from mhiflab.worker import run_worker
 
 PSNR = {"val_psnr": "max"}

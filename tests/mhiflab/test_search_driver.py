@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from tiny import TINY
 
-from mhiflab.tracking import KIND, SEARCH_TAG, STOPPED_TAG, TESTED_TAG
+from mhiflab.record.store import KIND, SEARCH_TAG, STOPPED_TAG, TESTED_TAG
 
 PSNR = {"val_psnr": "max"}
 

@@ -5,7 +5,7 @@ import pytest
 import ray
 
 from feinfn.data.source import load_scene
-from mhiflab.plan import read_plan
+from mhiflab.plan.plan import read_plan
 from mhiflab.sweep import share_scenes
 
 

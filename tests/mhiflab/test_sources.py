@@ -7,7 +7,7 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab.paper_cli import draw_paper, table_paper
 from mhiflab.paths import Lab, experiments_dir, study_path
-from mhiflab.tracking import open_store
+from mhiflab.record.store import open_store
 
 FOLDER = experiments_dir() / "paper"
 RENDERED, RECORD = FOLDER / "rendered" / "laptop", FOLDER / "record" / "laptop"

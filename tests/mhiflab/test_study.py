@@ -23,11 +23,10 @@ from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.conventions import CONVENTIONS
-from mhiflab.notes import flatten
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan
-from mhiflab.record import trial_record
-from mhiflab.tracking import (
+from mhiflab.plan.plan import read_plan
+from mhiflab.record.description import flatten
+from mhiflab.record.store import (
     KEY,
     KIND,
     NOTE,
@@ -37,6 +36,7 @@ from mhiflab.tracking import (
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.writer import trial_record
 from mhiflab.worker import run_worker
 
 ARTIFACTS = {

@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
+from mhiflab.plan.suggest import POPULATION, Told, front, suggest
 from mhiflab.study.search import Range, Search
-from mhiflab.suggestions import POPULATION, Told, front, suggest
 
 SPACE = {
     "model.omega_0": Range(log_uniform=(2, 60)),

@@ -18,13 +18,14 @@ from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.formats import _md, _tex, html_table, latex, markdown, write_table
 from mhiflab.paths import Lab
-from mhiflab.plan import Plan, labels_of, read_plan, state_table, upsampled_label
+from mhiflab.plan.plan import Plan, labels_of, read_plan, upsampled_label
+from mhiflab.plan.show import state_table
+from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.report.sections import result_grid
 from mhiflab.results import Results, collect
 from mhiflab.rows import Cell, Row, ranks
 from mhiflab.study.read import read_study
 from mhiflab.tables import Table, notes, sidecar, study_table
-from mhiflab.tracking import open_store, tracking_uri
 from mhiflab.verdicts import baseline_case, compare_cases
 
 
@@ -107,7 +108,7 @@ def test_titles_and_labels_are_one_line(change, told, write_study):
 
 def test_files_are_read_as_utf8_under_any_locale(tmp_path):
     (tmp_path / "study.yaml").write_text("title: Größe ×4\n", encoding="utf-8")
-    code = "from pathlib import Path; from mhiflab.reading import read_yaml as read; "
+    code = "from pathlib import Path; from mhiflab.study.yaml_values import read_yaml as read; "
     code += "print(ascii(read(Path('study.yaml'))['title']))"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     words = [sys.executable, "-c", code]

@@ -11,11 +11,11 @@ import yaml
 
 from feinfn.errors import UserError
 from mhiflab import paper_cli
-from mhiflab.archive import archived_store, known_data
 from mhiflab.paper import Plans, files_of, read_paper
 from mhiflab.paper_cli import verify_paper
 from mhiflab.paths import Lab, experiments_dir, study_path
-from mhiflab.tracking import STUDY
+from mhiflab.record.archive import archived_store, known_data
+from mhiflab.record.store import STUDY
 from mhiflab.verify import differences
 
 FOLDER = experiments_dir() / "paper"

@@ -8,9 +8,9 @@ import yaml
 
 from mhiflab.job import Job
 from mhiflab.paths import Lab
-from mhiflab.plan import Entry, read_plan
+from mhiflab.plan.plan import Entry, read_plan
 from mhiflab.provenance import code_provenance
-from mhiflab.tracking import open_store, study_run, tracking_uri
+from mhiflab.record.store import open_store, study_run, tracking_uri
 from mhiflab.worker import run_worker
 
 TINY: dict = {

@@ -10,7 +10,7 @@ from feinfn.errors import UserError
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.figures.kind import Cases, Drawn
-from mhiflab.plan import Entry
+from mhiflab.plan.plan import Entry
 from mhiflab.plots.cost import cost_figure
 from mhiflab.published import NOT_TOLD, read_published
 from mhiflab.recorded import Recorded

@@ -6,9 +6,9 @@ from typing import Literal
 import pandas as pd
 
 from feinfn.errors import UserError
-from mhiflab.estimate import steps_per_epoch
 from mhiflab.figures.kind import Cases, Drawn, about
-from mhiflab.plan import Entry
+from mhiflab.plan.forecast import steps_per_epoch
+from mhiflab.plan.plan import Entry
 from mhiflab.plots.curves import curves_figure
 from mhiflab.recorded import Recorded
 from mhiflab.tables import heading

@@ -9,8 +9,8 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.figures.kind import Drawn, Images, note, row_of
 from mhiflab.plots.errors import errors_figure
+from mhiflab.record.artifacts import FUSED, UPSAMPLED
 from mhiflab.recorded import Recorded
-from mhiflab.scores import FUSED, UPSAMPLED
 
 UNITS = {"error": "mean absolute error", "sam": "spectral angle (deg)"}
 

@@ -8,8 +8,8 @@ import pandas as pd
 from feinfn.config import require
 from mhiflab.figures.kind import Drawn, Images, note, row_of
 from mhiflab.plots.fused import Fused, Zoom, fused_figure
+from mhiflab.record.artifacts import FUSED, UPSAMPLED
 from mhiflab.recorded import Recorded
-from mhiflab.scores import FUSED, UPSAMPLED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from feinfn.config import STRICT
 from mhiflab.comparison import METRICS
-from mhiflab.plan import Entry, upsampled_label
+from mhiflab.plan.plan import Entry, upsampled_label
+from mhiflab.record.artifacts import FUSED, metrics_of
 from mhiflab.recorded import Recorded
-from mhiflab.scores import FUSED, metrics_of
 
 UNITS = {"psnr": " dB", "sam": "°"}
 

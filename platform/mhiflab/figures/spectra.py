@@ -9,7 +9,7 @@ from feinfn.analysis.spectra import angles_deg, distinct_pixels, spectra_at
 from feinfn.config import require
 from feinfn.data.images import pseudo_rgb
 from mhiflab.figures.kind import Drawn, Images, about
-from mhiflab.plan import upsampled_label
+from mhiflab.plan.plan import upsampled_label
 from mhiflab.plots.spectra import spectra_figure
 from mhiflab.plots.style import COLOURS
 from mhiflab.recorded import Recorded

@@ -10,7 +10,7 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.figures.kind import Cases, Images
 from mhiflab.figures.registry import KINDS, drawn_of
-from mhiflab.plan import Plan
+from mhiflab.plan.plan import Plan
 from mhiflab.plots.style import png
 from mhiflab.recorded import Recorded
 

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from mhiflab.notes import flatten
-from mhiflab.plan import Entry, Plan
+from mhiflab.plan.plan import Entry, Plan
+from mhiflab.record.description import flatten
+from mhiflab.record.store import FINGERPRINT, Store, artifact_file
 from mhiflab.report.sections import Cell, Grid
-from mhiflab.tracking import FINGERPRINT, Store, artifact_file
 
 PROVENANCE_FILE = "provenance.json"
 

@@ -9,14 +9,15 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from feinfn.errors import UserError
-from mhiflab.plan import Plan, counts_line, reasons
+from mhiflab.plan.plan import Plan
+from mhiflab.plan.show import counts_line, reasons
+from mhiflab.record.store import Store
 from mhiflab.recorded import Recorded
 from mhiflab.report.drawings import figures, too_large
 from mhiflab.report.origin import differences, origin
 from mhiflab.report.sections import image_grid, result_grid, state_grid, statistics, told_apart
 from mhiflab.report.windows import read_windows, viewer_data
 from mhiflab.results import Results, collect
-from mhiflab.tracking import Store
 
 PAGE_BYTES = 15_000_000
 """No page grows larger, unless its tables of runs alone do: every image's numbers are left out,

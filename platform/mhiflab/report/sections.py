@@ -8,8 +8,8 @@ import pandas as pd
 
 from feinfn.errors import UserError
 from mhiflab.comparison import METRICS, compare_methods
-from mhiflab.estimate import clock
-from mhiflab.plan import Entry, Plan, labels_of
+from mhiflab.plan.forecast import clock
+from mhiflab.plan.plan import Entry, Plan, labels_of
 from mhiflab.results import Results
 from mhiflab.rows import printed, ranks, rows
 from mhiflab.tables import heading

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Pair
-from mhiflab.plan import Entry
+from mhiflab.plan.plan import Entry
 from mhiflab.plots.style import MAPS
+from mhiflab.record.artifacts import WINDOW_STEPS
 from mhiflab.recorded import Recorded, Window
-from mhiflab.scores import WINDOW_STEPS
 
 LEAST_PX = 32
 """Windows are not cut smaller than this; then cases are left out."""

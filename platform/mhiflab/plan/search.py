@@ -14,15 +14,15 @@ from feinfn.errors import UserError
 from feinfn.files import STATE
 from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.paths import Lab
-from mhiflab.population import boundaries, successors
+from mhiflab.plan.suggest import boundaries, front, successors, suggest
+from mhiflab.record.store import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import run_key
 from mhiflab.study.search import COSTS, Search, Values
 from mhiflab.study.spec import parse_trial
-from mhiflab.suggestions import front, suggest
-from mhiflab.tracking import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 
 MOST_WINNERS = 5
+
 FINISHED = ("done", "stopped", "failed")
 
 

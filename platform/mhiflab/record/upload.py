@@ -14,8 +14,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from mhiflab.paths import Lab
-from mhiflab.spool import FILES, Spool
-from mhiflab.tracking import ERROR_TAG, REFUSED_TAG, Store, connect, explain, find_runs, is_refusal
+from mhiflab.record.journal import FILES, Spool
+from mhiflab.record.store import (
+    ERROR_TAG,
+    REFUSED_TAG,
+    Store,
+    connect,
+    explain,
+    find_runs,
+    is_refusal,
+)
 
 GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 

@@ -20,6 +20,7 @@ from feinfn.files import write_atomic
 LOCK_WAIT_S = 150.0
 """How long a process waits for another to leave a spool; longer than one call of MLflow takes to
 give up on a server that never answers (a minute) or on a database that is down (under two)."""
+
 JOURNAL, FILES, LOCK = "journal.jsonl", "files", "lock"
 
 

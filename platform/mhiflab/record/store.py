@@ -1,17 +1,21 @@
 """The MLflow store: where it is, what is in it, and why it cannot be used.
 
-One parent run per study, one child run per run key, all found by tags. `record.py` writes runs.
+One parent run per study, one child run per run key, all found by tags. `writer.py` writes runs. A
+lab that was moved or copied takes its artifacts along.
 """
 
 import getpass
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -19,31 +23,42 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from feinfn.errors import UserError
-from mhiflab.lock import driver_at_work
-from mhiflab.moved import move_artifacts
 from mhiflab.paths import Lab
+from mhiflab.record.lab_lock import driver_at_work
 
 EXPERIMENT = "mhiflab"
+
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
+
 CASE, SEED = "mhiflab.case", "mhiflab.seed"
+
 FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
+
 ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
+
 NOTE = "mlflow.note.content"
 """MLflow's tag for a run's description, in Markdown."""
+
 TESTED_TAG = "mhiflab.tested"
 """`false` on a finished run whose test scenes are still unopened."""
+
 SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
 """`mhiflab.search.<hash>.<index>`: the values of a search's suggestion; where it was ended."""
+
 ARCHIVED_TAG = "mhiflab.archived"
 """`true` on a run that was brought in from an archive."""
-IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
-QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
-ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 
+IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
+
+QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
+
+ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 """MLflow's codes for what a store will never take, such as a parameter that changes."""
+
 REFUSED_STATUS = {400, 413, 414, 422, 431}
+
 DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
 
 
@@ -297,3 +312,27 @@ def close_interrupted(store: Store, run_ids: Iterable[str]) -> None:
     with explained(store.uri):
         for run_id in run_ids:
             store.client.set_terminated(run_id, "KILLED")
+
+
+MOVES = (
+    "UPDATE runs SET artifact_uri = :new || substr(artifact_uri, length(:old) + 1) "
+    "WHERE substr(artifact_uri, 1, length(:old) + 1) = :old || '/'",
+    "UPDATE experiments SET artifact_location = :new WHERE artifact_location = :old",
+)
+
+
+def move_artifacts(lab: Lab, before: str, location: str) -> None:
+    """Let a lab's record name the artifacts beside it, at `location`, instead of those at `before`.
+
+    MLflow keeps absolute places: a copy would read the artifacts of its original, and write there.
+    Raises `UserError` where the database was copied alone.
+    """
+    original = Path(url2pathname(urlsplit(before).path))
+    if original.is_dir() and not lab.artifacts.is_dir():
+        raise UserError(
+            f"{lab.database}: found a record whose artifacts lie in {original}, expected them in "
+            f"{lab.artifacts}; copy the whole folder of the lab, or name the original with --lab"
+        )
+    with closing(sqlite3.connect(lab.database, timeout=60)) as database, database:
+        for statement in MOVES:
+            database.execute(statement, {"old": before, "new": location})

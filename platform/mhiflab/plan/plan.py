@@ -1,30 +1,24 @@
 """Wanted trials against recorded runs: what is done, and what a run would execute."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from mlflow.entities import Run
-from rich.markup import escape
-from rich.table import Table
 
-from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.source import Survey, Surveyed, check_fit
+from feinfn.config import DataConfig
+from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from feinfn.methods.feinfn.strips import strips_within
-from feinfn.methods.registry import name_of
-from mhiflab.lock import driver_at_work
-from mhiflab.paths import Lab, study_name
-from mhiflab.search_record import SearchPlan, check_search, look
-from mhiflab.study.expand import Trial, expand
-from mhiflab.study.identity import run_key, spec_hash
-from mhiflab.study.read import read_study
-from mhiflab.study.schema import Study
-from mhiflab.study.spec import ON_DISK, DataAccess
-from mhiflab.tracking import (
+from mhiflab.environment import rare_collections
+from mhiflab.paths import Lab, study_name, study_path
+from mhiflab.plan.checks import check_trial
+from mhiflab.plan.search import SearchPlan, check_search, look
+from mhiflab.record.archive import data_of, runs_of
+from mhiflab.record.lab_lock import driver_at_work
+from mhiflab.record.store import (
     CASE,
     ERROR_TAG,
     FINGERPRINT,
@@ -33,8 +27,14 @@ from mhiflab.tracking import (
     STUDY,
     TESTED_TAG,
     Store,
+    existing_store,
     trial_runs,
 )
+from mhiflab.study.expand import Trial, expand
+from mhiflab.study.identity import run_key, spec_hash
+from mhiflab.study.read import read_study
+from mhiflab.study.schema import Study
+from mhiflab.study.spec import ON_DISK, DataAccess
 
 STATES = {
     "done": "green",
@@ -206,81 +206,6 @@ def _entry(trial: Trial, found: Survey | UserError) -> Entry:
     return Entry(trial, found, key, "new")
 
 
-def check_trial(trial: Trial, data: Survey) -> None:
-    """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
-    spec = trial.spec
-    whole = trial.resources.memory_mib is None and not trial.resources.recompute
-    if not whole and not isinstance(spec.model, ModelConfig):
-        raise UserError(
-            f"resources.memory_mib, resources.recompute: found for model.name "
-            f"{name_of(spec.model)!r}, expected with feinfn alone, which can work in parts; leave "
-            "them out"
-        )
-    for scene in data.scenes:
-        check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
-        if spec.protocol.srf != "measured" and spec.data.inputs != "stored":
-            _check_response(trial, scene)
-        if scene.part != "train":
-            _check_evaluated(trial, scene)
-    if spec.data.inputs == "stored":
-        _check_stored(trial, data)
-    batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
-    if batch % workers:
-        raise UserError(
-            f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
-            f"{workers}: all workers share every batch"
-        )
-
-
-def _check_response(trial: Trial, scene: Surveyed) -> None:
-    """Raise `UserError` for a scene whose bands the protocol's response does not fit."""
-    nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
-    try:
-        trial.spec.protocol.response(scene.shape_SHW[0], nm)
-    except UserError as error:
-        raise UserError(f"{scene.source}: {error}") from None
-
-
-def _check_evaluated(trial: Trial, scene: Surveyed) -> None:
-    """Raise `UserError` for a scene that is too small to score, or too large for the memory."""
-    spec, size = trial.spec, scene.fused_size()
-    ratio = spec.protocol.ratio
-    least = max(11, 2 * ratio) if scene.msi_size else 11
-    if min(size) < least:
-        raise UserError(
-            f"data.{scene.part}: found {scene.name} of {size[0]}x{size[1]} pixels, expected at "
-            f"least {least}x{least}, which the metrics need; take a larger scene or window"
-        )
-    if trial.resources.memory_mib is not None and isinstance(spec.model, ModelConfig):
-        lr_size = size[0] // ratio, size[1] // ratio
-        strips_within(trial.resources.memory_mib, spec.model, lr_size, size, 1)
-
-
-def _check_stored(trial: Trial, data: Survey) -> None:
-    """Raise `UserError` for what prepared files cannot do."""
-    train, protocol = trial.spec.train, trial.spec.protocol
-    given = {
-        "train.augment": train.augment,
-        "train.sampling: random": train.sampling == "random",
-        "protocol.hsi_snr_db or msi_snr_db": protocol.noisy,
-        "protocol.lr_bits or msi_bits": bool(protocol.lr_bits or protocol.msi_bits),
-    }
-    for field, found in given.items():
-        if found:
-            raise UserError(
-                f"{field}: found with data.inputs: stored, whose inputs are taken as they are, "
-                "expected without; leave it out, or use data.inputs: patch"
-            )
-    shapes = {scene.shape_SHW[1:]: scene for scene in data.scenes if scene.part == "train"}
-    if len(shapes) > 1:
-        (size, one), (other_size, other), *_ = shapes.items()
-        raise UserError(
-            f"data.train: found images of {size[0]}x{size[1]} in {one.source} and of "
-            f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
-            "share batches; export them again with one --patch"
-        )
-
-
 def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
     """Return the plan with each trial's state in the store (all new where there is none).
 
@@ -337,44 +262,34 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
     return ""
 
 
-def state_table(plan: Plan) -> Table:
-    """Return the plan as a console table: a row for every case, a column for every seed."""
-    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
-    table.add_column("case")
-    for seed in plan.study.seeds:
-        table.add_column(f"seed {seed}")
-    for column in ("workers", "epochs"):
-        table.add_column(column, justify="right")
-    rows: dict[str, list[Entry]] = {}
-    for entry in plan.entries:
-        rows.setdefault(entry.trial.case, []).append(entry)
-    for entries in rows.values():
-        trial = entries[0].trial
-        cells = [f"[{STATES[e.state]}]{e.state}[/]" for e in entries]
-        # A case that is not trained has one trial for all seeds.
-        cells += ["-"] * (len(plan.study.seeds) - len(cells))
-        workers = str(trial.resources.workers or "in process")
-        epochs = str(trial.spec.train.epochs) if trial.spec.trained else "-"
-        table.add_row(escape(trial.label), *cells, workers, epochs)
-    return table
+def plan_refresher(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
+    """Return a function that compares a study's plan with the record as it stands then.
+
+    Study and scenes are read once, however often it is called.
+    """
+    with rare_collections():
+        wanted = read_plan(study_path(study), smoke)
+
+    def now() -> Plan:
+        with rare_collections():
+            return reconcile(wanted, existing_store(lab), lab, new_data)
+
+    return now
 
 
-def counts_line(plan: Plan) -> str:
-    """Return how many trials are in which state, and how many a run would execute."""
-    counts = Counter(entry.state for entry in plan.unique(*STATES))
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{len(plan.missing)} of {counts.total()} trials to execute ({told})"
+def current_plan(study: str, smoke: bool, lab: Lab) -> Plan:
+    """Return a study's plan against the record."""
+    return plan_refresher(study, smoke, lab)()
 
 
-def reasons(plan: Plan, at_most: int = 5) -> list[str]:
-    """Return a line for every trial that is blocked or failed, equal reasons once."""
-    found: dict[str, list[Entry]] = {}
-    for entry in plan.unique("blocked", "failed"):
-        found.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
-    lines = []
-    for text, entries in list(found.items())[:at_most]:
-        others = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
-        lines.append(f"{entries[0].who}{others} {text}")
-    if len(found) > at_most:
-        lines.append(f"and {len(found) - at_most} further reasons")
-    return lines
+@contextmanager
+def plan_with_store(
+    path: Path, smoke: bool, lab: Lab, record: Path | None
+) -> Iterator[tuple[Plan, Store]]:
+    """Yield a study's plan against the lab's record or an archive, and the store of its runs."""
+    with rare_collections():
+        wanted = read_plan(path, smoke, data_of(record))
+    with runs_of(record, lab) as store:
+        with rare_collections():
+            found = reconcile(wanted, store, lab)
+        yield found, store

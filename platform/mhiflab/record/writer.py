@@ -16,11 +16,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from feinfn.errors import UserError
-from mhiflab.applying import Applier
 from mhiflab.paths import Lab
-from mhiflab.spool import Spool
-from mhiflab.study.identity import MAY_CHANGE
-from mhiflab.tracking import (
+from mhiflab.record.journal import Spool
+from mhiflab.record.store import (
     ERROR_FILE,
     ERROR_TAG,
     KEY,
@@ -30,9 +28,12 @@ from mhiflab.tracking import (
     explain,
     is_refusal,
 )
+from mhiflab.record.upload import Applier
+from mhiflab.study.identity import MAY_CHANGE
 
 DRAIN_S = 10.0
 """How long the end of a run waits for its store to take what is left."""
+
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 30.0
 """Pauses between attempts while a store does not answer; each is twice the one before."""
 

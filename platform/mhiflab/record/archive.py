@@ -1,13 +1,15 @@
-"""Recorded runs as a folder of small text files, and back into a store.
+"""Archives: recorded runs as a folder of small text files, read back into a store.
 
 The folder holds what tables and curves are made of, no weights and no pictures, so that it can lie
 beside a paper: `data.json` (the data's identity, so that tables need no scenes) and one file a run.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from mlflow.entities import Metric
@@ -15,13 +17,8 @@ from mlflow.entities import Metric
 from feinfn.config import STRICT, DataConfig
 from feinfn.data.source import Survey, Surveyed, resolve_data, survey
 from feinfn.errors import UserError
-from feinfn.files import write_bytes
 from mhiflab.paths import Lab
-from mhiflab.plan import read_plan, reconcile
-from mhiflab.study.identity import run_key, spec_hash
-from mhiflab.study.spec import DataAccess, parse_trial
-from mhiflab.study.yaml_values import build
-from mhiflab.tracking import (
+from mhiflab.record.store import (
     ARCHIVED_TAG,
     CASE,
     FINGERPRINT,
@@ -33,19 +30,21 @@ from mhiflab.tracking import (
     STUDY,
     TESTED_TAG,
     Store,
-    artifact_file,
     explained,
     open_store,
+    recorded_store,
     trial_runs,
 )
+from mhiflab.study.identity import run_key, spec_hash
+from mhiflab.study.spec import DataAccess, parse_trial
+from mhiflab.study.yaml_values import build
 
 TAGS = (KIND, KEY, STUDY, CASE, SEED, FINGERPRINT, SPEC_HASH, TESTED_TAG, "mhiflab.label")
+
 TAGS_NEEDED = (KEY, FINGERPRINT, SPEC_HASH)
+
 FILES = (IMAGES_FILE, "spec.json", "provenance.json")
-HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
-"""Metrics that are kept at every step; of all others the last value."""
-OWN = ("host", "system", "warnings")
-"""What provenance tells of a machine alone."""
+
 DATA_FILE, RUNS = "data.json", "runs"
 
 
@@ -63,84 +62,15 @@ class ArchivedRun:
     """Texts by the artifact's name."""
 
 
-def _name(config: DataConfig) -> str:
+def data_name(config: DataConfig) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
-def _portable(found: Survey) -> Survey:
-    # Where files lay is no part of an identity.
-    return replace(found, scenes=tuple(replace(one, source=one.name) for one in found.scenes))
-
-
-def export(files: Iterable[Path], smoke: bool, store: Store, lab: Lab, folder: Path) -> list[Path]:
-    """Write every run of some studies into a folder and return the paths of the runs' files.
-
-    What the folder holds of other studies stays. Raises `UserError` where a study lacks runs, or
-    where the folder's data cannot be read; nothing is written then.
-    """
-    data: dict[str, dict[str, Any]] = {}
-    if (folder / DATA_FILE).exists():
-        known_data(folder)
-        data = _read(folder / DATA_FILE)
-
-    def resolve(config: DataConfig) -> DataConfig:
-        found = resolve_data(config)
-        own = replace(found, source=config.source)
-        data[_name(config)] = {"resolved": asdict(own), "survey": asdict(_portable(survey(found)))}
-        return found
-
-    plans = [
-        reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
-    ]
-    for plan in plans:
-        plan.refuse_missing()
-    written = []
-    for entry in {e.key: e for plan in plans for e in plan.entries}.values():
-        assert entry.run is not None, "a done entry has a run"
-        path = folder / RUNS / _file_name(entry.key)
-        _write(path, _run(store, entry.run.info.run_id))
-        written.append(path)
-    _write(folder / DATA_FILE, data)
-    return written
-
-
-def _file_name(key: str) -> str:
+def run_file(key: str) -> str:
     return f"{key[:16]}.json"
 
 
-def _write(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode())
-
-
-def _run(store: Store, run_id: str) -> dict[str, Any]:
-    with explained(store.uri):
-        run = store.client.get_run(run_id)
-        metrics: dict[str, list[list[float]]] = {}
-        for name, value in sorted(run.data.metrics.items()):
-            if name.startswith("system/"):
-                continue
-            history = store.client.get_metric_history(run_id, name)
-            points = sorted((one.step, one.value) for one in history)
-            metrics[name] = (
-                [list(p) for p in points] if name in HISTORIES else [[points[-1][0], value]]
-            )
-    texts = {}
-    for name in FILES:
-        with artifact_file(store, run_id, name) as path:
-            texts[name] = path.read_text(encoding="utf-8")
-    told = json.loads(texts["provenance.json"])
-    texts["provenance.json"] = json.dumps({k: v for k, v in told.items() if k not in OWN})
-    spec = json.loads(texts["spec.json"])
-    # Where the files lay is a matter of that machine too.
-    spec["data"]["source"] = Path(spec["data"]["source"]).name
-    spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
-    texts["spec.json"] = json.dumps(spec)
-    tags = {name: run.data.tags[name] for name in TAGS if name in run.data.tags}
-    return {"name": run.info.run_name, "tags": tags, "metrics": metrics, "files": texts}
-
-
-def _read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -155,7 +85,7 @@ def known_data(folder: Path) -> DataAccess:
     surveys: dict[str, Survey] = {}
     resolved: dict[str, DataConfig] = {}
     try:
-        for name, one in _read(path).items():
+        for name, one in read_json(path).items():
             resolved[name] = build(DataConfig, one["resolved"], str(path))
             scenes = [
                 Surveyed(
@@ -167,7 +97,7 @@ def known_data(folder: Path) -> DataAccess:
                 )
                 for scene in one["survey"]["scenes"]
             ]
-            surveys[_name(resolved[name])] = Survey(one["survey"]["fingerprint"], tuple(scenes))
+            surveys[data_name(resolved[name])] = Survey(one["survey"]["fingerprint"], tuple(scenes))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error!r}), expected the data of studies as `mhiflab export` "
@@ -175,14 +105,14 @@ def known_data(folder: Path) -> DataAccess:
         ) from None
 
     def resolve(config: DataConfig) -> DataConfig:
-        if _name(config) not in resolved:
+        if data_name(config) not in resolved:
             raise UserError(
                 f"data.source: found {config.source!r} with scenes that {folder} does not know, "
                 "expected those of its runs; export them again"
             )
-        return resolved[_name(config)]
+        return resolved[data_name(config)]
 
-    return DataAccess(resolve, lambda config: surveys[_name(config)])
+    return DataAccess(resolve, lambda config: surveys[data_name(config)])
 
 
 def bring_in(folder: Path, store: Store) -> int:
@@ -218,15 +148,15 @@ def bring_in(folder: Path, store: Store) -> int:
 
 def _read_run(path: Path) -> ArchivedRun:
     """Return a run from its file; raise `UserError` where name, tags and spec do not belong."""
-    found: ArchivedRun = build(ArchivedRun, _read(path), str(path))
+    found: ArchivedRun = build(ArchivedRun, read_json(path), str(path))
     for what, given, wanted in (("tags", found.tags, TAGS_NEEDED), ("files", found.files, FILES)):
         if lacking := [name for name in wanted if name not in given]:
             raise UserError(f"{path}: {what}: found no {', '.join(lacking)}; export the run again")
     key = found.tags[KEY]
     # One file a key: of two, a changed copy could stand for the run.
-    if path.name != _file_name(key):
+    if path.name != run_file(key):
         raise UserError(
-            f"{path}: found run key {key}, expected the file to be named {_file_name(key)} after "
+            f"{path}: found run key {key}, expected the file to be named {run_file(key)} after "
             "it; remove the file, or export the run again"
         )
     try:
@@ -257,3 +187,30 @@ def archived_store(folder: Path, lab: Lab) -> Store:
     store = open_store(lab, f"sqlite:///{lab.database.resolve()}")
     bring_in(folder, store)
     return store
+
+
+def data_of(record: Path | None) -> DataAccess:
+    """Return how a plan learns about its data: from an archive, or without one from scenes."""
+    return known_data(record) if record else DataAccess(_resolve, survey)
+
+
+def _resolve(config: DataConfig) -> DataConfig:
+    try:
+        return resolve_data(config)
+    except UserError as error:
+        if config.source == "sample" or Path(config.source).exists():
+            raise
+        raise UserError(
+            f"{error}; run this in the folder that the path starts from, or write the runs with "
+            "mhiflab export where the data are, and give that folder with --record"
+        ) from None
+
+
+@contextmanager
+def runs_of(record: Path | None, lab: Lab) -> Iterator[Store]:
+    """Yield a store with the runs of an archive, or without one the lab's; raises `UserError`."""
+    if record is None:
+        yield recorded_store(lab)
+        return
+    with TemporaryDirectory(prefix="mhiflab-") as place:
+        yield archived_store(record, Lab(Path(place)))

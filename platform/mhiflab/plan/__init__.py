@@ -1,0 +1,1 @@
+"""Plans: wanted trials against recorded runs, and the cost of the rest."""

@@ -1,0 +1,85 @@
+"""Checks of a trial before it runs: scenes, batch and memory that fit."""
+
+import numpy as np
+
+from feinfn.config import ModelConfig
+from feinfn.data.source import Survey, Surveyed, check_fit
+from feinfn.errors import UserError
+from feinfn.methods.feinfn.strips import strips_within
+from feinfn.methods.registry import name_of
+from mhiflab.study.expand import Trial
+
+
+def check_trial(trial: Trial, data: Survey) -> None:
+    """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
+    spec = trial.spec
+    whole = trial.resources.memory_mib is None and not trial.resources.recompute
+    if not whole and not isinstance(spec.model, ModelConfig):
+        raise UserError(
+            f"resources.memory_mib, resources.recompute: found for model.name "
+            f"{name_of(spec.model)!r}, expected with feinfn alone, which can work in parts; leave "
+            "them out"
+        )
+    for scene in data.scenes:
+        check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
+        if spec.protocol.srf != "measured" and spec.data.inputs != "stored":
+            _check_response(trial, scene)
+        if scene.part != "train":
+            _check_evaluated(trial, scene)
+    if spec.data.inputs == "stored":
+        _check_stored(trial, data)
+    batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
+    if batch % workers:
+        raise UserError(
+            f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
+            f"{workers}: all workers share every batch"
+        )
+
+
+def _check_response(trial: Trial, scene: Surveyed) -> None:
+    """Raise `UserError` for a scene whose bands the protocol's response does not fit."""
+    nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
+    try:
+        trial.spec.protocol.response(scene.shape_SHW[0], nm)
+    except UserError as error:
+        raise UserError(f"{scene.source}: {error}") from None
+
+
+def _check_evaluated(trial: Trial, scene: Surveyed) -> None:
+    """Raise `UserError` for a scene that is too small to score, or too large for the memory."""
+    spec, size = trial.spec, scene.fused_size()
+    ratio = spec.protocol.ratio
+    least = max(11, 2 * ratio) if scene.msi_size else 11
+    if min(size) < least:
+        raise UserError(
+            f"data.{scene.part}: found {scene.name} of {size[0]}x{size[1]} pixels, expected at "
+            f"least {least}x{least}, which the metrics need; take a larger scene or window"
+        )
+    if trial.resources.memory_mib is not None and isinstance(spec.model, ModelConfig):
+        lr_size = size[0] // ratio, size[1] // ratio
+        strips_within(trial.resources.memory_mib, spec.model, lr_size, size, 1)
+
+
+def _check_stored(trial: Trial, data: Survey) -> None:
+    """Raise `UserError` for what prepared files cannot do."""
+    train, protocol = trial.spec.train, trial.spec.protocol
+    given = {
+        "train.augment": train.augment,
+        "train.sampling: random": train.sampling == "random",
+        "protocol.hsi_snr_db or msi_snr_db": protocol.noisy,
+        "protocol.lr_bits or msi_bits": bool(protocol.lr_bits or protocol.msi_bits),
+    }
+    for field, found in given.items():
+        if found:
+            raise UserError(
+                f"{field}: found with data.inputs: stored, whose inputs are taken as they are, "
+                "expected without; leave it out, or use data.inputs: patch"
+            )
+    shapes = {scene.shape_SHW[1:]: scene for scene in data.scenes if scene.part == "train"}
+    if len(shapes) > 1:
+        (size, one), (other_size, other), *_ = shapes.items()
+        raise UserError(
+            f"data.train: found images of {size[0]}x{size[1]} in {one.source} and of "
+            f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
+            "share batches; export them again with one --patch"
+        )

@@ -1,0 +1,103 @@
+"""Export: recorded runs as a folder of small text files."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from feinfn.config import DataConfig
+from feinfn.data.source import Survey, resolve_data, survey
+from feinfn.files import write_bytes
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import read_plan, reconcile
+from mhiflab.record.archive import (
+    DATA_FILE,
+    FILES,
+    RUNS,
+    TAGS,
+    data_name,
+    known_data,
+    read_json,
+    run_file,
+)
+from mhiflab.record.store import Store, artifact_file, explained
+from mhiflab.study.spec import DataAccess
+
+HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
+"""Metrics that are kept at every step; of all others the last value."""
+
+OWN = ("host", "system", "warnings")
+"""What provenance tells of a machine alone."""
+
+
+def _portable(found: Survey) -> Survey:
+    # Where files lay is no part of an identity.
+    return replace(found, scenes=tuple(replace(one, source=one.name) for one in found.scenes))
+
+
+def export(files: Iterable[Path], smoke: bool, store: Store, lab: Lab, folder: Path) -> list[Path]:
+    """Write every run of some studies into a folder and return the paths of the runs' files.
+
+    What the folder holds of other studies stays. Raises `UserError` where a study lacks runs, or
+    where the folder's data cannot be read; nothing is written then.
+    """
+    data: dict[str, dict[str, Any]] = {}
+    if (folder / DATA_FILE).exists():
+        known_data(folder)
+        data = read_json(folder / DATA_FILE)
+
+    def resolve(config: DataConfig) -> DataConfig:
+        found = resolve_data(config)
+        own = replace(found, source=config.source)
+        data[data_name(config)] = {
+            "resolved": asdict(own),
+            "survey": asdict(_portable(survey(found))),
+        }
+        return found
+
+    plans = [
+        reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
+    ]
+    for plan in plans:
+        plan.refuse_missing()
+    written = []
+    for entry in {e.key: e for plan in plans for e in plan.entries}.values():
+        assert entry.run is not None, "a done entry has a run"
+        path = folder / RUNS / run_file(entry.key)
+        _write(path, _run(store, entry.run.info.run_id))
+        written.append(path)
+    _write(folder / DATA_FILE, data)
+    return written
+
+
+def _write(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def _run(store: Store, run_id: str) -> dict[str, Any]:
+    with explained(store.uri):
+        run = store.client.get_run(run_id)
+        metrics: dict[str, list[list[float]]] = {}
+        for name, value in sorted(run.data.metrics.items()):
+            if name.startswith("system/"):
+                continue
+            history = store.client.get_metric_history(run_id, name)
+            points = sorted((one.step, one.value) for one in history)
+            metrics[name] = (
+                [list(p) for p in points] if name in HISTORIES else [[points[-1][0], value]]
+            )
+    texts = {}
+    for name in FILES:
+        with artifact_file(store, run_id, name) as path:
+            texts[name] = path.read_text(encoding="utf-8")
+    told = json.loads(texts["provenance.json"])
+    texts["provenance.json"] = json.dumps({k: v for k, v in told.items() if k not in OWN})
+    spec = json.loads(texts["spec.json"])
+    # Where the files lay is a matter of that machine too.
+    spec["data"]["source"] = Path(spec["data"]["source"]).name
+    spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
+    texts["spec.json"] = json.dumps(spec)
+    tags = {name: run.data.tags[name] for name in TAGS if name in run.data.tags}
+    return {"name": run.info.run_name, "tags": tags, "metrics": metrics, "files": texts}

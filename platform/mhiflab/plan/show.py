@@ -1,0 +1,116 @@
+"""Plans and states of runs on the console."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mhiflab.console import out
+from mhiflab.plan.forecast import Forecast, clock, forecast, slots_here
+from mhiflab.plan.plan import STATES, Entry, Plan
+
+
+def _epoch(entry: Entry) -> tuple[int, float]:
+    """Return the epochs that a run has recorded, and its seconds of training."""
+    if entry.run is None:
+        return 0, 0.0
+    metrics = entry.run.data.metrics
+    return int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
+
+
+def _row(entry: Entry) -> list[str]:
+    epoch, seconds = _epoch(entry)
+    epochs = entry.trial.spec.train.epochs
+    metrics = entry.run.data.metrics if entry.run else {}
+    left = (epochs - epoch) * seconds / epoch if epoch and entry.state == "running" else None
+    psnr = metrics.get("val_psnr")
+    return [
+        escape(entry.trial.label),
+        str(entry.trial.spec.seed),
+        f"[{STATES[entry.state]}]{entry.state}[/]",
+        f"{epoch}/{epochs}" if entry.trial.spec.trained else "-",
+        "" if psnr is None else f"{psnr:.2f}",
+        clock(seconds) if seconds else "",
+        "" if left is None else clock(left),
+        entry.key[:12],
+    ]
+
+
+def status_table(plan: Plan) -> Group:
+    """Return every trial's state, epochs, last validation PSNR, training time and time left."""
+    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
+    for column in ("case", "seed", "state", "epochs", "val PSNR", "trained", "left", "run key"):
+        table.add_column(column)
+    for entry in plan.entries:
+        table.add_row(*_row(entry))
+    parts: list[Table | Text] = [table]
+    parts += [Text(f"{one.base.case}: {one.line()}") for one in plan.searches]
+    parts += [Text(line) for line in reasons(plan)]
+    parts.append(Text(f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"))
+    waiting = plan.unique("new", "resume", "running")
+    if waiting and (line := forecast(waiting, plan.recorded).line(slots_here(waiting))):
+        parts.append(Text(f"Expected: {line}"))
+    return Group(*parts)
+
+
+def state_table(plan: Plan) -> Table:
+    """Return the plan as a console table: a row for every case, a column for every seed."""
+    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
+    table.add_column("case")
+    for seed in plan.study.seeds:
+        table.add_column(f"seed {seed}")
+    for column in ("workers", "epochs"):
+        table.add_column(column, justify="right")
+    rows: dict[str, list[Entry]] = {}
+    for entry in plan.entries:
+        rows.setdefault(entry.trial.case, []).append(entry)
+    for entries in rows.values():
+        trial = entries[0].trial
+        cells = [f"[{STATES[e.state]}]{e.state}[/]" for e in entries]
+        # A case that is not trained has one trial for all seeds.
+        cells += ["-"] * (len(plan.study.seeds) - len(cells))
+        workers = str(trial.resources.workers or "in process")
+        epochs = str(trial.spec.train.epochs) if trial.spec.trained else "-"
+        table.add_row(escape(trial.label), *cells, workers, epochs)
+    return table
+
+
+def counts_line(plan: Plan) -> str:
+    """Return how many trials are in which state, and how many a run would execute."""
+    counts = Counter(entry.state for entry in plan.unique(*STATES))
+    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{len(plan.missing)} of {counts.total()} trials to execute ({told})"
+
+
+def reasons(plan: Plan, at_most: int = 5) -> list[str]:
+    """Return a line for every trial that is blocked or failed, equal reasons once."""
+    found: dict[str, list[Entry]] = {}
+    for entry in plan.unique("blocked", "failed"):
+        found.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
+    lines = []
+    for text, entries in list(found.items())[:at_most]:
+        others = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        lines.append(f"{entries[0].who}{others} {text}")
+    if len(found) > at_most:
+        lines.append(f"and {len(found) - at_most} further reasons")
+    return lines
+
+
+def print_plan(plan: Plan) -> None:
+    """Print which runs a plan has and lacks."""
+    out.print(state_table(plan))
+    for line in (*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)):
+        out.print(escape(line), soft_wrap=True)
+    out.print(counts_line(plan))
+
+
+def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
+    """Print what some trials will cost, and return it."""
+    expected = forecast(entries, plan.recorded)
+    if entries and (line := expected.line(slots_here(entries))):
+        out.print(f"Expected: {line}")
+    return expected
