@@ -39,7 +39,7 @@ def submit_command(
     Ctrl-C leaves the job alone. Submitting a study that runs already follows it. A job that ended
     early continues when the study is submitted again: finished trials are on record.
     """
-    from mhiflab import submit as jobs
+    from mhiflab.cluster import submit as jobs
 
     if sum(map(bool, (study, attach, stop))) != 1:
         raise UserError("submit: expected one of STUDY, --attach ID and --stop ID")
@@ -75,7 +75,7 @@ def doctor_command(
     from rich.markup import escape
     from rich.table import Table
 
-    from mhiflab import submit as jobs
+    from mhiflab.cluster import submit as jobs
 
     if address.startswith("http"):
         wanted = jobs.doctor_of(study, lab, tracking_uri)
@@ -86,7 +86,7 @@ def doctor_command(
         os.environ["RAY_ADDRESS"] = address
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
-    from mhiflab.doctor import examine
+    from mhiflab.cluster.doctor import examine
     from mhiflab.paths import Lab, study_path
 
     findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)

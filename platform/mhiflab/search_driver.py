@@ -17,7 +17,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from mhiflab.fit import Fit
+from mhiflab.cluster.fit import Fit
 from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast

@@ -20,14 +20,14 @@ from feinfn.config import DataConfig
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.methods.cost import parameters_of
-from mhiflab.cluster import connected, trial_request, with_gpu_memory
+from mhiflab.cluster.code import code_provenance
+from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
+from mhiflab.cluster.fit import Fit, fit
 from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
-from mhiflab.fit import Fit, fit
 from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.provenance import code_provenance
 from mhiflab.record.description import study_note, trial_note
 from mhiflab.record.store import (
     Store,

@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
-from mhiflab.cluster import selector, worker_request
+from mhiflab.cluster.connect import selector, worker_request
 from mhiflab.job import Job
 from mhiflab.worker import run_worker
 from mhiflab.worker_group import FreeUnlaunched

@@ -25,11 +25,11 @@ from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
+from mhiflab.cluster.code import machine_provenance
 from mhiflab.job import Job
 from mhiflab.packaged import save_packaged
 from mhiflab.plan.forecast import DEVICE, device_tag, speed
 from mhiflab.preemption import deferred, preempted
-from mhiflab.provenance import machine_provenance
 from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.description import dataset_inputs, flatten
 from mhiflab.record.store import (

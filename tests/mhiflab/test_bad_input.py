@@ -12,9 +12,9 @@ from tiny import TINY
 
 from feinfn.errors import UserError
 from mhiflab import cli, study_cli
+from mhiflab.cluster.package import study_files
 from mhiflab.data_cli import export
 from mhiflab.figure_cli import figure
-from mhiflab.package import study_files
 from mhiflab.plan.plan import read_plan
 from mhiflab.record import store
 from mhiflab.report_cli import report_command

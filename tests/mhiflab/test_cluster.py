@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feinfn.errors import UserError
-from mhiflab import cluster
-from mhiflab.cluster import check_answers, connected, selector, trial_request
-from mhiflab.fit import Node, fit, held_by_trial, workers_on
+from mhiflab.cluster import connect
+from mhiflab.cluster.connect import check_answers, connected, selector, trial_request
+from mhiflab.cluster.fit import Node, fit, held_by_trial, workers_on
 from mhiflab.study.spec import Resources
 
 SMALL, LARGE = Node("small", 2, id="s"), Node("large", 8, 2, 24.0, id="l")
@@ -158,8 +158,8 @@ def test_a_dead_address_fails_within_a_minute(monkeypatch):
 
 
 def test_time_to_load_ray_is_not_taken_for_silence(monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
-    monkeypatch.setattr(cluster, "ASK", "import time; time.sleep(1)")
+    monkeypatch.setattr(connect, "ANSWER_S", 0.5)
+    monkeypatch.setattr(connect, "ASK", "import time; time.sleep(1)")
     with socket.create_server(("127.0.0.1", 0)) as slow:
         check_answers(f"127.0.0.1:{slow.getsockname()[1]}")
 

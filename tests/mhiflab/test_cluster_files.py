@@ -13,7 +13,7 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from mhiflab.doctor import locked_versions
+from mhiflab.cluster.doctor import locked_versions
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = [ROOT / "cluster.yaml", ROOT / "experiments" / "clusters" / "aws.yaml"]

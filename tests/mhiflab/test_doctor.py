@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mhiflab import doctor, probe
-from mhiflab.doctor import Expected, judge
+from mhiflab.cluster import doctor, probe
+from mhiflab.cluster.doctor import Expected, judge
 from mhiflab.paths import Lab
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0+cu130", "ray": "2.60.0"}

@@ -15,8 +15,8 @@ from rich.console import Console
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab import package, submit
-from mhiflab.provenance import code_provenance
+from mhiflab.cluster import package, submit
+from mhiflab.cluster.code import code_hash, code_provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,8 +71,8 @@ def test_packaged_code_runs_alone_and_knows_the_submitting_checkout(folder, tmp_
     package.write_package(target, package.study_files("demo")[1])
     code = """
 import json, mhiflab, feinfn, sys
-from mhiflab.package import code_hash
-from mhiflab.provenance import code_provenance
+from mhiflab.cluster.code import code_hash
+from mhiflab.cluster.code import code_provenance
 from mhiflab.paths import checkout, shipped_studies
 print(json.dumps([mhiflab.__file__, feinfn.__file__, checkout() is None,
                   'demo' in shipped_studies(), code_hash(), code_provenance()]))
@@ -90,7 +90,7 @@ print(json.dumps([mhiflab.__file__, feinfn.__file__, checkout() is None,
     *paths, installed, shipped, hashed, provenance = json.loads(done.stdout)
     assert all(path.startswith(str(target)) for path in paths)
     assert (installed, shipped) == (True, True)
-    assert hashed == package.code_hash()
+    assert hashed == code_hash()
     assert provenance == code_provenance()
 
 
@@ -101,14 +101,14 @@ def test_code_of_a_wheel_hashes_like_that_of_the_checkout(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     done = subprocess.run(
-        [sys.executable, "-c", "from mhiflab.package import code_hash; print(code_hash())"],
+        [sys.executable, "-c", "from mhiflab.cluster.code import code_hash; print(code_hash())"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
         text=True,
         timeout=400,
     )
-    assert done.stdout.strip() == package.code_hash(), done.stderr
+    assert done.stdout.strip() == code_hash(), done.stderr
 
 
 def test_code_that_is_too_large_is_refused(folder, monkeypatch, tmp_path_factory):

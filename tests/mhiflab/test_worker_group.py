@@ -10,7 +10,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
-from mhiflab.cluster import connected
+from mhiflab.cluster.connect import connected
 from mhiflab.environment import ENVIRONMENT
 from mhiflab.worker_group import FreeUnlaunched
 
@@ -19,7 +19,7 @@ from mhiflab.worker_group import FreeUnlaunched
 def two_cpus(monkeypatch):
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mhiflab.cluster.usable_cpus", lambda: 2)
+    monkeypatch.setattr("mhiflab.cluster.connect.usable_cpus", lambda: 2)
     with connected():
         yield
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import yaml
 
+from mhiflab.cluster.code import code_provenance
 from mhiflab.job import Job
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, read_plan
-from mhiflab.provenance import code_provenance
 from mhiflab.record.store import open_store, study_run, tracking_uri
 from mhiflab.worker import run_worker
 

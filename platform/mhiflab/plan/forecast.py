@@ -17,8 +17,8 @@ from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
 from feinfn.methods.cost import flop_per_pixel
 from feinfn.methods.feinfn.model import FeINFN
-from mhiflab.cluster import usable_cpus
-from mhiflab.fit import held_by_trial
+from mhiflab.cluster.connect import usable_cpus
+from mhiflab.cluster.fit import held_by_trial
 from mhiflab.plan.plan import Entry
 from mhiflab.study.spec import Resources, Spec
 

@@ -16,16 +16,18 @@ from urllib.parse import urlsplit
 
 from feinfn.config import DataConfig
 from feinfn.data.source import survey
-from mhiflab import probe
-from mhiflab.cluster import TOKEN_REFUSED, ask, connected, on_nodes
-from mhiflab.package import code_hash
+from mhiflab.cluster import probe
+from mhiflab.cluster.code import code_hash
+from mhiflab.cluster.connect import TOKEN_REFUSED, ask, connected, on_nodes
 from mhiflab.paths import Lab, lock_file
 from mhiflab.record.store import tracking_uri
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 
 PACKAGES = ("torch", "ray", "mlflow", "mhiflab")
+
 LEAST_FREE_GIB = 2.0
+
 MOST_CLOCK_S = 1.0
 """Difference beyond which times in the record and Ray's timeouts stop making sense."""
 

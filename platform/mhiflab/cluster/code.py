@@ -5,11 +5,14 @@ import json
 import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mhiflab.paths import checkout, lock_file, submitted_file
+import feinfn
+import mhiflab
+from mhiflab.paths import checkout, experiments_dir, lock_file, submitted_file
 
 LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "optuna", "mhiflab")
 
@@ -60,3 +63,44 @@ def machine_provenance(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return a source folder's files: what git does not ignore, or all; nothing hidden."""
+    root = checkout()
+    listed = git("ls-files", "-co", "--exclude-standard", "-z", str(folder)) if root else None
+    if root and listed:
+        paths = [root / name for name in listed.split("\0") if name]
+    else:
+        paths = list(folder.rglob("*"))
+    found = []
+    for path in sorted(set(paths)):
+        inner = path.relative_to(folder).parts
+        plain = not any(part.startswith(".") or part == "__pycache__" for part in inner)
+        if plain and path.is_file() and not path.is_symlink():
+            found.append(path)
+    return found
+
+
+def code_files() -> dict[str, Path]:
+    """Return both packages' files by their place in the package, which is that of the wheel."""
+    folders = {
+        "feinfn": Path(feinfn.__file__).parent,
+        "mhiflab": Path(mhiflab.__file__).parent,
+        "mhiflab/experiments": experiments_dir(),
+    }
+    found = {
+        f"{place}/{path.relative_to(folder).as_posix()}": path
+        for place, folder in folders.items()
+        for path in _files(folder)
+    }
+    return {**found, "mhiflab/requirements.lock": lock_file()}
+
+
+def code_hash() -> str:
+    """Return the SHA-256 of the Python files of both packages, equal for checkout and wheel."""
+    digest = hashlib.sha256()
+    for place, path in sorted(code_files().items()):
+        if place.endswith(".py") and not place.startswith("mhiflab/experiments/"):
+            digest.update(f"{place}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

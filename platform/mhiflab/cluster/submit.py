@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from feinfn.errors import UserError
-from mhiflab.cluster import ANSWER_S
-from mhiflab.package import study_files, write_package
+from mhiflab.cluster.connect import ANSWER_S
+from mhiflab.cluster.package import study_files, write_package
 
 STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
+
 # Ray's own lines at the top of a job's log.
 _CHATTER = re.compile(r"\d{4}-\d\d-\d\d \S+\s+\w+ job_manager\.|Running entrypoint for job ")
 

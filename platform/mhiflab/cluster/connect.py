@@ -10,18 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from feinfn.errors import UserError
+from mhiflab.cluster.fit import Node
 from mhiflab.environment import ENVIRONMENT
-from mhiflab.fit import Node
 from mhiflab.study.spec import Resources
 
 DRIVER = {"node:__internal_head__": 0.0001}
 """What a trial asks for that only waits for its workers: a place on the head. There it takes no
 worker's CPU, so that waiting trials never keep workers from starting, and it outlives every other
 node."""
+
 ANSWER_S = 4.0
 """Seconds that a port, and then Ray behind it, may take to answer."""
 
 TOKEN_REFUSED = 3
+
 ASK = """
 import faulthandler, sys
 from ray._raylet import GcsClient
@@ -34,6 +36,7 @@ except AuthenticationError:
 """
 """A program that asks an address whether it is Ray's, without Ray's long retries or chatter. Its
 seconds count from the question: on a busy machine loading Ray alone can take longer."""
+
 LOADING_S = 120.0
 """Seconds that this program may take to load Ray."""
 

@@ -23,7 +23,7 @@ def look(
             return "missing"
 
     try:
-        from mhiflab.package import code_hash
+        from mhiflab.cluster.code import code_hash
 
         code = code_hash()
     except Exception as error:

@@ -9,58 +9,16 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import feinfn
-import mhiflab
 from feinfn.errors import UserError
-from mhiflab.paths import checkout, experiments_dir, lock_file, study_path
-from mhiflab.provenance import git, git_provenance
+from mhiflab.cluster.code import code_files, git_provenance
+from mhiflab.paths import study_path
 from mhiflab.study.yaml_values import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
 """What Ray takes."""
+
 STUDY_FOLDER = "study"
 """Folder of the study file and of those that it is based on."""
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return a source folder's files: what git does not ignore, or all; nothing hidden."""
-    root = checkout()
-    listed = git("ls-files", "-co", "--exclude-standard", "-z", str(folder)) if root else None
-    if root and listed:
-        paths = [root / name for name in listed.split("\0") if name]
-    else:
-        paths = list(folder.rglob("*"))
-    found = []
-    for path in sorted(set(paths)):
-        inner = path.relative_to(folder).parts
-        plain = not any(part.startswith(".") or part == "__pycache__" for part in inner)
-        if plain and path.is_file() and not path.is_symlink():
-            found.append(path)
-    return found
-
-
-def code_files() -> dict[str, Path]:
-    """Return both packages' files by their place in the package, which is that of the wheel."""
-    folders = {
-        "feinfn": Path(feinfn.__file__).parent,
-        "mhiflab": Path(mhiflab.__file__).parent,
-        "mhiflab/experiments": experiments_dir(),
-    }
-    found = {
-        f"{place}/{path.relative_to(folder).as_posix()}": path
-        for place, folder in folders.items()
-        for path in _files(folder)
-    }
-    return {**found, "mhiflab/requirements.lock": lock_file()}
-
-
-def code_hash() -> str:
-    """Return the SHA-256 of the Python files of both packages, equal for checkout and wheel."""
-    digest = hashlib.sha256()
-    for place, path in sorted(code_files().items()):
-        if place.endswith(".py") and not place.startswith("mhiflab/experiments/"):
-            digest.update(f"{place}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def _strings(value: Any) -> Iterator[str]:
