@@ -167,9 +167,9 @@ def robustness(
 
     Only cells that are not on record are computed; table and picture become artifacts of each run.
     """
+    from mhiflab.execute.robustness import Grid, record_picture, summary
+    from mhiflab.execute.robustness import robustness as evaluate_grid
     from mhiflab.record.store import recorded_store
-    from mhiflab.robustness import Grid, record_picture, summary
-    from mhiflab.robustness import robustness as evaluate_grid
     from mhiflab.tables import frame_table
 
     folder = Lab(lab)

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
+from mhiflab.execute.run import StoppedError, execute_study
 from mhiflab.figures.registry import draw
 from mhiflab.formats import markdown, write_table
 from mhiflab.paper import Paper, Plans, chosen, files_of, paper_table, read_paper, study_files
@@ -20,7 +21,7 @@ from mhiflab.plan.show import print_plan
 from mhiflab.record.archive import data_of, runs_of
 from mhiflab.record.store import NotArchivedError, recorded_store
 from mhiflab.study.yaml_values import is_paper
-from mhiflab.study_cli import StoppedError, execute_study, say_left
+from mhiflab.study_cli import say_left
 from mhiflab.verify import differences
 
 
@@ -38,7 +39,7 @@ def run_paper(
     for place, file in enumerate(files, 1):
         out.rule(f"{place} of {len(files)}: {escape(file.stem)}", align="left")
         try:
-            execute_study(str(file), smoke, lab, new_data)
+            execute_study(str(file), smoke, lab, new_data=new_data)
         except StoppedError:
             raise
         except UserError as error:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,14 +19,14 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.environment import rare_collections
+from mhiflab.execute.run import execute_study, upload_waiting_runs
 from mhiflab.paths import HERE, Lab, check_targets, study_name, study_path
 from mhiflab.plan.plan import current_plan, plan_refresher
 from mhiflab.plan.show import print_forecast, print_plan
 
 if TYPE_CHECKING:
-    from mhiflab.plan.plan import Entry, Plan
+    from mhiflab.plan.plan import Plan
     from mhiflab.record.store import Store
-    from mhiflab.sweep import Outcome
 
 
 WATCH_S = 2.0
@@ -67,20 +67,6 @@ NewDataOption = Annotated[
     bool,
     typer.Option("--new-data", help="Start trials anew whose data changed since they began."),
 ]
-
-
-def bring(lab: Lab) -> int:
-    """Bring what lies in the spool to the store; return how many runs still wait."""
-    from mhiflab.record.store import tracking_uri
-    from mhiflab.record.writer import replay
-
-    found = replay(lab, tracking_uri(lab))
-    if found.replayed:
-        out.print(f"{found.replayed} runs brought to the record from {lab.spool}")
-    if found.waiting:
-        text = f"{found.waiting} runs wait in {lab.spool} ({found.reason}); then: mhiflab sync"
-        out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
-    return found.waiting
 
 
 def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
@@ -209,7 +195,7 @@ def run(
             f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
             "runs exactly what it lacks"
         )
-    _render(execute_study(study, smoke, Lab(lab), new_data), Lab(lab))
+    _render(execute_study(study, smoke, Lab(lab), new_data=new_data), Lab(lab))
 
 
 def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -217,96 +203,7 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 
     Each continues from its last saved state, if there is one.
     """
-    _render(_execute(study, smoke, Lab(lab), ("failed",)), Lab(lab))
-
-
-class StoppedError(UserError):
-    """Somebody stopped the run; nothing failed."""
-
-
-def _carry_out(
-    execute: Callable[..., Outcome], plan: Plan, entries: Sequence[Entry], lab: Lab
-) -> Outcome:
-    """Say what trials will cost, execute them, and say how long it took."""
-    started = time.monotonic()
-    expected = print_forecast(plan, entries)
-    out.print()
-    try:
-        outcome = execute(plan, entries, expected, lab, out)
-    except KeyboardInterrupt:
-        raise StoppedError(
-            "stopped; finished trials are on record and the others continue from their last "
-            f"saved state: mhiflab run {plan.command}"
-        ) from None
-    bring(lab)
-    out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
-    return outcome
-
-
-def execute_study(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Plan:
-    """Execute the runs a study lacks and return its plan; raise `UserError` for what failed."""
-    return _execute(study, smoke, lab, ("new", "resume"), new_data)
-
-
-def _execute(
-    study: str, smoke: bool, lab: Lab, states: tuple[str, ...], new_data: bool = False
-) -> Plan:
-    bring(lab)
-    now = plan_refresher(study, smoke, lab, new_data)
-    wanted = now()
-    print_plan(wanted)
-    if wanted.unsearched:
-        from mhiflab.search_driver import execute_searches
-
-        outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
-        wanted = now()
-        print_plan(wanted)
-        if wanted.unsearched:
-            first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
-            raise UserError(
-                "the search is not complete, what is finished is on record; it continues with: "
-                f"mhiflab run {wanted.command}; first failure: {first}"
-            )
-    entries = wanted.unique(*states)
-    running = wanted.unique("running")
-    if running and not entries:
-        raise UserError(
-            f"{lab.root}: another mhiflab run is at work in this folder on {len(running)} trials "
-            f"of this study; see: mhiflab status {wanted.command}"
-        )
-    if entries:
-        from mhiflab.sweep import execute
-
-        outcome = _carry_out(execute, wanted, entries, lab)
-        if outcome.failed:
-            raise UserError(
-                f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
-                f"first: {next(iter(outcome.failed.values()))}; after a remedy: mhiflab retry "
-                f"{wanted.command}"
-            )
-        if outcome.left:
-            raise UserError(
-                f"{len(outcome.left)} of {len(entries)} trials did not end; first: "
-                f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
-                f"{wanted.command}"
-            )
-        wanted = now()
-    if not wanted.unfinished:
-        _close_study(wanted, lab)
-    return wanted
-
-
-def _close_study(plan: Plan, lab: Lab) -> None:
-    """Close a finished study's run and clear its scratch, where whoever made them could not."""
-    from mhiflab.collect import clear_scratch
-    from mhiflab.record.store import find_study, recorded_store
-    from mhiflab.record.writer import finish_study
-
-    clear_scratch(lab)
-    store = recorded_store(lab)
-    parent = find_study(store, plan.name)
-    if parent and store.client.get_run(parent).info.status != "FINISHED":
-        finish_study(lab, store.uri, plan.name, complete=True)
+    _render(execute_study(study, smoke, Lab(lab), ("failed",)), Lab(lab))
 
 
 def status(
@@ -336,7 +233,7 @@ def status(
 
 def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
     """Stop the driver that works on a study; its trials continue with the next run."""
-    from mhiflab.driver import stop_driver
+    from mhiflab.execute.driver import stop_driver
     from mhiflab.record.store import existing_store, find_study
 
     folder = Lab(lab)
@@ -350,7 +247,7 @@ def sync(lab: LabOption = HERE) -> None:
 
     `run` does so by itself before it plans; applying twice changes nothing.
     """
-    if bring(Lab(lab)):
+    if upload_waiting_runs(Lab(lab)):
         raise typer.Exit(1)
     out.print("Nothing waits any more: the record is complete")
 
@@ -366,7 +263,7 @@ def gc(
     States of failed and interrupted trials stay, because they continue from them. The record is
     not touched.
     """
-    from mhiflab.collect import leftovers, remove
+    from mhiflab.execute.driver import leftovers, remove
 
     folder = Lab(lab)
     found = leftovers(folder)

@@ -162,7 +162,7 @@ def test_places_that_cannot_be_written_are_told_before_the_work(write_study, tmp
         pytest.fail("the record was opened")
 
     monkeypatch.setattr(store, "recorded_store", begun)
-    monkeypatch.setattr(study_cli, "bring", begun)
+    monkeypatch.setattr("mhiflab.execute.run.upload_waiting_runs", begun)
     study, lab, file = str(write_study()), tmp_path / "lab", tmp_path / "lr.npy"
     (lab / "rendered").mkdir(parents=True)
     for taken in (file, lab / "rendered" / "tiny"):

@@ -11,8 +11,8 @@ from dataclasses import asdict
 import pytest
 
 from feinfn.errors import UserError
-from mhiflab import driver
-from mhiflab.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
+from mhiflab.execute import driver
+from mhiflab.execute.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
 from mhiflab.paths import Lab
 from mhiflab.record.lab_lock import driver_at_work
 from mhiflab.record.store import open_store, read_tag, study_run, tracking_uri, write_tag

@@ -26,6 +26,7 @@ from feinfn.methods.learned.ssrnet import SSRNetConfig
 from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
+from mhiflab.execute.worker import run_worker
 from mhiflab.figures import registry
 from mhiflab.figures.change import scale_at
 from mhiflab.figures.registry import KINDS, draw
@@ -43,7 +44,6 @@ from mhiflab.record.store import (
     tracking_uri,
 )
 from mhiflab.recorded import Recorded
-from mhiflab.worker import run_worker
 
 CASES = {
     "without": {"label": "Without it", "set": {"model.fourier_branch": False}},

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from mhiflab.measuring import measured_effort
+from mhiflab.execute.evaluate import measured_effort
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak of memory")

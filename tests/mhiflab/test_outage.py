@@ -10,11 +10,11 @@ from test_study import ARTIFACTS, artifacts
 from tiny import TINY, job_of
 
 from mhiflab.environment import ENVIRONMENT
+from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.store import open_store, study_run, trial_runs
 from mhiflab.record.writer import DRAIN_S, replay
-from mhiflab.worker import run_worker
 
 EPOCHS = 6
 SLOW_S = 30.0

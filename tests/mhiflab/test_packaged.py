@@ -15,7 +15,7 @@ from feinfn.methods.network import fuse
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
-from mhiflab.packaged import save_packaged
+from mhiflab.execute.packaged import save_packaged
 
 CONFIG = ModelConfig(
     feat_dim=4,

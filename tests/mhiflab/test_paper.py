@@ -18,6 +18,8 @@ from tiny import PUBLISHED, TINY, job_of
 
 from feinfn.errors import UserError
 from mhiflab import paper_cli
+from mhiflab.execute.run import StoppedError
+from mhiflab.execute.worker import run_worker
 from mhiflab.figures.registry import find_kind
 from mhiflab.paper import Plans, read_paper, study_file, study_files
 from mhiflab.paths import Lab, experiments_dir, study_path
@@ -27,9 +29,7 @@ from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 from mhiflab.study.yaml_values import build, is_paper
-from mhiflab.study_cli import StoppedError
 from mhiflab.verify import differences
-from mhiflab.worker import run_worker
 
 BASE = {**TINY["base"], "resources": {"workers": 0}}
 METHODS = {

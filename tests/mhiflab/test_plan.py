@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from mhiflab.driver import only_driver
+from mhiflab.execute.driver import only_driver
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import (
     DEVICE,

@@ -18,6 +18,7 @@ from chromium import CHROMIUM, Page, chromium
 from mlflow import MlflowClient
 from tiny import TINY, job_of
 
+from mhiflab.execute.worker import run_worker
 from mhiflab.formats import markdown
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
@@ -34,7 +35,6 @@ from mhiflab.report.page import PAGE_BYTES, report
 from mhiflab.report_cli import report_command
 from mhiflab.results import collect
 from mhiflab.tables import study_table
-from mhiflab.worker import run_worker
 
 EVIL = "</script><b>bold</b> & \"'"
 CASES = {

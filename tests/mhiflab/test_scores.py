@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab import scores
+from mhiflab.execute import evaluate
+from mhiflab.execute.evaluate import window
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS
-from mhiflab.scores import window
 
 
-def image(height: int, width: int, ratio: int, reference: bool) -> scores.TestImage:
+def image(height: int, width: int, ratio: int, reference: bool) -> evaluate.TestImage:
     draw = torch.rand(1, 9, height, width, generator=torch.Generator().manual_seed(1))
     msi, lms = draw[:, :3], draw[:, 3:6]
     lr = torch.rand(1, 3, height // ratio, width // ratio)
     pair = Pair(msi, lms, lr, draw[:, 6:])
     inputs = pair if reference else Inputs(msi, lms, lr)
-    return scores.TestImage("one", inputs, np.array([450.0, 550, 650]), measured_msi=False)
+    return evaluate.TestImage("one", inputs, np.array([450.0, 550, 650]), measured_msi=False)
 
 
 @pytest.mark.parametrize(("size", "ratio"), [((320, 200), 8), ((64, 48), 4), ((130, 110), 10)])

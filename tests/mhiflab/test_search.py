@@ -12,6 +12,7 @@ from tiny import TINY, job_of
 from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.files import STATE
+from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.plan.search import with_values
@@ -27,7 +28,6 @@ from mhiflab.record.store import (
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.read import read_study
 from mhiflab.study.search import Range, Scheduler, Search
-from mhiflab.worker import run_worker
 
 PSNR = {"val_psnr": "max"}
 
@@ -201,7 +201,7 @@ def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write
 
 
 def test_rungs_leave_the_last_epoch_to_the_trial():
-    from mhiflab.search_driver import scheduler_of
+    from mhiflab.execute.search import scheduler_of
 
     wanted = Scheduler(name="asha", grace_epochs=2, reduction=3)
     space = {"train.lr": Range(uniform=(0, 1))}

@@ -5,8 +5,8 @@ import pytest
 import ray
 
 from feinfn.data.source import load_scene
+from mhiflab.execute.sweep import share_scenes
 from mhiflab.plan.plan import read_plan
-from mhiflab.sweep import share_scenes
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from feinfn.data.source import sample_manifest
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.conventions import CONVENTIONS
+from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.description import flatten
@@ -37,7 +38,6 @@ from mhiflab.record.store import (
     trial_runs,
 )
 from mhiflab.record.writer import trial_record
-from mhiflab.worker import run_worker
 
 ARTIFACTS = {
     "identity.json",

@@ -54,7 +54,7 @@ def test_package_holds_code_study_its_bases_and_tables_and_nothing_else(folder, 
     code = package.write_package(target, files)
     assert code == package.write_package(tmp_path_factory.mktemp("again"), files)
     found = places(target)
-    assert {"feinfn/model.py", "mhiflab/cli.py", "feinfn/data/sample/manifest.json"} <= found
+    assert {"feinfn/config.py", "mhiflab/console.py", "feinfn/data/sample/manifest.json"} <= found
     tops = {place.split("/")[0] for place in found}
     assert {t for t in tops if "dist-info" not in t} == {"feinfn", "mhiflab", "study", "tables"}
     assert not [p for p in found if "/." in p or p.endswith((".pyc", ".env")) or "__pyc" in p]

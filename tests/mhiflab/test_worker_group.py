@@ -12,7 +12,7 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from mhiflab.cluster.connect import connected
 from mhiflab.environment import ENVIRONMENT
-from mhiflab.worker_group import FreeUnlaunched
+from mhiflab.execute.ray_fixes import FreeUnlaunched
 
 
 @pytest.fixture

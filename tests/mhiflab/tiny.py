@@ -7,11 +7,11 @@ import torch
 import yaml
 
 from mhiflab.cluster.code import code_provenance
-from mhiflab.job import Job
+from mhiflab.execute.job import Job
+from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, read_plan
 from mhiflab.record.store import open_store, study_run, tracking_uri
-from mhiflab.worker import run_worker
 
 TINY: dict = {
     "title": "tiny",

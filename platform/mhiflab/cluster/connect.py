@@ -174,7 +174,7 @@ def connected(dashboard: bool = False) -> Iterator[list[Node]]:
             configure_logging=True,
             runtime_env={
                 "env_vars": ENVIRONMENT,
-                "worker_process_setup_hook": "mhiflab.preemption.install",
+                "worker_process_setup_hook": "mhiflab.execute.preemption.install",
             },
             **local,
         )

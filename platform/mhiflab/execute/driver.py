@@ -1,8 +1,13 @@
-"""One driver at a time: who holds a lab folder, the lease of a study on a server, and `stop`."""
+"""One driver at a time: who holds a lab folder, the lease of a study on a server, and `stop`.
+
+What lies in a lab folder and is needed by no run: found, told and removed.
+"""
 
 import json
 import os
 import platform
+import re
+import shutil
 import signal
 import threading
 import time
@@ -10,15 +15,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record.lab_lock import driver_at_work, lock, lock_file
-from mhiflab.record.store import Store, read_tag, write_tag
+from mhiflab.record.store import Store, existing_store, read_tag, trial_runs, write_tag
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
+
 HEARTBEAT_S = 10.0
 """Seconds between renewals of a lease; also how often a driver looks for a request to stop."""
+
 EXPIRY_S = 6 * HEARTBEAT_S
 """Age at which a lease counts as left behind by a driver that died."""
 
@@ -174,3 +182,52 @@ def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
         write_tag(store, parent, STOP_TAG, "true")
         return f"asked {holder.told} to stop; it looks for that every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that may go, its bytes, and why."""
+
+    path: Path
+    size: int
+    why: str
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def leftovers(lab: Lab) -> list[Leftover]:
+    """Return training states that no run continues from, and Ray's folders of ended sweeps."""
+    store = existing_store(lab)
+    runs = trial_runs(store) if store else {}
+    found = []
+    for folder in sorted(lab.states.glob("*")):
+        # Nothing that we did not name after a run key is ours to remove.
+        if not re.fullmatch(r"[0-9a-f]{64}", folder.name) or folder.is_symlink():
+            continue
+        run = runs.get(folder.name)
+        why = ""
+        if run is None:
+            why = "no run on record"
+        elif run.info.status == "FINISHED" and not (lab.spool / folder.name).exists():
+            why = "its run is finished, and holds the weights"
+        if why:
+            found.append(Leftover(folder, _size(folder), why))
+    sweeps = sorted(lab.ray.glob("*"))
+    return found + [Leftover(one, _size(one), "left by a sweep that was cut off") for one in sweeps]
+
+
+def clear_scratch(lab: Lab) -> None:
+    """Remove what a driver that was cut off left of its sweep, unless another is at work."""
+    if any(lab.ray.glob("*")):
+        with suppress(UserError), only_driver(lab, "clearing"):
+            for one in lab.ray.iterdir():
+                shutil.rmtree(one)
+
+
+def remove(found: list[Leftover], lab: Lab) -> None:
+    """Remove leftovers; raises `UserError` while a driver is at work in the lab."""
+    with only_driver(lab, "gc"):
+        for one in found:
+            shutil.rmtree(one.path)

@@ -21,9 +21,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from mhiflab.cluster.connect import selector, worker_request
-from mhiflab.job import Job
-from mhiflab.worker import run_worker
-from mhiflab.worker_group import FreeUnlaunched
+from mhiflab.execute.job import Job
+from mhiflab.execute.ray_fixes import FreeUnlaunched
+from mhiflab.execute.worker import run_worker
 
 LOG_LINES = 60
 """Last lines of a failed worker's log that are kept with its traceback."""

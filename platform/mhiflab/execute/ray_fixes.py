@@ -2,7 +2,6 @@
 
 from typing import Any
 
-# Ray has no public interface that sees a worker group; it calls these too.
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 

@@ -1,8 +1,11 @@
-"""What one worker of a trial does: train, and on rank 0 evaluate and record."""
+"""What one worker of a trial does: train, and on rank 0 evaluate and record.
+
+How busy the machine was: MLflow's own monitors, read once an epoch.
+"""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from torch import Tensor
 
 from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_reference
@@ -26,10 +31,11 @@ from feinfn.protocols.simulate import Protocol
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
 from mhiflab.cluster.code import machine_provenance
-from mhiflab.job import Job
-from mhiflab.packaged import save_packaged
+from mhiflab.execute.evaluate import Scores, TestImage, scene_images, score, stored_images
+from mhiflab.execute.job import Job
+from mhiflab.execute.packaged import save_packaged
+from mhiflab.execute.preemption import deferred, preempted
 from mhiflab.plan.forecast import DEVICE, device_tag, speed
-from mhiflab.preemption import deferred, preempted
 from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.description import dataset_inputs, flatten
 from mhiflab.record.store import (
@@ -41,9 +47,7 @@ from mhiflab.record.store import (
     TESTED_TAG,
 )
 from mhiflab.record.writer import Record
-from mhiflab.scores import Scores, TestImage, scene_images, score, stored_images
 from mhiflab.study.identity import canonical, spec_hash
-from mhiflab.system_metrics import SystemMetrics
 
 
 def _record_start(record: Record, job: Job) -> None:
@@ -257,3 +261,24 @@ def _train(
         "best_epoch": best["epoch"] + 1,
     }
     return Trained(lambda image: fuse(model, image.inputs)[0], about, reports)
+
+
+class SystemMetrics:
+    """Reads CPU and memory, and every GPU where the training uses one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._monitors: list[Any] = [CPUMonitor()]
+        if device.type == "cuda":
+            # Without nvidia-ml-py, or where a container hides NVML, the others still tell.
+            with suppress(ImportError, RuntimeError):
+                self._monitors.append(GPUMonitor())
+        self.sample()
+
+    def sample(self) -> dict[str, float]:
+        """Return the values since the last call, by MLflow's names: `system/...`."""
+        found: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            found |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return {f"system/{name}": value for name, value in found.items()}

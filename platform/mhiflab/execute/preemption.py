@@ -15,6 +15,7 @@ from typing import Any
 from feinfn.errors import Preempted
 
 _asked = threading.Event()
+
 _deferring = threading.Event()
 
 

@@ -23,8 +23,9 @@ from feinfn.methods.cost import parameters_of
 from mhiflab.cluster.code import code_provenance
 from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
 from mhiflab.cluster.fit import Fit, fit
-from mhiflab.driver import leased, only_driver, take_sigterm_as_ctrl_c
-from mhiflab.job import Job
+from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
+from mhiflab.execute.job import Job
+from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
@@ -41,11 +42,11 @@ from mhiflab.record.store import (
 from mhiflab.record.writer import finish_study
 from mhiflab.study.schema import Stop
 from mhiflab.study.spec import Resources
-from mhiflab.trial import run_trial
 
 ROOM_FOR_TRIAL = 72
 """Bytes of disk a trial takes per parameter: two states with both Adam moments, average and best
 weights, a third while one is replaced, and the best weights as files of their own, thrice."""
+
 ROOM_FOR_STUDY = 200 * 2**20
 """Bytes of disk for the record and Ray's session."""
 

@@ -1,0 +1,1 @@
+"""Execution of what is missing: driver, Tune sweep, trial, worker, evaluation of test scenes."""

@@ -1,0 +1,101 @@
+"""A trained network as an MLflow model: `mlflow.pyfunc` loads it, `mlflow models serve` serves it.
+
+The folder holds weights (safetensors), settings (JSON) and MLflow's description of both; there is
+no pickle in it, and the code is this package's. Legend: B batch, S bands, M MSI bands, h w LR
+size, H W HR size.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feinfn.errors import UserError
+from feinfn.files import BEST
+from feinfn.inference.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
+from feinfn.inference.inputs import check_unit
+from feinfn.protocols.simulate import Protocol
+
+REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
+
+CONFIG_FILE = "config.json"
+LOADER = "mhiflab.packaged"
+"""Recorded models name it, so it stays where it is whatever this module's place."""
+
+
+class Fuser:
+    """Fuses arrays with a network and the upsampling of the protocol it was trained under."""
+
+    def __init__(self, folder: Path) -> None:
+        self.trained = load_trained(folder)
+
+    def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
+        """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
+
+        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is no
+        multiple of h x w, 2 or more.
+        """
+        hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
+        if not all((*hsi.shape, *msi.shape)):
+            raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
+        for name, values in (("hsi", hsi), ("msi", msi)):
+            check_unit(values.numpy(), name, "", "divide by the number that means 1")
+        return self.trained.fuse(hsi, msi).numpy()
+
+
+def _load_pyfunc(path: str) -> Fuser:
+    """Return the model of a folder; MLflow calls this by name."""
+    return Fuser(Path(path))
+
+
+def save_packaged(
+    folder: Path,
+    weights: Path,
+    model: Any,
+    protocol: Protocol,
+    about: dict[str, Any],
+    wavelengths_nm: Sequence[float] | None = None,
+) -> None:
+    """Write a model folder around a weights file that training kept; nothing is contacted.
+
+    `about` becomes metadata of the model; wavelengths are the band centres [S] of its training.
+    """
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def cube(bands: int, name: str | None = None) -> TensorSpec:
+        return TensorSpec(np.dtype(np.float32), (-1, bands, -1, -1), name)
+
+    def grey(bands: int, size: int) -> np.ndarray:
+        return np.full((1, bands, size, size), 0.5, np.float32)
+
+    pyfunc.save_model(
+        folder,
+        loader_module=LOADER,
+        signature=ModelSignature(
+            Schema([cube(model.hsi_bands, "hsi"), cube(model.msi_bands, "msi")]),
+            Schema([cube(model.hsi_bands)]),
+        ),
+        # The smallest request that a server answers, to copy; bigger ones make the folder big.
+        input_example={
+            "hsi": grey(model.hsi_bands, 2),
+            "msi": grey(model.msi_bands, 2 * protocol.ratio),
+        },
+        # Given, because inferring them loads the model in another process and asks the network.
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
+        metadata=about,
+    )
+    shutil.copyfile(weights, folder / BEST)
+    beside: dict[str, Any] = {CONFIG_FILE: asdict(model), PROTOCOL_FILE: asdict(protocol)}
+    if wavelengths_nm is not None:
+        beside[WAVELENGTHS_FILE] = list(wavelengths_nm)
+    for name, value in beside.items():
+        text = json.dumps(value, indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n", encoding="utf-8")

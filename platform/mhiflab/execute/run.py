@@ -1,0 +1,122 @@
+"""Running a study: execute what is missing, and say what it costs and what failed."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from feinfn.errors import UserError
+from mhiflab.console import out
+from mhiflab.execute.driver import clear_scratch
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import Entry, Plan, plan_refresher
+from mhiflab.plan.show import print_forecast, print_plan
+from mhiflab.record.store import find_study, recorded_store, tracking_uri
+from mhiflab.record.writer import finish_study, replay
+
+if TYPE_CHECKING:
+    # Ray is loaded only if something is missing.
+    from mhiflab.execute.sweep import Outcome
+
+MISSING = ("new", "resume")
+"""States of the trials that `mhiflab run` executes."""
+
+
+def upload_waiting_runs(lab: Lab) -> int:
+    """Upload the runs that wait in the spool to the store; return how many still wait."""
+    upload = replay(lab, tracking_uri(lab))
+    if upload.replayed:
+        out.print(f"{upload.replayed} runs brought to the record from {lab.spool}")
+    if upload.waiting:
+        text = f"{upload.waiting} runs wait in {lab.spool} ({upload.reason}); then: mhiflab sync"
+        out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+    return upload.waiting
+
+
+class StoppedError(UserError):
+    """Somebody stopped the run; nothing failed."""
+
+
+def _carry_out(
+    execute: "Callable[..., Outcome]", plan: Plan, entries: Sequence[Entry], lab: Lab
+) -> "Outcome":
+    """Say what trials will cost, execute them, and say how long it took."""
+    started = time.monotonic()
+    expected = print_forecast(plan, entries)
+    out.print()
+    try:
+        outcome = execute(plan, entries, expected, lab, out)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            "stopped; finished trials are on record and the others continue from their last "
+            f"saved state: mhiflab run {plan.command}"
+        ) from None
+    upload_waiting_runs(lab)
+    out.print(f"{len(outcome.done)} trials in {time.monotonic() - started:.0f} s\n")
+    return outcome
+
+
+def execute_study(
+    study: str,
+    smoke: bool,
+    lab: Lab,
+    states: tuple[str, ...] = MISSING,
+    new_data: bool = False,
+) -> Plan:
+    """Execute a study's trials in some states and return its plan.
+
+    Raises `UserError` for what failed or did not end.
+    """
+    upload_waiting_runs(lab)
+    now = plan_refresher(study, smoke, lab, new_data)
+    wanted = now()
+    print_plan(wanted)
+    if wanted.unsearched:
+        from mhiflab.execute.search import execute_searches
+
+        outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
+        wanted = now()
+        print_plan(wanted)
+        if wanted.unsearched:
+            first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
+            raise UserError(
+                "the search is not complete, what is finished is on record; it continues with: "
+                f"mhiflab run {wanted.command}; first failure: {first}"
+            )
+    entries = wanted.unique(*states)
+    running = wanted.unique("running")
+    if running and not entries:
+        raise UserError(
+            f"{lab.root}: another mhiflab run is at work in this folder on {len(running)} trials "
+            f"of this study; see: mhiflab status {wanted.command}"
+        )
+    if entries:
+        from mhiflab.execute.sweep import execute
+
+        outcome = _carry_out(execute, wanted, entries, lab)
+        if outcome.failed:
+            raise UserError(
+                f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
+                f"first: {next(iter(outcome.failed.values()))}; after a remedy: mhiflab retry "
+                f"{wanted.command}"
+            )
+        if outcome.left:
+            raise UserError(
+                f"{len(outcome.left)} of {len(entries)} trials did not end; first: "
+                f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
+                f"{wanted.command}"
+            )
+        wanted = now()
+    if not wanted.unfinished:
+        _close_study(wanted, lab)
+    return wanted
+
+
+def _close_study(plan: Plan, lab: Lab) -> None:
+    """Close a finished study's run and clear its scratch, if whoever made them could not."""
+    clear_scratch(lab)
+    store = recorded_store(lab)
+    parent = find_study(store, plan.name)
+    if parent and store.client.get_run(parent).info.status != "FINISHED":
+        finish_study(lab, store.uri, plan.name, complete=True)
