@@ -141,6 +141,35 @@ print(mhiflab.__file__, checkout(), *shipped_studies(), len(read_plan(study_path
     assert shown == f"{site}/mhiflab/__init__.py None {studies} 4"
 
 
+@pytest.fixture(scope="session")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_wheel_finds_its_lock(site, tmp_path):
+    # A run's provenance says nothing of a lock that is not found, instead of failing.
+    code = "from mhiflab.paths import lock_file; print(lock_file())"
+    assert python(code, tmp_path, PYTHONPATH=str(site)) == f"{site}/mhiflab/requirements.lock"
+
+
+def test_command_of_the_wheel_starts_by_its_entry_point(site, tmp_path):
+    code = """
+import sys
+from importlib.metadata import distribution
+(command,) = (one for one in distribution('mhiflab').entry_points if one.name == 'mhiflab')
+start = command.load()
+print(sys.modules[start.__module__].__file__)
+sys.argv = ['mhiflab', 'plan', 'demo']
+start()
+"""
+    shown = python(code, tmp_path, PYTHONPATH=str(site))
+    assert shown.startswith(f"{site}/mhiflab/")
+    assert "4 of 4 trials to execute" in shown
+
+
 def test_lock_pins_everything_and_nothing_else_pins_torch():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all("==" in line for line in lines)
