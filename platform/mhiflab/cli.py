@@ -21,6 +21,7 @@ from mhiflab.figure_cli import figure
 from mhiflab.fuse_cli import fuse_command
 from mhiflab.paths import HERE, Lab, check_targets, study_path
 from mhiflab.plan.plan import current_plan, plan_with_store
+from mhiflab.render.study import check_rendered, render_study
 from mhiflab.report_cli import report_command
 from mhiflab.study_cli import (
     STUDY_COMMANDS,
@@ -28,8 +29,6 @@ from mhiflab.study_cli import (
     RecordOption,
     SmokeOption,
     StudyArgument,
-    check_rendered,
-    render,
     run,
 )
 
@@ -84,13 +83,13 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    from mhiflab.rows import COSTS
+    from mhiflab.render.tables.rows import COSTS
     from mhiflab.study.yaml_values import is_paper
 
     folder, path = Lab(lab), study_path(study)
     check_rendered(path, smoke, folder)
     if is_paper(path):
-        from mhiflab.paper_cli import table_paper
+        from mhiflab.render.paper import table_paper
 
         if convention or costs:
             raise UserError(
@@ -103,7 +102,7 @@ def table(
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
     wanted = tuple(COSTS) if costs else ()
     with plan_with_store(path, smoke, folder, record) as (plan, store):
-        render(plan, store, folder, convention or [None], wanted, partial)
+        render_study(plan, store, folder, convention or [None], wanted, partial)
 
 
 PaperArgument = Annotated[
@@ -123,7 +122,7 @@ def verify(
     lab: LabOption = HERE,
 ) -> None:
     """Render a paper anew from recorded runs and name every cell that differs from its files."""
-    from mhiflab.paper_cli import verify_paper
+    from mhiflab.render.verify import verify_paper
 
     verify_paper(study_path(paper), smoke, Lab(lab), rendered, record)
 
@@ -167,10 +166,11 @@ def robustness(
 
     Only cells that are not on record are computed; table and picture become artifacts of each run.
     """
-    from mhiflab.execute.robustness import Grid, record_picture, summary
+    from mhiflab.execute.robustness import Grid
     from mhiflab.execute.robustness import robustness as evaluate_grid
     from mhiflab.record.store import recorded_store
-    from mhiflab.tables import frame_table
+    from mhiflab.render.figures.images.robustness import record_picture, summary
+    from mhiflab.render.tables.table import frame_table
 
     folder = Lab(lab)
     store = recorded_store(folder)

@@ -57,10 +57,10 @@ def compare_command(
     give the same bytes.
     """
     from feinfn.files import write_bytes
-    from mhiflab.compare import compare_runs
-    from mhiflab.compare_page import page, show
     from mhiflab.record.finished import chosen_runs, read_run
     from mhiflab.record.store import KEY, recorded_store
+    from mhiflab.render.compare import compare_runs
+    from mhiflab.render.compare_page import page, print_sections
 
     if sum(map(bool, (runs, study, filter_))) != 1:
         raise UserError(
@@ -81,7 +81,7 @@ def compare_command(
     else:
         found = _filtered(store, filter_) if filter_ else chosen_runs(store, runs or [])
     sections = compare_runs(found, lambda run: read_run(store, run), convention)
-    show(sections, out)
+    print_sections(sections, out)
     keys = [run.data.tags[KEY][:8] for run in found]
     path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
     text = page(f"Runs {', '.join(keys)}", sections)
@@ -95,7 +95,7 @@ def _of_study(plan: "Plan", cases: list[str], seeds: list[int]) -> "list[Run]":
     First the study's baseline, then cases as they were named, or in the study's order. Raises
     `UserError` for an unknown case or seed, and for more runs than are compared.
     """
-    from mhiflab.compare import AT_MOST
+    from mhiflab.render.compare import AT_MOST
 
     known = list(dict.fromkeys(entry.trial.case for entry in plan.entries))
     for case in cases:

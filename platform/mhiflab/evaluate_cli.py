@@ -45,7 +45,7 @@ def evaluate_command(
     from feinfn.files import write_atomic
     from feinfn.metrics.conventions import CONVENTIONS, find_convention
     from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
-    from mhiflab.evaluate import LABELS, comparison, write_csv, write_map, write_mat
+    from mhiflab.render.evaluation import LABELS, comparison, write_csv, write_map, write_mat
 
     names = list(dict.fromkeys(convention or CONVENTIONS))
     rules = [find_convention(name) for name in names]

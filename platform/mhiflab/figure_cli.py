@@ -10,7 +10,8 @@ from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.paths import HERE, Lab, study_path
 from mhiflab.plan.plan import plan_with_store
-from mhiflab.study_cli import LabOption, RecordOption, SmokeOption, StudyArgument, say_left
+from mhiflab.render.study import print_undrawn
+from mhiflab.study_cli import LabOption, RecordOption, SmokeOption, StudyArgument
 
 ALL = "all"
 TEXTS = ("scene", "case")
@@ -83,7 +84,7 @@ def figure(
 
     path = study_path(study)
     if is_paper(path):
-        from mhiflab.paper_cli import draw_paper
+        from mhiflab.render.paper import draw_paper
 
         study_only = {"--kind": kind, "--option": option, "--out": folder, "--format": format_}
         if given := [word for word, value in study_only.items() if value]:
@@ -104,8 +105,8 @@ def figure(
     if kind == ALL and options:
         raise UserError(f"--option: found {', '.join(options)}, expected none with --kind all")
 
-    from mhiflab.figures.registry import FORMATS, KINDS, draw_each, find_kind
-    from mhiflab.recorded import Recorded
+    from mhiflab.render.figures.registry import FORMATS, KINDS, draw_each, find_kind
+    from mhiflab.render.runs import Recorded
 
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
@@ -118,4 +119,4 @@ def figure(
         raise next(iter(left.values()))
     for one, written in drawn.items():
         out.print(f"{one:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
-    say_left(left)
+    print_undrawn(left)

@@ -81,8 +81,8 @@ def fuse_command(
     from feinfn.files import write_atomic
     from feinfn.inference.apply import fuse_images
     from feinfn.inference.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
-    from mhiflab.plots.quicklook import quick_look
-    from mhiflab.plots.style import png
+    from mhiflab.render.figures.images.quicklook import quick_look
+    from mhiflab.render.figures.style import png
 
     picture = fused.with_suffix(".png")
     check_written(fused)

@@ -33,7 +33,7 @@ def report_command(
     """
     from feinfn.files import write_bytes
     from mhiflab.record.store import add_artifact, find_study, recorded_store
-    from mhiflab.report.page import report
+    from mhiflab.render.report.page import report
 
     folder = Lab(lab)
     path = out_file or folder.rendered_of(study_path(study), smoke) / REPORT_FILE

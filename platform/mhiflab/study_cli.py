@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.environment import rare_collections
 from mhiflab.execute.run import execute_study, upload_waiting_runs
-from mhiflab.paths import HERE, Lab, check_targets, study_name, study_path
+from mhiflab.paths import HERE, Lab, study_name, study_path
 from mhiflab.plan.plan import current_plan, plan_refresher
 from mhiflab.plan.show import print_forecast, print_plan
-
-if TYPE_CHECKING:
-    from mhiflab.plan.plan import Plan
-    from mhiflab.record.store import Store
-
+from mhiflab.record.store import recorded_store
+from mhiflab.render.study import check_rendered, render_study
 
 WATCH_S = 2.0
 
@@ -67,75 +58,6 @@ NewDataOption = Annotated[
     bool,
     typer.Option("--new-data", help="Start trials anew whose data changed since they began."),
 ]
-
-
-def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
-    """Raise `UserError` where tables could not be written, before the work for them."""
-    check_targets((lab.rendered_of(path, smoke) / "table.md",))
-
-
-def render(
-    plan: Plan,
-    store: Store,
-    lab: Lab,
-    conventions: Sequence[str | None] = (None,),
-    costs: Sequence[str] = (),
-    partial: bool = False,
-) -> None:
-    """Print a study's table, and write tables and figures from the runs of a store.
-
-    Only finished studies, unless `partial`.
-    """
-    from mhiflab.figures.registry import draw_each
-    from mhiflab.formats import markdown, write_table
-    from mhiflab.record.store import shown, tracking_uri
-    from mhiflab.recorded import Recorded
-    from mhiflab.results import collect
-    from mhiflab.tables import study_table
-
-    folder = lab.rendered(plan.name)
-    written: list[Path] = []
-    if plan.searches:
-        from mhiflab.search_figures import write_searches
-
-        written += write_searches(plan, folder)
-        if plan.unsearched:
-            raise UserError(
-                f"{plan.path}: its search is not complete (so far: {written[0]}); continue it "
-                f"first: mhiflab run {plan.command}"
-            )
-    for convention in conventions:
-        results = collect(plan, store, convention, partial)
-        table = study_table(plan, results, costs)
-        written += write_table(table, folder, f"table{results.suffix}")
-        out.print(Markdown(markdown(table)))
-    recorded = Recorded(plan.finished, store)
-    drawn, left = draw_each(("fused", "curves"), {}, recorded, folder, ("png",))
-    out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
-    out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
-    say_left(left)
-    if store.uri != tracking_uri(lab):
-        return  # an archive, which is gone when this is read
-    out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
-    # Under make the command is in .venv/bin, which need not be on the PATH.
-    words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
-    if Path(sys.argv[0]).name == "__main__.py":
-        words = ["python", "-m", "mhiflab"]
-    words += ["ui"] if lab.root == HERE else ["ui", "--lab", str(lab.root)]
-    out.print(f"Browse the runs in MLflow:  [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
-
-
-def _render(plan: Plan, lab: Lab) -> None:
-    """Render a study that was just executed."""
-    from mhiflab.record.store import recorded_store
-
-    render(plan, recorded_store(lab), lab)
-
-
-def say_left(left: Mapping[str, UserError]) -> None:
-    """Print which kinds of figures could not be drawn, and why."""
-    for kind, why in left.items():
-        out.print(f"[yellow]{kind:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)
 
 
 def plan(
@@ -195,7 +117,8 @@ def run(
             f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
             "runs exactly what it lacks"
         )
-    _render(execute_study(study, smoke, Lab(lab), new_data=new_data), Lab(lab))
+    plan = execute_study(study, smoke, Lab(lab), new_data=new_data)
+    render_study(plan, recorded_store(Lab(lab)), Lab(lab))
 
 
 def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -203,7 +126,8 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 
     Each continues from its last saved state, if there is one.
     """
-    _render(execute_study(study, smoke, Lab(lab), ("failed",)), Lab(lab))
+    plan = execute_study(study, smoke, Lab(lab), ("failed",))
+    render_study(plan, recorded_store(Lab(lab)), Lab(lab))
 
 
 def status(

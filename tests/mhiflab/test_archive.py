@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from feinfn.errors import UserError
-from mhiflab.paper import Plans
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.export import export
 from mhiflab.record.archive import archived_store, bring_in, known_data
 from mhiflab.record.finished import read_run
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
-from mhiflab.results import Results, collect
-from mhiflab.rows import rows
+from mhiflab.render.paper import Plans
+from mhiflab.render.runs import Results, collect
+from mhiflab.render.tables.rows import rows
 
 LAPTOP, STUDY_NAME = study_path("laptop"), "crops_classical"
 COMMITTED = experiments_dir() / "paper" / "record" / "laptop"

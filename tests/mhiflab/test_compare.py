@@ -10,16 +10,16 @@ import pytest
 from mlflow import MlflowClient
 
 from feinfn.errors import UserError
-from mhiflab.compare import AT_MOST, compare_runs
 from mhiflab.compare_cli import _of_study, compare_command
-from mhiflab.compare_page import page
-from mhiflab.comparison import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.record.artifacts import FUSED
 from mhiflab.record.finished import chosen_runs, code_parts, read_run
 from mhiflab.record.store import KEY, recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
+from mhiflab.render.compare import AT_MOST, compare_runs
+from mhiflab.render.compare_page import page
+from mhiflab.render.metrics import METRICS
 
 
 @pytest.fixture
@@ -366,9 +366,9 @@ def test_markup_in_names_is_text(compared, capsys):
     assert "</table>" in text
     from rich.console import Console
 
-    from mhiflab.compare_page import show
+    from mhiflab.render.compare_page import print_sections
 
-    show(list(compared(named).values()), Console(width=300))
+    print_sections(list(compared(named).values()), Console(width=300))
     assert "<b>&[/x] [bold]" in capsys.readouterr().out
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from feinfn.errors import UserError
-from mhiflab.comparison import compare_methods, differences
+from mhiflab.render.statistics.comparison import compare_methods, differences
 
 FOURIER, SPATIAL = "The Fourier branch", "the spatial branch"
 

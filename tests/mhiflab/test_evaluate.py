@@ -11,8 +11,8 @@ from scipy.io import loadmat, savemat
 from feinfn.data.images import read_cube
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS
-from mhiflab.evaluate import comparison, write_mat
 from mhiflab.evaluate_cli import evaluate_command
+from mhiflab.render.evaluation import comparison, write_mat
 
 RNG = np.random.default_rng(5)
 REFERENCE = RNG.uniform(0.2, 0.8, (6, 40, 44))
@@ -162,7 +162,7 @@ def test_only_differing_cells_show_a_difference():
 
 
 def test_images_beyond_the_format_of_mat_files_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mhiflab.evaluate.MAT_BYTES", 1000)
+    monkeypatch.setattr("mhiflab.render.evaluation.MAT_BYTES", 1000)
     with pytest.raises(UserError, match="the limit of version 5"):
         write_mat(tmp_path / "x.mat", FUSED, REFERENCE, 4)
     assert not (tmp_path / "x.mat").exists()

@@ -27,12 +27,8 @@ from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from mhiflab.execute.worker import run_worker
-from mhiflab.figures import registry
-from mhiflab.figures.change import scale_at
-from mhiflab.figures.registry import KINDS, draw
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile, upsampled_label
-from mhiflab.published import COLUMNS
 from mhiflab.record.artifacts import WITHOUT_REFERENCE
 from mhiflab.record.store import (
     IMAGES_FILE,
@@ -43,7 +39,11 @@ from mhiflab.record.store import (
     study_run,
     tracking_uri,
 )
-from mhiflab.recorded import Recorded
+from mhiflab.render.figures import registry
+from mhiflab.render.figures.network.change import scale_at
+from mhiflab.render.figures.registry import KINDS, draw
+from mhiflab.render.runs import Recorded
+from mhiflab.render.tables.published import COLUMNS
 
 CASES = {
     "without": {"label": "Without it", "set": {"model.fourier_branch": False}},
@@ -247,7 +247,7 @@ def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, 
     even = replace(entry, trial=replace(entry.trial, spec=spec))
     seen = []
     monkeypatch.setattr(
-        "mhiflab.figures.latent.latent_spectra",
+        "mhiflab.render.figures.network.latent.latent_spectra",
         lambda *given: seen.append(given[2]) or latent_spectra(*given),
     )
     draw("latent", {}, Recorded(replace(once.plan, entries=(even,)), once.store), tmp_path, "x")
@@ -326,7 +326,7 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
                 path.write_bytes(content)
             yield path
 
-    monkeypatch.setattr("mhiflab.recorded.artifact_file", damaged)
+    monkeypatch.setattr("mhiflab.render.runs.artifact_file", damaged)
     entry = once.entries(["without"], 1)[0]
     told = f"Without it, seed 1: {QUICKLOOK_FILE} of run {entry.run.info.run_id}: .*"
     with pytest.raises(UserError, match=told + "delete the run .* mhiflab run"):

@@ -59,7 +59,7 @@ def files(tmp_path) -> dict[str, Path]:
 @pytest.fixture
 def fuse_to(model, files, tmp_path):
     """Return the command with the folder and both images, each to be replaced."""
-    words = {"hsi": files["hsi"], "msi": files["msi"], "out": tmp_path / "out" / "fused.npy"}
+    words = {"hsi": files["hsi"], "msi": files["msi"], "fused": tmp_path / "out" / "fused.npy"}
     return partial(fuse_command, **words, weights=model, lab=tmp_path / "lab")
 
 
@@ -72,10 +72,11 @@ def as_integers(path: Path, full_scale: int, kind: type) -> Path:
 @pytest.fixture
 def drawn(monkeypatch):
     """Return what was drawn: LR-HSI, MSI, fused HSI, wavelengths, order, reference."""
-    from mhiflab.plots import quicklook
+    from mhiflab.render.figures.images.quicklook import quick_look
 
-    seen, draw = [], quicklook.quick_look
-    monkeypatch.setattr(quicklook, "quick_look", lambda *given: seen.append(given) or draw(*given))
+    seen = []
+    place = "mhiflab.render.figures.images.quicklook.quick_look"
+    monkeypatch.setattr(place, lambda *given: seen.append(given) or quick_look(*given))
     return seen
 
 
@@ -197,7 +198,7 @@ def test_hdf5_says_where_it_is_from(fuse_to, model, tmp_path):
         "upsampling": "bicubic",
         "mhiflab_version": version("mhiflab"),
     }
-    fuse_to(out=tmp_path / "fused.h5")
+    fuse_to(fused=tmp_path / "fused.h5")
     with h5py.File(tmp_path / "fused.h5") as file:
         assert dict(file.attrs) == expected
 
@@ -253,12 +254,12 @@ def test_places_that_cannot_be_written_are_known_before_the_fusion(fuse_to, tmp_
     for name, message in refused.items():
         for force in (False, True):
             with pytest.raises(UserError, match=message):
-                fuse_to(out=tmp_path / name, force=force)
+                fuse_to(fused=tmp_path / name, force=force)
     with pytest.raises(UserError, match=r"which would change the input .*bands"):
         fuse_to(hsi=tmp_path / "bands", out=tmp_path / "bands" / "5.npy")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ZeroDivisionError):
-        fuse_to(out=tmp_path / "new" / "deeper" / "fused.npy")
+        fuse_to(fused=tmp_path / "new" / "deeper" / "fused.npy")
     assert sorted(tmp_path.iterdir()) == before
 
 

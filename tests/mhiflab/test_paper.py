@@ -20,16 +20,16 @@ from feinfn.errors import UserError
 from mhiflab import paper_cli
 from mhiflab.execute.run import StoppedError
 from mhiflab.execute.worker import run_worker
-from mhiflab.figures.registry import find_kind
-from mhiflab.paper import Plans, read_paper, study_file, study_files
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.plan import read_plan
-from mhiflab.published import COLUMNS
 from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
+from mhiflab.render.figures.registry import find_kind
+from mhiflab.render.paper import Plans, read_paper, study_file, study_files
+from mhiflab.render.tables.published import COLUMNS
+from mhiflab.render.verify import differences
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 from mhiflab.study.yaml_values import build, is_paper
-from mhiflab.verify import differences
 
 BASE = {**TINY["base"], "resources": {"workers": 0}}
 METHODS = {
@@ -293,7 +293,7 @@ def test_a_smoke_variant_says_so_and_stands_beside_no_published_values(shelf, tm
         job = job_of(entry, lab, uri, parent, case=entry.trial.case, label=entry.trial.label)
         run_worker(job, torch.device("cpu"), lambda _: None)
     plans, folder = Plans(path, True, store, lab), tmp_path / "rendered"
-    _, failed = paper_cli.render(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
+    _, failed = paper.render(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
     assert failed == {}
     for name in ("t1.md", "t1.tex", "t1.html"):
         text = (folder / name).read_text()

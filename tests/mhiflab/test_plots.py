@@ -27,16 +27,16 @@ from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
-from mhiflab.plots.change import change_figure
-from mhiflab.plots.cost import cost_figure
-from mhiflab.plots.curves import curves_figure
-from mhiflab.plots.errors import errors_figure
-from mhiflab.plots.fused import Fused, Zoom, fused_figure
-from mhiflab.plots.gabor import Wavelet, gabor_figure
-from mhiflab.plots.latent import latent_figure
-from mhiflab.plots.response import response_figure
-from mhiflab.plots.spectra import spectra_figure
-from mhiflab.plots.style import error_limit, look, mark, rendered
+from mhiflab.render.figures.images.errors import errors_figure
+from mhiflab.render.figures.images.fused import Fused, Zoom, fused_figure
+from mhiflab.render.figures.images.spectra import spectra_figure
+from mhiflab.render.figures.network.change import change_figure
+from mhiflab.render.figures.network.gabor import Wavelet, gabor_figure
+from mhiflab.render.figures.network.latent import latent_figure
+from mhiflab.render.figures.network.response import response_figure
+from mhiflab.render.figures.style import error_limit, look, mark, rendered
+from mhiflab.render.figures.training.cost import cost_figure
+from mhiflab.render.figures.training.curves import curves_figure
 
 SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
 ACTIVATIONS = ("gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian")

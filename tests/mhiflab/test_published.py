@@ -8,7 +8,7 @@ from tiny import PUBLISHED
 
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir
-from mhiflab.published import COLUMNS, NOT_TOLD, read_published
+from mhiflab.render.tables.published import COLUMNS, NOT_TOLD, read_published
 
 ROW = {**PUBLISHED, "method": "Old #2", "protocol": "PSF #3, of 9x9"}
 

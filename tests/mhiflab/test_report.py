@@ -19,7 +19,6 @@ from mlflow import MlflowClient
 from tiny import TINY, job_of
 
 from mhiflab.execute.worker import run_worker
-from mhiflab.formats import markdown
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.store import (
@@ -30,11 +29,12 @@ from mhiflab.record.store import (
     study_run,
     tracking_uri,
 )
-from mhiflab.report.drawings import FIGURES
-from mhiflab.report.page import PAGE_BYTES, report
+from mhiflab.render.report.drawings import FIGURES
+from mhiflab.render.report.page import PAGE_BYTES, report
+from mhiflab.render.runs import collect
+from mhiflab.render.tables.formats import markdown
+from mhiflab.render.tables.table import study_table
 from mhiflab.report_cli import report_command
-from mhiflab.results import collect
-from mhiflab.tables import study_table
 
 EVIL = "</script><b>bold</b> & \"'"
 CASES = {
@@ -287,8 +287,8 @@ def test_runs_without_windows_and_equal_labels(made, monkeypatch):
             np.savez(path, **kept)
             yield path
 
-    monkeypatch.setattr("mhiflab.recorded.artifact_file", without_windows)
-    monkeypatch.setattr("mhiflab.report.drawings.FIGURES", ())
+    monkeypatch.setattr("mhiflab.render.runs.artifact_file", without_windows)
+    monkeypatch.setattr("mhiflab.render.report.drawings.FIGURES", ())
     plan = made.plan()
     same = [replace(e, trial=replace(e.trial, label="Same")) for e in plan.entries]
     found = Read(report(replace(plan, entries=tuple(same)), made.store))
@@ -308,7 +308,7 @@ def test_a_truncated_file_of_pictures_is_told_on_the_page(made, monkeypatch):
                 path.write_bytes(path.read_bytes()[:5000])
             yield path
 
-    monkeypatch.setattr("mhiflab.recorded.artifact_file", truncated)
+    monkeypatch.setattr("mhiflab.render.runs.artifact_file", truncated)
     found = Read(report(made.plan(), made.store))
     told = f"{EVIL}, seed 1: {QUICKLOOK_FILE} of run {broken}: found a damaged file"
     # Below the viewer, and in place of the pictures that need it.

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from feinfn.errors import UserError
-from mhiflab.paper_cli import draw_paper, table_paper
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.record.store import open_store
+from mhiflab.render.paper import draw_paper, table_paper
 
 FOLDER = experiments_dir() / "paper"
 RENDERED, RECORD = FOLDER / "rendered" / "laptop", FOLDER / "record" / "laptop"

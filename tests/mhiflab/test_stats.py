@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
-from mhiflab.stats import (
+from mhiflab.render.statistics.significance import (
     crossed_p,
     effect,
     holm,

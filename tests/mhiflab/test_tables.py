@@ -16,17 +16,17 @@ from tiny import TINY
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
-from mhiflab.formats import _md, _tex, html_table, latex, markdown, write_table
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, labels_of, read_plan, upsampled_label
 from mhiflab.plan.show import state_table
 from mhiflab.record.store import open_store, tracking_uri
-from mhiflab.report.sections import result_grid
-from mhiflab.results import Results, collect
-from mhiflab.rows import Cell, Row, ranks
+from mhiflab.render.report.sections import result_grid
+from mhiflab.render.runs import Results, collect
+from mhiflab.render.statistics.verdicts import baseline_case, compare_cases
+from mhiflab.render.tables.formats import _md, _tex, html_table, latex, markdown, write_table
+from mhiflab.render.tables.rows import Cell, Row, ranks
+from mhiflab.render.tables.table import Table, notes, sidecar, study_table
 from mhiflab.study.read import read_study
-from mhiflab.tables import Table, notes, sidecar, study_table
-from mhiflab.verdicts import baseline_case, compare_cases
 
 
 def test_tex_escapes_every_special_character_once():

@@ -10,13 +10,11 @@ import pytest
 import yaml
 
 from feinfn.errors import UserError
-from mhiflab import paper_cli
-from mhiflab.paper import Plans, files_of, read_paper
-from mhiflab.paper_cli import verify_paper
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.record.archive import archived_store, known_data
 from mhiflab.record.store import STUDY
-from mhiflab.verify import differences
+from mhiflab.render.paper import Plans, files_of, read_paper, write_parts
+from mhiflab.render.verify import differences, verify_paper
 
 FOLDER = experiments_dir() / "paper"
 RENDERED = FOLDER / "rendered" / "laptop"
@@ -191,7 +189,7 @@ def test_what_is_complete_is_written_though_other_parts_lack_runs(record, tmp_pa
     plans = Plans(path, False, archived_store(record, lab), lab, known_data(record))
     wanted = ["fourier", "classical", "curves", "spectra"]
     with pytest.raises(UserError) as told:
-        paper_cli._write(read_paper(path), plans, wanted)
+        write_parts(read_paper(path), plans, wanted)
     folder = lab.rendered("laptop")
     assert {file.name for file in folder.iterdir()} == {
         file.name for file in RENDERED.glob("classical*")

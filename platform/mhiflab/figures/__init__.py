@@ -1,1 +1,0 @@
-"""Figures from recorded artifacts, with the same bytes every time."""

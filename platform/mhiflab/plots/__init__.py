@@ -1,1 +1,0 @@
-"""Figures from plain arrays and tables: the same numbers give the same bytes."""

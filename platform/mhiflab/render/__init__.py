@@ -1,0 +1,1 @@
+"""Rendering: everything people read, from finished runs alone."""

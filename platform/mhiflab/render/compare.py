@@ -1,0 +1,260 @@
+"""Differences between recorded runs: specs, code, data, metrics and learning curves.
+
+The first run is the baseline. Everything comes from the record; scenes are not read.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run
+
+from feinfn.errors import UserError, nearest
+from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.metrics.conventions import CONVENTION
+from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.record.finished import RecordedRun
+from mhiflab.record.store import CASE, KEY, SEED, STUDY
+from mhiflab.render.compare_page import Grid, Section
+from mhiflab.render.figures.style import COLOURS, png
+from mhiflab.render.figures.training.curves import curves_figure
+from mhiflab.render.metrics import METRICS
+from mhiflab.render.statistics.comparison import Comparison, compare_methods
+
+AT_MOST = len(COLOURS)
+"""Lines that can be told apart in one figure."""
+
+PROTOCOL, PROTOCOL_HASH = "mhiflab.protocol", "mhiflab.protocol_hash"
+
+CONVENTION_TAG = "mhiflab.convention"
+
+NONE = "–"
+
+
+def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names whose values are not equal in all, or missing in some."""
+    names = dict.fromkeys(name for one in values for name in one)
+    return [
+        name
+        for name in names
+        if any(name not in one or one[name] != values[0].get(name) for one in values)
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return NONE
+    value = values[name]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _difference(title: str, what: str, runs: Sequence[RecordedRun], part: str) -> Section:
+    """Return a section on what differs in one part of the records."""
+    values = [getattr(run, part) for run in runs]
+    names = _differing(values)
+    if not names:
+        return Section(title, ["Nothing differs."])
+    rows = [[name, *(_shown(one, name) for one in values)] for name in names]
+    return Section(title, grids=[Grid("", [what, *(run.name for run in runs)], rows)])
+
+
+def _overview(runs: Sequence[RecordedRun]) -> Section:
+    header = ["run", "key", "study", "case", "protocol", "parameters", "best epoch", "seconds"]
+    rows = []
+    for run in runs:
+        numbers = (run.about.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds"))
+        named = (run.tags.get(k, NONE) for k in (KEY, STUDY, CASE, PROTOCOL))
+        rows.append([run.name, *named, *map(str, numbers)])
+    sentences = [f"The baseline is {runs[0].name}."]
+    if seeds := _other_seeds(runs):
+        sentences.append(
+            f"{', '.join([runs[0].name, *seeds])} are seeds of the same case: what differs between "
+            "their results is chance in training."
+        )
+    return Section("Runs", sentences, _mixed(runs), [Grid("", header, rows)])
+
+
+def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return the runs that differ from the first in nothing but the seed."""
+    base, *others = runs
+    return [
+        run.name
+        for run in others
+        if _differing([base.spec, run.spec]) == ["seed"]
+        and base.data["fingerprint"] == run.data["fingerprint"]
+    ]
+
+
+def _mixed(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return in words that the runs' protocols differ, where they do."""
+    known = {run.tags.get(PROTOCOL_HASH, NONE): run.tags.get(PROTOCOL, NONE) for run in runs}
+    if len(known) == 1:
+        return []
+    told = ", ".join(f"{name} ({digits[:8]})" for digits, name in known.items())
+    return [
+        f"The protocols differ: {told}. Differences in metrics are then not those of the networks "
+        "alone, and must not be read as such."
+    ]
+
+
+def _convention(runs: Sequence[RecordedRun], wanted: str | None) -> str | None:
+    """Return the convention to compare in, None where the runs share no usual one."""
+    shared = set.intersection(*(set(run.images["convention"]) for run in runs))
+    if wanted is not None and wanted not in shared:
+        raise UserError(
+            f"--convention: found {wanted!r}, {nearest(wanted, shared)}expected one that all runs "
+            f"were evaluated in: {', '.join(sorted(shared)) or 'there is none'}"
+        )
+    usual = [name for name in (CONVENTION, WITHOUT_REFERENCE) if name in shared]
+    return wanted or next(iter(usual), None)
+
+
+def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the metrics of images that all runs share, and what was left out, in sentences.
+
+    Rows have scene, method (the run's name), seed (1: each run is one training; none where nothing
+    is trained) and metrics.
+    """
+    metrics = list(metrics_of(convention))
+    tables = []
+    for run in runs:
+        rows = run.images[run.images["convention"] == convention]
+        by_method = {m: rows[rows["method"] == m].set_index("scene") for m in (FUSED, UPSAMPLED)}
+        tables.append({name: table[metrics] for name, table in by_method.items()})
+    everywhere = set.intersection(*(set(one[FUSED].index) for one in tables))
+    left = sorted(set.union(*(set(one[FUSED].index) for one in tables)) - everywhere)
+    told = [f"Not paired, because some runs lack them: {', '.join(left)}."] if left else []
+    if len({run.tags.get(PROTOCOL_HASH) for run in runs}) == 1:
+        # One protocol makes the same upsampled image of the same pixels.
+        first = tables[0][UPSAMPLED]
+        apart = [
+            abs(one[UPSAMPLED] - first).div(abs(first).clip(lower=1)).max(axis=1) for one in tables
+        ]
+        other = sorted(
+            scene for scene in everywhere if any(d.get(scene, 0.0) > SAME_IMAGE for d in apart)
+        )
+        everywhere -= set(other)
+        if other:
+            told.append(f"Not paired, because their pixels differ: {', '.join(other)}.")
+    kept = [
+        one[FUSED]
+        .loc[sorted(everywhere)]
+        .reset_index()
+        .assign(
+            method=run.name,
+            seed=math.nan if run.spec.get("model.name") in CLASSICAL else 1.0,
+        )
+        for run, one in zip(runs, tables, strict=True)
+    ]
+    return pd.concat(kept, ignore_index=True), told
+
+
+def _metrics(runs: Sequence[RecordedRun], wanted: str | None) -> Section:
+    title = "Metrics"
+    convention = _convention(runs, wanted)
+    if convention is None:
+        return Section(
+            title, cautions=["The runs have no metric convention in common: nothing is compared."]
+        )
+    frame, cautions = _paired(runs, convention)
+    own = list(dict.fromkeys(run.tags.get(CONVENTION_TAG, NONE) for run in runs))
+    if len(own) > 1:
+        cautions.append(
+            f"The runs' own metric conventions differ: {', '.join(own)}. Here all are compared in "
+            f"{convention} alone."
+        )
+    if frame.empty:
+        return Section(title, cautions=[*cautions, "The runs share no test image."])
+    metrics, names = list(metrics_of(convention)), [run.name for run in runs]
+    found = compare_methods(frame, metrics, names, baseline=names[0])
+    warnings = [text for one in found for text in one.warnings()]
+    sentences = [f"Convention {convention}. Differences are those to {names[0]}."]
+    chance = _other_seeds(runs)
+    verdicts = [one.verdict() for one in found if one.shown and one.method not in chance]
+    sentences += verdicts or ["No difference was shown."]
+    heads = [f"{METRICS[m].name}{METRICS[m].unit}" for m in metrics]
+    interval = f"{100 * found[0].level:g}% interval"
+    differences = Grid(
+        "Mean differences over images",
+        ["run", "metric", "difference", interval, f"p (Holm over {found[0].family})", "shown"],
+        [_line(one, one.method in chance) for one in found],
+    )
+    images = Grid("Images", ["image", "run", *heads], _images(frame, names, metrics))
+    return Section(title, sentences, [*cautions, *dict.fromkeys(warnings)], [differences, images])
+
+
+def _line(one: Comparison, chance: bool) -> list[str]:
+    metric = METRICS[one.metric]
+    ends = [f"{x:+z.{metric.digits}f}" for x in (one.effect.mean, one.low, one.high)]
+    within = NONE if math.isnan(one.low) else f"{ends[1]} to {ends[2]}"
+    shown = ("better" if one.better else "worse") if one.shown else "no"
+    if chance:
+        shown = "chance in training"
+    return [one.method, metric.name + metric.unit, ends[0], within, f"{one.p_holm:.3f}", shown]
+
+
+def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
+    """Return the metrics of every image by run, with the difference to the first run."""
+    table = frame.set_index(["scene", "method"])
+    rows = []
+    for scene in dict.fromkeys(frame["scene"]):
+        for name in names:
+            cells = []
+            for metric in metrics:
+                digits = METRICS[metric].digits
+                value, base = (table.loc[(scene, run), metric] for run in (name, names[0]))
+                difference = "" if name == names[0] else f" ({value - base:+z.{digits}f})"
+                cells.append(f"{value:.{digits}f}{difference}")
+            rows.append([scene, name, *cells])
+    return rows
+
+
+def _curves(runs: Sequence[RecordedRun]) -> Section:
+    title = "Learning curves"
+    rows = [
+        {"method": run.name, "seed": run.tags[SEED], "step": step, "value": value}
+        for run in runs
+        for step, value in sorted(run.curve.items())
+    ]
+    without = [run.name for run in runs if not run.curve]
+    told = [f"No validation PSNR on record: {', '.join(without)}."] if without else []
+    if not rows:
+        return Section(title, told)
+    ends = [
+        f"{run.name}: best validation PSNR {max(run.curve.values()):.2f} dB, after epoch "
+        f"{max(run.curve, key=lambda step: run.curve[step])}."
+        for run in runs
+        if run.curve
+    ]
+    figure = curves_figure(pd.DataFrame(rows), x="epoch")
+    return Section(title, [*ends, *told], png=png(figure))
+
+
+def compare_runs(
+    runs: Sequence[Run], read: Callable[[Run], RecordedRun], convention: str | None = None
+) -> list[Section]:
+    """Return what differs between runs, the first being the baseline.
+
+    Raises `UserError` for fewer than two or too many runs, one given twice, and a convention that
+    not all were evaluated in.
+    """
+    keys = [run.data.tags[KEY] for run in runs]
+    if not 2 <= len(runs) <= AT_MOST:
+        shown = f" ({', '.join(key[:8] for key in keys)})" if keys else ""
+        raise UserError(
+            f"compare: found {len(runs)} finished run{'s' * (len(runs) != 1)}{shown}, expected 2 "
+            f"to {AT_MOST}; choose {'more' if len(keys) < 2 else 'fewer'}"
+        )
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise UserError(f"compare: found run {twice[0]} twice, expected each once; name another")
+    found = [read(run) for run in runs]
+    return [
+        _overview(found),
+        _difference("Specification", "setting", found, "spec"),
+        _difference("Code and machine", "what", found, "code"),
+        _difference("Data", "what", found, "data"),
+        _metrics(found, convention),
+        _curves(found),
+    ]

@@ -1,0 +1,1 @@
+"""Figures: one file a kind, which holds its options and its plot."""

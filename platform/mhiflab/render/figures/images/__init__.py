@@ -1,0 +1,1 @@
+"""Figures of images: what was fused, its errors and its spectra."""

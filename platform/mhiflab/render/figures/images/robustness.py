@@ -1,0 +1,55 @@
+"""Robustness: PSNR off the protocol, over PSF, SRF and noise."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from feinfn.files import write_bytes
+from feinfn.metrics.evaluation import METRICS
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import Entry
+from mhiflab.record.artifacts import CELL
+from mhiflab.record.store import ROBUSTNESS_PICTURE, Store, add_artifact
+from mhiflab.render.figures.style import new_figure, png, styled
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over scenes of every cell."""
+    return table.groupby(CELL, sort=False)[list(METRICS)].mean().reset_index()
+
+
+@styled
+def picture(table: pd.DataFrame, title: str) -> Figure:
+    """Draw PSNR over PSF width, one line a noise level, one panel a response table."""
+    means = summary(table)
+    srfs = list(dict.fromkeys(means["srf"]))
+    figure = new_figure(2.8 * len(srfs) + 0.5, 2.4)
+    axes = figure.subplots(1, len(srfs), squeeze=False, sharey=True)[0]
+    colours = mpl.colormaps["cividis"](np.linspace(0, 0.9, means["snr_db"].nunique()))
+    for axis, srf in zip(axes, srfs, strict=True):
+        panel = means[means["srf"] == srf]
+        levels = sorted(panel["snr_db"].unique(), reverse=True)
+        for colour, snr in zip(colours, levels, strict=False):
+            line = panel[panel["snr_db"] == snr].sort_values("sigma_factor")
+            label = "no noise" if np.isinf(snr) else f"{snr:g} dB SNR"
+            axis.plot(line["sigma_factor"], line["psnr"], "o-", color=colour, label=label)
+        axis.axvline(1, color="0.7", linewidth=0.8, zorder=0)
+        axis.set_title(srf)
+        axis.set_xlabel("PSF width / trained width")
+    axes[0].set_ylabel("PSNR (dB)")
+    axes[0].legend()
+    figure.suptitle(title)
+    return figure
+
+
+def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
+    """Draw a trial's table beside its training state and store it with the run."""
+    assert entry.run is not None, "a table is made of a finished run"
+    path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
+    drawn = png(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
+    write_bytes(path, drawn)
+    add_artifact(store, entry.run.info.run_id, path)
+    return path

@@ -1,0 +1,138 @@
+"""The reach of local changes in space and in frequency in the fused image."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from feinfn.analysis.change import (
+    Place,
+    change_bin,
+    change_pixel,
+    effect_of,
+    reach,
+    scale_conjugates,
+)
+from feinfn.config import ModelConfig, require
+from mhiflab.render.figures.kind import Drawn, Network, about
+from mhiflab.render.figures.style import MAPS, TEXT_IN, new_figure, picture, styled, wrapped
+from mhiflab.render.runs import Recorded
+
+DECADES = 4
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@styled
+def change_figure(
+    changes: Mapping[str, np.ndarray], reaches: Mapping[str, float] | None = None
+) -> Figure:
+    """Draw maps of absolute changes [H, W], each in decades below its own maximum.
+
+    `reaches` gives the share of the image over which each change is spread, to be written below.
+    """
+    count = len(changes)
+    each = (TEXT_IN - 0.6) / count
+    first = next(iter(changes.values()))
+    figure = new_figure(TEXT_IN, each * first.shape[0] / first.shape[1] + 0.6)
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for axis, (label, change) in zip(axes, changes.items(), strict=True):
+        largest = float(np.abs(change).max()) or 1.0
+        with np.errstate(divide="ignore"):
+            decades = np.maximum(np.log10(np.abs(change.astype(np.float64)) / largest), -DECADES)
+        shown = picture(axis, decades, cmap=MAPS["amplitude"], vmin=-DECADES, vmax=0)
+        axis.set_title(wrapped(label, max(8, int(each * 14))))
+        note = f"largest {largest:.1e}"
+        if reaches is not None:
+            note += f"\nreach {100 * reaches[label]:.2g} %"
+        axis.set_xlabel(note)
+    bar = figure.colorbar(shown, ax=axes.tolist(), extend="min", pad=0.01, shrink=0.9)
+    powers = range(-DECADES, 1)
+    bar.set_ticks(powers, labels=[f"10{str(n).translate(RAISED)}" for n in powers])
+    bar.set_label("change, relative")
+    return figure
+
+
+CHANGED = 0.01
+"""A pixel counts as changed from this share of the largest change on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeOptions(Network):
+    """Options of the changes."""
+
+    factor: float = 1.5
+    """What the pixel, or the amplitude or phase of the frequency, is multiplied by."""
+    pixel: tuple[int, int] | None = None
+    """Row and column in the LR code of the kept part; null: its middle."""
+    frequency: tuple[int, int] | None = None
+    """Periods along rows and columns over the kept part; the conjugate changes with it; null: 2
+    and 3, or as many as the LR code has."""
+
+
+def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
+    """Draw the change of the fused image for one pixel and for one frequency of a trained network.
+
+    Both are changed in the LR code, and the frequency in the fused amplitude and phase too.
+    """
+    entry = recorded.network_entry(
+        options.case, options.seed, "a Fourier branch", lambda m: m.fourier_branch
+    )
+    window, model = recorded.window(entry), recorded.model(entry)
+    height, width = window.inputs.lr_hsi_BShw.shape[2:]
+    factor = options.factor
+    sensible = math.isfinite(factor) and factor != 1
+    require(sensible, "option factor", factor, "a finite number other than 1")
+    pixel = options.pixel or (height // 2, width // 2)
+    frequency = options.frequency or (min(2, (height - 1) // 2), min(3, (width - 1) // 2))
+    changes: dict[str, tuple[Place, tuple[int, int], Callable[[Tensor], Tensor]]] = {
+        "LR code, one pixel": ("code", pixel, lambda x: change_pixel(x, *pixel, factor)),
+        "LR code, one frequency": ("code", frequency, lambda x: change_bin(x, *frequency, factor)),
+    }
+    for part in _fused_parts(model.config):
+        changes[f"fused {part}, one frequency"] = (
+            part,
+            frequency,
+            lambda x: scale_at(x, frequency, factor, model.config.spectrum_origin == "centre"),
+        )
+    maps, rows = {}, []
+    for label, (place, where, change) in changes.items():
+        maps[label] = change_HW = effect_of(model, window.inputs, place, change)
+        largest = float(change_HW.max())
+        rows.append(
+            {
+                "change": label,
+                "place": place,
+                "row": where[0],
+                "column": where[1],
+                "factor": factor,
+                "largest": largest,
+                "mean": float(change_HW.mean(dtype=np.float64)),
+                "share_above_1_percent": float((change_HW > CHANGED * largest).mean()),
+                "reach": reach(change_HW),
+            }
+        )
+    told = about(entry, recorded.labels[entry.trial.case]) | {"scene": window.scene}
+    numbers = pd.DataFrame(rows).assign(**told)
+    shares = dict(zip(numbers["change"], numbers["reach"], strict=True))
+    return Drawn(change_figure(maps, shares), numbers)
+
+
+def _fused_parts(config: ModelConfig) -> list[Place]:
+    """Return what the Fourier branch fuses by a network of its own, and so can be changed."""
+    parts: dict[Place, bool] = {"amplitude": config.fuse_amplitude, "phase": config.fuse_phase}
+    return [part for part, fused in parts.items() if fused]
+
+
+def scale_at(x_BCHW: Tensor, at: tuple[int, int], factor: float, centred: bool) -> Tensor:
+    """Return amplitudes or phases with one frequency changed, wherever frequency zero lies."""
+    if not centred:
+        return scale_conjugates(x_BCHW, *at, factor)
+    axes = (-2, -1)
+    changed = scale_conjugates(torch.fft.ifftshift(x_BCHW, axes), *at, factor)
+    return torch.fft.fftshift(changed, axes)

@@ -1,0 +1,88 @@
+"""Amplitude and phase of the latent codes of a test image and of its LR-HSI."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from feinfn.analysis.latent import latent_spectra
+from mhiflab.render.figures.kind import Drawn, Network, about
+from mhiflab.render.figures.style import MAPS, TEXT_IN, look, new_figure, picture, styled
+from mhiflab.render.runs import Recorded
+
+CURVES = {
+    "amplitude_cosine": "amplitudes, cosine",
+    "amplitude_correlation": "log amplitudes, correlation",
+    "phase_cosine": "phases, mean cosine of difference",
+    "phase_correlation": "phases, circular correlation",
+}
+
+
+@styled
+def latent_figure(
+    panels: Mapping[str, np.ndarray],
+    frequency: np.ndarray,
+    similarity: Mapping[str, np.ndarray],
+    names: tuple[str, str] = ("HR-HSI", "LR-HSI"),
+) -> Figure:
+    """Draw both codes' log amplitude and phase, and their similarity by radial frequency.
+
+    `panels` has hr_amplitude, lr_amplitude (decadic logarithms, one scale), hr_phase and lr_phase
+    (radians), frequency zero in the middle; `similarity` the curves named in `CURVES`, over cycles
+    per LR pixel.
+    """
+    figure = new_figure(TEXT_IN, 2.75)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1))[0]
+    axes = left.subplots(2, 2)
+    amplitudes = np.stack([panels["hr_amplitude"], panels["lr_amplitude"]])
+    low, high = np.percentile(amplitudes, (1, 99.9))
+    scales = {
+        "amplitude": {"vmin": low, "vmax": high},
+        "phase": {"vmin": -np.pi, "vmax": np.pi},
+    }
+    for row, (part, scale) in zip(axes, scales.items(), strict=True):
+        for axis, key, name in zip(row, ("hr", "lr"), names, strict=True):
+            shown = picture(axis, panels[f"{key}_{part}"], cmap=MAPS[part], **scale)
+            if part == "amplitude":
+                axis.set_title(f"code of the {name}")
+        bar = left.colorbar(shown, ax=row.tolist(), aspect=12, pad=0.02)
+        bar.set_label("log10 amplitude" if part == "amplitude" else "phase (rad)")
+        if part == "phase":
+            bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
+    axis = right.subplots()
+    axis.axhline(0, color="black", linewidth=0.6)
+    for place, (key, label) in enumerate(CURVES.items()):
+        values = similarity[key]
+        told = f"{label} (mean {np.nanmean(values):.2f})"
+        axis.plot(frequency, values, marker="osD^"[place], label=told, **look(place))
+    axis.set_xlim(0, 0.52)
+    axis.set_ylim(min(-0.1, float(np.nanmin([similarity[k] for k in CURVES])) - 0.05), 1.04)
+    axis.set_xlabel("radial frequency (cycles per LR pixel)")
+    axis.set_ylabel("similarity")
+    right.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=1)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentOptions(Network):
+    """Options of the latent codes."""
+
+    bands: int = 8
+    """Radial frequency bands in which the codes are compared."""
+
+
+def draw_latent(recorded: Recorded, options: LatentOptions) -> Drawn:
+    """Draw what the trained spectral encoder makes of the kept part of the first test image."""
+    entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
+    window = recorded.window(entry)
+    offset = entry.trial.spec.protocol.offset_px
+    found = latent_spectra(recorded.model(entry), window.pair(entry.who), offset, options.bands)
+    alike = asdict(found.similarity)
+    numbers = pd.DataFrame(alike).rename(columns={"frequency": "cycles_per_lr_pixel"})
+    numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
+    numbers.insert(0, "band", [*range(1, options.bands + 1), "mean"])
+    told = about(entry, recorded.labels[entry.trial.case])
+    numbers = numbers.assign(**told, scene=window.scene)
+    return Drawn(latent_figure(found.panels(), alike["frequency"], alike), numbers)

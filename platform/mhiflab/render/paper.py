@@ -1,0 +1,361 @@
+"""A paper: tables and figures by name, each made of studies."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from rich.markdown import Markdown
+from rich.markup import escape
+
+from feinfn.config import STRICT
+from feinfn.errors import UserError, nearest
+from mhiflab.console import out
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import Plan, read_plan, reconcile
+from mhiflab.record.archive import data_of, runs_of
+from mhiflab.record.store import NotArchivedError, Store
+from mhiflab.render.figures.registry import FORMATS, draw, find_kind
+from mhiflab.render.runs import Recorded, collect
+from mhiflab.render.study import print_undrawn
+from mhiflab.render.tables.formats import markdown, write_table
+from mhiflab.render.tables.published import Quoted, read_published
+from mhiflab.render.tables.table import Block, Table
+from mhiflab.study.spec import ON_DISK, DataAccess
+from mhiflab.study.yaml_values import build, check_file, check_line, read_yaml
+
+TABLE_ENDS = (".md", ".tex", ".csv", ".html", ".json", "-statistics.csv")
+
+FIGURE_ENDS = (*(f".{suffix}" for suffix in FORMATS), ".csv")
+"""What follows a table's or figure's name in the names of its files."""
+
+Cost = Literal["parameters", "flops", "seconds", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Which published numbers stand below a table."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    data: str
+    """Data set, as the file of published values names it."""
+    ratio: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table of a paper."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    """Its caption."""
+    studies: dict[str, str]
+    """Headings and the study under each; a file beside the paper's, without .yaml. With one study
+    the heading is not printed."""
+    costs: list[Cost] = field(default_factory=list)
+    """Columns beside the metrics."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """Quoted below our own rows, by heading of the study."""
+    convention: str | None = None
+    """Metric convention; null: the usual one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFigure:
+    """One figure of a paper."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    """What it shows."""
+    study: str
+    """The study whose runs it is made of; a file beside the paper's, without .yaml."""
+    kind: str
+    """What is drawn."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of its kind."""
+
+
+Part = PaperTable | PaperFigure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A paper's file; `name` is the file's stem."""
+
+    __pydantic_config__: ClassVar[dict] = STRICT
+
+    title: str
+    published: str | None = None
+    """File of published values, beside the paper's."""
+    tables: dict[str, PaperTable] = field(default_factory=dict)
+    figures: dict[str, PaperFigure] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Tables and figures."""
+        return {**self.tables, **self.figures}
+
+
+def read_paper(path: Path) -> Paper:
+    """Read a paper's file; raise `UserError` naming file, key and remedy."""
+    check_file(path)
+    value = read_yaml(path)
+    if {"base", "cases"} & value.keys():
+        raise UserError(f"{path}: found a study, expected a paper, which has tables and figures")
+    paper: Paper = build(Paper, value, str(path))
+    check_line(paper.title, f"{path}: title")
+    # Systems that do not tell letters' cases apart have one file for both.
+    owners = {"readme.md": "a folder's own text"}
+    for kind, parts in (("tables", paper.tables), ("figures", paper.figures)):
+        for name, part in parts.items():
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise UserError(
+                    f"{path}: {kind}: found {name!r}, expected letters, digits, - and _, because "
+                    "files are named after it"
+                )
+            check_line(part.title, f"{path}: {kind}.{name}.title")
+            for file in files_of(name, part):
+                owner = owners.setdefault(file.casefold(), f"{kind}.{name}")
+                if owner != f"{kind}.{name}":
+                    raise UserError(
+                        f"{path}: {kind}: found {name!r}, whose file {file} would be that of "
+                        f"{owner} too, expected another name"
+                    )
+            for study in studies_of(part):
+                if not study_file(path, study).is_file():
+                    raise UserError(
+                        f"{path}: {kind}.{name}: found study {study!r}, expected a file "
+                        f"{study_file(path, study)}"
+                    )
+            if isinstance(part, PaperTable):
+                for heading in part.studies:
+                    check_line(heading, f"{path}: {kind}.{name}.studies: heading")
+                _check_quoted(f"{path}: tables.{name}.published", part, paper)
+            else:
+                _check_figure(f"{path}: figures.{name}", part)
+    return paper
+
+
+def _check_figure(where: str, part: PaperFigure) -> None:
+    try:
+        build(find_kind(part.kind).options, part.options, "options")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
+    if part.published and not paper.published:
+        raise UserError(f"{where}: found without a file of values; name one in the paper's own key")
+    for heading in part.published:
+        if heading not in part.studies:
+            raise UserError(
+                f"{where}: found {heading!r}, {nearest(heading, part.studies)}expected headings of "
+                "the table's studies: " + ", ".join(part.studies)
+            )
+
+
+def studies_of(part: Part) -> list[str]:
+    """Return the studies that a table or figure is made of."""
+    return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]
+
+
+def files_of(name: str, part: Part) -> list[str]:
+    """Return the names of all files that a table or figure may have."""
+    ends = TABLE_ENDS if isinstance(part, PaperTable) else FIGURE_ENDS
+    return [name + end for end in ends]
+
+
+def study_file(paper: Path, study: str) -> Path:
+    """Return the file of a paper's study."""
+    return paper.parent / f"{study}.yaml"
+
+
+def chosen(path: Path, parts: Mapping[str, Part], names: Iterable[str]) -> Mapping[str, Part]:
+    """Return some of a paper's parts by name, all without any; raise `UserError` for others."""
+    for name in names:
+        if name not in parts:
+            raise UserError(
+                f"{path}: found no {name!r}, {nearest(name, parts)}expected one of "
+                + ", ".join(parts)
+            )
+    return {name: parts[name] for name in names} or parts
+
+
+def study_files(path: Path, parts: Mapping[str, Part]) -> list[Path]:
+    """Return the files of all studies that tables and figures are made of, each once."""
+    names = [study for part in parts.values() for study in studies_of(part)]
+    return [study_file(path, name) for name in dict.fromkeys(names)]
+
+
+@dataclass
+class Plans:
+    """A paper's studies against the record, each compared once."""
+
+    path: Path
+    smoke: bool
+    store: Store
+    lab: Lab
+    data_access: DataAccess = ON_DISK
+    _known: dict[str, Plan] = field(default_factory=dict)
+    _recorded: dict[str, Recorded] = field(default_factory=dict)
+
+    def of(self, study: str) -> Plan:
+        """Return a study's plan."""
+        if study not in self._known:
+            wanted = read_plan(study_file(self.path, study), self.smoke, self.data_access)
+            self._known[study] = reconcile(wanted, self.store, self.lab)
+        return self._known[study]
+
+    def recorded(self, study: str) -> Recorded:
+        """Return a study's runs as figures read them."""
+        if study not in self._recorded:
+            self._recorded[study] = Recorded(self.of(study), self.store)
+        return self._recorded[study]
+
+
+def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) -> Table:
+    """Return a table of a paper from the record.
+
+    Raises `UserError` for missing runs, unless `partial`, and for blocks of different metrics.
+    """
+    part = paper.tables[name]
+    blocks = []
+    for heading, study in part.studies.items():
+        plan = plans.of(study)
+        title = heading if len(part.studies) > 1 else ""
+        results = collect(plan, plans.store, part.convention, partial)
+        quoted: tuple[Quoted, ...] = ()
+        # A smoke variant's numbers are of other images, whatever the heading says.
+        if heading in part.published and not plans.smoke:
+            assert paper.published is not None, "a paper with quoted rows was read with their file"
+            wanted = part.published[heading]
+            file = plans.path.parent / paper.published
+            quoted = tuple(read_published(file, wanted.data, wanted.ratio))
+        blocks.append(Block(plan, results, title, plan.study.baseline or "", quoted))
+    if len({tuple(block.results.metrics) for block in blocks}) > 1:
+        raise UserError(
+            f"{plans.path}: tables.{name}: found studies of different metrics, expected one kind; "
+            "set its convention or make two tables"
+        )
+    marked = " (smoke)" if plans.smoke else ""
+    return Table(part.title + marked, tuple(blocks), tuple(part.costs))
+
+
+def table_paper(
+    path: Path,
+    smoke: bool,
+    lab: Lab,
+    names: Sequence[str] = (),
+    partial: bool = False,
+    record: Path | None = None,
+) -> None:
+    """Print and write a paper's tables (those of `names`, or all) from the record or an archive.
+
+    Raises `UserError` where runs are missing, unless `partial`.
+    """
+    paper = read_paper(path)
+    parts = chosen(path, paper.tables, names)
+    with paper_plans(path, smoke, lab, record) as plans:
+        write_parts(paper, plans, parts, partial)
+
+
+@contextmanager
+def paper_plans(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[Plans]:
+    """Yield a paper's plans against the lab's record or an archive."""
+    with runs_of(record, lab) as store:
+        yield Plans(path, smoke, store, lab, data_of(record))
+
+
+def write_parts(
+    paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False, leave: bool = False
+) -> None:
+    """Make what the record allows, print it, and raise `UserError` for the rest.
+
+    With `leave`, what archives do not hold is only told, where anything could be made.
+    """
+    folder = plans.lab.rendered_of(plans.path, plans.smoke)
+    made, failed = render_parts(paper, plans, parts, folder, partial)
+    if made:
+        written = "  ".join(str(path) for paths in made.values() for path in paths)
+        out.print("\nWritten " + escape(written), soft_wrap=True)
+    left = unarchived(failed) if leave and made else {}
+    print_undrawn(left)
+    refuse_unmade(plans.path, failed, left)
+
+
+def unarchived(failed: Mapping[str, UserError]) -> dict[str, UserError]:
+    return {name: error for name, error in failed.items() if isinstance(error, NotArchivedError)}
+
+
+def refuse_unmade(path: Path, failed: Mapping[str, UserError], left: Collection[str] = ()) -> None:
+    """Raise `UserError` that tells every reason once, but of parts that are left out."""
+    reasons: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        if name not in left:
+            reasons.setdefault(str(error), []).append(name)
+    if reasons:
+        told = "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
+        raise UserError(f"{path}: cannot be made from the record:{told}")
+
+
+def render_parts(
+    paper: Paper,
+    plans: Plans,
+    parts: Iterable[str],
+    folder: Path,
+    partial: bool = False,
+    quiet: bool = False,
+) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
+    """Write some of a paper's tables and figures; print tables unless `quiet`.
+
+    Returns their files, and why the others have none.
+    """
+    made: dict[str, list[Path]] = {}
+    failed: dict[str, UserError] = {}
+    for name in parts:
+        try:
+            if name in paper.figures:
+                made[name] = draw_figure(paper, name, plans, folder)
+            else:
+                table = paper_table(paper, name, plans, partial)
+                made[name] = write_table(table, folder, name)
+                if not quiet:
+                    out.print(Markdown(markdown(table)))
+        except UserError as error:
+            failed[name] = error
+    return made, failed
+
+
+def draw_paper(
+    path: Path,
+    smoke: bool,
+    lab: Lab,
+    names: Sequence[str] = (),
+    record: Path | None = None,
+) -> None:
+    """Draw a paper's figures (those of `names`, or all) from the record or an archive.
+
+    Figures of what archives do not hold are told, unless they are named. Raises `UserError` where
+    runs are missing, or do not hold what a figure needs.
+    """
+    paper = read_paper(path)
+    parts = chosen(path, paper.figures, names)
+    with paper_plans(path, smoke, lab, record) as plans:
+        write_parts(paper, plans, parts, leave=not names)
+
+
+def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Path]:
+    """Draw one figure of a paper and return its paths."""
+    part = paper.figures[name]
+    options = dict(part.options)
+    if plans.smoke:
+        # As in tables: its numbers are of other images.
+        options.pop("published", None)
+    if "published" in options:
+        # Beside the paper, like the file of its tables.
+        options["published"] = str(plans.path.parent / str(options["published"]))
+    return draw(part.kind, options, plans.recorded(part.study), folder, name)

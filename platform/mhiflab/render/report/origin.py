@@ -1,0 +1,85 @@
+"""The origin of a report's numbers: what all runs share, and what tells them apart."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from mhiflab.plan.plan import Entry, Plan
+from mhiflab.record.description import flatten
+from mhiflab.record.store import FINGERPRINT, Store, artifact_file
+from mhiflab.render.report.sections import Cell, Grid
+
+PROVENANCE_FILE = "provenance.json"
+
+
+def _time(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _facts(entry: Entry, store: Store) -> dict[str, str]:
+    """Return what a finished run recorded about itself."""
+    assert entry.run is not None, "a done entry has a run"
+    with artifact_file(store, entry.run.info.run_id, PROVENANCE_FILE) as path:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    tags, protocol = entry.run.data.tags, entry.trial.spec.protocol
+    dirty = {True: "yes, see the run's uncommitted.diff", False: "no"}
+    facts = {
+        "Git commit": told.get("git_commit"),
+        "Uncommitted changes": dirty.get(told.get("git_dirty"), "not known"),  # type: ignore[arg-type]
+        "Lock file (SHA-256)": told.get("lock_sha256"),
+        "Data": entry.trial.spec.data.source,
+        "Data fingerprint": tags.get(FINGERPRINT),
+        "Protocol": f"{protocol.name}: {protocol.about}",
+        "Protocol hash": tags.get("mhiflab.protocol_hash"),
+        "Metric convention": tags.get("mhiflab.convention"),
+        "Host": told.get("host"),
+        "System": told.get("system"),
+        "Device": told.get("device"),
+        "Threads": told.get("threads"),
+        "Workers": told.get("workers"),
+        "Python": told.get("python"),
+        **told.get("versions", {}),
+        "Began": _time(entry.run.info.start_time),
+        "Ended": _time(entry.run.info.end_time),
+        "Wall time (s)": told.get("wall_seconds"),
+        "Best epoch": told.get("best_epoch"),
+        "Parameters": f"{told['parameters']:,}" if "parameters" in told else None,
+        "Warnings": " ".join(told.get("warnings", [])) or "none",
+    }
+    return {name: "not recorded" if x in (None, "") else str(x) for name, x in facts.items()}
+
+
+def origin(plan: Plan, store: Store) -> tuple[dict[str, str], Grid]:
+    """Return what all finished runs share, and a table of every trial with what differs."""
+    facts = {e.key: _facts(e, store) for e in plan.entries if e.state == "done"}
+    every = list(facts.values())
+    names = dict.fromkeys(name for one in every for name in one)
+    values = {name: [one.get(name, "not recorded") for one in every] for name in names}
+    shared = {name: found[0] for name, found in values.items() if len(set(found)) == 1}
+    apart = [name for name in names if name not in shared]
+    rows = []
+    for entry in plan.entries:
+        run_id = entry.run.info.run_id if entry.run else ""
+        cells = [Cell(entry.trial.label), Cell(str(entry.trial.spec.seed)), Cell(entry.state)]
+        cells += [Cell(entry.key or "–", "key"), Cell(run_id or "–", "key")]
+        cells += [Cell(facts.get(entry.key, {}).get(name, "–")) for name in apart]
+        rows.append(cells)
+    return shared, Grid(["Case", "Seed", "State", "Run key", "MLflow run", *apart], rows)
+
+
+def differences(plan: Plan) -> Grid:
+    """Return the settings in which cases differ, one column a case."""
+    settings = {
+        e.trial.label: flatten({k: v for k, v in asdict(e.trial.spec).items() if k != "seed"})
+        for e in plan.entries
+    }
+    names = dict.fromkeys(name for one in settings.values() for name in one)
+    rows = []
+    for name in names:
+        texts = [str(one.get(name, "–")) for one in settings.values()]
+        if len(set(texts)) > 1:
+            rows.append([Cell(name, "key"), *map(Cell, texts)])
+    return Grid(["Setting", *settings], rows)

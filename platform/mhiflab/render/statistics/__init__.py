@@ -1,0 +1,1 @@
+"""Statistics: paired comparisons of methods, and verdicts in words."""

@@ -1,0 +1,236 @@
+"""Paired statistics of two methods over images and seeds.
+
+A claim is about new images and new trainings. Tests of signs and effect sizes see one number an
+image, its mean over seeds, and speak of the trainings at hand; the crossed test and the intervals
+see both, since one network is trained per seed and judged on every image.
+
+Legend: I images, K seeds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+from scipy.special import ndtr
+
+ENUMERATED = 20_000
+"""Most sign flips that the permutation test goes through one by one."""
+
+EXACT_IMAGES = 200
+"""Most images for which the signed-rank distribution is computed exactly."""
+
+DECIMALS = 10
+"""Differences are rounded to so many decimals, so that rounding errors neither make nor break
+ties."""
+
+
+def image_means(difference_IK: np.ndarray) -> np.ndarray:
+    """Return the mean over seeds of every image, [I], free of rounding noise."""
+    return np.round(np.asarray(difference_IK, float).mean(axis=1), DECIMALS) + 0.0
+
+
+def _signed_ranks(difference_I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return midranks of the absolute differences, and signs; zeros are ranked (Pratt 1959)."""
+    return stats.rankdata(abs(difference_I)), np.sign(difference_I)
+
+
+def wilcoxon_p(difference_I: np.ndarray) -> float:
+    """Return the two-sided p value of the signed-rank test, 1 where all differences are zero.
+
+    Zeros are ranked and then left out, ties get midranks. Up to 200 images the distribution under
+    sign flips is exact even so; beyond, it is the normal approximation with a tie correction.
+    """
+    rank, sign = _signed_ranks(difference_I)
+    rank, sign = rank[sign != 0], sign[sign != 0]
+    if not len(rank):
+        return 1.0
+    if len(difference_I) > EXACT_IMAGES:
+        z = (rank * sign).sum() / math.sqrt((rank**2).sum())
+        return float(min(1.0, 2 * ndtr(-abs(z))))
+    doubled = np.rint(2 * rank).astype(int)
+    # Probability of every sum of the positive ranks, doubled to be whole numbers.
+    chance = np.ones(1)
+    for r in doubled:
+        chance = (np.pad(chance, (0, r)) + np.pad(chance, (r, 0))) / 2
+    positive, total = int(doubled[sign > 0].sum()), int(doubled.sum())
+    fewer = min(positive, total - positive)
+    return float(min(1.0, 2 * chance[: fewer + 1].sum()))
+
+
+def permutation_p(difference_I: np.ndarray, seed: int = 0, flips: int = 19_999) -> float:
+    """Return the two-sided p value of the mean under sign flips of whole images.
+
+    All 2^I flips where these are at most 20,000; else random ones with the observed one counted.
+    """
+    count = len(difference_I)
+    observed = abs(difference_I.sum())
+    if 2**count <= ENUMERATED:
+        bits_FI = np.arange(2**count)[:, None] >> np.arange(count) & 1
+        extra = 0
+    else:
+        rng = np.random.default_rng(seed)
+        bits_FI = rng.integers(0, 2, (flips, count), dtype=np.int8)
+        extra = 1
+    sums_F = abs((1 - 2 * bits_FI.astype(float)) @ difference_I)
+    # Equal sums of other orders of adding must count as equal.
+    reached = int((sums_F >= observed - 1e-9 * max(1.0, observed)).sum())
+    return (reached + extra) / (len(sums_F) + extra)
+
+
+def standard_error(difference_IK: np.ndarray) -> tuple[float, float]:
+    """Return the standard error of the mean for new images and new seeds, and degrees of freedom.
+
+    The variances of the means of images and of seeds are added, which is never too little; degrees
+    of freedom are Satterthwaite's (1946). One seed tells nothing of others: images count alone.
+    """
+    d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
+    parts = [
+        (means.var(ddof=1) / len(means), len(means) - 1)
+        for means in (d_IK.mean(axis=1), d_IK.mean(axis=0))
+        if len(means) > 1
+    ]
+    total = sum(part for part, _ in parts)
+    if not total > 0:
+        return 0.0, float(len(d_IK) - 1)
+    return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
+
+
+def crossed_p(difference_IK: np.ndarray) -> float:
+    """Return the two-sided p value of the mean over images and seeds, both drawn at random.
+
+    Student's t with `standard_error`; in simulations without a difference, 9 images, and seeds that
+    vary as much as images, it is below 0.05 in 6% of cases with 3 seeds and in 10% with 2, where
+    Wilcoxon's test over images is in 30% and more. 1 where all differences are zero, NaN for one
+    image.
+    """
+    mean, (error, df) = float(np.mean(difference_IK)), standard_error(difference_IK)
+    if len(difference_IK) < 2:
+        return math.nan
+    if error == 0:
+        return 1.0 if abs(mean) < 10.0**-DECIMALS else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, df))
+
+
+def smallest_p(images: int) -> float:
+    """Return the smallest two-sided p value that flips of so many signs can give."""
+    return 2.0 ** (1 - images)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return the p values of a family of tests, adjusted by Holm's step-down rule."""
+    adjusted, largest = [0.0] * len(p), 0.0
+    for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(p) - place) * p[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def interval(
+    difference_IK: np.ndarray,
+    level: float = 0.95,
+    kind: Literal["crossed", "bca"] = "crossed",
+    seed: int = 0,
+    resamples: int = 9_999,
+) -> tuple[float, float]:
+    """Return a bootstrap interval of the mean difference; NaN for fewer than two images.
+
+    crossed (the default): images and seeds are drawn with replacement, independently, and the ends
+    are set as far out as `standard_error` and Student's t ask, because few seeds drawn from few
+    vary too little (after Hesterberg 2015); it speaks of new images and new trainings. bca:
+    bias-corrected and accelerated (Efron 1987) over images alone, for the trainings at hand.
+    In simulations of 9 images and 3 seeds nominal 95% intervals (crossed) held the truth in 96%
+    where seeds vary 0.3 times as much as images, in 94% where as much, in 93% where twice as much;
+    with 2 seeds in 90% where as much.
+    """
+    d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
+    images, seeds = d_IK.shape
+    if images < 2:
+        return math.nan, math.nan
+    if np.ptp(d_IK) == 0:
+        return float(d_IK[0, 0]), float(d_IK[0, 0])
+    rng = np.random.default_rng(seed)
+    if kind == "bca":
+        d_I = image_means(d_IK)
+        if np.ptp(d_I) == 0:
+            return float(d_I[0]), float(d_I[0])
+        found = stats.bootstrap(
+            (d_I,), np.mean, n_resamples=resamples, confidence_level=level, method="BCa", rng=rng
+        ).confidence_interval
+        return float(found.low), float(found.high)
+    by_image = rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    means = ((by_image @ d_IK) * by_seed).sum(axis=1)
+    error, df = standard_error(d_IK)
+    tail, mean = (1 - level) / 2, d_IK.mean()
+    usual = stats.norm.ppf(1 - tail) * means.std()
+    if not usual > 0:
+        return float(mean), float(mean)
+    wider = stats.t.ppf(1 - tail, df) * error / usual
+    low, high = mean + wider * (np.quantile(means, [tail, 1 - tail]) - mean)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How large a paired difference over images is."""
+
+    mean: float
+    """In the metric's unit."""
+    d_z: float
+    """Cohen's: the mean in standard deviations over images; NaN where there is no spread."""
+    rank_biserial: float
+    """Share of positive less share of negative ranks, -1 to 1."""
+    superiority: float
+    """Share of images with a positive difference, zeros as halves."""
+
+
+def effect(difference_I: np.ndarray) -> Effect:
+    """Return the effect sizes of one difference an image."""
+    rank, sign = _signed_ranks(difference_I)
+    spread = difference_I.std(ddof=1) if len(difference_I) > 1 else 0.0
+    mean = round(float(difference_I.mean()), DECIMALS) + 0.0
+    total = rank[sign != 0].sum()
+    return Effect(
+        mean=mean,
+        d_z=mean / float(spread) if spread > 1e-12 else math.nan,
+        rank_biserial=float((rank * sign).sum() / total) if total else 0.0,
+        superiority=float((1 + sign).mean() / 2),
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a metric, and how it varies over images and over seeds."""
+
+    mean: float
+    std_images: float
+    """Standard deviation over images of their mean over seeds."""
+    std_seeds: float
+    """Standard deviation over seeds of the mean over images; NaN for one seed."""
+    var_images: float
+    var_seeds: float
+    var_rest: float
+    """Variance components of images, seeds and what neither explains (two-way analysis of variance
+    with random effects, negative estimates as 0); NaN for one seed or image."""
+
+
+def spread(values_IK: np.ndarray) -> Spread:
+    """Return the spread of one method's metric over images and seeds."""
+    x = np.asarray(values_IK, float)
+    images, seeds = x.shape
+    by_image, by_seed = x.mean(axis=1), x.mean(axis=0)
+    std_images = float(by_image.std(ddof=1)) if images > 1 else math.nan
+    std_seeds = float(by_seed.std(ddof=1)) if seeds > 1 else math.nan
+    components = (math.nan, math.nan, math.nan)
+    if images > 1 and seeds > 1:
+        rest = x - by_image[:, None] - by_seed + x.mean()
+        within = float((rest**2).sum()) / ((images - 1) * (seeds - 1))
+        components = (
+            max(0.0, std_images**2 - within / seeds),
+            max(0.0, std_seeds**2 - within / images),
+            within,
+        )
+    return Spread(float(x.mean()), std_images, std_seeds, *components)

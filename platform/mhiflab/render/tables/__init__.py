@@ -1,0 +1,1 @@
+"""Tables: rows, published values, and the formats they are written in."""

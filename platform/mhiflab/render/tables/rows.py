@@ -1,0 +1,152 @@
+"""Rows of a table before anything is written: means, spreads, costs and sources."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from feinfn.methods.cost import flop_per_pixel, parameters_of
+from mhiflab.plan.plan import Entry
+from mhiflab.record.artifacts import FUSE_MEMORY, FUSE_SECONDS
+from mhiflab.render.metrics import METRICS
+from mhiflab.render.runs import Results
+from mhiflab.render.tables.published import NOT_TOLD
+
+COST_PX = 512
+"""Side of the image whose operations a table tells."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column beside the metrics: its heading, decimals and what its values are divided by."""
+
+    heading: str
+    digits: int
+    unit: float = 1.0
+
+
+COSTS = {
+    "parameters": Column("Parameters (M)", 3, 1e6),
+    "flops": Column(f"GFLOP at {COST_PX} px", 1, 1e9),
+    "seconds": Column("Time (s/image)", 2),
+    "memory": Column("Memory (MiB)", 0),
+}
+"""What a method costs: two from its configuration, two as its runs measured them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method: mean over images and seeds, and how it varies over each."""
+
+    mean: float
+    over_seeds: float | None
+    """Standard deviation over seeds of the mean over images; None below two seeds, or of no
+    finite mean."""
+    over_images: float | None
+    """Standard deviation over images of the mean over seeds; None below two images, or of no
+    finite mean."""
+    by_seed: dict[str, float]
+    """Mean over images of every seed; the key of what has none is empty."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one protocol."""
+
+    label: str
+    cells: dict[str, Cell]
+    """By metric; empty where no run is finished."""
+    case: str = ""
+    """Empty for the upsampled LR-HSI."""
+    runs: dict[str, str] = field(default_factory=dict)
+    """Run keys by seed."""
+    lacking: int = 0
+    """Runs that are not finished."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """By name of `COSTS`, in plain units: parameters, operations, seconds, MiB."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    # Exactly rounded, so that every machine gives the same bits.
+    return math.fsum(values) / len(values)
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    mean = _mean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return None
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
+
+
+def printed(value: float, digits: int) -> str:
+    """Return a number with its digits; what is none is `NOT_TOLD`."""
+    return NOT_TOLD if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _seed(value: Any) -> str:
+    return "" if pd.isna(value) else str(int(value))
+
+
+def _cell(rows: pd.DataFrame, metric: str) -> Cell:
+    by_seed = rows.groupby("seed", sort=True, dropna=False)[metric].agg(list)
+    by_scene = rows.groupby("scene", sort=True)[metric].agg(list)
+    means = {_seed(seed): _mean(values) for seed, values in by_seed.items()}
+    return Cell(
+        _mean(list(means.values())),
+        _deviation(list(means.values())),
+        _deviation([_mean(values) for values in by_scene]),
+        means,
+    )
+
+
+def _costs(entries: Sequence[Entry]) -> dict[str, float]:
+    spec = entries[0].trial.spec
+    found: dict[str, float] = {}
+    if spec.trained:
+        found["parameters"] = parameters_of(spec.model)
+        found["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
+    for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
+        told = [entry.run.data.metrics for entry in entries if entry.run is not None]
+        measured = [metrics[metric] for metrics in told if metric in metrics]
+        if measured:
+            found[name] = median(measured)
+    return found
+
+
+def rows(results: Results) -> list[Row]:
+    """Return one row per method in the order of the file, the upsampled LR-HSI first."""
+    upsampled = results.upsampled().assign(seed=math.nan)
+    cells = {metric: _cell(upsampled, metric) for metric in results.metrics}
+    found = [Row(results.upsampled_label, cells)]
+    fused = results.fused()
+    for case, label in results.labels.items():
+        entries = [e for e in results.entries if e.trial.case == case]
+        own = fused[fused["case"] == case]
+        done = [e for e in entries if e.state == "done"]
+        found.append(
+            Row(
+                label,
+                {metric: _cell(own, metric) for metric in results.metrics} if done else {},
+                case,
+                {str(e.trial.spec.seed) if e.trial.spec.trained else "": e.key for e in done},
+                len(entries) - len(done),
+                _costs(entries),
+            )
+        )
+    return found
+
+
+def ranks(table: Sequence[Row], metric: str) -> list[str]:
+    """Return best, second or nothing for every row, by exact means; equal means share a rank.
+
+    Rows that lack runs and means that are not finite take no part; there is no second among fewer
+    than three.
+    """
+    means = [row.cells[metric].mean if row.cells and not row.lacking else math.nan for row in table]
+    ranked = [mean for mean in means if math.isfinite(mean)]
+    order = sorted(set(ranked), reverse=METRICS[metric].higher_is_better)
+    names = dict(zip(order, ("best", "second")[: 2 if len(ranked) > 2 else 1], strict=False))
+    return [names.get(mean, "") for mean in means]

@@ -1,0 +1,246 @@
+"""Tables from runs, and from nothing else: the same runs give the same bytes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table as ConsoleTable
+
+from feinfn.errors import UserError
+from mhiflab.plan.plan import Plan
+from mhiflab.render.metrics import METRICS
+from mhiflab.render.runs import Results
+from mhiflab.render.statistics.comparison import Comparison
+from mhiflab.render.statistics.verdicts import baseline_case, compare_cases, sentences
+from mhiflab.render.tables.published import COUNTED_RATIO, NOT_TOLD, Quoted
+from mhiflab.render.tables.rows import Row, rows
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one study: one protocol, one set of test images, one convention."""
+
+    plan: Plan
+    results: Results
+    title: str = ""
+    """A heading over the rows, where a table has several blocks."""
+    baseline: str = ""
+    """The case that others are compared with; empty: the first."""
+    quoted: tuple[Quoted, ...] = ()
+    """Published numbers, below the rows and apart from them."""
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The methods, the upsampled LR-HSI first."""
+        return rows(self.results)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every case against the baseline, bootstrapped once for all formats."""
+        return self._compared[0]
+
+    @property
+    def uncompared(self) -> str:
+        """Why several cases are not compared; empty where they are."""
+        return self._compared[1]
+
+    @cached_property
+    def _compared(self) -> tuple[list[Comparison], str]:
+        methods = [row for row in self.rows if row.case]
+        try:
+            found = compare_cases(self.results, self.baseline)
+        except UserError as error:
+            means = [cell.mean for row in methods for cell in row.cells.values()]
+            if all(map(math.isfinite, means)):
+                raise
+            return [], str(error)
+        if found or len(methods) < 2:
+            return found, ""
+        case = baseline_case(self.results, self.baseline)
+        base = next(row for row in methods if row.case == case)
+        if base.lacking:
+            return [], f"the baseline, {base.label}, lacks runs"
+        return [], f"no case but the baseline, {base.label}, is complete"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    costs: tuple[str, ...] = ()
+    """Names of `rows.COSTS` that get a column."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the first block."""
+        return self.blocks[0].results.metrics
+
+
+def heading(metric: str) -> str:
+    """Return a metric's name with its unit."""
+    one = METRICS[metric]
+    unit = one.unit.strip().replace("degrees", "deg")
+    return f"{one.name} ({unit})" if unit else one.name
+
+
+def _seeds(found: Iterable[str]) -> str:
+    """Return seeds in words; methods that are not trained have the empty one, which is none."""
+    numbers = sorted({int(seed) for seed in found if seed})
+    told = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+    return told if numbers else ""
+
+
+def notes(table: Table) -> list[str]:
+    """Return what a reader must know to read the numbers, one sentence each."""
+    lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
+    if any(block.plan.smoke for block in table.blocks):
+        lines.append(
+            "Smoke form: everything is small, and the images are those of the embedded sample, "
+            "whatever a title names. Nothing here can be compared with published values."
+        )
+    for block in table.blocks:
+        results = block.results
+        where = f"{block.title}: " if block.title else ""
+        seeds = _seeds(seed for row in block.rows for seed in row.runs) or "no seeds"
+        keys = " ".join(dict.fromkeys(entry.key[:12] for entry in results.done))
+        lines += [
+            f"{where}protocol {results.protocol.name}; metric convention {results.convention}; "
+            f"{seeds}; test images {', '.join(results.scenes)}.",
+            f"{where}runs {keys}.",
+        ]
+        for row in block.rows:
+            if row.lacking:
+                there = _seeds(row.runs)
+                lines.append(
+                    f"† {where}{row.label} lacks {row.lacking} of its runs"
+                    f"{f' (it has {there})' if there else ''} and is marked neither best nor "
+                    "second."
+                )
+        if block.uncompared:
+            lines.append(f"{where}not compared: {block.uncompared}.")
+    if "flops" in table.costs:
+        lines.append(
+            "GFLOP: matrix products and convolutions, two operations per multiply-add; Fourier "
+            "transforms and element-wise work are left out."
+        )
+    if "seconds" in table.costs or "memory" in table.costs:
+        lines.append("Time and memory as the runs measured them while fusing their test images.")
+    quoted = [one for block in table.blocks for one in block.quoted]
+    if quoted:
+        lines.append(
+            "Published values are quoted; they were not computed here, and protocols and metric "
+            "definitions differ."
+        )
+        used = dict.fromkeys((one.source, one.about) for one in quoted)
+        lines += [f"[{name}] {about}." for name, about in used]
+    if "parameters" in table.costs and any(one.parameters != NOT_TOLD for one in quoted):
+        lines.append(
+            "‡ counted by us on the released code for 31 + 3 bands at ratio "
+            f"{COUNTED_RATIO}, not quoted."
+        )
+    return lines
+
+
+def verdicts(table: Table) -> list[str]:
+    """Return what the numbers support and what they do not, one sentence each."""
+    lines = []
+    for block in table.blocks:
+        where = f"{block.title}: " if block.title else ""
+        lines += [where + text for text in sentences(block.comparisons)]
+    return lines
+
+
+def summary(table: Table) -> pd.DataFrame:
+    """Return one row per method: means, and standard deviations over seeds and over images.
+
+    `<metric>_std` is over seeds, `<metric>_images_std` over images; both are empty where there is
+    no spread to tell.
+    """
+    found = []
+    for block in table.blocks:
+        for row in block.rows:
+            line: dict[str, object] = {"block": block.title} if block.title else {}
+            trained = [seed for seed in row.runs if seed]
+            line |= {"method": row.label, "seeds": len(trained)}
+            for metric in table.metrics:
+                cell = row.cells.get(metric)
+                line[f"{metric}_mean"] = cell.mean if cell else None
+                line[f"{metric}_std"] = cell.over_seeds if cell else None
+                line[f"{metric}_images_std"] = cell.over_images if cell else None
+            line |= {name: row.costs.get(name) for name in table.costs}
+            line |= {"form": "smoke"} if block.plan.smoke else {}
+            found.append(line)
+    return pd.DataFrame(found)
+
+
+def sidecar(table: Table) -> dict[str, Any]:
+    """Return where every number comes from: runs, images, convention and protocol.
+
+    A mean that is not finite, which JSON does not know, is None.
+    """
+    blocks = []
+    for block in table.blocks:
+        results = block.results
+        listed = []
+        for row in block.rows:
+            values = {
+                metric: {
+                    "mean": cell.mean if math.isfinite(cell.mean) else None,
+                    "std_over_seeds": cell.over_seeds,
+                    "std_over_images": cell.over_images,
+                    "by_seed": {
+                        seed: mean if math.isfinite(mean) else None
+                        for seed, mean in cell.by_seed.items()
+                    },
+                }
+                for metric, cell in row.cells.items()
+            }
+            costs = {name: row.costs[name] for name in table.costs if name in row.costs}
+            about: dict[str, Any] = {"method": row.label, "case": row.case or None}
+            about |= {"runs": row.runs, "runs_lacking": row.lacking}
+            listed.append(about | {"values": values, "costs": costs})
+        fingerprints = {e.survey.fingerprint for e in results.done if e.survey is not None}
+        blocks.append(
+            {
+                "title": block.title,
+                "study": block.plan.name,
+                "convention": results.convention,
+                "protocol": {"name": results.protocol.name, "hash": results.protocol.hash()},
+                "data_fingerprints": sorted(fingerprints),
+                "images": results.scenes,
+                "rows": listed,
+                "quoted": [asdict(one) for one in block.quoted],
+            }
+        )
+    return {"title": table.title, "blocks": blocks, "verdicts": verdicts(table)}
+
+
+def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
+    """Return a data frame as a console table, metrics with their usual digits."""
+    table = ConsoleTable(title=escape(title), title_justify="left")
+    for column in frame.columns:
+        name = heading(column) if column in METRICS else column
+        table.add_column(escape(name), justify="right")
+    for _, row in frame.iterrows():
+        cells = [
+            f"{row[c]:.{METRICS[c].digits}f}"
+            if c in METRICS
+            else f"{row[c]:g}"
+            if isinstance(row[c], float)
+            else str(row[c])
+            for c in frame.columns
+        ]
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def study_table(plan: Plan, results: Results, costs: Sequence[str] = (), title: str = "") -> Table:
+    """Return the table of one study."""
+    block = Block(plan, results, baseline=plan.study.baseline or "")
+    return Table(title or plan.study.title, (block,), tuple(costs))
