@@ -1,5 +1,5 @@
 """`python -m mhiflab`."""
 
-from mhiflab.cli import main
+from mhiflab.cli.main import main
 
 main()

@@ -134,6 +134,11 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: b
             )
 
 
+def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
+    """Raise `UserError` if tables of a study or a paper could not be written, before the work."""
+    check_targets((lab.rendered_of(path, smoke) / "table.md",))
+
+
 def _check_place(target: Path) -> None:
     """Raise `UserError` for a folder, `OSError` where no file of this name can be made."""
     if target.is_dir():

@@ -13,7 +13,7 @@ import pytest
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
-from mhiflab.plan.export import export
+from mhiflab.plan.export import export_runs
 from mhiflab.record.archive import archived_store, bring_in, known_data
 from mhiflab.record.finished import read_run
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
@@ -185,7 +185,7 @@ def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, 
     monkeypatch.setattr("mhiflab.plan.export.resolve_data", here.resolve)
     monkeypatch.setattr("mhiflab.plan.export.survey", here.survey)
     study, out = LAPTOP.parent / f"{STUDY_NAME}.yaml", tmp_path / "out"
-    assert len(export([study], False, store, lab, out)) == 5
+    assert len(export_runs([study], False, store, lab, out)) == 5
     for path in record.rglob("*.json"):
         assert json.loads((out / path.relative_to(record)).read_text()) == json.loads(
             path.read_text()
@@ -197,7 +197,7 @@ def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, 
     content = content | {"resolved": content["resolved"] | {"source": "other.h5"}}
     (out / "data.json").write_text(json.dumps({other: content}))
     (out / "runs" / "other.json").write_text("{}")
-    export([study], False, store, lab, out)
+    export_runs([study], False, store, lab, out)
     assert set(json.loads((out / "data.json").read_text())) == {name, other}
     assert (out / "runs" / "other.json").exists()
 
@@ -206,5 +206,5 @@ def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, 
 def test_nothing_is_exported_beside_data_that_cannot_be_read(text, tmp_path):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(UserError, match=r"data.json: cannot be read"):
-        export([], False, None, Lab(tmp_path / "lab"), tmp_path)  # type: ignore[arg-type]
+        export_runs([], False, None, Lab(tmp_path / "lab"), tmp_path)  # type: ignore[arg-type]
     assert (tmp_path / "data.json").read_text() == text

@@ -11,13 +11,14 @@ import pytest
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab import cli, study_cli
+from mhiflab.cli import render
+from mhiflab.cli import study as study_commands
+from mhiflab.cli.data import export
+from mhiflab.cli.render import figure
+from mhiflab.cli.render import report as report_command
 from mhiflab.cluster.package import study_files
-from mhiflab.data_cli import export
-from mhiflab.figure_cli import figure
 from mhiflab.plan.plan import read_plan
 from mhiflab.record import store
-from mhiflab.report_cli import report_command
 
 BANDS_NM = np.arange(400, 701, 10)
 
@@ -172,9 +173,9 @@ def test_places_that_cannot_be_written_are_told_before_the_work(write_study, tmp
     for command, words, message in (
         (report_command, {"out_file": tmp_path}, f"{tmp_path}: found a folder, expected a file"),
         (report_command, {}, f"{rendered} report.html"),
-        (cli.table, {}, f"{rendered} table.md"),
-        (study_cli.run, {}, f"{rendered} table.md"),
-        (cli.export_command, {"to": file}, "lr.npy: found a file, expected a folder for data.json"),
+        (render.table, {}, f"{rendered} table.md"),
+        (study_commands.run, {}, f"{rendered} table.md"),
+        (render.export, {"to": file}, "lr.npy: found a file, expected a folder for data.json"),
     ):
         with pytest.raises(UserError, match=message):
             command(study, lab=lab, **words)

@@ -10,13 +10,14 @@ import pytest
 from mlflow import MlflowClient
 
 from feinfn.errors import UserError
-from mhiflab.compare_cli import _of_study, compare_command
+from mhiflab.cli.compare import compare as compare_command
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.record.artifacts import FUSED
 from mhiflab.record.finished import chosen_runs, code_parts, read_run
 from mhiflab.record.store import KEY, recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
+from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
 from mhiflab.render.compare_page import page
 from mhiflab.render.metrics import METRICS
@@ -217,7 +218,7 @@ def test_the_baseline_is_the_studys_else_the_first_that_is_named(recorded, keys,
     def first(cases, **changes):
         path = write_study(seeds=[1, 2], **changes)
         plan = reconcile(read_plan(path), recorded_store(lab), lab)
-        return [run.data.tags[KEY] for run in _of_study(plan, cases, [1])]
+        return [run.data.tags[KEY] for run in runs_of_study(plan, cases, [1])]
 
     lab = Lab(recorded[0].parent / "lab")
     both = [keys["full", 1], keys["without", 1]]
@@ -243,7 +244,7 @@ def test_too_many_runs_are_told_what_leaves_fewer(recorded, lab, keys, tmp_path,
 
     many = tuple(seeded(e, s) for e in plan.entries[::2] for s in (1, 2, 3, 4))
     with pytest.raises(UserError) as told:
-        _of_study(replace(plan, entries=many), [], [])
+        runs_of_study(replace(plan, entries=many), [], [])
     assert (
         "found 8 finished runs of tiny, expected 2 to 7, which can be told apart: --seed 1 leaves "
         "2, --seed 2 leaves 2, --seed 3 leaves 2, --seed 4 leaves 2, --case 'without' leaves 4, "

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from feinfn.errors import UserError
-from mhiflab.cli import app
+from mhiflab.cli.main import app
 
 NM = np.arange(400.0, 701.0, 10.0)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -171,7 +171,7 @@ def test_splits_and_protocols_are_listed(mhiflab: Run):
 
 
 def test_help_needs_no_heavy_library():
-    code = "import sys, mhiflab.cli; print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
+    code = "import sys, mhiflab.cli.main; print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -11,7 +11,7 @@ from scipy.io import loadmat, savemat
 from feinfn.data.images import read_cube
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS
-from mhiflab.evaluate_cli import evaluate_command
+from mhiflab.cli.evaluate import evaluate
 from mhiflab.render.evaluation import comparison, write_mat
 
 RNG = np.random.default_rng(5)
@@ -147,7 +147,7 @@ def test_mistakes_get_one_line(images, mhiflab, tmp_path):
 def test_images_smaller_than_a_window(tmp_path, capsys):
     np.save(tmp_path / "a.npy", FUSED[:, :20, :20])
     np.save(tmp_path / "b.npy", REFERENCE[:, :20, :20])
-    evaluate_command(tmp_path / "a.npy", tmp_path / "b.npy", convention=["matlab"])
+    evaluate(tmp_path / "a.npy", tmp_path / "b.npy", convention=["matlab"])
     shown = capsys.readouterr().out
     assert "Left out, their windows are larger than the image: UIQI, Q2n" in shown
     assert "SSIM" in shown

@@ -25,7 +25,7 @@ from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
 from feinfn.methods.network import fuse
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
-from mhiflab.fuse_cli import fuse_command
+from mhiflab.cli.fuse import fuse as fuse_command
 from mhiflab.paths import Lab
 from mhiflab.record.artifacts import WINDOW_STEPS
 from mhiflab.record.store import (

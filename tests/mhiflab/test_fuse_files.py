@@ -20,8 +20,8 @@ from feinfn.inference.apply import fuse_files
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
-from mhiflab import fuse_cli
-from mhiflab.fuse_cli import fuse_command
+from mhiflab.cli import fuse as fuse_cli
+from mhiflab.cli.fuse import fuse as fuse_command
 
 CONFIG = ModelConfig(
     hsi_bands=31,

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from tiny import PUBLISHED, TINY, job_of
 
 from feinfn.errors import UserError
-from mhiflab import paper_cli
+from mhiflab.cli.study import run_paper
 from mhiflab.execute.run import StoppedError
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, study_path
@@ -127,9 +127,9 @@ def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
         begun.append(Path(study).stem)
         raise StoppedError("stopped")
 
-    monkeypatch.setattr(paper_cli, "execute_study", execute)
+    monkeypatch.setattr("mhiflab.execute.run.execute_study", execute)
     with pytest.raises(StoppedError):
-        paper_cli.run_paper(shelf / "paper.yaml", False, Lab(tmp_path))
+        run_paper(shelf / "paper.yaml", False, Lab(tmp_path))
     assert begun == ["four"]
 
 

@@ -18,6 +18,7 @@ from chromium import CHROMIUM, Page, chromium
 from mlflow import MlflowClient
 from tiny import TINY, job_of
 
+from mhiflab.cli.render import report as report_command
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
@@ -30,11 +31,11 @@ from mhiflab.record.store import (
     tracking_uri,
 )
 from mhiflab.render.report.drawings import FIGURES
-from mhiflab.render.report.page import PAGE_BYTES, report
+from mhiflab.render.report.page import PAGE_BYTES
+from mhiflab.render.report.page import report_page as report
 from mhiflab.render.runs import collect
 from mhiflab.render.tables.formats import markdown
 from mhiflab.render.tables.table import study_table
-from mhiflab.report_cli import report_command
 
 EVIL = "</script><b>bold</b> & \"'"
 CASES = {

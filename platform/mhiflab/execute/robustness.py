@@ -93,7 +93,9 @@ def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, s
     return rows
 
 
-def robustness(entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console) -> pd.DataFrame:
+def evaluate_grid(
+    entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console
+) -> pd.DataFrame:
     """Return the metrics of a finished trial in every cell of a grid, one row a scene.
 
     Only cells that are not on record are computed. A real pair without reference is evaluated as in

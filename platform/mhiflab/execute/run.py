@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -111,6 +112,28 @@ def execute_study(
     if not wanted.unfinished:
         _close_study(wanted, lab)
     return wanted
+
+
+def execute_each(files: Sequence[Path], smoke: bool, lab: Lab, new_data: bool = False) -> None:
+    """Execute what several studies lack; one that fails does not end the others.
+
+    Raises `UserError` for the first that failed.
+    """
+    failed: list[str] = []
+    for place, file in enumerate(files, 1):
+        out.rule(f"{place} of {len(files)}: {escape(file.stem)}", align="left")
+        try:
+            execute_study(str(file), smoke, lab, new_data=new_data)
+        except StoppedError:
+            raise
+        except UserError as error:
+            failed.append(f"{file.stem}: {error}")
+            out.print(f"[red]failed[/] {escape(failed[-1])}", soft_wrap=True)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(files)} studies are not complete, the others are on record; "
+            f"first: {failed[0]}"
+        )
 
 
 def _close_study(plan: Plan, lab: Lab) -> None:

@@ -36,7 +36,9 @@ def _portable(found: Survey) -> Survey:
     return replace(found, scenes=tuple(replace(one, source=one.name) for one in found.scenes))
 
 
-def export(files: Iterable[Path], smoke: bool, store: Store, lab: Lab, folder: Path) -> list[Path]:
+def export_runs(
+    files: Iterable[Path], smoke: bool, store: Store, lab: Lab, folder: Path
+) -> list[Path]:
     """Write every run of some studies into a folder and return the paths of the runs' files.
 
     What the folder holds of other studies stays. Raises `UserError` where a study lacks runs, or

@@ -3,15 +3,22 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.console import Group
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from mhiflab.console import out
-from mhiflab.plan.forecast import Forecast, clock, forecast, slots_here
-from mhiflab.plan.plan import STATES, Entry, Plan
+from mhiflab.environment import rare_collections
+from mhiflab.paths import Lab
+from mhiflab.plan.forecast import Forecast, clock, slots_here
+from mhiflab.plan.forecast import forecast as forecast_of
+from mhiflab.plan.plan import STATES, Entry, Plan, current_plan, plan_refresher
+
+WATCH_S = 2.0
 
 
 def _epoch(entry: Entry) -> tuple[int, float]:
@@ -52,7 +59,7 @@ def status_table(plan: Plan) -> Group:
     parts += [Text(line) for line in reasons(plan)]
     parts.append(Text(f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"))
     waiting = plan.unique("new", "resume", "running")
-    if waiting and (line := forecast(waiting, plan.recorded).line(slots_here(waiting))):
+    if waiting and (line := forecast_of(waiting, plan.recorded).line(slots_here(waiting))):
         parts.append(Text(f"Expected: {line}"))
     return Group(*parts)
 
@@ -110,7 +117,36 @@ def print_plan(plan: Plan) -> None:
 
 def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
     """Print what some trials will cost, and return it."""
-    expected = forecast(entries, plan.recorded)
+    expected = forecast_of(entries, plan.recorded)
     if entries and (line := expected.line(slots_here(entries))):
         out.print(f"Expected: {line}")
     return expected
+
+
+def show_study(
+    study: str, smoke: bool, lab: Lab, keys: bool = False, forecast: bool = True
+) -> None:
+    """Print a study's plan, and on request every trial's run key and what the rest will cost."""
+    with rare_collections():
+        plan = current_plan(study, smoke, lab)
+        print_plan(plan)
+        if keys:
+            for entry in plan.entries:
+                out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
+        if forecast:
+            print_forecast(plan, [*plan.unsearched, *plan.missing])
+
+
+def show_status(study: str, smoke: bool, lab: Lab) -> None:
+    """Print the state of every run of a study."""
+    with rare_collections():
+        out.print(status_table(current_plan(study, smoke, lab)))
+
+
+def watch_status(study: str, smoke: bool, lab: Lab) -> None:
+    """Show the state of every run of a study every few seconds, until Ctrl-C."""
+    refresh = plan_refresher(study, smoke, lab)
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        while True:
+            live.update(status_table(refresh()), refresh=True)
+            time.sleep(WATCH_S)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, check_targets
+from mhiflab.paths import HERE, Lab
 from mhiflab.plan.plan import Plan
 from mhiflab.record.store import Store, shown, tracking_uri
 from mhiflab.render.figures.registry import draw_each
@@ -20,11 +20,6 @@ from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import Recorded, collect
 from mhiflab.render.tables.formats import markdown, write_table
 from mhiflab.render.tables.table import study_table
-
-
-def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
-    """Raise `UserError` where tables could not be written, before the work for them."""
-    check_targets((lab.rendered_of(path, smoke) / "table.md",))
 
 
 def render_study(

@@ -58,7 +58,7 @@ def _render(values: dict[str, Any]) -> str:
     return page.render(**values, **code, policy=_policy(style, scripts))
 
 
-def report(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
+def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     """Return a study's page; of an unfinished one, what is on record and what is missing.
 
     Raises `UserError` where the store cannot be read.

@@ -1,63 +1,16 @@
-"""The commands around a study: plan, run, retry, status, stop, gc."""
+"""Commands around a study: plan, run, retry, status, stop, sync, gc, demo."""
 
-from __future__ import annotations
-
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.cli.options import LabOption, NewDataOption, SmokeOption, StudyArgument
 from mhiflab.console import out
-from mhiflab.environment import rare_collections
-from mhiflab.execute.run import execute_study, upload_waiting_runs
-from mhiflab.paths import HERE, Lab, study_name, study_path
-from mhiflab.plan.plan import current_plan, plan_refresher
-from mhiflab.plan.show import print_forecast, print_plan
-from mhiflab.record.store import recorded_store
-from mhiflab.render.study import check_rendered, render_study
-
-WATCH_S = 2.0
-
-StudyArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo); "
-        "for plan, run, table also a paper's file (experiments/paper/paper.yaml).",
-        metavar="STUDY",
-    ),
-]
-
-LabOption = Annotated[
-    Path,
-    typer.Option(
-        "--lab",
-        help="Folder of checkpoints, tables and (unless MLFLOW_TRACKING_URI is set) the record.",
-        envvar="MHIFLAB_LAB",
-    ),
-]
-
-SmokeOption = Annotated[
-    bool,
-    typer.Option(
-        "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
-    ),
-]
-
-RecordOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder that `export` wrote: its runs instead of the lab's; needs no scenes."
-    ),
-]
-
-NewDataOption = Annotated[
-    bool,
-    typer.Option("--new-data", help="Start trials anew whose data changed since they began."),
-]
+from mhiflab.paths import HERE, Lab, check_rendered, study_name, study_path
 
 
 def plan(
@@ -70,21 +23,17 @@ def plan(
 
     Executes nothing.
     """
+    from mhiflab.plan.show import show_study
     from mhiflab.study.yaml_values import is_paper
 
     path = study_path(study)
     if is_paper(path):
-        from mhiflab.paper_cli import show_paper
+        from mhiflab.render.paper import read_paper, study_files
 
-        show_paper(path, smoke, Lab(lab))
+        for file in study_files(path, read_paper(path).parts):
+            show_study(str(file), smoke, Lab(lab), forecast=False)
         return
-    with rare_collections():
-        wanted = current_plan(study, smoke, Lab(lab))
-        print_plan(wanted)
-        if keys:
-            for entry in wanted.entries:
-                out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-        print_forecast(wanted, [*wanted.unsearched, *wanted.missing])
+    show_study(study, smoke, Lab(lab), keys)
 
 
 def run(
@@ -93,7 +42,7 @@ def run(
     new_data: NewDataOption = False,
     fill: Annotated[
         list[str] | None,
-        typer.Option(help="Of a paper: only what this table or figure lacks; repeat for more."),
+        typer.Option(help="Papers only: run what this table or figure still needs. Repeatable."),
     ] = None,
     lab: LabOption = HERE,
 ) -> None:
@@ -108,8 +57,6 @@ def run(
     path = study_path(study)
     check_rendered(path, smoke, Lab(lab))
     if is_paper(path):
-        from mhiflab.paper_cli import run_paper
-
         run_paper(path, smoke, Lab(lab), fill or (), new_data)
         return
     if fill:
@@ -117,8 +64,7 @@ def run(
             f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
             "runs exactly what it lacks"
         )
-    plan = execute_study(study, smoke, Lab(lab), new_data=new_data)
-    render_study(plan, recorded_store(Lab(lab)), Lab(lab))
+    _run_study(study, smoke, Lab(lab), new_data=new_data)
 
 
 def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -126,8 +72,36 @@ def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HER
 
     Each continues from its last saved state, if there is one.
     """
-    plan = execute_study(study, smoke, Lab(lab), ("failed",))
-    render_study(plan, recorded_store(Lab(lab)), Lab(lab))
+    _run_study(study, smoke, Lab(lab), failed=True)
+
+
+def _run_study(
+    study: str, smoke: bool, lab: Lab, new_data: bool = False, failed: bool = False
+) -> None:
+    """Execute a study's missing or failed trials, then render it."""
+    from mhiflab.execute.run import MISSING, execute_study
+    from mhiflab.record.store import recorded_store
+    from mhiflab.render.study import render_study
+
+    finished = execute_study(study, smoke, lab, ("failed",) if failed else MISSING, new_data)
+    render_study(finished, recorded_store(lab), lab)
+
+
+def run_paper(
+    path: Path, smoke: bool, lab: Lab, fill: Sequence[str] = (), new_data: bool = False
+) -> None:
+    """Execute what a paper's studies lack, or those of some parts; then render these parts.
+
+    A study that fails does not end the others. Raises `UserError` for the first that failed.
+    """
+    from mhiflab.execute.run import execute_each
+    from mhiflab.record.store import recorded_store
+    from mhiflab.render.paper import Plans, chosen, read_paper, study_files, write_parts
+
+    paper = read_paper(path)
+    parts = chosen(path, paper.parts, fill)
+    execute_each(study_files(path, parts), smoke, lab, new_data)
+    write_parts(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 
 
 def status(
@@ -139,20 +113,9 @@ def status(
     lab: LabOption = HERE,
 ) -> None:
     """Show where every run of a study stands: state, epoch, validation PSNR, time."""
-    with rare_collections():
-        from mhiflab.plan.show import status_table
+    from mhiflab.plan.show import show_status, watch_status
 
-        now = plan_refresher(study, smoke, Lab(lab))
-        if not watch:
-            out.print(status_table(now()))
-            return
-    try:
-        with Live(status_table(now()), console=out, auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_S)
-                live.update(status_table(now()), refresh=True)
-    except KeyboardInterrupt:
-        raise typer.Exit from None
+    (watch_status if watch else show_status)(study, smoke, Lab(lab))
 
 
 def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
@@ -171,6 +134,8 @@ def sync(lab: LabOption = HERE) -> None:
 
     `run` does so by itself before it plans; applying twice changes nothing.
     """
+    from mhiflab.execute.run import upload_waiting_runs
+
     if upload_waiting_runs(Lab(lab)):
         raise typer.Exit(1)
     out.print("Nothing waits any more: the record is complete")
@@ -190,15 +155,20 @@ def gc(
     from mhiflab.execute.driver import leftovers, remove
 
     folder = Lab(lab)
-    found = leftovers(folder)
-    for one in found:
-        out.print(f"{one.size / 2**20:9.1f} MiB  {one.path}  ({one.why})", soft_wrap=True)
-    total = sum(one.size for one in found) / 2**20
-    if dry_run:
-        out.print(f"{total:.1f} MiB in {len(found)} places would be removed")
-    else:
-        remove(found, folder)
-        out.print(f"{total:.1f} MiB in {len(found)} places removed")
+    places = leftovers(folder)
+    for place in places:
+        line = f"{place.size / 2**20:9.1f} MiB  {place.path}  ({place.why})"
+        out.print(escape(line), soft_wrap=True)
+    total = sum(place.size for place in places) / 2**20
+    if not dry_run:
+        remove(places, folder)
+    outcome = "would be removed" if dry_run else "removed"
+    out.print(f"{total:.1f} MiB in {len(places)} places {outcome}")
 
 
-STUDY_COMMANDS = (plan, run, retry, status, stop, sync, gc)
+def demo(lab: LabOption = HERE) -> None:
+    """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
+
+    Trains on real hyperspectral crops that come with the package; a few minutes on two cores.
+    """
+    run("demo", lab=lab)

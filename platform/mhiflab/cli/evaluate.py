@@ -10,7 +10,7 @@ from feinfn.errors import UserError
 from mhiflab.console import out
 
 
-def evaluate_command(
+def evaluate(
     fused: Annotated[
         Path,
         typer.Option(

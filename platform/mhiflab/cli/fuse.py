@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.cli.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
+from mhiflab.cli.options import LabOption
 from mhiflab.console import out
-from mhiflab.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
 from mhiflab.paths import HERE, Lab, check_targets
-from mhiflab.study_cli import LabOption
 
 if TYPE_CHECKING:
     from feinfn.data.images import Image
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "fused"
 
 
-def fuse_command(
+def fuse(
     hsi: Annotated[
         Path,
         typer.Option(

@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from feinfn.errors import UserError
-from mhiflab.console import out
-from mhiflab.data_options import (
+from mhiflab.cli.data_options import (
     BandsAxis,
     FullScale,
     Key,
@@ -24,6 +23,7 @@ from mhiflab.data_options import (
     read_options,
     scenes_at,
 )
+from mhiflab.console import out
 from mhiflab.paths import check_targets
 
 if TYPE_CHECKING:

@@ -1,13 +1,17 @@
-"""The commands `submit` and `doctor`; heavy libraries are imported when they run."""
+"""Commands of the cluster and of the record: submit, doctor, ui."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from feinfn.errors import UserError
+from mhiflab.cli.options import LabOption
 from mhiflab.console import out
+from mhiflab.paths import HERE, Lab, study_path
 
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -19,7 +23,7 @@ TrackingOption = Annotated[
 ]
 
 
-def submit_command(
+def submit(
     study: Annotated[
         str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="[STUDY]")
     ] = "",
@@ -52,7 +56,7 @@ def submit_command(
     jobs.follow(client, address, job_id, out)
 
 
-def doctor_command(
+def doctor(
     study: Annotated[
         str, typer.Argument(help="Also check the data of this study.", metavar="[STUDY]")
     ] = "",
@@ -87,7 +91,6 @@ def doctor_command(
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
     from mhiflab.cluster.doctor import examine
-    from mhiflab.paths import Lab, study_path
 
     findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)
     table = Table()
@@ -99,3 +102,24 @@ def doctor_command(
     out.print(table)
     if wrong := sum(bool(one.fix) for one in findings):
         raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")
+
+
+def ui(
+    lab: LabOption = HERE,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
+    from mhiflab.record.store import recorded_store, shown, tracking_uri
+
+    folder = Lab(lab)
+    recorded_store(folder)
+    uri = tracking_uri(folder)
+    if uri.startswith("http"):
+        out.print(f"The record is on a server with a UI of its own: [bold]{shown(uri)}[/]")
+        return
+    out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
+    # In the environment, because every user of a machine sees the words of a command.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))

@@ -1,0 +1,139 @@
+"""Commands that look closer: compare, robustness, describe."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from feinfn.errors import UserError
+from mhiflab.cli.options import LabOption, SmokeOption, StudyArgument
+from mhiflab.console import out
+from mhiflab.paths import HERE, Lab, check_targets, study_path
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Run keys or their first digits; the first is the baseline."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Instead: the finished runs of a study.")] = "",
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this case of the study; repeat for more. The baseline is the study's, where "
+            "it is among them, else the first."
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Only trainings of this seed of the study; repeat for more."),
+    ] = None,
+    smoke: SmokeOption = False,
+    filter_: Annotated[
+        str,
+        typer.Option("--filter", help="Instead: the finished runs that an MLflow filter finds."),
+    ] = "",
+    convention: Annotated[
+        str | None, typer.Option(help="Metric convention (matlab by default).")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="Report; LAB/rendered by default."),
+    ] = None,
+    lab: LabOption = HERE,
+) -> None:
+    """Show what differs between runs: settings, code, data, metrics image by image, and curves.
+
+    Everything comes from MLflow. The report is one HTML file that needs no network; the same runs
+    give the same bytes.
+    """
+    from feinfn.files import write_bytes
+    from mhiflab.plan.plan import current_plan
+    from mhiflab.record.finished import chosen_runs, read_run
+    from mhiflab.record.store import KEY, recorded_store
+    from mhiflab.render.choose import runs_of_filter, runs_of_study
+    from mhiflab.render.compare import compare_runs
+    from mhiflab.render.compare_page import page, print_sections
+
+    if sum(map(bool, (runs, study, filter_))) != 1:
+        raise UserError(
+            "compare: expected run keys, or --study, or --filter, one of them; name the runs"
+        )
+    for option, given in (("--case", case), ("--seed", seed)):
+        if given and not study:
+            names = ", ".join(map(str, given))
+            raise UserError(f"{option}: found {names} without --study; name the study")
+    if file:
+        if file.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--out: found {str(file)!r}, expected a name ending in .html")
+        check_targets((file,))
+    folder = Lab(lab)
+    store = recorded_store(folder)
+    if study:
+        chosen = runs_of_study(current_plan(study, smoke, folder), case or [], seed or [])
+    else:
+        chosen = runs_of_filter(store, filter_) if filter_ else chosen_runs(store, runs or [])
+    sections = compare_runs(chosen, lambda run: read_run(store, run), convention)
+    print_sections(sections, out)
+    keys = [run.data.tags[KEY][:8] for run in chosen]
+    path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
+    text = page(f"Runs {', '.join(keys)}", sections)
+    write_bytes(path, text.encode())
+    out.print(f"Report  {escape(str(path))}", soft_wrap=True)
+
+
+def robustness(
+    study: StudyArgument,
+    case: Annotated[str, typer.Option(help="Only this case of the study; all by default.")] = "",
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="PSF width as a multiple of the protocol's; repeat for more."),
+    ] = None,
+    srf: Annotated[
+        list[str] | None, typer.Option(help="Further response table; repeat for more.")
+    ] = None,
+    snr: Annotated[
+        list[float] | None, typer.Option(help="Signal-to-noise ratio in dB; repeat for more.")
+    ] = None,
+    lab: LabOption = HERE,
+) -> None:
+    """Evaluate a study's finished runs off their protocol: PSF x SRF x noise.
+
+    Only cells that are not on record are computed; table and picture become artifacts of each run.
+    """
+    from mhiflab.execute.robustness import Grid, evaluate_grid
+    from mhiflab.plan.plan import current_plan
+    from mhiflab.record.store import recorded_store
+    from mhiflab.render.figures.images.robustness import record_picture, summary
+    from mhiflab.render.tables.table import frame_table
+
+    folder = Lab(lab)
+    store = recorded_store(folder)
+    grid = Grid()
+    if sigma:
+        grid = replace(grid, sigma_factors=tuple(sigma))
+    if snr:
+        grid = replace(grid, snrs_db=tuple(snr))
+    grid = replace(grid, srfs=tuple(srf or ()))
+    plan = current_plan(study, False, folder)
+    entries = [e for e in plan.entries if case in ("", e.trial.case)]
+    if not entries:
+        names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))
+        raise UserError(f"--case: found {case!r}, expected one of {names}")
+    for entry in entries:
+        scores = evaluate_grid(entry, store, folder, grid, out)
+        path = record_picture(store, entry, scores, folder)
+        out.print(
+            frame_table(summary(scores), f"{entry.trial.label}, seed {entry.trial.spec.seed}")
+        )
+        out.print(f"Picture  {path}", soft_wrap=True)
+
+
+def describe(study: StudyArgument) -> None:
+    """Show what each network of a study costs: parameters and operations by module."""
+    from mhiflab.plan.costs import cost_tables
+
+    for panel in cost_tables(study_path(study)):
+        out.print(panel)
