@@ -87,7 +87,9 @@ def circular_correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
 def similarity(a_CHW: np.ndarray, b_CHW: np.ndarray, bands: int) -> Similarity:
     """Compare two spectra of real images, complex [C, H, W], over all channels.
 
-    Of two conjugate bins one is counted, and none that conjugation leaves in place.
+    Of two conjugate bins one is counted, and none that conjugation leaves in place. Sums are taken
+    in float64 whatever the type of the spectra, because cosines and correlations near 1 would
+    otherwise end in digits that depend on the processor.
     """
     height, width = a_CHW.shape[1:]
     index_HW = radial_bands((height, width), bands).numpy()
@@ -96,7 +98,7 @@ def similarity(a_CHW: np.ndarray, b_CHW: np.ndarray, bands: int) -> Similarity:
     columns = []
     for band in range(bands):
         chosen = (index_HW == band) & (place < mirror)
-        a, b = a_CHW[:, chosen].ravel(), b_CHW[:, chosen].ravel()
+        a, b = (x[:, chosen].ravel().astype(np.complex128) for x in (a_CHW, b_CHW))
         keep = (a != 0) & (b != 0)
         a, b = a[keep], b[keep]
         if not len(a):
