@@ -8,12 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_training import CONFIG, MODEL, feeds, spawn, start
+from tiny_training import CONFIG, MODEL, doubled, feeds, spawn, start
 
 from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.protocols.simulate import Pair
 from feinfn.training.schedule import batches
 from feinfn.training.train import check_batch
 from feinfn.training.trainer import Trainer
@@ -27,8 +26,7 @@ def gradient(folder, accumulate: int) -> tuple[torch.Tensor, list[torch.Tensor]]
     torch.manual_seed(5)
     trainer = Trainer(FeINFN(MODEL).double(), EVERY_LOSS, 5, folder)
     share = next(batches(patches.windows(5, 0), EVERY_LOSS.batch_size, 5, 0))
-    pair = Pair(*(x.double() for x in vars(patches.batch(share)).values()))
-    loss = trainer._gradient(pair, accumulate)
+    loss = trainer._gradient(doubled(patches, share), accumulate)
     trainer.network = trainer.model
     return loss, [w.grad for w in trainer.weights if w.grad is not None]
 

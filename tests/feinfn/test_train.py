@@ -1,14 +1,16 @@
 """The training loop: it learns, resumes bit for bit, diverges loudly, and shares batches."""
 
 import math
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny_training import join, meeting
+from tiny_training import doubled, join, meeting
 
 from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
@@ -18,7 +20,6 @@ from feinfn.errors import UserError
 from feinfn.files import BEST, STATE, write_atomic
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair
 from feinfn.training.checkpoint import parse_state, read_state
 from feinfn.training.schedule import batches, learning_rate
 from feinfn.training.train import train
@@ -144,8 +145,9 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     torch.manual_seed(5)
     config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
     trainer = Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
-    patches.grid, single = patches.grid[:4], patches.batch
-    patches.batch = lambda w: Pair(*(t.double() for t in vars(single(w)).values()))  # type: ignore[method-assign]
+    single = copy(patches)
+    patches.grid = patches.grid[:4]
+    patches.batch = partial(doubled, single)  # type: ignore[method-assign]
     metrics = trainer.train_epoch(patches)
     if rank == 0:
         grads = [w.grad for w in trainer.weights]

@@ -13,12 +13,13 @@ import torch.distributed as dist
 
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
-from feinfn.data.patches import Patches
+from feinfn.data.patches import Patches, Window
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import Preempted
 from feinfn.files import STATE
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import Pair
 from feinfn.training.checkpoint import parse_state, read_state
 from feinfn.training.train import Report, train
 
@@ -51,6 +52,16 @@ def feeds(config: TrainConfig = CONFIG, edge: int = 80) -> tuple[Patches, SceneP
     train, validation = (load_scene(names, part[0]) for part in (names.train, names.validation))
     cut = [replace(s, raw_SHW=s.raw_SHW[:, :edge, :edge]) for s in (train, validation)]
     return Patches(cut[:1], NOISY, config, CPU), ScenePairs(cut[1:], NOISY, MODEL, CPU)
+
+
+def doubled(patches: Patches, windows: Sequence[Window]) -> Pair:
+    """Return a batch in float64 that is the same in whatever shares it is taken.
+
+    Patches are simulated in float32, where a matrix product of more images may round otherwise:
+    taken one by one, they are the same numbers however many workers share them.
+    """
+    parts = [vars(patches.batch([window])) for window in windows]
+    return Pair(*(torch.cat([part[name] for part in parts]).double() for name in parts[0]))
 
 
 def start(
