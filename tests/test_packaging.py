@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def python(code: str, cwd: Path, **environment: str) -> str:

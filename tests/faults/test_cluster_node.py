@@ -13,9 +13,8 @@ import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
+from places import ROOT
 from tiny import TINY
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.faults,

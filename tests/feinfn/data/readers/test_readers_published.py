@@ -1,18 +1,17 @@
 """Readers on published data: CAVE as distributed, and the sets of the registry."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+from places import SHARED_DATA
 
 from feinfn.data.readers.formats import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_scene
 from feinfn.data.readers.known import KNOWN, read_known
 from feinfn.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = SHARED_DATA
 REMOTE = SHARED / "remote_sensing"
 FILES = {
     "indian_pines": REMOTE / "Indian_pines_corrected.npz",

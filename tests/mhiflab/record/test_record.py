@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from places import ROOT
 
 from feinfn.errors import UserError
 from feinfn.files import write_bytes
@@ -38,7 +39,6 @@ from mhiflab.record.store import (
 from mhiflab.record.upload import Applier
 from mhiflab.record.writer import Record, finish_study, replay, trial_record
 
-ROOT = Path(__file__).parents[2]
 DEAD = "http://127.0.0.1:1"
 """Nothing listens there."""
 

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from places import SHARED_DATA
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data import source
@@ -17,7 +18,7 @@ from feinfn.protocols.named import PROTOCOLS
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 SAMPLE = source.resolve_data(DataConfig())
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "cave_crop256"
+SHARED = SHARED_DATA / "cave_crop256"
 
 
 def write(path: Path, cube: np.ndarray, key: str = "GT") -> Path:

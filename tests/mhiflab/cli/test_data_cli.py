@@ -14,13 +14,14 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from places import SHARED_DATA
 from scipy.io import savemat
 
 from feinfn.errors import UserError
 from mhiflab.cli.main import app
 
 NM = np.arange(400.0, 701.0, 10.0)
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = SHARED_DATA
 CROPS, PNGS = SHARED / "cave_crop256", SHARED / "cave_png"
 here = pytest.mark.skipif(not SHARED.is_dir(), reason="the CAVE scenes are not on this machine")
 

@@ -6,16 +6,15 @@ KubeRay's own schema was not at hand offline; its manifest is checked by the str
 import copy
 import ipaddress
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import ValidationError
+from places import ROOT
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from mhiflab.cluster.doctor import locked_versions
 
-ROOT = Path(__file__).parents[2]
 LAUNCHER = [ROOT / "cluster.yaml", ROOT / "experiments" / "clusters" / "aws.yaml"]
 KUBERAY = ROOT / "experiments" / "clusters" / "kuberay.yaml"
 HOST = re.compile(r"--(?:dashboard-)?host[= ](\S+)")

@@ -3,10 +3,10 @@
 import shutil
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
+from places import SAMPLE
 from tiny import TINY, job_of
 
 from feinfn.data.source import sample_manifest
@@ -163,7 +163,7 @@ def test_every_case_is_searched_around_its_own_settings(write_study):
 def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write_study, tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
-    sample = Path(__file__).parents[2] / "feinfn" / "data" / "sample"
+    sample = SAMPLE
     parts: dict = {}
     for name, entry in sample_manifest().items():
         shutil.copy(sample / f"{name}.h5", scenes)

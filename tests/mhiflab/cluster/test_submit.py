@@ -11,14 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from places import ROOT
 from rich.console import Console
 from tiny import TINY
 
 from feinfn.errors import UserError
 from mhiflab.cluster import package, submit
 from mhiflab.cluster.code import code_hash, code_provenance
-
-ROOT = Path(__file__).parents[2]
 
 
 def write(path: Path, value: dict) -> Path:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from places import SAMPLE
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import TINY, job_of
@@ -225,7 +226,7 @@ def next_state(folder: Path, driver: subprocess.Popen) -> Path:
 def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
-    sample = Path(__file__).parents[2] / "feinfn" / "data" / "sample"
+    sample = SAMPLE
     for name in sample_manifest():
         shutil.copy(sample / f"{name}.h5", scenes)
     parts: dict = {}

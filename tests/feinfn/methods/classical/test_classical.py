@@ -1,11 +1,11 @@
 """Every classical method: shapes, sizes, determinism, what it minimises, and real scenes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import SHARED_DATA
 
 from feinfn.config import DataConfig
 from feinfn.data.readers.hdf5 import read_scene
@@ -19,7 +19,7 @@ from feinfn.metrics.evaluation import evaluate
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair, Protocol, simulate
 
-CROPS = Path(__file__).parents[3] / "shared" / "data" / "cave_crop256"
+CROPS = SHARED_DATA / "cave_crop256"
 FUSING = sorted(set(CLASSICAL) - {"bicubic"})
 NM = {"cave": np.linspace(400, 700, 31), "vnir": np.linspace(400, 1000, 102)}
 

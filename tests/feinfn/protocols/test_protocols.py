@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import SHARED_DATA
 from pydantic import TypeAdapter, ValidationError
 from scipy import io, ndimage
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ from feinfn.protocols.simulate import Protocol, reach_px, simulate
 
 CAVE, HARVARD = PROTOCOLS["cave_x4"], PROTOCOLS["harvard_x4"]
 BANDS_NM = np.arange(400, 701, 10.0)
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = SHARED_DATA
 on_this_machine = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not here")
 
 
