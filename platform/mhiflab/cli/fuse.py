@@ -1,8 +1,7 @@
-"""The `fuse` command: a trained network on two files; heavy libraries are imported when it runs."""
+"""The command `fuse`: a trained network on two files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +15,10 @@ from mhiflab.console import out
 from mhiflab.paths import HERE, Lab, check_targets
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from feinfn.data.images import Image
     from feinfn.inference.apply import Trained
-
-NAME = "fused"
 
 
 def fuse(
@@ -75,71 +74,36 @@ def fuse(
 
     Axes are bands, rows, columns (in .mat files rows, columns, bands); numbers are integers of 8 or
     16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
-    was trained under. In Python: `feinfn.apply.fuse_files`.
+    was trained under. In Python: `feinfn.fuse_files`.
     """
-    from feinfn.data.images import Image, check_written, write_image
-    from feinfn.files import write_atomic
+    from feinfn.data.images import check_written
     from feinfn.inference.apply import fuse_images
-    from feinfn.inference.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
-    from mhiflab.render.figures.images.quicklook import quick_look
-    from mhiflab.render.figures.style import png
+    from feinfn.inference.images import FusionFiles, InputFile, band_centres, read_images
+    from mhiflab.render.fusion import write_fusion
 
-    picture = fused.with_suffix(".png")
     check_written(fused)
-    check_targets((fused, picture), filter(None, (hsi, msi, reference, weights)), force)
+    outputs, inputs = (fused, fused.with_suffix(".png")), (hsi, msi, reference, weights)
+    check_targets(outputs, filter(None, inputs), force)
     trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
         with _as_option():
             trained.limit_memory(memory)
-    hsi_bands, msi_bands = trained.bands
-    a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    own = (hsi, key, full_scale)
-    b = read_beside(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
-    check_msi_order(b, trained.protocol, msi)
-    nm = grid_nm(wavelengths)
-    nm = a.wavelengths_nm if nm is None else nm
-    if nm is not None and len(nm) != hsi_bands:
-        raise UserError(
-            f"--wavelengths: found {len(nm)} of them, expected {hsi_bands}, one a band of {hsi}"
-        )
-    images, truth = [(hsi, a), (msi, b)], None
-    if reference is not None:
-        scale = reference_full_scale
-        truth = read_beside(
-            reference, hsi_bands, "reference", reference_key, scale, bands_axis, own
-        )
-        images.append((reference, truth))
-        if truth.values_SHW.shape[1:] != b.values_SHW.shape[1:]:
-            raise UserError(
-                f"{reference}: found {truth.values_SHW.shape[1:]} rows and columns, expected "
-                f"{b.values_SHW.shape[1:]}, as {msi} has; choose another reference"
-            )
-    for note in _notes(trained, upsampling, images):
+    files = FusionFiles(
+        hsi=InputFile(hsi, key, full_scale),
+        msi=InputFile(msi, msi_key, msi_full_scale),
+        reference=InputFile(reference, reference_key, reference_full_scale) if reference else None,
+        bands_axis=bands_axis,
+    )
+    images = read_images(files, trained)
+    nm = band_centres(images.hsi, hsi, grid_nm(wavelengths))
+    for note in _notes(trained, upsampling, images.named(files)):
         out.print(escape(note), soft_wrap=True)
-    known_nm = trained.wavelengths_nm
-    if nm is not None and known_nm and (told := bands_elsewhere(nm, known_nm)):
-        out.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
-    rows, columns = b.values_SHW.shape[1:]
-    with out.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
-        fused_SHW = fuse_images(trained, a, b, f"{hsi} and {msi}")
-    order = trained.protocol.msi_order if trained.protocol else ()
-    origin = {
-        "run_key": run_key,
-        "weights_sha256": trained.weights_sha256,
-        "protocol": trained.protocol.name if trained.protocol else "",
-        "upsampling": trained.upsampling,
-        "mhiflab_version": version("mhiflab"),
-    }
-    known = {name: text for name, text in origin.items() if text}
-    true_SHW = truth.values_SHW if truth else None
-    drawn = png(quick_look(a.values_SHW, b.values_SHW, fused_SHW, nm, order, true_SHW))
-
-    def write_both(path: Path) -> None:
-        path.write_bytes(drawn)
-        write_image(fused, Image(fused_SHW, nm), NAME, known)
-
-    # Both take their names last, one right after the other, so that a cut leaves none of them.
-    write_atomic(picture, write_both)
+    _warn_of_other_bands(nm, trained, hsi)
+    rows, columns = images.msi.values_SHW.shape[1:]
+    bands = len(images.hsi.values_SHW)
+    with out.status(f"Fusing {bands} bands of {rows}x{columns} pixels"), _as_option():
+        fused_SHW = fuse_images(trained, images.hsi, images.msi, f"{hsi} and {msi}")
+    picture = write_fusion(fused, fused_SHW, images, nm, trained, run_key)
     out.print(f"Fused    {escape(str(fused))}", soft_wrap=True)
     out.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
 
@@ -173,6 +137,16 @@ def _trained(
     (found,) = chosen_runs(store, [run])
     with packaged_model(store, found) as folder:
         return load_trained(folder, upsampling, device), found.data.tags[KEY]
+
+
+def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path) -> None:
+    """Warn if the LR-HSI's bands lie elsewhere than those of the network's training."""
+    from feinfn.inference.inputs import bands_elsewhere
+
+    if nm is None or not trained.wavelengths_nm:
+        return
+    if difference := bands_elsewhere(nm, trained.wavelengths_nm):
+        out.print(f"[yellow]{escape(f'{path}: {difference}')}[/]", soft_wrap=True)
 
 
 def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Image]]") -> list[str]:

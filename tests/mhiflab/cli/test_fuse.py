@@ -65,7 +65,7 @@ def pair(run, tmp_path):
 def fuse_to(run, pair, tmp_path):
     """Return the command with a run, both files and an output, each to be replaced."""
     lab, entry = run
-    words = {"hsi": pair[1], "msi": pair[2], "out": tmp_path / "out" / "fused.npy"}
+    words = {"hsi": pair[1], "msi": pair[2], "fused": tmp_path / "out" / "fused.npy"}
     return partial(fuse_command, **words, run=entry.key, lab=lab.root)
 
 
@@ -123,12 +123,12 @@ def test_bands_that_are_not_those_of_the_training_are_told(fuse_to, pair, tmp_pa
     own = np.linspace(400, 700, 31)
     for shift, told in ((0, False), (4.9, False), (5.1, True), (500, True)):
         np.savez(tmp_path / "hsi.npz", hsi=hsi, wavelength_nm=own + shift)
-        fuse_to(hsi=tmp_path / "hsi.npz", out=tmp_path / f"{shift}.npy")
+        fuse_to(hsi=tmp_path / "hsi.npz", fused=tmp_path / f"{shift}.npy")
         text = (
             f"hsi.npz: found 31 bands from {400 + shift:g} to {700 + shift:g} nm, expected the 31"
         )
         assert (f"{text} from 400 to 700 nm" in capsys.readouterr().out) == told
-    fuse_to(out=tmp_path / "given.npy", wavelengths="900:1200:10")
+    fuse_to(fused=tmp_path / "given.npy", wavelengths="900:1200:10")
     assert "found 31 bands from 900 to 1200 nm, expected" in capsys.readouterr().out
 
 
@@ -226,7 +226,7 @@ def test_every_output_format_is_read_back_and_has_the_same_bytes_again(
 ):
     expected = fuse_files(weights(run), *pair[1:])
     out = tmp_path / f"fused{kind}"
-    fuse_to(out=out, wavelengths="400:700:10")
+    fuse_to(fused=out, wavelengths="400:700:10")
     first = out.read_bytes()
     np.testing.assert_array_equal(read_cube(out), expected)
     assert read_cube(out).dtype == np.float32
@@ -236,7 +236,7 @@ def test_every_output_format_is_read_back_and_has_the_same_bytes_again(
         np.testing.assert_array_equal(read_image(out).wavelengths_nm, np.arange(400, 701, 10))
     # The clock, which MATLAB files tell.
     monkeypatch.setattr("time.asctime", lambda *given: "then")
-    fuse_to(out=out, wavelengths="400:700:10", force=True)
+    fuse_to(fused=out, wavelengths="400:700:10", force=True)
     assert out.read_bytes() == first
 
 
@@ -316,7 +316,7 @@ def test_files_are_never_overwritten_unasked(fuse_to, pair, tmp_path):
     assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
     (tmp_path / "link.npy").symlink_to(pair[1])
     with pytest.raises(UserError, match="which would overwrite the input"):
-        fuse_to(out=tmp_path / "link.npy", force=True)
+        fuse_to(fused=tmp_path / "link.npy", force=True)
 
 
 def test_wrong_words_are_named(fuse_to, run, tmp_path):
@@ -325,7 +325,7 @@ def test_wrong_words_are_named(fuse_to, run, tmp_path):
     wrong = {
         "--run, --weights: found both": {"weights": ours},
         "--run, --weights: found neither": {"run": ""},
-        r"fused\.tif: found suffix '\.tif', expected one of \.mat": {"out": Path("fused.tif")},
+        r"fused\.tif: found suffix '\.tif', expected one of \.mat": {"fused": Path("fused.tif")},
         "run 'abc': expected a run key or at least its first 6 digits": {"run": "abc"},
         "run 'Study!': expected a run key": {"run": "Study!"},
         "run 000000: found no such run among the 4 on record": {"run": "000000"},

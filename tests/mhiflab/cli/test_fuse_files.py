@@ -20,8 +20,8 @@ from feinfn.inference.apply import fuse_files
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
-from mhiflab.cli import fuse as fuse_cli
 from mhiflab.cli.fuse import fuse as fuse_command
+from mhiflab.render.figures.images.quicklook import quick_look
 
 CONFIG = ModelConfig(
     hsi_bands=31,
@@ -72,10 +72,8 @@ def as_integers(path: Path, full_scale: int, kind: type) -> Path:
 @pytest.fixture
 def drawn(monkeypatch):
     """Return what was drawn: LR-HSI, MSI, fused HSI, wavelengths, order, reference."""
-    from mhiflab.render.figures.images.quicklook import quick_look
-
     seen = []
-    place = "mhiflab.render.figures.images.quicklook.quick_look"
+    place = "mhiflab.render.fusion.quick_look"
     monkeypatch.setattr(place, lambda *given: seen.append(given) or quick_look(*given))
     return seen
 
@@ -147,20 +145,20 @@ def test_dark_references_are_told(fuse_to, files, tmp_path, capsys):
 def test_order_of_the_msi_bands_is_told_and_checked(fuse_to, files, model, tmp_path, capsys):
     fuse_to()
     assert "MSI bands taken as B, G, R (protocol cave_x4)" in capsys.readouterr().out
-    fuse_to(weights=model / "best.safetensors", out=tmp_path / "again.npy")
+    fuse_to(weights=model / "best.safetensors", fused=tmp_path / "again.npy")
     assert "MSI bands taken as B, G, R" in capsys.readouterr().out
     alone = model.parent / "alone.safetensors"
     alone.write_bytes((model / "best.safetensors").read_bytes())
-    fuse_to(weights=alone, out=tmp_path / "alone.npy")
+    fuse_to(weights=alone, fused=tmp_path / "alone.npy")
     assert "which its weights alone do not say" in capsys.readouterr().out
 
     named = tmp_path / "named.npz"
     np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[470.0, 540.0, 620.0])
-    fuse_to(msi=named, out=tmp_path / "named.npy")
+    fuse_to(msi=named, fused=tmp_path / "named.npy")
     np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[620.0, 540.0, 470.0])
     message = r"named\.npz: found MSI bands at 620, 540, 470 nm, .* B, G, R of protocol cave_x4"
     with pytest.raises(UserError, match=message):
-        fuse_to(msi=named, out=tmp_path / "reversed.npy")
+        fuse_to(msi=named, fused=tmp_path / "reversed.npy")
     with pytest.raises(UserError, match=message):
         fuse_files(model, files["hsi"], named)
 
@@ -256,7 +254,7 @@ def test_places_that_cannot_be_written_are_known_before_the_fusion(fuse_to, tmp_
             with pytest.raises(UserError, match=message):
                 fuse_to(fused=tmp_path / name, force=force)
     with pytest.raises(UserError, match=r"which would change the input .*bands"):
-        fuse_to(hsi=tmp_path / "bands", out=tmp_path / "bands" / "5.npy")
+        fuse_to(hsi=tmp_path / "bands", fused=tmp_path / "bands" / "5.npy")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ZeroDivisionError):
         fuse_to(fused=tmp_path / "new" / "deeper" / "fused.npy")
@@ -269,7 +267,7 @@ def test_a_cut_between_the_two_files_leaves_none_of_them(fuse_to, tmp_path, monk
     def cut(*given):
         raise KeyboardInterrupt
 
-    for place, name in ((fuse_cli.Path, "write_bytes"), (np, "save")):
+    for place, name in ((Path, "write_bytes"), (np, "save")):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, cut)
             with pytest.raises(KeyboardInterrupt):
