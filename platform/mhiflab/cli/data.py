@@ -1,11 +1,11 @@
-"""The commands under `mhiflab data`: look at scenes, prepare, identify and export them."""
+"""Commands under `data`: look at scenes, prepare, identify and export them."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -150,6 +150,27 @@ def inspect(
         raise UserError(f"{path}: {failed} of {len(loads)} scenes cannot be read; see the table")
 
 
+def _reader(dataset: DataSet, options: dict[str, Any]) -> "Callable[[str, Path], Scene]":
+    """Return the call that reads a scene of a set, checked against what is known of the set."""
+    from feinfn.data.readers.known import KNOWN, read_known
+
+    def read(name: str, path: Path) -> "Scene":
+        if dataset.value in KNOWN:
+            return read_known(dataset.value, path)
+        scene = read_named(name, path, options)
+        expected_nm = BANDS_NM.get(dataset)
+        nm = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
+        if expected_nm and nm != tuple(expected_nm):
+            raise UserError(
+                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {nm[:1]} to {nm[-1:]}, "
+                f"expected {len(expected_nm)} bands from {expected_nm[0]} to {expected_nm[-1]} nm "
+                f"as in {dataset}; read other data as files"
+            )
+        return scene
+
+    return read
+
+
 @data_app.command()
 def prepare(
     dataset: Annotated[DataSet, typer.Argument(metavar="SET", help="What the source is.")],
@@ -168,7 +189,7 @@ def prepare(
     Prints the set's fingerprint, which depends on names and pixels alone.
     """
     from feinfn.data.prepare import prepare as prepare_store
-    from feinfn.data.readers.known import KNOWN, read_known
+    from feinfn.data.readers.known import KNOWN
     from feinfn.data.splits import split as read_split
 
     if not source.exists():
@@ -181,28 +202,13 @@ def prepare(
             "known, expected with cave, harvard or files; leave it out"
         )
     scenes = {dataset.value: source} if known else scenes_at(source)
-
-    def read(name: str, path: Path) -> "Scene":
-        if known:
-            return read_known(dataset.value, path)
-        scene = read_named(name, path, options)
-        expected_nm = BANDS_NM.get(dataset)
-        found = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
-        if expected_nm and found != tuple(expected_nm):
-            raise UserError(
-                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {found[:1]} to "
-                f"{found[-1:]}, expected {len(expected_nm)} bands from {expected_nm[0]} to "
-                f"{expected_nm[-1]} nm as in {dataset}; read other data as files"
-            )
-        return scene
-
     settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in options.items()}
     started = time.monotonic()
     with _progress("preparing") as on_progress:
         told = prepare_store(
             scenes,
             store,
-            read=read,
+            read=_reader(dataset, options),
             set_name=dataset.value,
             split=read_split(split) if split else None,
             settings=settings,

@@ -1,4 +1,4 @@
-"""The `evaluate` command: conventions side by side; heavy libraries are imported when it runs."""
+"""The command `evaluate`: metric conventions side by side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from feinfn.errors import UserError
 from mhiflab.console import out
 
 
@@ -38,40 +37,23 @@ def evaluate(
     of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat files
     rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
     """
-    import numpy as np
-    import torch
-
-    from feinfn.data.images import read_cube
     from feinfn.files import write_atomic
-    from feinfn.metrics.conventions import CONVENTIONS, find_convention
-    from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
+    from feinfn.inference.scores import score_files
     from mhiflab.render.evaluation import LABELS, comparison, write_csv, write_map, write_mat
 
-    names = list(dict.fromkeys(convention or CONVENTIONS))
-    rules = [find_convention(name) for name in names]
-    sr, gt = read_cube(fused, key), read_cube(reference, reference_key or key)
-    if sr.shape != gt.shape:
-        raise UserError(
-            f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "
-            f"{reference}; axes are [rows, columns, bands] in .mat files alone"
-        )
-    a, b = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)) for x in (sr, gt))
-    side = min(gt.shape[1:])
-    needs = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
-    indices = [index for index, least in needs.items() if least <= side]
-    found = compare(a, b, ratio, names, indices)
-
-    out.print(comparison(found))
-    if left := [LABELS[index][0] for index in ALL_INDICES if index not in indices]:
-        out.print(f"Left out, their windows are larger than the image: {', '.join(left)}")
-    for rule in rules:
+    scores = score_files(fused, reference, ratio, convention or (), key, reference_key or key)
+    out.print(comparison(scores.values))
+    if scores.left_out:
+        names = ", ".join(LABELS[index][0] for index in scores.left_out)
+        out.print(f"Left out, their windows are larger than the image: {names}")
+    for rule in scores.conventions:
         out.print(f"[bold]{rule.name}[/]: {escape(rule.about)} Source: {escape(rule.source)}.")
+    first = scores.conventions[0].name
     if csv_:
-        write_atomic(csv_, lambda path: write_csv(path, found))
+        write_atomic(csv_, lambda path: write_csv(path, scores.values))
     if mat:
-        write_atomic(mat, lambda path: write_mat(path, sr, gt, ratio))
+        write_atomic(mat, lambda path: write_mat(path, scores.fused, scores.reference, ratio))
     if map_:
-        drawn = maps(a, b, names[0])
-        write_atomic(map_, lambda path: write_map(path, sr, drawn, names[0]))
+        write_atomic(map_, lambda path: write_map(path, scores.fused, scores.maps(), first))
     for path in filter(None, (csv_, mat, map_)):
         out.print(f"Written {escape(str(path))}", soft_wrap=True)

@@ -1,0 +1,66 @@
+"""Scores of a fused image's file against its reference's file, under named conventions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from feinfn.data.images import read_cube
+from feinfn.errors import UserError
+from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
+from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """Indices of one pair of images; the images are [S, H, W] as their files hold them."""
+
+    fused: np.ndarray
+    reference: np.ndarray
+    conventions: tuple[Convention, ...]
+    values: dict[str, dict[str, float]]
+    """Index values by convention."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """Indices whose windows are larger than the images."""
+        computed = next(iter(self.values.values()))
+        return [index for index in ALL_INDICES if index not in computed]
+
+    def maps(self) -> dict[str, torch.Tensor]:
+        """Return `error` and `sam_deg`, both [H, W], under the first convention."""
+        return maps(_double(self.fused), _double(self.reference), self.conventions[0].name)
+
+
+def _double(cube_SHW: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(cube_SHW, dtype=np.float64))
+
+
+def score_files(
+    fused: Path,
+    reference: Path,
+    ratio: int,
+    conventions: Sequence[str] = (),
+    key: str | None = None,
+    reference_key: str | None = None,
+) -> FileScores:
+    """Score a fused image under some conventions (all by default), in float64.
+
+    `ratio` is that of the protocol, for ERGAS; keys name the arrays inside the files. Raises
+    `UserError` for files that cannot be read, shapes that differ, and unknown conventions.
+    """
+    names = list(dict.fromkeys(conventions or CONVENTIONS))
+    rules = tuple(find_convention(name) for name in names)
+    sr, gt = read_cube(fused, key), read_cube(reference, reference_key)
+    if sr.shape != gt.shape:
+        raise UserError(
+            f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "
+            f"{reference}; axes are [rows, columns, bands] in .mat files alone"
+        )
+    side = min(gt.shape[1:])
+    least = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
+    indices = [index for index, px in least.items() if px <= side]
+    values = compare(_double(sr), _double(gt), ratio, names, indices)
+    return FileScores(sr, gt, rules, values)
