@@ -19,7 +19,7 @@ AddressOption = Annotated[
     str, typer.Option(help="The cluster's dashboard, usually the near end of a tunnel.")
 ]
 TrackingOption = Annotated[
-    str, typer.Option(help="MLflow server of the job; by default the one set on the head.")
+    str, typer.Option(help="MLflow server of the job (default: the one set on the head).")
 ]
 
 
@@ -47,12 +47,12 @@ def submit(
 
     if sum(map(bool, (study, attach, stop))) != 1:
         raise UserError("submit: expected one of STUDY, --attach ID and --stop ID")
-    wanted = jobs.run_of(study, lab, tracking_uri) if study else None
+    job = jobs.run_of(study, lab, tracking_uri) if study else None
     client = jobs.connect(address, out)
     if stop:
         out.print(f"{stop}: {jobs.stop(client, address, stop).lower()}")
         return
-    job_id = jobs.submit(client, address, wanted, out) if wanted else attach
+    job_id = jobs.submit(client, address, job, out) if job else attach
     jobs.follow(client, address, job_id, out)
 
 
@@ -63,8 +63,8 @@ def doctor(
     address: Annotated[
         str,
         typer.Option(
-            help="Dashboard (http://...) of a cluster, or HOST:PORT from one of its nodes; "
-            "RAY_ADDRESS, or this machine, by default."
+            help="Dashboard (http://...) of a cluster, or HOST:PORT from one of its nodes "
+            "(default: RAY_ADDRESS, else this machine)."
         ),
     ] = "",
     lab: Annotated[
@@ -74,7 +74,7 @@ def doctor(
 ) -> None:
     """Check every node of a cluster, or this machine: versions, code, storage, data, GPUs, ports.
 
-    Says what is wrong and how to mend it; exit code 1 when something is.
+    Names each problem and its remedy. The exit code is 1 if there is one.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -82,9 +82,9 @@ def doctor(
     from mhiflab.cluster import submit as jobs
 
     if address.startswith("http"):
-        wanted = jobs.doctor_of(study, lab, tracking_uri)
+        job = jobs.doctor_of(study, lab, tracking_uri)
         client = jobs.connect(address, out)
-        jobs.follow(client, address, jobs.submit(client, address, wanted, out), out)
+        jobs.follow(client, address, jobs.submit(client, address, job, out), out)
         return
     if address:
         os.environ["RAY_ADDRESS"] = address
@@ -96,11 +96,11 @@ def doctor(
     table = Table()
     for column in ("node", "check", "found", "to do"):
         table.add_column(column)
-    for one in findings:
-        mark = f"[red]{escape(one.fix)}[/]" if one.fix else "[green]ok[/]"
-        table.add_row(one.node, one.check, escape(one.found), mark)
+    for finding in findings:
+        mark = f"[red]{escape(finding.fix)}[/]" if finding.fix else "[green]ok[/]"
+        table.add_row(finding.node, finding.check, escape(finding.found), mark)
     out.print(table)
-    if wrong := sum(bool(one.fix) for one in findings):
+    if wrong := sum(bool(finding.fix) for finding in findings):
         raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")
 
 

@@ -18,29 +18,35 @@ def compare(
         list[str] | None,
         typer.Argument(help="Run keys or their first digits; the first is the baseline."),
     ] = None,
-    study: Annotated[str, typer.Option(help="Instead: the finished runs of a study.")] = "",
+    study: Annotated[
+        str, typer.Option(help="Compare the finished runs of this study instead.")
+    ] = "",
     case: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this case of the study; repeat for more. The baseline is the study's, where "
-            "it is among them, else the first."
+            help="Only this case of the study. Repeatable. The baseline is the study's if it is "
+            "among them, else the first."
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(help="Only trainings of this seed of the study; repeat for more."),
+        typer.Option(help="Only this seed of the study. Repeatable."),
     ] = None,
     smoke: SmokeOption = False,
     filter_: Annotated[
         str,
-        typer.Option("--filter", help="Instead: the finished runs that an MLflow filter finds."),
+        typer.Option(
+            "--filter", help="Compare the finished runs that an MLflow filter finds instead."
+        ),
     ] = "",
     convention: Annotated[
-        str | None, typer.Option(help="Metric convention (matlab by default).")
+        str | None, typer.Option(help="Metric convention (default: matlab).")
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.html", help="Report; LAB/rendered by default."),
+        typer.Option(
+            "--out", metavar="FILE.html", help="Report to write (default: in LAB/rendered)."
+        ),
     ] = None,
     lab: LabOption = HERE,
 ) -> None:
@@ -86,16 +92,16 @@ def compare(
 
 def robustness(
     study: StudyArgument,
-    case: Annotated[str, typer.Option(help="Only this case of the study; all by default.")] = "",
+    case: Annotated[str, typer.Option(help="Only this case of the study (default: all).")] = "",
     sigma: Annotated[
         list[float] | None,
-        typer.Option(help="PSF width as a multiple of the protocol's; repeat for more."),
+        typer.Option(help="PSF width as a multiple of the protocol's. Repeatable."),
     ] = None,
     srf: Annotated[
-        list[str] | None, typer.Option(help="Further response table; repeat for more.")
+        list[str] | None, typer.Option(help="Further response table. Repeatable.")
     ] = None,
     snr: Annotated[
-        list[float] | None, typer.Option(help="Signal-to-noise ratio in dB; repeat for more.")
+        list[float] | None, typer.Option(help="Signal-to-noise ratio in dB. Repeatable.")
     ] = None,
     lab: LabOption = HERE,
 ) -> None:
@@ -132,7 +138,7 @@ def robustness(
 
 
 def describe(study: StudyArgument) -> None:
-    """Show what each network of a study costs: parameters and operations by module."""
+    """Show the cost of each network of a study: parameters and operations by module."""
     from mhiflab.plan.costs import cost_tables
 
     for panel in cost_tables(study_path(study)):

@@ -38,7 +38,7 @@ BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
 
 
 class DataSet(StrEnum):
-    """What `prepare` can read."""
+    """The sets that `prepare` reads."""
 
     cave = "cave"
     harvard = "harvard"
@@ -50,7 +50,7 @@ class DataSet(StrEnum):
 
 
 class Part(StrEnum):
-    """What `export` can write."""
+    """The parts that `export` writes."""
 
     train = "train"
     validation = "validation"
@@ -78,9 +78,9 @@ def _show_arrays(path: Path) -> None:
     from feinfn.data.store import is_store, manifest
 
     if is_store(path):
-        told = manifest(path)
-        split = told["split"]["name"] if told["split"] else "none"
-        text = f"{path}: scene store of {told['set']}, split {split}"
+        store = manifest(path)
+        split = store["split"]["name"] if store["split"] else "none"
+        text = f"{path}: scene store of {store['set']}, split {split}"
         out.print(escape(text), soft_wrap=True)
         return
     try:
@@ -108,7 +108,7 @@ def inspect(
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
 ) -> None:
-    """Show what data holds: arrays, bands, values, and what looks wrong; one row a scene.
+    """Show arrays, bands, values and problems of data, one row a scene.
 
     A file that cannot be read gets a row with the reason, and the exit code is 1.
     """
@@ -173,7 +173,7 @@ def _reader(dataset: DataSet, options: dict[str, Any]) -> "Callable[[str, Path],
 
 @data_app.command()
 def prepare(
-    dataset: Annotated[DataSet, typer.Argument(metavar="SET", help="What the source is.")],
+    dataset: Annotated[DataSet, typer.Argument(metavar="SET", help="Set that the source holds.")],
     source: Annotated[Path, typer.Option(help="Folder or file of the original data.")],
     store: Annotated[Path, typer.Option("--out", help="The scene store to write.")],
     split: Annotated[
@@ -195,17 +195,17 @@ def prepare(
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
     options = read_options(key, bands_axis, full_scale, wavelengths)
-    known = dataset.value in KNOWN
-    if options and known:
+    is_known = dataset.value in KNOWN
+    if options and is_known:
         raise UserError(
             f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose file is "
             "known, expected with cave, harvard or files; leave it out"
         )
-    scenes = {dataset.value: source} if known else scenes_at(source)
+    scenes = {dataset.value: source} if is_known else scenes_at(source)
     settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in options.items()}
     started = time.monotonic()
     with _progress("preparing") as on_progress:
-        told = prepare_store(
+        prepared = prepare_store(
             scenes,
             store,
             read=_reader(dataset, options),
@@ -214,16 +214,16 @@ def prepare(
             settings=settings,
             on_progress=on_progress,
         )
-    left_out = len(scenes) - len(told["scenes"])
+    left_out = len(scenes) - len(prepared["scenes"])
     size_mb = store.stat().st_size / 1e6
     out.print(
-        f"{len(told['scenes'])} scenes, {size_mb:.1f} MB, {time.monotonic() - started:.1f} s  "
+        f"{len(prepared['scenes'])} scenes, {size_mb:.1f} MB, {time.monotonic() - started:.1f} s  "
         f"{store}",
         soft_wrap=True,
     )
     if left_out:
         out.print(f"{left_out} scenes of the source stand in no part of the split and are left out")
-    out.print(f"Fingerprint  {told['fingerprint']}", soft_wrap=True)
+    out.print(f"Fingerprint  {prepared['fingerprint']}", soft_wrap=True)
 
 
 @data_app.command()
@@ -257,11 +257,13 @@ def export(
         str, typer.Option(help="How inputs are simulated (mhiflab data protocols).")
     ],
     file: Annotated[Path, typer.Option("--out", help="The HDF5 file to write.")],
-    part: Annotated[Part, typer.Option(help="Which part of the store's split.")],
+    part: Annotated[Part, typer.Option(help="Part of the store's split to write.")],
     patch: Annotated[
-        int | None, typer.Option(help="Cut patches of this many pixels; default: whole scenes.")
+        int | None, typer.Option(help="Cut patches of this many pixels (default: whole scenes).")
     ] = None,
-    stride: Annotated[int | None, typer.Option(help="Pixels between patches; default 34.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Pixels between patches (default: 34).")
+    ] = None,
 ) -> None:
     """Write simulated pairs as GT, LRHSI, RGB and HSI_up, for other training codes."""
     from feinfn.data.export import STRIDE_PX, facts, simulated
@@ -274,15 +276,15 @@ def export(
     if file.exists():
         raise UserError(f"{file}: found a file there; remove it or choose another name with --out")
     check_targets((file,))
-    told = manifest(source)
-    if part != Part.all and not told["split"]:
+    store = manifest(source)
+    if part != Part.all and not store["split"]:
         raise UserError(
             f"{source}: the store has no split, so it has no part {part.value}; prepare it with "
             "--split, or export --part all"
         )
     if stride is not None and patch is None:
         raise UserError("--stride: found without --patch, expected both or none")
-    names = sorted(told["scenes"]) if part == Part.all else told["split"][part.value]
+    names = sorted(store["scenes"]) if part == Part.all else store["split"][part.value]
     chosen, step = PROTOCOLS[protocol], stride if stride is not None else STRIDE_PX
 
     with _progress("exporting") as on_progress:
@@ -320,7 +322,7 @@ def splits() -> None:
 
 @data_app.command()
 def protocols() -> None:
-    """List the protocols: ratio, blur, spectral response, and what of them is inferred."""
+    """List the protocols: ratio, blur, spectral response, and which of it is inferred."""
     from feinfn.protocols.named import PROTOCOLS
 
     table = Table("protocol", "ratio", "PSF", "SRF", "known", "inferred", show_lines=True)

@@ -1,4 +1,4 @@
-"""What the data commands are told about files that do not say it themselves, and their scenes."""
+"""Options for what files do not say themselves, and the scenes that are read with them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 FullScale = Annotated[
     float | None,
-    typer.Option(help="The stored number that means 1, where the file does not say (4095, 10000)."),
+    typer.Option(help="Stored number that means 1, if the file does not say (4095, 10000)."),
 ]
 Wavelengths = Annotated[
     str | None,
     typer.Option(
         metavar="FIRST:LAST:STEP",
-        help="Band centres in nm, where the file does not say, e.g. 400:700:10.",
+        help="Band centres in nm, if the file does not say, e.g. 400:700:10.",
     ),
 ]
 
 
 Key = Annotated[
-    str | None, typer.Option(help="The array to read, where a file holds several (inspect).")
+    str | None, typer.Option(help="Array to read, if a file holds several (see inspect).")
 ]
 Published = Annotated[
     str | None,
-    typer.Option("--set", help="Read it as this published set: indian_pines, jasper, ..."),
+    typer.Option("--set", help="Read the file as this published set: indian_pines, jasper, ..."),
 ]
 BandsAxis = Annotated[
-    int | None, typer.Option(help="The axis that counts bands, where the shape does not say.")
+    int | None, typer.Option(help="Axis that counts bands, if the shape does not say.")
 ]
 Loaders = dict[str, Callable[[], "Scene"]]
 
@@ -60,7 +60,7 @@ def grid_nm(text: str | None) -> "np.ndarray | None":
 def read_options(
     key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
 ) -> dict[str, Any]:
-    """Return the options that read_any takes, but those that were not given."""
+    """Return the given options as `read_any` takes them."""
     options = {
         "key": key,
         "bands_axis": bands_axis,
@@ -91,12 +91,12 @@ def scenes_at(path: Path) -> dict[str, Path]:
     """
     from feinfn.data.readers.formats import scenes_in
 
-    found: dict[str, Path] = {}
-    for name, one in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
-        count = _images_in(one)
+    scenes: dict[str, Path] = {}
+    for name, file in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
+        count = _images_in(file)
         numbered = [f"{name}_{i:05d}" for i in range(count)] if count > 1 else [name]
-        found |= dict.fromkeys(numbered, one)
-    return found
+        scenes |= dict.fromkeys(numbered, file)
+    return scenes
 
 
 def _images_in(path: Path) -> int:
@@ -112,7 +112,7 @@ def _images_in(path: Path) -> int:
 
 
 def read_named(name: str, path: Path, options: dict[str, Any]) -> "Scene":
-    """Read one of the scenes that `scenes_at` found."""
+    """Read one of the scenes of `scenes_at`."""
     from feinfn.data.readers.formats import read_any
 
     if "key" not in options and _images_in(path) > 1:

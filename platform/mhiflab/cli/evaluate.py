@@ -19,17 +19,22 @@ def evaluate(
     reference: Annotated[Path, typer.Option(help="Its reference, of the same shape.")],
     ratio: Annotated[int, typer.Option(min=1, help="Ratio of the protocol, for ERGAS.")] = 4,
     convention: Annotated[
-        list[str] | None, typer.Option(help="One or more; default: all, side by side.")
+        list[str] | None,
+        typer.Option(help="Metric convention (default: all, side by side). Repeatable."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="Array inside the files.")] = None,
     reference_key: Annotated[
-        str | None, typer.Option(help="Array inside the reference's file, where it differs.")
+        str | None, typer.Option(help="Array inside the reference's file, if it differs.")
     ] = None,
-    mat: Annotated[Path | None, typer.Option(help="Write both for the MATLAB package.")] = None,
+    mat: Annotated[
+        Path | None, typer.Option(help="Also write both images for the MATLAB package.")
+    ] = None,
     map_: Annotated[
-        Path | None, typer.Option("--map", help="Write a PNG of errors and spectral angles.")
+        Path | None, typer.Option("--map", help="Also write a PNG of errors and spectral angles.")
     ] = None,
-    csv_: Annotated[Path | None, typer.Option("--csv", help="Write all digits as CSV.")] = None,
+    csv_: Annotated[
+        Path | None, typer.Option("--csv", help="Also write all digits as CSV.")
+    ] = None,
 ) -> None:
     """Score a fused image against its reference under every metric convention in use.
 

@@ -37,10 +37,10 @@ def fuse(
     ],
     fused: Annotated[Path, typer.Option("--out", help="Fused HSI: .mat, .npy, .npz or .h5.")],
     run: Annotated[
-        str, typer.Option(help="Key of a recorded run, or its first digits.", metavar="KEY")
+        str, typer.Option(help="Run key of a recorded run, or its first digits.", metavar="KEY")
     ] = "",
     weights: Annotated[
-        Path | None, typer.Option(help="Instead: a .safetensors file, or a model's folder.")
+        Path | None, typer.Option(help="Use a .safetensors file or a model's folder instead.")
     ] = None,
     memory: Annotated[
         float | None, typer.Option(help="Memory for fusing, beyond the images.", metavar="MIB")
@@ -64,13 +64,13 @@ def fuse(
     bands_axis: BandsAxis = None,
     wavelengths: Wavelengths = None,
     upsampling: Annotated[
-        str | None, typer.Option(help="bicubic, bilinear or nearest, where weights lie alone.")
+        str | None, typer.Option(help="bicubic, bilinear or nearest, if the weights lie alone.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda on a machine with a GPU.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     lab: LabOption = HERE,
 ) -> None:
-    """Fuse two files with a trained network, and draw what came out beside it as a PNG.
+    """Fuse two files with a trained network, and draw the result as a PNG beside it.
 
     Axes are bands, rows, columns (in .mat files rows, columns, bands); numbers are integers of 8 or
     16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
@@ -134,9 +134,9 @@ def _trained(
     from mhiflab.record.store import KEY, recorded_store
 
     store = recorded_store(lab)
-    (found,) = chosen_runs(store, [run])
-    with packaged_model(store, found) as folder:
-        return load_trained(folder, upsampling, device), found.data.tags[KEY]
+    (recorded,) = chosen_runs(store, [run])
+    with packaged_model(store, recorded) as folder:
+        return load_trained(folder, upsampling, device), recorded.data.tags[KEY]
 
 
 def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path) -> None:
@@ -149,8 +149,10 @@ def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path
         out.print(f"[yellow]{escape(f'{path}: {difference}')}[/]", soft_wrap=True)
 
 
-def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Image]]") -> list[str]:
-    """Return what a user should know of this fusion and cannot see in it, one sentence each.
+def _notes(
+    trained: "Trained", upsampling: str | None, images: "list[tuple[Path, Image]]"
+) -> list[str]:
+    """Return notes on a fusion that its result does not show, one sentence each.
 
     The first two images are LR-HSI and MSI.
     """
@@ -158,8 +160,12 @@ def _notes(trained: "Trained", given: str | None, images: "list[tuple[Path, Imag
     bands = "in the order of the network's training, which its weights alone do not say"
     if protocol:
         bands = f"as {', '.join(protocol.msi_order)} (protocol {protocol.name})"
-    why = "as was asked" if given else "assumed, because the weights do not say it (--upsampling)"
-    if protocol and not given:
+    why = (
+        "as was asked"
+        if upsampling
+        else "assumed, because the weights do not say it (--upsampling)"
+    )
+    if protocol and not upsampling:
         why = f"as protocol {protocol.name} says"
     notes = [f"LR-HSI upsampled {trained.upsampling}, {why}", f"MSI bands taken {bands}"]
     ratio = images[1][1].values_SHW.shape[1] // images[0][1].values_SHW.shape[1]

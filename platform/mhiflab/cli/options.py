@@ -8,35 +8,35 @@ import typer
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo); "
-        "for plan, run, table also a paper's file (experiments/paper/paper.yaml).",
+        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo). "
+        "plan, run, table, figure and export also take a paper (experiments/paper/paper.yaml).",
         metavar="STUDY",
     ),
 ]
 PaperArgument = Annotated[
-    str, typer.Argument(help="A paper's file (or the name of a shipped one: paper).")
+    str, typer.Argument(help="A paper's file, or the name of a shipped one (paper, laptop).")
 ]
 LabOption = Annotated[
     Path,
     typer.Option(
         "--lab",
-        help="Folder of checkpoints, tables and (unless MLFLOW_TRACKING_URI is set) the record.",
+        help="Folder of checkpoints, tables and, unless MLFLOW_TRACKING_URI is set, the record.",
         envvar="MHIFLAB_LAB",
     ),
 ]
 SmokeOption = Annotated[
     bool,
     typer.Option(
-        "--smoke", help="The study's small variant: a minute on two cores, embedded sample."
+        "--smoke", help="Take the small variant on the embedded sample: a minute on two cores."
     ),
 ]
 RecordOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that `export` wrote: its runs instead of the lab's; needs no scenes."
+        help="Read runs from this folder, which `export` wrote; neither lab nor scenes are needed."
     ),
 ]
 NewDataOption = Annotated[
     bool,
-    typer.Option("--new-data", help="Start trials anew whose data changed since they began."),
+    typer.Option("--new-data", help="Start a trial anew if its data changed since it began."),
 ]

@@ -15,7 +15,7 @@ from mhiflab.paths import HERE, Lab, check_rendered, check_targets, study_path
 REPORT_FILE = "report.html"
 ALL = "all"
 TEXTS = ("scene", "case")
-"""Options that are names, even where they look like numbers."""
+"""Options that are names, even if they look like numbers."""
 
 
 def table(
@@ -23,16 +23,17 @@ def table(
     smoke: SmokeOption = False,
     convention: Annotated[
         list[str] | None,
-        typer.Option(help="Metric convention (matlab by default); repeat for several tables."),
+        typer.Option(help="Metric convention (default: matlab). Repeatable: one table each."),
     ] = None,
     name: Annotated[
-        list[str] | None, typer.Option(help="Of a paper: this table; repeat for more.")
+        list[str] | None, typer.Option(help="Papers only: this table (default: all). Repeatable.")
     ] = None,
     costs: Annotated[
-        bool, typer.Option("--costs", help="With columns of parameters, operations, time, memory.")
+        bool,
+        typer.Option("--costs", help="Add columns of parameters, operations, time and memory."),
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Also while runs are missing; their rows are marked.")
+        bool, typer.Option("--partial", help="Render although runs are missing; mark their rows.")
     ] = False,
     record: RecordOption = None,
     lab: LabOption = HERE,
@@ -63,9 +64,9 @@ def table(
         return
     if name:
         raise UserError(f"--name: found with {path}, a study, expected with a paper; leave it out")
-    wanted = tuple(COSTS) if costs else ()
+    columns = tuple(COSTS) if costs else ()
     with plan_with_store(path, smoke, folder, record) as (plan, store):
-        render_study(plan, store, folder, convention or [None], wanted, partial)
+        render_study(plan, store, folder, convention or [None], columns, partial)
 
 
 def _parsed(words: list[str]) -> dict[str, Any]:
@@ -74,23 +75,23 @@ def _parsed(words: list[str]) -> dict[str, Any]:
 
     from mhiflab.study.yaml_values import Loader
 
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not (key and equals) or key in found:
+        if not (key and equals) or key in options:
             raise UserError(
                 f"--option: found {word!r}, expected key=value, each key once, such as "
                 "seed=2 or 'cases=[full, without]'"
             )
         try:
             # S506 guards against unsafe loaders; these two build none but plain values.
-            found[key] = yaml.load(text, Loader=Loader)  # noqa: S506
-            if key in TEXTS and found[key] is not None:
-                found[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+            options[key] = yaml.load(text, Loader=Loader)  # noqa: S506
+            if key in TEXTS and options[key] is not None:
+                options[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--option {key}: found {text!r}, not YAML: {reason}") from None
-    return found
+    return options
 
 
 def figure(
@@ -98,18 +99,18 @@ def figure(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Of a study: fused, spectra, curves, cost, latent, gabor, response, change, "
+            help="Studies only: fused, spectra, curves, cost, latent, gabor, response, change, "
             "errors, or all."
         ),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(help="Of a paper: this figure; repeat for more, none for all."),
+        typer.Option(help="Papers only: this figure (default: all). Repeatable."),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of a study: key=value, such as seed=2 or 'cases=[full, without]'; repeatable."
+            help="Studies only: key=value, such as seed=2 or 'cases=[full, without]'. Repeatable."
         ),
     ] = None,
     smoke: SmokeOption = False,
@@ -117,18 +118,18 @@ def figure(
     lab: LabOption = HERE,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", help="Of a study: folder of the files; lab/rendered by default."),
+        typer.Option("--out", help="Studies only: folder to write into (default: lab/rendered)."),
     ] = None,
     format_: Annotated[
         Literal["png", "pdf", "both"] | None,
-        typer.Option("--format", help="Of a study: png, pdf, or both by default."),
+        typer.Option("--format", help="Studies only: png, pdf or both (default)."),
     ] = None,
 ) -> None:
     """Draw figures of a study or a paper from recorded runs: PNG, PDF, and the numbers (CSV).
 
     Every number comes from artifacts and histories of runs; scenes are read only to identify them.
-    `--kind all` draws what the records allow and says why not of the rest. Options of a kind: an
-    unknown one is answered by the list. The same runs give the same bytes.
+    `--kind all` draws what the records allow and says why the rest cannot be drawn. An unknown
+    option is answered by the list of a kind's options. The same runs give the same bytes.
     """
     from mhiflab.study.yaml_values import is_paper
 
@@ -166,12 +167,12 @@ def figure(
     formats = FORMATS if format_ in (None, "both") else (format_,)
     with plan_with_store(path, smoke, Lab(lab), record) as (plan, store):
         place = folder or Lab(lab).rendered(plan.name)
-        drawn, left = draw_each(kinds, options, Recorded(plan, store), place, formats)
+        drawn, undrawn = draw_each(kinds, options, Recorded(plan, store), place, formats)
     if not drawn:
-        raise next(iter(left.values()))
-    for one, written in drawn.items():
-        out.print(f"{one:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
-    print_undrawn(left)
+        raise next(iter(undrawn.values()))
+    for kind_drawn, written in drawn.items():
+        out.print(f"{kind_drawn:8} " + escape("  ".join(map(str, written))), soft_wrap=True)
+    print_undrawn(undrawn)
 
 
 def report(
@@ -179,7 +180,9 @@ def report(
     smoke: SmokeOption = False,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="HTML file; default: among the study's rendered files."),
+        typer.Option(
+            "--out", help="HTML file to write (default: among the study's rendered files)."
+        ),
     ] = None,
     no_log: Annotated[
         bool, typer.Option("--no-log", help="Do not store the page with the study's MLflow run.")
@@ -222,12 +225,12 @@ def verify(
     smoke: SmokeOption = False,
     rendered: Annotated[
         Path | None,
-        typer.Option(help="What to compare with; default: rendered/NAME beside the paper."),
+        typer.Option(help="Folder to compare with (default: rendered/NAME beside the paper)."),
     ] = None,
     record: RecordOption = None,
     lab: LabOption = HERE,
 ) -> None:
-    """Render a paper anew from recorded runs and name every cell that differs from its files."""
+    """Render a paper anew from its runs and name every cell that differs from its files."""
     from mhiflab.render.verify import verify_paper
 
     verify_paper(study_path(paper), smoke, Lab(lab), rendered, record)

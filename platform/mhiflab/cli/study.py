@@ -16,7 +16,9 @@ from mhiflab.paths import HERE, Lab, check_rendered, study_name, study_path
 def plan(
     study: StudyArgument,
     smoke: SmokeOption = False,
-    keys: Annotated[bool, typer.Option("--keys", help="Also list every trial's run key.")] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Also list the run key of every trial.")
+    ] = False,
     lab: LabOption = HERE,
 ) -> None:
     """Show which runs a study needs, which of them exist, and what the others will cost.
@@ -108,7 +110,7 @@ def status(
     study: StudyArgument,
     smoke: SmokeOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again every few seconds, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")
     ] = False,
     lab: LabOption = HERE,
 ) -> None:
@@ -130,9 +132,9 @@ def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE
 
 
 def sync(lab: LabOption = HERE) -> None:
-    """Bring runs whose record could not reach MLflow to it, from the lab's spool.
+    """Upload runs that could not reach MLflow, from the lab's spool.
 
-    `run` does so by itself before it plans; applying twice changes nothing.
+    `run` does so before it plans. Uploading twice changes nothing.
     """
     from mhiflab.execute.run import upload_waiting_runs
 
@@ -143,13 +145,13 @@ def sync(lab: LabOption = HERE) -> None:
 
 def gc(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
     ] = False,
     lab: LabOption = HERE,
 ) -> None:
-    """Remove what no run needs any more: training states of finished runs, and leftovers.
+    """Remove training states of finished runs, and leftovers.
 
-    States of failed and interrupted trials stay, because they continue from them. The record is
+    Failed and interrupted trials keep their states, because they continue from them. The record is
     not touched.
     """
     from mhiflab.execute.driver import leftovers, remove
