@@ -99,8 +99,7 @@ def figure(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Studies only: fused, spectra, curves, cost, latent, gabor, response, change, "
-            "errors, or all."
+            help="Studies only: a kind of figure such as fused, curves or spectra, or all."
         ),
     ] = None,
     name: Annotated[
