@@ -112,9 +112,9 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
     assert tops == {"feinfn", "mhiflab"}
     for needed in (
         "mhiflab/experiments/demo.yaml",
-        "mhiflab/report/page.css",
-        "mhiflab/report/page.html",
-        "mhiflab/report/viewer.js",
+        "mhiflab/render/report/page.css",
+        "mhiflab/render/report/page.html",
+        "mhiflab/render/report/viewer.js",
         "mhiflab/requirements.lock",
         "feinfn/data/sample/manifest.json",
         "feinfn/data/sample/README.md",
