@@ -96,7 +96,7 @@ def test_float64_stays_float64_under_autocast():
 
 
 def test_both_branches_off_is_refused():
-    with pytest.raises(UserError, match=r"model.spatial_branch: found False, expected true where"):
+    with pytest.raises(UserError, match=r"model.spatial_branch: found False, expected true if"):
         replace(TINY, fourier_branch=False, spatial_branch=False)
 
 
