@@ -109,8 +109,8 @@ def _listed_arrays(
     """Return the shapes of a file's arrays, axes as the format shows them, and a loader of one."""
 
     def load_hdf5(name: str) -> np.ndarray:
-        with hdf5.opened(path) as file:
-            return hdf5.load(path, file, name)
+        with hdf5.open_hdf5(path) as file:
+            return hdf5.load_dataset(path, file, name)
 
     kind = path.suffix.lower()
     load: Callable[[str], np.ndarray]
