@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.methods.feinfn.encoders import Encoder
-from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.strips import slices
 from feinfn.methods.network import Network, NetworkConfig, check_inputs
 
@@ -67,9 +67,9 @@ class ImplicitFusion(Network):
         guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
         sizes = (tuple(feat_BFhw.shape[2:]), (height, width))
-        where = geometry(*sizes, "clamped", lms_BSHW.dtype, lms_BSHW.device)
-        table_RK = where.table(self.from_feat(feat_BFhw.movedim(1, -1)))
-        picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
+        geometry = sampling_geometry(*sizes, "clamped", lms_BSHW.dtype, lms_BSHW.device)
+        table_RK = geometry.table(self.from_feat(feat_BFhw.movedim(1, -1)))
+        picks_QV, offset_QV2 = geometry.picks(batch), geometry.offsets(batch)
         guide_QG = guide_BGHW.movedim(1, -1).flatten(0, 2)
         # A neighbour's weight is the rectangle between the pixel and the opposite neighbour; a
         # little is added to each side, not to the area, because at the border a side can be zero.
