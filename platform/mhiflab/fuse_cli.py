@@ -80,7 +80,7 @@ def fuse_command(
     from feinfn.data.images import Image, check_written, write_image
     from feinfn.files import write_atomic
     from feinfn.inference.apply import fuse_images
-    from feinfn.inference.inputs import bands_elsewhere, check_msi_order, read_beside, read_input
+    from feinfn.inference.inputs import band_mismatch, check_msi_order, read_companion, read_input
     from mhiflab.render.figures.images.quicklook import quick_look
     from mhiflab.render.figures.style import png
 
@@ -94,7 +94,7 @@ def fuse_command(
     hsi_bands, msi_bands = trained.bands
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
     own = (hsi, key, full_scale)
-    b = read_beside(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
+    b = read_companion(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
     check_msi_order(b, trained.protocol, msi)
     nm = grid_nm(wavelengths)
     nm = a.wavelengths_nm if nm is None else nm
@@ -105,7 +105,7 @@ def fuse_command(
     images, truth = [(hsi, a), (msi, b)], None
     if reference is not None:
         scale = reference_full_scale
-        truth = read_beside(
+        truth = read_companion(
             reference, hsi_bands, "reference", reference_key, scale, bands_axis, own
         )
         images.append((reference, truth))
@@ -117,7 +117,7 @@ def fuse_command(
     for note in _notes(trained, upsampling, images):
         out.print(escape(note), soft_wrap=True)
     known_nm = trained.wavelengths_nm
-    if nm is not None and known_nm and (told := bands_elsewhere(nm, known_nm)):
+    if nm is not None and known_nm and (told := band_mismatch(nm, known_nm)):
         out.print(f"[yellow]{escape(f'{hsi}: {told}')}[/]", soft_wrap=True)
     rows, columns = b.values_SHW.shape[1:]
     with out.status(f"Fusing {hsi_bands} bands of {rows}x{columns} pixels"), _as_option():
