@@ -1,7 +1,7 @@
 """Export of simulated pairs in the HDF5 layout that training codes of this field read.
 
 Four float32 arrays in [0, 1], [N, C, H, W]: `GT` is the reference, `LRHSI` the LR-HSI, `RGB` the
-MSI whatever its bands, and `HSI_up` the upsampled LR-HSI.
+MSI (of any bands), and `HSI_up` the upsampled LR-HSI.
 """
 
 import json

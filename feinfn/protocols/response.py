@@ -59,8 +59,8 @@ class ResponseTable:
         """Return the response [M, S] of MSI bands `columns` on a scene's bands, float64.
 
         By wavelength, the table is interpolated linearly at the band centres. By index, entry i
-        belongs to band i whatever its wavelength. Raises `UserError` if table, columns and bands do
-        not fit.
+        belongs to band i regardless of wavelength. Raises `UserError` if table, columns and bands
+        do not fit.
         """
         missing = [c for c in columns if c not in self.names]
         if missing:

@@ -77,7 +77,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
         self.rng = torch.get_rng_state()
-        self.whole = True
+        self.consistent = True
         """False while a step changes weights, average and optimiser."""
         self.workers = Workers()
         first = self.workers.rank == 0
@@ -178,7 +178,7 @@ class Trainer:
                 group["lr"] = learning_rate(config, self.epoch, len(self.losses) / steps)
                 group["weight_decay"] = config.weight_decay
             loss = self._gradient(patches.batch(chosen), accumulate)
-            self.whole = False
+            self.consistent = False
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
             self.optimizer.step()
@@ -188,7 +188,7 @@ class Trainer:
             self.losses.append(loss)
             self.rng = torch.get_rng_state()
             self.seconds = time.perf_counter() - started
-            self.whole = True
+            self.consistent = True
             if self.workers.any(preempted()):
                 raise Preempted(
                     f"preempted after step {self.step} (epoch {self.epoch + 1}), whose state is "
@@ -208,18 +208,18 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        parts = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
-        for i, tensors in enumerate(parts, start=1):
-            part = Pair(*tensors)
+        micro_batches = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
+        for i, tensors in enumerate(micro_batches, start=1):
+            micro_batch = Pair(*tensors)
             network: Any = self.network
-            # Workers exchange gradients once, with the last part.
-            keep_local = i < len(parts) and self.workers.count > 1
+            # Workers exchange gradients once, with the last micro-batch.
+            keep_local = i < len(micro_batches) and self.workers.count > 1
             with network.no_sync() if keep_local else nullcontext():
                 bfloat16 = self.config.precision == "bfloat16"
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
-                    fused_BSHW = network(*part.inputs())
-                fused_BSHW = fused_BSHW.to(part.reference_BSHW.dtype)
-                loss = training_loss(self.epoch_config, fused_BSHW, part.reference_BSHW)
+                    fused_BSHW = network(*micro_batch.inputs())
+                fused_BSHW = fused_BSHW.to(micro_batch.reference_BSHW.dtype)
+                loss = training_loss(self.epoch_config, fused_BSHW, micro_batch.reference_BSHW)
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)
@@ -266,7 +266,7 @@ class Trainer:
         """
         if self.losses:
             self._finite_losses()
-        if self.workers.rank == 0 and self.whole:
+        if self.workers.rank == 0 and self.consistent:
             self.save()
 
 

@@ -218,8 +218,8 @@ class _Decode(torch.autograd.Function):
 class Decoder(nn.Module):
     """Decoder of two latent maps (spatial, frequency), [B, H, W, L], to a residual [B, H, W, S].
 
-    q_0 = frequency; k_i = relu(K_i [q_i, spatial]), where K_0 sees spatial alone; q_(i+1) = k_i *
-    filter(Q_i q_i); residual = last(q_n).
+    q_0 = frequency; k_i = relu(K_i [q_i, spatial]), with K_0 of spatial alone;
+    q_(i+1) = k_i * filter(Q_i q_i); residual = last(q_n).
     """
 
     def __init__(self, config: ModelConfig) -> None:

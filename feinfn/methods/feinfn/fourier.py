@@ -111,20 +111,20 @@ def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tenso
     centre.
     """
 
-    def shift(part: Tensor) -> Tensor:
-        return torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
+    def shift(component: Tensor) -> Tensor:
+        return torch.fft.fftshift(component, dim=(1, 2)) if shifted else component
 
     if torch.is_grad_enabled():
-        yield from (shift(part) for part in _Polar.apply(x_BCHW))
+        yield from (shift(component) for component in _Polar.apply(x_BCHW))
         return
-    part = _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.abs,), (part,), channels)
-    part = shift(part)
-    yield part
-    del part
-    part = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.angle,), (part,), channels)
-    yield shift(part)
+    component = _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.abs,), (component,), channels)
+    component = shift(component)
+    yield component
+    del component
+    component = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.angle,), (component,), channels)
+    yield shift(component)
 
 
 class FourierFusion(nn.Module):

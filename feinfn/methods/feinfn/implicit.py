@@ -126,11 +126,13 @@ class _Votes(torch.autograd.Function):
             picks = picks_QV[q]
             offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
             offset_PO = offset_PO.to(hr_QG.dtype)
-            *seen, votes_PC = _activations(picks, offset_PO, hr_QG[q], table_RK, w_offset, layers)
+            *layer_inputs, votes_PC = _activations(
+                picks, offset_PO, hr_QG[q], table_RK, w_offset, layers
+            )
             votes_QVC = widen(votes_PC).view(*picks.shape, -1)
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
             for i in range(len(hidden) - 2, -1, -2):
-                x_PC = seen.pop()
+                x_PC = layer_inputs.pop()
                 by_layers[i + 2] += grad_PC.t() @ x_PC
                 by_layers[i + 3] += grad_PC.sum(dim=0)
                 # threshold_backward is relu's gradient, computed from its output.
