@@ -1,6 +1,6 @@
-"""Typed configuration of the science: the network and its training.
+"""Typed configuration of the science: network, training and data.
 
-Plain frozen dataclasses; `mhiflab` validates YAML against them and their fields are the
+These are plain frozen dataclasses. `mhiflab` validates YAML against them, and their fields are the
 only valid keys. Every field that changes a result enters the run key.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from feinfn.errors import UserError
 
-# Read by pydantic where it is installed: unknown keys and wrong types are errors.
+# Read by pydantic if it is installed: unknown keys and wrong types are errors.
 STRICT = {"extra": "forbid", "strict": True}
 
 
@@ -24,13 +24,13 @@ Upsampling = Literal["implicit", "nearest", "bilinear", "bicubic", "pixel_shuffl
 
 
 def require(condition: bool, field: str, found: object, expected: str) -> None:
-    """Raise `UserError` naming the field, the value found and the value expected."""
+    """Raise `UserError` that names field, value found and value expected, unless `condition`."""
     if not condition:
         raise UserError(f"{field}: found {found!r}, expected {expected}")
 
 
 class Bands(Protocol):
-    """The fields of a configuration that the images must fit."""
+    """The numbers of bands that the images must have."""
 
     @property
     def hsi_bands(self) -> int: ...
@@ -41,7 +41,7 @@ class Bands(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Shape and variant of a FeINFN network; the defaults are the released network."""
+    """Shape and variant of a FeINFN network; the defaults give the released network."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
@@ -64,47 +64,47 @@ class ModelConfig:
     decoder_layers: int = 3
     """Gabor layers of the decoder."""
     activation: Activation = "gabor"
-    """Non-linearity of the decoder's filters; gabor is exp(-(scale z)^2) cos(omega z), sine and
-    gaussian are its factors (sine: sin(omega z))."""
+    """Non-linearity of the decoder's filters: gabor is exp(-(scale z)^2) cos(omega z); its factors
+    are gaussian, exp(-(scale z)^2), and sine, sin(omega z)."""
     omega_0: float = 30.0
     """Initial frequency of gabor and sine, in radians per unit of z."""
     scale_0: float = 10.0
     """Initial inverse width of gabor and gaussian, per unit of z."""
     activation_trainable: bool = True
-    """Train omega and scale, or keep them fixed."""
+    """True trains omega and scale; false keeps them fixed."""
     activation_shared: bool = False
-    """One omega and scale for all decoder layers, or one of each per layer."""
+    """True gives all decoder layers one omega and scale; false gives each layer its own."""
     fourier_branch: bool = True
-    """Fuse in the Fourier domain; without it the decoder gets the spatial fusion twice."""
+    """Fuse in the Fourier domain; if false, the decoder gets the spatial fusion twice."""
     spatial_branch: bool = True
-    """Fuse in the image domain; without it the decoder gets the Fourier fusion twice."""
+    """Fuse in the image domain; if false, the decoder gets the Fourier fusion twice."""
     fuse_amplitude: bool = True
-    """Fuse the amplitudes implicitly; otherwise take a linear map of the guide's amplitude."""
+    """Fuse the amplitudes implicitly; if false, take a linear map of the guide's amplitude."""
     fuse_phase: bool = True
-    """Fuse the phases implicitly; otherwise take a linear map of the guide's phase."""
+    """Fuse the phases implicitly; if false, take a linear map of the guide's phase."""
     frequency_kernel_px: int = 3
     """Side of the phase network's depthwise convolutions: 3 (released) or 1."""
     upsampling: Upsampling = "implicit"
-    """How LR codes reach HR pixels: implicit asks four neighbours, nearest one (both with their
-    offset); bilinear, bicubic interpolate; pixel_shuffle learns it, for one ratio."""
+    """Way from LR codes to HR pixels. implicit asks four neighbours and nearest asks one, with
+    their offsets; bilinear and bicubic interpolate; pixel_shuffle learns it for one ratio."""
     shuffle_ratio: int = 4
-    """Ratio of pixel_shuffle; nothing else depends on it."""
+    """Ratio of pixel_shuffle; unused by the other upsamplings."""
     phase_layout: Literal["reviewed", "channel_first"] = "reviewed"
     """reviewed: the phase network reads [B, N, C] as if it were [B, C, H, W] (released);
-    channel_first: properly permuted."""
+    channel_first: the axes are permuted properly."""
     border: Literal["zero", "clamped"] = "zero"
-    """A neighbour outside the LR grid has zero code and centre 0 (zero, released), or is the
-    border pixel (clamped, as in LIIF)."""
+    """Neighbour outside the LR grid: code 0 and centre 0 (zero, released), or the border pixel
+    (clamped, as in LIIF)."""
     high_pass: Literal["released", "laplacian", "none"] = "released"
-    """High-pass of the features: centre weight 1 and sum -3 (released), 4 and 0 (laplacian)."""
+    """High-pass filter of the features. released: centre weight 1, sum -3; laplacian: 4 and 0."""
     positional: Literal["raster", "none", "fourier"] = "raster"
-    """Term of the spatial offsets: sin and cos of the raster index (released), nothing, or sines
-    and cosines of the offsets themselves as further inputs."""
+    """Encoding of the spatial offsets. raster: sin and cos of the raster index (released); fourier:
+    sines and cosines of the offsets as further inputs; none: no encoding."""
     inverse: Literal["modulus", "real"] = "modulus"
-    """What is kept of the inverse FFT."""
+    """Part of the complex inverse FFT that is kept."""
     spectrum_origin: Literal["corner", "centre"] = "corner"
-    """Where frequency zero lies while LR and HR spectra are aligned: unshifted (corner, released)
-    or shifted to the centre."""
+    """Place of frequency zero while LR and HR spectra are aligned: unshifted (corner, released) or
+    shifted (centre)."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -134,10 +134,10 @@ class ModelConfig:
         size = self.frequency_kernel_px
         require(size in (1, 3), "model.frequency_kernel_px", size, "1 or 3")
         fused = self.spatial_branch or self.fuse_amplitude or self.fuse_phase
-        require(fused, "model.fuse_phase", False, "true where nothing else uses the LR-HSI")
+        require(fused, "model.fuse_phase", False, "true if nothing else uses the LR-HSI")
         branches = (self.fourier_branch, self.spatial_branch)
         require(
-            any(branches), "model.spatial_branch", False, "true where model.fourier_branch is false"
+            any(branches), "model.spatial_branch", False, "true if model.fourier_branch is false"
         )
 
     @property
@@ -148,11 +148,11 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "released": ModelConfig(),
-    # What one would build from the paper: convolutions see frequencies as channels of a map
-    # (channel_first); neighbours follow LIIF, which it builds on (clamped); a high-pass filter
-    # suppresses constants (laplacian); positions are encoded by frequency and relative to the LR
-    # pixel, so that the code does not depend on the image's size (fourier); the result of the
-    # inverse transform is an image (real); and no shift of the spectrum is mentioned (corner).
+    # The network as one would build it from the paper. Convolutions read channels first. Neighbours
+    # are clamped as in LIIF, on which it builds. A high-pass filter suppresses constants
+    # (laplacian). Positions are encoded by frequency and relative to the LR pixel (fourier), so
+    # that the code does not depend on the image's size. The inverse transform returns an image
+    # (real). No shift of the spectrum is mentioned (corner).
     "described": ModelConfig(
         phase_layout="channel_first",
         border="clamped",
@@ -162,17 +162,17 @@ PRESETS: dict[str, ModelConfig] = {
         spectrum_origin="corner",
     ),
 }
-"""Named starting points; `model.preset` picks one and other keys override its fields."""
+"""Named networks; `model.preset` selects one and other keys override its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Values of training that hold from some epoch on; null leaves one as it was."""
+    """Training values that change after an epoch; null keeps the value before."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     after_epoch: int
-    """Finished epochs before it."""
+    """Epochs that finish before the change."""
     lr: float | None = None
     lr_final: float | None = None
     weight_decay: float | None = None
@@ -181,18 +181,18 @@ class Change:
 
     @property
     def values(self) -> dict[str, float]:
-        """What it sets."""
-        given = {k: v for k, v in vars(self).items() if k != "after_epoch"}
-        return {k: v for k, v in given.items() if v is not None}
+        """The changed values by field."""
+        candidates = {k: v for k, v in vars(self).items() if k != "after_epoch"}
+        return {k: v for k, v in candidates.items() if v is not None}
 
 
 CHANGEABLE = tuple(f.name for f in fields(Change) if f.name != "after_epoch")
-"""Training values that may change while a network trains."""
+"""Fields of `TrainConfig` that may change during training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained; one epoch is one pass over the training patches."""
+    """Training of a network; one epoch is one pass over the training patches."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
@@ -206,7 +206,7 @@ class TrainConfig:
     """Distance between neighbouring patches of the grid in HR pixels; a multiple of the ratio,
     unless data.inputs is patch."""
     sampling: Sampling = "grid"
-    """grid: the same patches in every epoch; random: as many, at places drawn anew each epoch."""
+    """grid: the same patches in every epoch; random: as many at new random places."""
     augment: bool = False
     """Turn and mirror every scene patch at random (8 ways) before its inputs are simulated."""
     lr: float = 2e-4
@@ -214,8 +214,8 @@ class TrainConfig:
     lr_final: float = 1e-5
     """Learning rate at the end of the schedule."""
     schedule: Schedule = "cosine"
-    """cosine, linear: from lr to lr_final over all steps; periodic: cosine from epoch to epoch that
-    turns back after period_epochs (released)."""
+    """cosine, linear: from lr to lr_final over all steps; periodic: cosine over epochs that rises
+    again after period_epochs (released)."""
     period_epochs: int = 300
     """Half a period of the periodic schedule, in epochs."""
     warmup_epochs: int = 0
@@ -228,20 +228,20 @@ class TrainConfig:
     """Mean over pixels and bands of the absolute error, its square (mse), or sqrt(error^2 + 1e-6)
     (charbonnier)."""
     ssim_weight: float = 0.1
-    """Weight of (1 - SSIM) beside it."""
+    """Weight of (1 - SSIM), added to the loss."""
     sam_weight: float = 0.0
-    """Weight of the mean spectral angle in radians beside it."""
+    """Weight of the mean spectral angle in radians, added to the loss."""
     clip_norm: float | None = None
     """Largest global L2 norm of the gradient; null does not clip."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Products while training; bfloat16 is autocast, with the Fourier branch, the loss and all
-    evaluation in float32."""
+    """Type of products during training; bfloat16 is autocast, but the Fourier branch, the loss and
+    all evaluation stay in float32."""
     ema_decay: float | None = None
-    """Decay of the weight average that is evaluated and kept; null keeps the raw weights."""
+    """Decay of the weight average that is evaluated and saved; null uses the raw weights."""
     validate_every: int = 1
     """Epochs between validations (the last epoch always validates)."""
     changes: tuple[Change, ...] = ()
-    """What changes on the way, in order: the schedules that population based training finds."""
+    """Changes during training, in order: the schedules that population based training finds."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -265,29 +265,29 @@ class TrainConfig:
         require(
             decay is None or 0 < decay < 1, "train.ema_decay", decay, "between 0 and 1, or null"
         )
-        places = [change.after_epoch for change in self.changes]
-        good = places == sorted(set(places)) and all(0 < n < self.epochs for n in places)
-        where = "train.changes.after_epoch"
-        require(good, where, places, f"rising numbers from 1 to {self.epochs - 1}")
-        for place in places:
-            config_at(self, place)
+        epochs = [change.after_epoch for change in self.changes]
+        good = epochs == sorted(set(epochs)) and all(0 < n < self.epochs for n in epochs)
+        field = "train.changes.after_epoch"
+        require(good, field, epochs, f"rising numbers from 1 to {self.epochs - 1}")
+        for epoch in epochs:
+            config_at(self, epoch)
 
 
 def config_at(config: TrainConfig, epoch: int) -> TrainConfig:
-    """Return what an epoch, counted from 0, trains with: the changes up to it made, none to come.
+    """Return the configuration of one epoch, counted from 0: changes applied, none left.
 
-    Raises `UserError` for values that a configuration may not have.
+    Raises `UserError` if a change sets an invalid value.
     """
-    made: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for change in config.changes:
         if change.after_epoch <= epoch:
-            made |= change.values
-    return replace(config, changes=(), **made)
+            changed |= change.values
+    return replace(config, changes=(), **changed)
 
 
 RECIPES: dict[str, TrainConfig] = {
-    # The authors' command and configuration. Their accumulation setting threw every second batch
-    # away, which costs time and changes nothing else; it is not repeated here.
+    # The authors' command and configuration, without their accumulation setting: it dropped every
+    # second batch, which cost time and changed nothing else.
     "released": TrainConfig(
         epochs=2000,
         batch_size=4,
@@ -301,10 +301,10 @@ RECIPES: dict[str, TrainConfig] = {
         ema_decay=0.995,
         validate_every=20,
     ),
-    # Chosen on the validation scenes of experiments/recipes.yaml, by runs of four minutes each.
-    # Small patches and batches give many steps; a gradient that is not clipped to 1e-4 moves the
-    # whole network; a short memory of squared gradients lets it leave the plateau at the start,
-    # where the output is the upsampled image.
+    # Chosen on the validation scenes of experiments/recipes.yaml, in runs of four minutes each.
+    # Small patches and batches give many steps. Without clipping to 1e-4 the gradient moves the
+    # whole network. A short memory of squared gradients lets the network leave the plateau at the
+    # start, where its output is the upsampled image.
     "tuned": TrainConfig(
         epochs=60,
         batch_size=2,
@@ -319,12 +319,12 @@ RECIPES: dict[str, TrainConfig] = {
         validate_every=2,
     ),
 }
-"""Named training recipes; `train.preset` picks one and other keys override its fields."""
+"""Named training recipes; `train.preset` selects one and other keys override its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which scenes train, validate and test; the embedded sample brings its own split."""
+    """Scenes that train, validate and test; the embedded sample brings its own split."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
@@ -336,31 +336,31 @@ class DataConfig:
     degraded by itself; stored: names are prepared files (GT, LRHSI, RGB, HSI_up) whose own inputs
     are used."""
     train: tuple[str, ...] = ()
-    """Names of the training scenes; `name[0:64, 0:128]` takes a window (rows, columns) of one."""
+    """Names of the training scenes; `name[0:64, 0:128]` selects a window (rows, columns) of one."""
     validation: tuple[str, ...] = ()
     """Names of the scenes that choose the best epoch."""
     test: tuple[str, ...] = ()
     """Names of the scenes opened once, after training has ended."""
 
     def __post_init__(self) -> None:
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
         seen: list[tuple[str, Region]] = []
-        for part, names in parts.items():
+        for split, names in splits.items():
             for name in names:
-                region = Region.parse(name, f"data.{part}")
-                for other_part, other in seen:
+                region = Region.parse(name, f"data.{split}")
+                for other_split, other in seen:
                     require(
                         not region.overlaps(other),
-                        f"data.{part}",
+                        f"data.{split}",
                         name,
-                        f"pixels of one part only ({other} is in data.{other_part} too)",
+                        f"pixels of one part only ({other} is in data.{other_split} too)",
                     )
-                seen.append((part, region))
+                seen.append((split, region))
 
 
 @dataclass(frozen=True)
 class Region:
-    """A scene, or a window of it: rows and columns as (start, stop), None for all."""
+    """A scene or a window of it; rows and columns are (start, stop), None for all."""
 
     scene: str
     rows: tuple[int, int] | None = None
@@ -369,18 +369,18 @@ class Region:
     @classmethod
     def parse(cls, text: str, field: str) -> "Region":
         """Read `scene` or `scene[top:bottom, left:right]`; raise `UserError` naming the field."""
-        found = re.fullmatch(r"([^\[\]]+)(?:\[(\d+):(\d+), ?(\d+):(\d+)\])?", text)
+        match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+):(\d+), ?(\d+):(\d+)\])?", text)
         expected = "a scene, or a window such as scene[0:64, 0:128]"
-        require(found is not None, field, text, expected)
-        assert found is not None
-        if found[2] is None:
-            return cls(found[1])
-        top, bottom, left, right = (int(found[i]) for i in (2, 3, 4, 5))
+        require(match is not None, field, text, expected)
+        assert match is not None
+        if match[2] is None:
+            return cls(match[1])
+        top, bottom, left, right = (int(match[i]) for i in (2, 3, 4, 5))
         require(top < bottom and left < right, field, text, f"{expected} that is not empty")
-        return cls(found[1], (top, bottom), (left, right))
+        return cls(match[1], (top, bottom), (left, right))
 
     def overlaps(self, other: "Region") -> bool:
-        """Return whether the two share a pixel."""
+        """Return True if the two regions share a pixel."""
         if self.scene != other.scene:
             return False
         pairs = ((self.rows, other.rows), (self.cols, other.cols))

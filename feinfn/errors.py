@@ -1,22 +1,25 @@
-"""Errors with a meaning of their own, and what their texts share."""
+"""Errors that callers tell apart, and the hint their messages share."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Something the user can mend: the text says what, where, what was expected and what to do."""
+    """A mistake the user can fix.
+
+    The message says where, what was found, what was expected and what to do.
+    """
 
 
 class OutOfMemory(UserError):  # noqa: N818
-    """A step did not fit the accelerator's memory; the same training in smaller parts may."""
+    """A step did not fit into accelerator memory; the same training in smaller parts may fit."""
 
 
 class Preempted(Exception):  # noqa: N818
-    """The process was asked to end and the training state is saved; not a failure."""
+    """The process was asked to stop and has saved its training state; not a failure."""
 
 
 def nearest(found: str, valid: Iterable[str]) -> str:
-    """Return `did you mean ...? ` for an error's text, empty where nothing valid is near."""
+    """Return `did you mean ...? ` for an error message, empty if no valid name is close."""
     close = get_close_matches(found, list(valid), n=1)
     return f"did you mean {close[0]!r}? " if close else ""

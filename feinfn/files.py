@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, HDF5 also on a full disk."""
+"""Writing files whole or not at all, HDF5 even on a full disk."""
 
 import errno
 import hashlib
@@ -13,17 +13,17 @@ import h5py
 from feinfn.errors import UserError
 
 
-class _Patient(io.FileIO):
-    """A file that keeps its first failed write to itself and swallows what follows.
+class _ErrorKeepingFile(io.FileIO):
+    """A file that stores its first write error and ignores all later writes.
 
-    HDF5 cannot close a file that it could not write (the process dies of a segmentation fault), so
-    it is told that all went well, and the error is raised once it has let go of the file.
+    HDF5 cannot close a file after a failed write: the process dies of a segmentation fault. So
+    HDF5 is told that every write succeeded, and the error is raised after it has closed the file.
     """
 
     error: BaseException | None = None
 
     def write(self, data: memoryview) -> int:  # type: ignore[override]
-        """Write all of `data`, or keep the error."""
+        """Write all of `data`, or store the error."""
         rest = memoryview(data)
         try:
             while rest and self.error is None:
@@ -34,16 +34,17 @@ class _Patient(io.FileIO):
 
 
 def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool = False) -> None:
-    """Write the HDF5 file that `fill` fills; raise `UserError` where that is not possible.
+    """Write the HDF5 file that `fill` fills, as `write_atomic` does.
 
-    `checked` takes the file format of HDF5 1.10, whose structure carries checksums.
+    `checked` selects the file format of HDF5 1.10, whose metadata carries checksums. Raises
+    `UserError` if the disk is full or the folder is not writable.
     """
-    form = ("v110", "v110") if checked else None
+    library_versions = ("v110", "v110") if checked else None
 
     def write(partial: Path) -> None:
-        with _Patient(partial, "w+") as raw:
+        with _ErrorKeepingFile(partial, "w+") as raw:
             try:
-                with h5py.File(raw, "w", libver=form) as file:
+                with h5py.File(raw, "w", libver=library_versions) as file:
                     fill(file)
             except (OSError, RuntimeError):
                 if raw.error is None:
@@ -55,26 +56,26 @@ def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool =
 
 
 class DamagedError(Exception):
-    """The bytes of a file are not those that were written; the text says what is wrong."""
+    """A file does not hold the bytes that were written; the message says what is wrong."""
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's bytes or a folder's names to the disk."""
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file's bytes or a folder's names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     except OSError as error:
         # Some network file systems cannot sync folders.
         if error.errno != errno.EINVAL:
             raise
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def _name_also(path: Path, other: Path) -> None:
-    """Give a file another name in its folder, in place of the file that has it.
+def _add_name(path: Path, other: Path) -> None:
+    """Give a file a second name in its folder, replacing any file of that name.
 
-    The first name stays, so that whoever looks, also after a cut, finds a file there.
+    The first name stays valid throughout, so that a file exists under it even after a crash.
     """
     link = other.with_name(f".{other.name}.{os.getpid()}.partial")
     try:
@@ -86,27 +87,27 @@ def _name_also(path: Path, other: Path) -> None:
         path.replace(other)
         return
     link.replace(other)
-    # Two names of one file are left as they are by a rename.
+    # POSIX: renaming one name of a file to another name of the same file does nothing.
     with suppress(FileNotFoundError):
         link.unlink()
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file as `write_atomic` does."""
+    """Write bytes to a file as `write_atomic` does."""
     write_atomic(path, lambda partial: partial.write_bytes(content))
 
 
 def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """Write a file through a temporary one in its folder; nothing half-written is left behind.
+    """Write a file through a temporary one in its folder, so that it is whole or absent.
 
-    The file that was there becomes `previous` where that is given. Raises `UserError` where the
-    disk is full or the folder is not writable.
+    `write` fills the temporary file. An existing file is kept as `previous` if that is given.
+    Raises `UserError` if the disk is full or the folder is not writable.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -114,11 +115,11 @@ def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | N
         write(partial)
         _sync(partial)
         if previous and path.exists():
-            _name_also(path, previous)
+            _add_name(path, previous)
         partial.replace(path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        # torch and safetensors report a full disk as errors of their own, without errno.
+        # torch and safetensors report a full disk with their own errors, which have no errno.
         number = getattr(error, "errno", getattr(error.__context__, "errno", None))
         if number in (errno.ENOSPC, errno.EDQUOT) or "space left" in str(error):
             raise UserError(
@@ -133,3 +134,4 @@ def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | N
 
 
 STATE, BEST = "state.pt", "best.safetensors"
+"""File names of a training's resumable state and of its best weights."""

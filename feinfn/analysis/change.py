@@ -1,6 +1,6 @@
-"""What a change at one frequency, or at one pixel, does to the whole image.
+"""Changes at one frequency or one pixel, and their effect on the whole image.
 
-Legend: C channels, H W image size, S bands.
+Legend: B batch, C channels, H W image size, S bands.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Place = Literal["code", "amplitude", "phase", "spatial", "fourier"]
 
 
 def change_bin(x_CHW: Tensor, row: int, col: int, factor: float) -> Tensor:
-    """Return a real image with one bin of its spectrum, and the conjugate one, times `factor`.
+    """Return a real image with one bin of its spectrum and the conjugate bin times `factor`.
 
     Rows and columns count as in `fft2`. The change is a plane wave over the whole image.
     """
@@ -47,8 +47,8 @@ def _checked(x_CHW: Tensor, row: int, col: int) -> tuple[int, int]:
     return height, width
 
 
-def _part(model: FeINFN, place: Place) -> tuple[nn.Module, bool]:
-    """Return the module whose output lies at a place, and whether its channels come last."""
+def _module_at(model: FeINFN, place: Place) -> tuple[nn.Module, bool]:
+    """Return the module with its output at `place`, and True if its channels come last."""
     fourier = model.fourier_fusion
     parts: dict[Place, tuple[nn.Module | None, bool]] = {
         "code": (model.spectral_encoder, False),
@@ -58,8 +58,8 @@ def _part(model: FeINFN, place: Place) -> tuple[nn.Module, bool]:
         "fourier": (fourier, True),
     }
     module, last = parts[place]
-    has = ", ".join(name for name, (part, _) in parts.items() if part is not None)
-    require(module is not None, "place", place, f"a part that this network has: {has}")
+    available = ", ".join(name for name, (part, _) in parts.items() if part is not None)
+    require(module is not None, "place", place, f"a part that this network has: {available}")
     assert module is not None
     return module, last
 
@@ -69,12 +69,12 @@ def effect_of(
 ) -> np.ndarray:
     """Return the mean absolute change over bands of the fused image, [H, W], float32.
 
-    `change` maps what the network holds at a place, [B, C, H, W], to something of the same shape:
-    the LR code, the fused amplitude or phase (bins as `fft2` orders them, unless
-    model.spectrum_origin is centre), or one of the two fused latent maps. The network itself stays
-    as it is. Raises `UserError` for a part that the network lacks.
+    `change` maps the network's values at `place`, [B, C, H, W], to values of the same shape. Places
+    are the LR code, the fused amplitude or phase (bins as `fft2` orders them, unless
+    model.spectrum_origin is centre), and the two fused latent maps. The network itself is not
+    modified. Raises `UserError` for a part that the network lacks.
     """
-    module, channels_last = _part(model, place)
+    module, channels_last = _module_at(model, place)
 
     def altered(_: nn.Module, __: tuple, output: Tensor) -> Tensor:
         if not channels_last:
@@ -91,7 +91,7 @@ def effect_of(
 
 
 def scale_conjugates(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:
-    """Return a map of amplitudes or phases with one bin and the conjugate one times `factor`."""
+    """Return a map of amplitudes or phases with one bin and its conjugate times `factor`."""
     height, width = _checked(x_BCHW, row, col)
     changed = x_BCHW.clone()
     changed[..., row, col] *= factor
@@ -103,8 +103,8 @@ def scale_conjugates(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tenso
 def reach(change_HW: np.ndarray) -> float:
     """Return the share of the image over which the energy of a change is spread.
 
-    (sum e)^2 / (N sum e^2) of e = change^2: 1/N for one pixel, 2/3 for a plane wave, 1 for an even
-    change; 0 for none.
+    It is (sum e)^2 / (N sum e^2) for e = change^2: 1/N for one pixel, 2/3 for a plane wave, 1 for
+    an even change, and 0 for none.
     """
     energy = np.asarray(change_HW, np.float64) ** 2
     total = (energy**2).sum()

@@ -1,14 +1,14 @@
 """The Gabor wavelet exp(-(s x)^2) cos(w x) in time and frequency, against the uncertainty bound.
 
-Spreads are standard deviations of |psi|^2 over x and of its transform's over angular frequency. No
-function has a product of both below 1/2. Ways to look at the wavelet:
+Spreads are standard deviations: of |psi|^2 over x, and of its transform's |.|^2 over angular
+frequency. Their product is at least 1/2 for every function. The wavelet has four kinds:
 
-complex   exp(-(s x)^2 + i w x), which the real one is the real part of: reaches the bound;
-real      the decoder's filter: its two lobes at +w and -w count as spread in frequency;
-one_sided the real wavelet with its positive frequencies alone as density, which no single function
-          has: products below 1/2 are possible where the lobes overlap;
-analytic  the function whose spectrum these positive frequencies are: cut off at zero, the spectrum
-          jumps, so that x^2 |psi|^2 does not fall and the spread in time is infinite.
+complex   exp(-(s x)^2 + i w x), whose real part is the real wavelet; it reaches the bound;
+real      the decoder's filter; its two lobes at +w and -w count as spread in frequency;
+one_sided the real wavelet with the density of its positive frequencies alone. No single function
+          has both densities, so products below 1/2 are possible if the lobes overlap;
+analytic  the function with the positive half of the spectrum. The spectrum jumps at zero, so
+          x^2 |psi|^2 does not fall and the spread in time is infinite.
 
 Legend: N samples.
 """
@@ -24,23 +24,24 @@ from feinfn.config import require
 
 Kind = Literal["complex", "real", "one_sided", "analytic"]
 BOUND = 0.5
+"""Smallest product of the spreads of a function."""
 
 
 @dataclass(frozen=True)
 class Spreads:
-    """Spread in time (units of x) and in angular frequency (radians per unit)."""
+    """Spreads in time (units of x) and in angular frequency (radians per unit)."""
 
     time: float
     frequency: float
 
     @property
     def product(self) -> float:
-        """Their product, at least 1/2 for every single function."""
+        """Product of the spreads, at least 1/2 for every single function."""
         return self.time * self.frequency
 
 
 def gabor(x_N: np.ndarray, omega: float, scale: float, kind: Kind = "real") -> np.ndarray:
-    """Return the wavelet; the analytic one in closed form (for |omega/scale| up to 50)."""
+    """Return the wavelet at x; the analytic one in closed form (for |omega/scale| up to 50)."""
     envelope = np.exp(-((scale * x_N) ** 2))
     if kind == "complex":
         return envelope * np.exp(1j * omega * x_N)
@@ -52,9 +53,9 @@ def gabor(x_N: np.ndarray, omega: float, scale: float, kind: Kind = "real") -> n
 
 
 def closed_spreads(omega: float, scale: float, kind: Kind = "real") -> Spreads:
-    """Return the spreads by their formulas; that of `analytic` in time is infinite.
+    """Return the spreads in closed form; that of `analytic` in time is infinite.
 
-    Signs do not matter (training may turn them). Raises `UserError` for a scale of zero.
+    Signs do not matter, because training may flip them. Raises `UserError` for a scale of zero.
     """
     require(scale != 0, "scale", scale, "a number other than 0")
     scale = abs(scale)
@@ -72,14 +73,14 @@ def closed_spreads(omega: float, scale: float, kind: Kind = "real") -> Spreads:
     return Spreads(math.inf if kind == "analytic" else time, frequency)
 
 
-def _deviation(at_N: np.ndarray, density_N: np.ndarray) -> float:
+def _deviation(position_N: np.ndarray, density_N: np.ndarray) -> float:
     weight_N = density_N / density_N.sum()
-    mean = (weight_N * at_N).sum()
-    return math.sqrt((weight_N * (at_N - mean) ** 2).sum())
+    mean = (weight_N * position_N).sum()
+    return math.sqrt((weight_N * (position_N - mean) ** 2).sum())
 
 
 def spectrum(psi_N: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return angular frequencies in rising order and the density |transform|^2 of samples."""
+    """Return ascending angular frequencies and the density |transform|^2 of samples."""
     omega_N = 2 * math.pi * np.fft.fftfreq(len(psi_N), step)
     density_N = (abs(np.fft.fft(psi_N)) * step) ** 2
     return np.fft.fftshift(omega_N), np.fft.fftshift(density_N)
@@ -88,7 +89,7 @@ def spectrum(psi_N: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
 def measured_spreads(psi_N: np.ndarray, step: float, one_sided: bool = False) -> Spreads:
     """Return the spreads of any function from its samples around x = 0, by sums and an FFT.
 
-    `one_sided` counts positive frequencies alone, and half of frequency zero.
+    `one_sided` counts only positive frequencies and half of frequency zero.
     """
     x_N = (np.arange(len(psi_N)) - len(psi_N) // 2) * step
     omega_N, density_N = spectrum(psi_N, step)
@@ -102,7 +103,7 @@ def sampled_spreads(
 ) -> Spreads:
     """Return the wavelet's spreads from samples over |x| <= reach / scale.
 
-    Of `analytic`, the spread in time grows with `reach`.
+    The spread in time of `analytic` grows with `reach`.
     """
     require(samples >= 16, "samples", samples, "an integer >= 16")
     require(scale != 0, "scale", scale, "a number other than 0")

@@ -1,6 +1,6 @@
 """Amplitude and phase of the latent codes of an HR-HSI and of its LR-HSI.
 
-Legend: F features, H W HR size, h w LR size.
+Legend: C channels, F features, H W HR size, h w LR size.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ ROWS = 128
 
 @dataclass(frozen=True)
 class LatentSpectra:
-    """Spectra of both codes at the frequencies that both have, and how alike they are.
+    """Spectra of both codes at their common frequencies, and their similarity.
 
-    Complex [F, h', w'] as `fft2` orders them, h' and w' the odd numbers next to or equal to h and w
-    from below; both in units of the HR code, the LR one with its pixels moved to where the HR grid
-    has them.
+    They are complex [F, h', w'] in the order of `fft2`; h' and w' are the largest odd numbers up to
+    h and w. Both are in units of the HR code, and the LR code is shifted so that its pixels lie
+    where the HR grid has them.
     """
 
     hr_Fhw: np.ndarray
@@ -35,33 +35,36 @@ class LatentSpectra:
     def panels(self) -> dict[str, np.ndarray]:
         """Return pictures [h', w'] with frequency zero in the middle.
 
-        Amplitudes are decadic logarithms of the mean over features, phases those of the first
-        feature in radians.
+        Amplitudes are log10 of the mean over features; phases are those of the first feature in
+        radians.
         """
-        found = {}
+        pictures = {}
         for name, spectrum in (("hr", self.hr_Fhw), ("lr", self.lr_Fhw)):
             amplitude = abs(spectrum).mean(axis=0)
-            found[f"{name}_amplitude"] = np.fft.fftshift(np.log10(amplitude + 1e-12))
-            found[f"{name}_phase"] = np.fft.fftshift(np.angle(spectrum[0]))
-        return found
+            pictures[f"{name}_amplitude"] = np.fft.fftshift(np.log10(amplitude + 1e-12))
+            pictures[f"{name}_phase"] = np.fft.fftshift(np.angle(spectrum[0]))
+        return pictures
 
 
 def _lowest(spectrum_CHW: Tensor, size_HW: tuple[int, int]) -> Tensor:
     """Return the bins of lowest frequency, as many as an odd size has."""
     for axis, count in zip((-2, -1), size_HW, strict=True):
-        keep = torch.fft.fftfreq(count, 1 / count).round().long() % spectrum_CHW.shape[axis]
-        spectrum_CHW = spectrum_CHW.index_select(axis, keep.to(spectrum_CHW.device))
+        index = torch.fft.fftfreq(count, 1 / count).round().long() % spectrum_CHW.shape[axis]
+        spectrum_CHW = spectrum_CHW.index_select(axis, index.to(spectrum_CHW.device))
     return spectrum_CHW
 
 
 def _shift(size: int, hr: int, offset_px: float) -> Tensor:
-    """Return the factors that move samples by `offset_px` HR pixels along an axis."""
+    """Return the factors that shift samples by `offset_px` HR pixels along an axis."""
     k = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
     return torch.polar(torch.ones_like(k), -2 * torch.pi * k * offset_px / hr)
 
 
 def code_spectra(hr_FHW: Tensor, lr_Fhw: Tensor, offset_px: float, bands: int = 8) -> LatentSpectra:
-    """Compare two codes of one scene; LR pixel (0, 0) lies at HR pixel (offset, offset)."""
+    """Compare two codes of one scene; LR pixel (0, 0) lies at HR pixel (offset, offset).
+
+    `offset_px` is in HR pixels; `bands` is the number of radial bands of the similarity.
+    """
     (height, width), (h, w) = hr_FHW.shape[1:], lr_Fhw.shape[1:]
     size = ((h - 1) // 2 * 2 + 1, (w - 1) // 2 * 2 + 1)
     move_hw = _shift(size[0], height, offset_px)[:, None] * _shift(size[1], width, offset_px)
@@ -69,7 +72,7 @@ def code_spectra(hr_FHW: Tensor, lr_Fhw: Tensor, offset_px: float, bands: int = 
     for hr, lr in zip(hr_FHW.split(CHANNELS), lr_Fhw.split(CHANNELS), strict=True):
         lr_spectrum = _lowest(torch.fft.fft2(lr.double().cpu()), size) * move_hw
         spectra[0].append(_lowest(torch.fft.fft2(hr.double().cpu()), size).numpy())
-        # A mean over LR pixels stands for one over as many more HR pixels.
+        # Scales sums over LR pixels to sums over HR pixels.
         spectra[1].append((lr_spectrum * (height * width / (h * w))).numpy())
     hr_all, lr_all = (np.concatenate(parts) for parts in spectra)
     return LatentSpectra(hr_all, lr_all, similarity(hr_all, lr_all, bands))
@@ -79,10 +82,10 @@ def code_spectra(hr_FHW: Tensor, lr_Fhw: Tensor, offset_px: float, bands: int = 
 def latent_spectra(
     model: FeINFN, pair: Pair, offset_px: float | None = None, bands: int = 8
 ) -> LatentSpectra:
-    """Encode the reference and the LR-HSI of a batch of one with the spectral encoder; compare.
+    """Encode the reference and the LR-HSI of a batch of one with the spectral encoder and compare.
 
-    `offset_px` is the protocol's; without it LR pixels lie in the middle of their cells,
-    where the network takes them to be. Raises `UserError` for a larger batch.
+    `offset_px` is the protocol's. Without it, LR pixels lie in the middle of their cells, where the
+    network assumes them. Raises `UserError` for a larger batch.
     """
     require(len(pair.reference_BSHW) == 1, "pair", len(pair.reference_BSHW), "a batch of one")
     if offset_px is None:

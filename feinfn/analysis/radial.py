@@ -1,9 +1,10 @@
 """Radial frequency bands of images, and similarity of two spectra band by band.
 
-Frequency is sqrt(fx^2 + fy^2) in cycles per pixel; R bands of equal width reach from 0 to the
-Nyquist frequency 1/2, and the last holds the corners too. Frequency zero, the mean, is left out.
+Frequency is sqrt(fx^2 + fy^2) in cycles per pixel. R bands of equal width reach from 0 to the
+Nyquist frequency 1/2, and the last band also holds the corners. Frequency zero, the mean, is left
+out.
 
-Legend: C channels, H W image size, R bands.
+Legend: C channels, H W image size, N angles, R bands.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ def radial_bands(size_HW: tuple[int, int], bands: int) -> Tensor:
     require(bands >= 1, "bands", bands, "an integer >= 1")
     fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size_HW)
     radius_HW = torch.hypot(fy[:, None], fx)
-    # Twice the frequency times the count may fall just short of a whole number.
+    # Rounding may take the product just below a whole number.
     index = (2 * bands * radius_HW + 1e-9).floor().long().clamp(max=bands - 1)
     index[0, 0] = -1
     return index
@@ -45,7 +46,7 @@ def band_means(values_HW: Tensor, index_HW: Tensor, bands: int) -> Tensor:
 def power(x_CHW: Tensor, bands: int) -> np.ndarray:
     """Return the mean power per bin of every band, summed over channels, float64 [R].
 
-    |DFT|^2 / (H W)^2 is the power of a bin, so that the sum over all bins is the variance.
+    The power of a bin is |DFT|^2 / (H W)^2, so the sum over all bins is the variance.
     """
     size = (x_CHW.shape[1], x_CHW.shape[2])
     total_HW = torch.zeros(size, dtype=torch.float64)
@@ -56,14 +57,14 @@ def power(x_CHW: Tensor, bands: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike two spectra are in every radial band, [R] each, NaN where a band has no bins."""
+    """Similarity of two spectra in every radial band, [R] each; NaN for a band without bins."""
 
     frequency: np.ndarray
     """Middle of the band in cycles per pixel of the coarser image."""
     amplitude_cosine: np.ndarray
     """Cosine of the amplitudes as vectors."""
     amplitude_correlation: np.ndarray
-    """Pearson correlation of the logarithms of amplitudes."""
+    """Pearson correlation of the logarithms of the amplitudes."""
     phase_cosine: np.ndarray
     """Mean cosine of the phase differences: 1 for equal phases, 0 for unrelated ones."""
     phase_correlation: np.ndarray
@@ -77,30 +78,34 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def circular_correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
-    """Return Fisher and Lee's correlation of angles in radians, -1 to 1; NaN where it has none."""
+    """Return Fisher and Lee's correlation of angles in radians, -1 to 1; NaN if undefined."""
     u, v, count = np.exp(1j * a_N), np.exp(1j * b_N), len(a_N)
-    above = abs((u * v.conj()).sum()) ** 2 - abs((u * v).sum()) ** 2
-    below = (count**2 - abs((u**2).sum()) ** 2) * (count**2 - abs((v**2).sum()) ** 2)
-    return float(above / np.sqrt(below)) if below > 1e-9 * count**4 else float("nan")
+    numerator = abs((u * v.conj()).sum()) ** 2 - abs((u * v).sum()) ** 2
+    squared_denominator = (count**2 - abs((u**2).sum()) ** 2) * (count**2 - abs((v**2).sum()) ** 2)
+    return (
+        float(numerator / np.sqrt(squared_denominator))
+        if squared_denominator > 1e-9 * count**4
+        else float("nan")
+    )
 
 
 def similarity(a_CHW: np.ndarray, b_CHW: np.ndarray, bands: int) -> Similarity:
     """Compare two spectra of real images, complex [C, H, W], over all channels.
 
-    Of two conjugate bins one is counted, and none that conjugation leaves in place. Sums are taken
-    in float64 whatever the type of the spectra, because cosines and correlations near 1 would
+    One of two conjugate bins is counted; bins that are their own conjugates are left out. Sums are
+    taken in float64 whatever the type of the spectra, because cosines and correlations near 1 would
     otherwise end in digits that depend on the processor.
     """
     height, width = a_CHW.shape[1:]
     index_HW = radial_bands((height, width), bands).numpy()
-    place = np.arange(height * width).reshape(height, width)
-    mirror = np.roll(place[::-1, ::-1], (1, 1), (0, 1))
+    raster_HW = np.arange(height * width).reshape(height, width)
+    mirror = np.roll(raster_HW[::-1, ::-1], (1, 1), (0, 1))
     columns = []
     for band in range(bands):
-        chosen = (index_HW == band) & (place < mirror)
+        chosen = (index_HW == band) & (raster_HW < mirror)
         a, b = (x[:, chosen].ravel().astype(np.complex128) for x in (a_CHW, b_CHW))
-        keep = (a != 0) & (b != 0)
-        a, b = a[keep], b[keep]
+        nonzero = (a != 0) & (b != 0)
+        a, b = a[nonzero], b[nonzero]
         if not len(a):
             columns.append((np.nan,) * 4)
             continue

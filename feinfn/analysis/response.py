@@ -1,4 +1,4 @@
-"""Which frequencies the decoder's hidden features hold.
+"""Frequency response: the frequencies in the decoder's hidden features.
 
 Legend: B batch, H W image size, L latent bands, C decoder channels, Q pixels, R radial bands.
 """
@@ -19,18 +19,18 @@ from feinfn.protocols.simulate import Inputs
 
 
 def decoder_inputs(model: FeINFN, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return the two latent maps [B, H, W, L] that reach the decoder for these inputs."""
-    seen: list[Tensor] = []
+    """Return the two latent maps [B, H, W, L] that enter the decoder for these inputs."""
+    latent_maps: list[Tensor] = []
 
     def keep(_: nn.Module, maps: tuple) -> None:
-        seen.extend(maps[:2])
+        latent_maps.extend(maps[:2])
 
     handle = model.decoder.register_forward_pre_hook(keep)
     try:
         fuse(model, inputs)
     finally:
         handle.remove()
-    return seen[0], seen[1]
+    return latent_maps[0], latent_maps[1]
 
 
 @torch.inference_mode()
@@ -39,21 +39,21 @@ def decoder_features(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the filter's and the layer's output of every decoder layer, [C, H, W] each.
 
-    The first is filter(Q_i q_i), the second q_(i+1), its product with the gate; float32 or wider,
-    one layer in memory at a time.
+    The first is filter(Q_i q_i), the second q_(i+1), its product with the gate; both in float32 or
+    wider, one layer in memory at a time.
     """
     height, width = spatial_HWL.shape[:2]
     spatial_QL, q_QC = spatial_HWL.flatten(0, 1), frequency_HWL.flatten(0, 1)
     for i, (key, query) in enumerate(zip(decoder.k, decoder.q, strict=True)):
         assert isinstance(key, nn.Conv2d)
         assert isinstance(query, nn.Conv2d)
-        own = decoder.filters[min(i, len(decoder.filters) - 1)]
-        values = [getattr(own, name) for name in VALUES[decoder.kind]]
+        filter_i = decoder.filters[min(i, len(decoder.filters) - 1)]
+        values = [getattr(filter_i, name) for name in VALUES[decoder.kind]]
         filtered_QC = q_QC.new_empty(len(q_QC), query.out_channels)
         gated_QC = torch.empty_like(filtered_QC)
         for s in slices(len(q_QC), QUERIES):
-            seen = torch.cat([q_QC[s], spatial_QL[s]], dim=1) if i else spatial_QL[s]
-            gate = F.linear(seen, key.weight.flatten(1), key.bias).relu()
+            gate_input = torch.cat([q_QC[s], spatial_QL[s]], dim=1) if i else spatial_QL[s]
+            gate = F.linear(gate_input, key.weight.flatten(1), key.bias).relu()
             z_QC = F.linear(q_QC[s], query.weight.flatten(1), query.bias)
             filtered_QC[s] = activate(decoder.kind, z_QC, *values)[0]
             gated_QC[s] = gate * filtered_QC[s]
@@ -64,21 +64,21 @@ def decoder_features(
 def frequency_response(model: FeINFN, inputs: Inputs, bands: int = 16) -> dict[str, np.ndarray]:
     """Return the share of power in each radial band of the decoder's features, [R] each.
 
-    Of the first image. Keys: `input` (the latent map that enters the filters), then `filter_1`,
-    `layer_1`, ... Shares sum to 1, so that features of different gain can be compared; a band
-    without bins has NaN. White noise gives every band the share of its bins.
+    Only the first image counts. Keys are `input` (the latent map that enters the filters), then
+    `filter_1`, `layer_1`, ... Shares sum to 1, so that features of different gain can be compared;
+    a band without bins is NaN. White noise gives every band the share of its bins.
     """
     spatial_BHWL, frequency_BHWL = decoder_inputs(model, inputs)
-    found = {"input": power(frequency_BHWL[0].movedim(-1, 0), bands)}
+    powers = {"input": power(frequency_BHWL[0].movedim(-1, 0), bands)}
     features = decoder_features(model.decoder, spatial_BHWL[0], frequency_BHWL[0])
     for i, (filtered_CHW, gated_CHW) in enumerate(features, 1):
-        found[f"filter_{i}"] = power(filtered_CHW, bands)
-        found[f"layer_{i}"] = power(gated_CHW, bands)
+        powers[f"filter_{i}"] = power(filtered_CHW, bands)
+        powers[f"layer_{i}"] = power(gated_CHW, bands)
     index_HW = radial_bands((spatial_BHWL.shape[1], spatial_BHWL.shape[2]), bands)
     bins_R = torch.bincount(index_HW[index_HW >= 0], minlength=bands).numpy()
-    return {name: _shares(mean_R * bins_R) for name, mean_R in found.items()}
+    return {name: _shares(mean_R * bins_R) for name, mean_R in powers.items()}
 
 
 def _shares(power_R: np.ndarray) -> np.ndarray:
-    """Return parts of a sum; zeros where that is zero."""
+    """Return fractions of the sum; zeros if the sum is zero."""
     return power_R / (np.nansum(power_R) or 1)

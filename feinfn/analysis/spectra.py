@@ -1,6 +1,6 @@
-"""Spectra of chosen pixels.
+"""Spectra of selected pixels, and angles between them.
 
-Legend: S bands, H W image size, P pixels.
+Legend: S bands, H W image size, N = H * W, P pixels.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from feinfn.config import require
 
 
 def spectra_at(image_SHW: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return the spectra [P, S] of pixels (row, column); raises `UserError` for one outside."""
+    """Return the spectra [P, S] of pixels (row, column); raise `UserError` for a pixel outside."""
     height, width = image_SHW.shape[1:]
     for row, col in pixels:
         inside = 0 <= row < height and 0 <= col < width
@@ -30,8 +30,8 @@ def angles_deg(a_PS: np.ndarray, b_PS: np.ndarray) -> np.ndarray:
 def distinct_pixels(reference_SHW: np.ndarray, count: int) -> list[tuple[int, int]]:
     """Return pixels of different materials: the brightest, then each the farthest in angle.
 
-    Pixels darker than a quarter of the mean norm are left out; among equals the first wins. Raises
-    `UserError` unless the image has so many.
+    Pixels darker than a quarter of the mean norm are left out; the first of equal pixels wins.
+    Raises `UserError` if the image has fewer than `count` such pixels.
     """
     width = reference_SHW.shape[2]
     spectra_NS = reference_SHW.reshape(len(reference_SHW), -1).T.astype(np.float64)

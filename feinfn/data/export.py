@@ -1,7 +1,7 @@
-"""Simulated pairs in the HDF5 layout that training codes of this field read.
+"""Export of simulated pairs in the HDF5 layout that training codes of this field read.
 
-Four float32 arrays in [0, 1], [N, C, H, W]: `GT` reference, `LRHSI`, `RGB` (the MSI, whatever its
-bands) and `HSI_up` (the LR-HSI, upsampled).
+Four float32 arrays in [0, 1], [N, C, H, W]: `GT` is the reference, `LRHSI` the LR-HSI, `RGB` the
+MSI (of any bands), and `HSI_up` the upsampled LR-HSI.
 """
 
 import json
@@ -25,14 +25,14 @@ KEYS = {
     "HSI_up": "lms_BSHW",
 }
 STRIDE_PX = 34
-"""With 33 the only stride that cuts a scene of 512 pixels into 14x14 patches of 64, as the released
-files do (3,920 of 20 scenes); 34 leaves less of the scene out. Inferred from that count."""
+"""Besides 33, the only stride that cuts a scene of 512 pixels into 14x14 patches of 64 pixels, like
+the released files (3,920 from 20 scenes); 34 covers more of the scene. Inferred from that count."""
 
 
 def export(pairs: Iterable[Pair], path: Path, about: Mapping[str, Any]) -> int:
-    """Write pairs one after the other, with facts as attributes; return how many images there are.
+    """Write pairs one after another, with `about` as attributes; return the number of images.
 
-    Raises `UserError` for pairs of different shapes, for none at all, and for a full disk.
+    Raises `UserError` for pairs of different shapes, for no pairs, and for a full disk.
     """
     count = 0
 
@@ -67,10 +67,10 @@ def export(pairs: Iterable[Pair], path: Path, about: Mapping[str, Any]) -> int:
 
 
 def facts(protocol: Protocol, names: Iterable[str], patch_px: int | None, stride_px: int) -> dict:
-    """Return what an exported file says of itself: attributes of text and numbers."""
-    cut = f"patches of {patch_px} px every {stride_px} px, row by row, each degraded by itself"
+    """Return the attributes of an exported file, text and numbers."""
+    patches = f"patches of {patch_px} px every {stride_px} px, row by row, each degraded by itself"
     return {
-        "about": f"{cut} (as the released files seem to be: inferred)"
+        "about": f"{patches} (as the released files seem to be: inferred)"
         if patch_px
         else "whole scenes",
         "band_order_of_RGB": ",".join(protocol.msi_order),
@@ -80,14 +80,14 @@ def facts(protocol: Protocol, names: Iterable[str], patch_px: int | None, stride
     }
 
 
-def simulated(
+def simulated_pairs(
     scenes: Iterable[Scene], protocol: Protocol, patch_px: int | None, stride_px: int = STRIDE_PX
 ) -> Iterator[Pair]:
     """Yield the pairs of whole scenes, or one batch for each row of patches of each scene.
 
-    A patch is degraded by itself, so its border sees itself continued and not its surroundings.
-    What noise or rounding moves out of [0, 1] is clipped. Raises `UserError` for a patch that does
-    not fit scene or ratio, and for scenes that do not fit the protocol.
+    A patch is degraded by itself: at its border the protocol's border applies, not its
+    surroundings. Values that noise takes out of [0, 1] are clipped. Raises `UserError` for a patch
+    that does not fit the scene or the ratio, and for scenes that do not fit the protocol.
     """
     count = 0
     for scene in scenes:
@@ -111,7 +111,7 @@ def simulated(
 def _windows(
     scene: Scene, ratio: int, patch_px: int | None, stride_px: int
 ) -> Iterator[list[tuple[slice, slice, slice]]]:
-    """Yield the windows of a scene, row by row; the whole of it is one window."""
+    """Yield the windows of a scene row by row: patches, or the whole scene without `patch_px`."""
     every = slice(None)
     if patch_px is None:
         yield [(every, every, every)]

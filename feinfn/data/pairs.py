@@ -1,11 +1,13 @@
-"""Whole scenes as a network sees them: simulated, or as two real sensors measured them.
+"""Pairs: the inputs and references of whole scenes, simulated, measured or stored.
 
-A real pair has a measured MSI. Where it lies on the cube's own grid, the cube is the reference and
-only the LR-HSI is simulated. Where it is finer, the cube itself is the LR-HSI and no reference
-exists: training and choosing take both images degraded by the ratio, so that the cube becomes the
-reference (Wald's protocol), and testing fuses them as they are.
+A real pair of sensors has a measured MSI. If the MSI lies on the cube's own grid, the cube is the
+reference and only the LR-HSI is simulated. If it is finer, the cube itself is the LR-HSI and no
+reference exists: training and validation degrade both images by the ratio, so that the cube becomes
+the reference (Wald's protocol), and testing fuses them as they are.
 
-Prepared files as they are: stored inputs and references, nothing simulated.
+Prepared files hold stored inputs and references; nothing is simulated.
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 import hashlib
@@ -25,14 +27,14 @@ from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
 
 
 def has_reference(scene: Scene) -> bool:
-    """Return whether the scene's cube is as fine as its MSI will be."""
+    """Return True if the scene's cube is as fine as its MSI."""
     return scene.msi_MHW is None or scene.msi_MHW.shape[1:] == scene.raw_SHW.shape[1:]
 
 
 def with_reference(scene: Scene, protocol: Protocol) -> Scene:
-    """Return a real pair without reference with its MSI brought to the cube's grid, else the scene.
+    """Return the scene with its MSI degraded to the cube's grid if it is finer.
 
-    Raises `UserError` where the grids differ by another ratio than the protocol's.
+    Raises `UserError` if the grids differ by another ratio than the protocol's.
     """
     if has_reference(scene):
         return scene
@@ -43,17 +45,20 @@ def with_reference(scene: Scene, protocol: Protocol) -> Scene:
 
 def _check_finer(scene: Scene, protocol: Protocol) -> None:
     assert scene.msi_MHW is not None, "only real pairs have a finer MSI"
-    (height, width), finer = scene.raw_SHW.shape[1:], scene.msi_MHW.shape[1:]
-    if finer != (height * protocol.ratio, width * protocol.ratio):
+    (height, width), msi_size = scene.raw_SHW.shape[1:], scene.msi_MHW.shape[1:]
+    if msi_size != (height * protocol.ratio, width * protocol.ratio):
         raise UserError(
-            f"{scene.source}: found an MSI of {finer[0]}x{finer[1]} pixels beside a cube of "
+            f"{scene.source}: found an MSI of {msi_size[0]}x{msi_size[1]} pixels beside a cube of "
             f"{height}x{width}, expected {protocol.ratio} times as many along each axis, the ratio "
             f"of protocol {protocol.name}; use a protocol of the pair's ratio"
         )
 
 
 def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> Inputs:
-    """Return a real pair without reference as it was measured, batch of one."""
+    """Return a real pair without reference as it was measured, a batch of one.
+
+    Raises `UserError` if the grids differ by another ratio than the protocol's.
+    """
     _check_finer(scene, protocol)
     lr_hsi = torch.from_numpy(scene.cube())[None].to(device)
     msi = torch.tensor(scene.msi_MHW)[None].to(device)
@@ -61,15 +66,15 @@ def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> I
 
 
 def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.device) -> Pair:
-    """Return a scene's simulated inputs and reference, batch of one.
+    """Return a scene's simulated inputs and reference, a batch of one.
 
-    Raises `UserError` where scene, protocol and model do not fit each other.
+    Raises `UserError` if scene, protocol and model do not fit each other.
     """
     check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
     scene = with_reference(scene, protocol)
     cube = torch.from_numpy(scene.cube())[None].to(device)
     msi = None if scene.msi_MHW is None else torch.tensor(scene.msi_MHW)[None].to(device)
-    # A scene's noise follows its name, so that every run sees the same.
+    # The seed depends on the scene's name only, so that every run sees the same noise.
     seed = int.from_bytes(hashlib.sha256(scene.name.encode()).digest()[:4], "big")
     return simulate(
         cube, scene.wavelengths_nm, protocol, scene.source, msi_BMHW=msi, noise_seed=seed
@@ -77,7 +82,7 @@ def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.dev
 
 
 class ScenePairs(Sequence[Pair]):
-    """Scenes simulated anew whenever one is asked for, so that none is kept on the device."""
+    """Scenes that are simulated at each access, so that none stays on the device."""
 
     def __init__(
         self, scenes: Sequence[Scene], protocol: Protocol, model: Bands, device: torch.device
@@ -97,12 +102,15 @@ class ScenePairs(Sequence[Pair]):
 
 
 def prepared_file(data: DataConfig, name: str) -> Prepared:
-    """Return the prepared file `<source>/<name>.h5`, checked and unread; raise `UserError`."""
+    """Return the prepared file `<source>/<name>.h5`, checked but not read.
+
+    Raises `UserError` if it is no prepared file.
+    """
     return read_prepared(Path(data.source) / f"{name}.h5")
 
 
 class StoredPairs(Sequence[Pair]):
-    """Every image of some prepared files, read one by one; serves as patches and as scenes."""
+    """Every image of several prepared files, read one by one; serves as patches and as scenes."""
 
     def __init__(
         self,
@@ -114,11 +122,11 @@ class StoredPairs(Sequence[Pair]):
         """Raise `UserError` for files whose ratio or bands do not fit protocol and model."""
         self.files, self.ratio, self.device = files, protocol.ratio, device
         for file in files:
-            found = (file.ratio, file.shape_SHW[0], file.msi_bands)
+            stored = (file.ratio, file.shape_SHW[0], file.msi_bands)
             expected = (protocol.ratio, model.hsi_bands, model.msi_bands)
-            if found != expected:
+            if stored != expected:
                 raise UserError(
-                    f"{file.path}: found ratio {found[0]}, {found[1]} bands and {found[2]} MSI "
+                    f"{file.path}: found ratio {stored[0]}, {stored[1]} bands and {stored[2]} MSI "
                     f"bands, expected {expected[0]}, {expected[1]} and {expected[2]} as protocol "
                     f"{protocol.name} and model say; choose other files or change these"
                 )
@@ -134,14 +142,14 @@ class StoredPairs(Sequence[Pair]):
         return (self[i] for i in range(len(self)))
 
     def names(self) -> list[str]:
-        """Return a name for every image: its file's, with a number where that holds several."""
+        """Return a name for every image: its file's, with a number if the file holds several."""
         return [
             file.path.stem if file.count == 1 else f"{file.path.stem}_{i:05d}"
             for file, i in self.images
         ]
 
     def windows(self, seed: int, epoch: int) -> Sequence[int]:
-        """Return the images of an epoch: all of them."""
+        """Return the indices of an epoch's images: all of them."""
         return range(len(self))
 
     def batch(self, indices: Sequence[int]) -> Pair:

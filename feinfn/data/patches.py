@@ -1,11 +1,13 @@
 """Training patches: windows of scenes whose inputs are simulated on the device, batch by batch.
 
-The border rule: a window is cut with a margin as wide as the protocol reaches, degraded, and the
-margin dropped, so that its inputs equal those of the whole simulated scene. At the scene's own edge
-the margin ends where the scene ends and the protocol's border applies, as it does to the whole
-scene. A circular border would need the far side of the scene there, so that windows of circular
-protocols keep the reach away from the edge. With `data.inputs: patch` there is no margin: every
-patch is degraded by itself, as the prepared files of this field do.
+The border rule: a window is cut with a margin as wide as the protocol's reach, degraded, and the
+margin is dropped, so that its inputs equal those of the whole simulated scene. At the scene's edge
+the margin ends with the scene and the protocol's border applies, as it does to the whole scene. A
+circular border would need the far side of the scene there, so windows of circular protocols keep
+the reach away from the edge. With `data.inputs: patch` there is no margin: every patch is degraded
+by itself, as in the prepared files of this field.
+
+Legend: B batch, S bands, M MSI bands, H W rows and columns.
 """
 
 from collections.abc import Sequence
@@ -21,36 +23,36 @@ from feinfn.errors import UserError
 from feinfn.protocols.simulate import Pair, Protocol, reach_px, simulate
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
-"""A window with its margin, turned: stored cube, measured MSI, row and column of the patch."""
+"""A turned window with its margin: stored cube, measured MSI, row and column of the patch in it."""
 
 TURNS = 8
-"""Ways to turn and mirror a square."""
+"""Number of ways to turn and mirror a square."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A square patch: scene, top left corner in HR pixels, and how it is turned (0: not)."""
+    """A square patch: index of the scene, top left corner in HR pixels, and turn (0: none)."""
 
     scene: int
     top: int
     left: int
     turn: int = 0
     noise_seed: int = 0
-    """What a noisy protocol draws from: each patch anew, scaled by the patch's own power."""
+    """Seed of a noisy protocol: every patch draws new noise, scaled by its own power."""
 
 
 def turned(x: np.ndarray, turn: int) -> np.ndarray:
-    """Return [..., H, W] mirrored (turn 1), flipped (2) and transposed (4), as the bits say."""
+    """Return [..., H, W] mirrored (bit 1 of `turn`), flipped (bit 2) and transposed (bit 4)."""
     x = x[..., ::-1] if turn & 1 else x
     x = x[..., ::-1, :] if turn & 2 else x
     return x.swapaxes(-1, -2) if turn & 4 else x
 
 
 class Patches:
-    """The windows of an epoch and the batches that they make.
+    """The windows of an epoch and the batches they make.
 
-    Scenes stay as they were given (stored type, possibly memory shared between processes); only a
-    batch is copied and brought to the device.
+    Scenes stay as they are given (stored type, possibly in memory shared between processes); only a
+    batch is copied to the device.
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class Patches:
         device: torch.device,
         alone: bool = False,
     ) -> None:
-        """Lay the grid of `config.stride_px`; `alone` degrades every patch by itself.
+        """Lay a grid of stride `config.stride_px`; if `alone`, every patch is degraded by itself.
 
-        Raises `UserError` for patch or stride that do not fit ratio or scenes, and for scenes whose
-        bands differ.
+        Raises `UserError` for a patch or stride that does not fit the ratio or the scenes, and for
+        scenes with different bands.
         """
         self.scenes, self.protocol, self.config, self.device = scenes, protocol, config, device
         self.ratio = protocol.ratio
@@ -119,19 +121,19 @@ class Patches:
         return drawn
 
     def _place(self, scene: int, axis: int, chance: float) -> int:
-        room = self.scenes[scene].raw_SHW.shape[axis] - 2 * self.keep_out - self.config.patch_px
-        return self.keep_out + int(chance * (room // self.step + 1)) * self.step
+        free_px = self.scenes[scene].raw_SHW.shape[axis] - 2 * self.keep_out - self.config.patch_px
+        return self.keep_out + int(chance * (free_px // self.step + 1)) * self.step
 
     def batch(self, windows: Sequence[Window]) -> Pair:
-        """Return the windows' inputs and references, one batch on the device."""
+        """Return the windows' inputs and references as one batch on the device."""
         cuts = [self._cut(window) for window in windows]
         seeds = [window.noise_seed for window in windows]
         scales = [self.scenes[window.scene].full_scale for window in windows]
         if len({raw.shape for raw, *_ in cuts}) == 1:
             return self._simulated(cuts, scales, seeds)
-        # Scenes smaller than patch and margins give cuts of their own size.
-        each = zip(cuts, scales, seeds, strict=True)
-        pairs = [self._simulated([cut], [scale], [seed]) for cut, scale, seed in each]
+        # Scenes smaller than a patch with its margins give cuts of different sizes.
+        patches = zip(cuts, scales, seeds, strict=True)
+        pairs = [self._simulated([cut], [scale], [seed]) for cut, scale, seed in patches]
         return Pair(*(torch.cat([getattr(p, field.name) for p in pairs]) for field in fields(Pair)))
 
     def _cut(self, window: Window) -> Cut:
@@ -144,10 +146,12 @@ class Patches:
             for start, end in ((window.top, height), (window.left, width))
         ]
         if self.margin:
-            # Cuts at the edge are moved inwards to full size, so that a batch is one array.
-            full = size + 2 * self.margin
-            low = [max(min(a, end - full), 0) for a, end in zip(low, (height, width), strict=True)]
-            high = [min(a + full, end) for a, end in zip(low, (height, width), strict=True)]
+            # Cuts at the edge move inwards to full size, so that a batch is one array.
+            full_size = size + 2 * self.margin
+            low = [
+                max(min(a, end - full_size), 0) for a, end in zip(low, (height, width), strict=True)
+            ]
+            high = [min(a + full_size, end) for a, end in zip(low, (height, width), strict=True)]
         rows, cols = slice(low[0], high[0]), slice(low[1], high[1])
         top, left = window.top - low[0], window.left - low[1]
         if window.turn & 1:
@@ -163,7 +167,7 @@ class Patches:
         return raw, msi, top, left
 
     def _simulated(self, cuts: list[Cut], scales: list[float], seeds: list[int]) -> Pair:
-        # Stored numbers travel to the device: half the bytes, and the division is done there.
+        # Copy stored numbers to the device and divide there: half the bytes.
         stored = torch.from_numpy(np.stack([raw for raw, *_ in cuts])).to(self.device)
         full_scale = torch.tensor(scales, device=self.device).view(-1, 1, 1, 1)
         cubes = stored.to(torch.float32) / full_scale
@@ -205,5 +209,5 @@ def _check_same_bands(first: Scene, other: Scene) -> None:
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Return the source of everything that is drawn for one epoch."""
+    """Return the generator of everything that is drawn at random in one epoch."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -1,7 +1,8 @@
-"""Many scenes into one scene store, in steps that survive a crash.
+"""Preparation: write many scenes into one scene store, in steps that survive a crash.
 
-Every finished scene is staged in `<out>.partial/` with a checksum and what it was made from. The
-same call continues there: what is staged, whole and made from the same sources is not read again.
+Every finished scene is staged in `<out>.partial/` with a checksum and a record of its sources. The
+same call continues there: it does not read a scene again if it is staged whole and from the same
+sources.
 """
 
 import json
@@ -34,15 +35,15 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> dict[str, Any]:
-    """Write scenes into one store at `out`, and return its manifest.
+    """Write scenes into one store at `out` and return its manifest.
 
     Args: scenes, name -> file or folder; read(name, path) makes a scene of it; split, if given,
-    must be covered by the scenes, and others are left out; settings, every option of `read` that
-    changes numbers (JSON); on_progress(name, done, total) before the first and after every scene.
-    A store that was made from the same sources in the same way is left as it is.
-    Raises `UserError`; what was finished until then stays staged.
+    selects the scenes, and all of its scenes must exist; settings, every option of `read` that
+    changes numbers (JSON); on_progress(name, done, total) is called before the first and after
+    every scene. A store already made from the same sources in the same way is left as it is. Raises
+    `UserError`; scenes finished until then stay staged.
     """
-    names = _wanted(scenes, split)
+    names = _names_to_prepare(scenes, split)
     made_by = {
         "layout": LAYOUT,
         "feinfn": __version__,
@@ -63,8 +64,8 @@ def prepare(
             f"{out}: found another file there, expected nothing or a scene store; choose another "
             "name or remove it"
         )
-    if out.exists() and _same(found := manifest(out), about, records):
-        return found
+    if out.exists() and _same(existing := manifest(out), about, records):
+        return existing
     staging = out.with_name(f"{out.name}.partial")
     done = 0
     try:
@@ -86,7 +87,8 @@ def prepare(
 def source_files(path: Path) -> list[dict[str, Any]]:
     """Return name, size in bytes and SHA-256 of every file a scene is read from.
 
-    These are all files of a folder, or a file and, for ENVI, header and data.
+    For a folder these are all its files; for ENVI, header and data file. Raises `UserError` if one
+    cannot be read.
     """
     folder = path if path.is_dir() else path.parent
     try:
@@ -107,8 +109,8 @@ def source_files(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
-def _wanted(scenes: Mapping[str, Path], split: Split | None) -> list[str]:
-    """Return the names to prepare, sorted; raise `UserError` for what cannot be."""
+def _names_to_prepare(scenes: Mapping[str, Path], split: Split | None) -> list[str]:
+    """Return the names of the scenes to prepare, sorted; raise `UserError` for invalid ones."""
     names = sorted(sum(split.parts().values(), ()) if split else scenes)
     missing = [name for name in names if name not in scenes]
     if missing and split:
@@ -125,7 +127,7 @@ def _wanted(scenes: Mapping[str, Path], split: Split | None) -> list[str]:
 
 
 def _is_staged(stem: Path, record: Record) -> bool:
-    """Return whether a scene lies there whole, made from the same sources in the same way."""
+    """Return True if a scene is staged whole, made from the same sources in the same way."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     try:
         return json.loads(note.read_text(encoding="utf-8")) == {
@@ -137,7 +139,7 @@ def _is_staged(stem: Path, record: Record) -> bool:
 
 
 def _stage(stem: Path, name: str, record: Record, scene: Scene) -> None:
-    """Write one scene and then its note, without which it does not count."""
+    """Write one scene and then its note; a scene without a note counts as unfinished."""
     data, note = Path(f"{stem}.h5"), Path(f"{stem}.json")
     write_hdf5(data, lambda file: write_scene(file.create_group(name), scene), checked=True)
     text = json.dumps({**record, "staged": file_sha256(data)})
@@ -147,7 +149,7 @@ def _stage(stem: Path, name: str, record: Record, scene: Scene) -> None:
 def _assemble(
     staging: Path, out: Path, about: Record, records: Mapping[str, Record]
 ) -> dict[str, Any]:
-    """Copy the staged scenes, as compressed, into one file, put it in place, and clean up."""
+    """Copy the staged scenes into one file without recompressing, move it to `out`, clean up."""
     text: dict[str, str] = {}
 
     def fill(file: h5py.File) -> None:
@@ -171,8 +173,8 @@ def _assemble(
     return json.loads(text["manifest"])
 
 
-def _same(found: Record, about: Record, records: Mapping[str, Record]) -> bool:
-    """Return whether a store's manifest tells of the same making from the same sources."""
-    sources = {name: facts["sources"] for name, facts in found["scenes"].items()}
-    wanted = {name: record["sources"] for name, record in records.items()}
-    return sources == wanted and found.items() >= about.items()
+def _same(existing: Record, about: Record, records: Mapping[str, Record]) -> bool:
+    """Return True if a store's manifest records the same sources, prepared in the same way."""
+    sources = {name: facts["sources"] for name, facts in existing["scenes"].items()}
+    expected = {name: record["sources"] for name, record in records.items()}
+    return sources == expected and existing.items() >= about.items()

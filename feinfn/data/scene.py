@@ -1,4 +1,7 @@
-"""A scene: one hyperspectral cube in [0, 1], as every reader returns it."""
+"""Scenes: one hyperspectral cube in [0, 1] each, the result of every reader.
+
+Legend: S bands, M MSI bands, H rows, W columns.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,10 +14,10 @@ from feinfn.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One HR-HSI as stored, and what is needed to read it as reflectance in [0, 1].
+    """One HR-HSI as stored, and the facts needed to read it as reflectance in [0, 1].
 
-    Shapes: S bands, M MSI bands, H rows, W columns. Stored numbers stay in their own type, so that
-    a scene can be kept without loss and shared between processes without copies.
+    Stored numbers keep their type, so that a scene is kept without loss and shared between
+    processes without copies.
     """
 
     name: str
@@ -23,23 +26,24 @@ class Scene:
     full_scale: float
     """The stored number that means 1."""
     wavelengths_nm: np.ndarray | None
-    """Band centres in nm [S], ascending, float64; None where the source does not say."""
+    """Band centres in nm [S], ascending, float64; None if the source has none."""
     source: str
-    """The file or folder it was read from."""
+    """File or folder from which the scene was read."""
     bit_depth: int | None = None
     """Bits of the sensor's numbers; None for floats of unknown origin."""
     msi_MHW: np.ndarray | None = None
-    """A measured MSI, float32 in [0, 1], where the scene is a real pair; on the cube's own grid, or
-    a whole number of times finer (then the cube is the LR-HSI, and there is no reference)."""
+    """A measured MSI, float32 in [0, 1], if the scene is a real pair. It lies on the cube's own
+    grid, or on one a whole number of times finer (then the cube is the LR-HSI, and there is no
+    reference)."""
     notes: tuple[str, ...] = ()
-    """What the reader noticed and mended, one sentence each."""
+    """Remarks of the reader about peculiarities and corrections, one sentence each."""
 
     def cube(self) -> np.ndarray:
         """Return the cube as float32 [S, H, W] in [0, 1]."""
         return scaled(self.raw_SHW, self.full_scale)
 
     def pixel_hash(self) -> str:
-        """Return the SHA-256 of pixels and wavelengths, whatever file they came from."""
+        """Return the SHA-256 of pixels and wavelengths, independent of the file format."""
         digest = hashlib.sha256(repr(self.raw_SHW.shape).encode())
         for band in self.raw_SHW:
             digest.update(scaled(band, self.full_scale).astype("<f4").tobytes())
@@ -66,12 +70,12 @@ def make_scene(
     msi_MHW: np.ndarray | None = None,
     notes: tuple[str, ...] = (),
 ) -> Scene:
-    """Return a checked scene; every reader ends here.
+    """Return a checked scene; every reader ends with this call.
 
-    `full_scale` defaults to the type's maximum for uint8 and uint16, and to 1 for floats; other
-    integers need it. `raw_SHW` [S, H, W] may be any real type; `msi_MHW` is in units of the same
-    full scale. Raises `UserError` naming `source` for a wrong shape or type, NaN, values outside
-    [0, full_scale], or wavelengths that do not ascend with the bands.
+    `full_scale` defaults to the type's maximum for uint8 and uint16 and to 1 for floats; other
+    integers need it. `raw_SHW` may be any real type; `msi_MHW` is in units of the same full scale.
+    Raises `UserError` that names `source` for a wrong shape or type, NaN, values outside [0,
+    full_scale], or wavelengths that do not ascend with the bands.
     """
     if raw_SHW.ndim != 3 or 0 in raw_SHW.shape:
         raise UserError(
@@ -91,7 +95,9 @@ def make_scene(
         fits = raw_SHW.min() >= 0 and raw_SHW.max() <= 65535
         raw = raw_SHW.astype(np.uint16) if fits else raw_SHW.astype(np.float32)
     elif np.issubdtype(kind, np.floating):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
+        with np.errstate(
+            over="ignore"
+        ):  # too large for float32 becomes inf, which is refused below
             raw = raw_SHW.astype(np.float32)
         full_scale = 1.0 if full_scale is None else full_scale
     else:
@@ -116,7 +122,7 @@ def make_scene(
 
 
 def check_finite(values_SHW: np.ndarray, source: str) -> None:
-    """Raise `UserError` that says how many values are NaN or inf, and where the first is."""
+    """Raise `UserError` with the number of NaN and inf values and the place of the first one."""
     bad = ~np.isfinite(values_SHW)
     if bad.any():
         band, row, column = np.unravel_index(bad.argmax(), bad.shape)
@@ -144,25 +150,28 @@ def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
 def _checked_wavelengths(
     wavelengths_nm: Sequence[float] | np.ndarray, bands: int, source: str
 ) -> np.ndarray:
-    """Return wavelengths as float64 [S]; `UserError` unless one a band, positive, ascending."""
+    """Return wavelengths as float64 [S].
+
+    Raises `UserError` unless there is one per band, positive and ascending.
+    """
     try:
-        found = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
+        centres_S = np.asarray(wavelengths_nm, dtype=np.float64).ravel()
     except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{source}: found wavelengths that are no real numbers, expected band centres in nm; "
             "correct them"
         ) from None
-    if found.shape != (bands,):
+    if centres_S.shape != (bands,):
         raise UserError(
-            f"{source}: found {found.size} wavelengths for {bands} bands, expected one a band; "
+            f"{source}: found {centres_S.size} wavelengths for {bands} bands, expected one a band; "
             "name those of the bands that are stored"
         )
-    steps = np.diff(found, prepend=0.0)
-    if not (np.isfinite(found).all() and (steps > 0).all()):
-        where = int((~np.isfinite(found) | ~(steps > 0)).argmax())
-        before = f"followed {found[where - 1]:g} nm" if where else "came first"
+    steps = np.diff(centres_S, prepend=0.0)
+    if not (np.isfinite(centres_S).all() and (steps > 0).all()):
+        bad = int((~np.isfinite(centres_S) | ~(steps > 0)).argmax())
+        before = f"followed {centres_S[bad - 1]:g} nm" if bad else "came first"
         raise UserError(
-            f"{source}: found wavelength {found[where]:g} nm, which {before}, expected ascending "
+            f"{source}: found wavelength {centres_S[bad]:g} nm, which {before}, expected ascending "
             "band centres above 0; the bands are shuffled or doubled: sort them by wavelength"
         )
-    return found
+    return centres_S

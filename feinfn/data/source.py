@@ -1,4 +1,4 @@
-"""Where scenes come from: the embedded sample, a scene store or a folder; splits, fingerprints."""
+"""Sources of scenes: the embedded sample, a scene store or a folder; splits and fingerprints."""
 
 import hashlib
 import json
@@ -31,13 +31,13 @@ def sample_manifest() -> dict[str, dict[str, str]]:
 
 
 def resolve_data(config: DataConfig) -> DataConfig:
-    """Return the configuration with every scene named and its path absolute, for any worker.
+    """Return the configuration with every scene named and an absolute path, for any worker.
 
-    The sample and a scene store fill the parts that are not given by their own split. Raises
-    `UserError` for scenes that the source does not hold, or a part without any.
+    Parts that are not given are filled from the split of the sample or the scene store. Raises
+    `UserError` for scenes that the source does not hold, and for a part without scenes.
     """
-    own: dict[str, tuple[str, ...]] = {}
-    known: Collection[str] | None = None
+    default_split: dict[str, tuple[str, ...]] = {}
+    available: Collection[str] | None = None
     path = Path(config.source).resolve()
     if config.source != "sample" and not path.exists():
         raise UserError(
@@ -46,25 +46,25 @@ def resolve_data(config: DataConfig) -> DataConfig:
         )
     if config.source == "sample":
         manifest = sample_manifest()
-        known = manifest
+        available = manifest
         for part in PARTS:
-            own[part] = tuple(n for n, entry in manifest.items() if entry["part"] == part)
+            default_split[part] = tuple(n for n, entry in manifest.items() if entry["part"] == part)
     elif path.is_file():
-        described = store.manifest(path)
-        known, own = described["scenes"], described["split"] or {}
+        stored = store.manifest(path)
+        available, default_split = stored["scenes"], stored["split"] or {}
     elif config.inputs != "stored":
-        known = scenes_in(path)
+        available = scenes_in(path)
     parts: dict[str, Any] = {}
     for part in PARTS:
-        names = getattr(config, part) or tuple(own.get(part, ()))
+        names = getattr(config, part) or tuple(default_split.get(part, ()))
         expected = "at least one scene (or a store prepared with --split)"
         require(len(names) > 0, f"data.{part}", names, expected)
         for name in names:
             scene = Region.parse(name, f"data.{part}").scene
-            if known is not None and scene not in known:
+            if available is not None and scene not in available:
                 raise UserError(
-                    f"data.{part}: found {scene!r}, {nearest(scene, known)}expected scenes of "
-                    f"{config.source}: " + ", ".join(sorted(known))
+                    f"data.{part}: found {scene!r}, {nearest(scene, available)}expected scenes of "
+                    f"{config.source}: " + ", ".join(sorted(available))
                 )
         parts[part] = names
     source = "sample" if config.source == "sample" else str(path)
@@ -72,7 +72,7 @@ def resolve_data(config: DataConfig) -> DataConfig:
 
 
 def load_scene(config: DataConfig, name: str) -> Scene:
-    """Read one scene of the source, or a window of one; raise `UserError`.
+    """Read a scene of the source, or a window of one; raise `UserError` if that fails.
 
     The sample's files are checked against their SHA-256.
     """
@@ -86,15 +86,15 @@ def load_scene(config: DataConfig, name: str) -> Scene:
             return replace(window, name=name)
         scene = store.read_stored(path, region.scene)
     else:
-        found = scenes_in(path)
-        if region.scene not in found:
-            raise UserError(f"{path}: no scene {region.scene!r}, found " + ", ".join(sorted(found)))
-        scene = read_any(found[region.scene])
+        paths = scenes_in(path)
+        if region.scene not in paths:
+            raise UserError(f"{path}: no scene {region.scene!r}, found " + ", ".join(sorted(paths)))
+        scene = read_any(paths[region.scene])
     return _windowed(scene, region, name)
 
 
 def _windowed(scene: Scene, region: Region, name: str) -> Scene:
-    """Return the region's window of a scene, under the name that asks for it."""
+    """Return the region's window of a scene, named `name`."""
     if region.rows is None or region.cols is None:
         return replace(scene, name=name)
     (top, bottom), (left, right) = region.rows, region.cols
@@ -119,18 +119,18 @@ def _sample_scene(name: str) -> Scene:
     with as_file(files("feinfn").joinpath("data/sample", entry["file"])) as path:
         if not path.is_file():
             raise UserError(f"{path}: the embedded sample is incomplete; install feinfn again")
-        found = file_sha256(path)
-        if found != entry["sha256"]:
+        sha256 = file_sha256(path)
+        if sha256 != entry["sha256"]:
             raise UserError(
-                f"{path}: found SHA-256 {found[:12]}..., expected {entry['sha256'][:12]}...; the "
+                f"{path}: found SHA-256 {sha256[:12]}..., expected {entry['sha256'][:12]}...; the "
                 "embedded sample was changed: install feinfn again"
             )
         return read_scene(path)
 
 
 @dataclass(frozen=True)
-class Surveyed:
-    """What is known of one scene before a trial opens it."""
+class SceneSummary:
+    """Summary of one scene, known before a trial opens it."""
 
     part: str
     name: str
@@ -139,42 +139,46 @@ class Surveyed:
     msi_size: tuple[int, ...] | None
     """Rows and columns of a measured MSI."""
     wavelengths_nm: tuple[float, ...] | None
-    """None where they are unknown, or not needed because inputs are stored."""
+    """Band centres; None if they are unknown, or not needed because inputs are stored."""
     content: str
-    """SHA-256 of its pixels, or of a prepared file."""
+    """SHA-256 of the pixels, or of the prepared file."""
 
     def fused_size(self) -> tuple[int, int]:
-        """Return rows and columns of the image that is fused in the end."""
-        own = self.shape_SHW[1:] if self.msi_size is None else self.msi_size
-        return (own[0], own[1])
+        """Return rows and columns of the fused image."""
+        size = self.shape_SHW[1:] if self.msi_size is None else self.msi_size
+        return (size[0], size[1])
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The data's identity, and what must fit a model: source and shape of every scene."""
+    """Identity of the data, and source and shape of every scene, which must fit a model."""
 
     fingerprint: str
     """SHA-256 over every part's scene names and pixels."""
-    scenes: tuple[Surveyed, ...]
+    scenes: tuple[SceneSummary, ...]
 
 
 def survey(config: DataConfig) -> Survey:
-    """Read every scene once and return the data's identity and shapes; raises `UserError`."""
+    """Read every scene once and return identity and shapes of the data; raise `UserError`."""
     digest = hashlib.sha256()
-    scenes: list[Surveyed] = []
+    scenes: list[SceneSummary] = []
     for part in PARTS:
         for name in getattr(config, part):
             if config.inputs == "stored":
                 file = read_prepared(Path(config.source) / f"{name}.h5")
                 content = file_sha256(file.path)
-                found = Surveyed(part, name, str(file.path), file.shape_SHW, None, None, content)
+                summary = SceneSummary(
+                    part, name, str(file.path), file.shape_SHW, None, None, content
+                )
             else:
                 scene = load_scene(config, name)
                 content = scene.pixel_hash()
                 size = None if scene.msi_MHW is None else scene.msi_MHW.shape[1:]
                 nm = None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist())
-                found = Surveyed(part, name, scene.source, scene.raw_SHW.shape, size, nm, content)
-            scenes.append(found)
+                summary = SceneSummary(
+                    part, name, scene.source, scene.raw_SHW.shape, size, nm, content
+                )
+            scenes.append(summary)
             digest.update(f"{part}/{name}:{content}\n".encode())
     return Survey(digest.hexdigest(), tuple(scenes))
 

@@ -1,4 +1,4 @@
-"""Which scenes train, validate and test: named splits, and a user's own as JSON."""
+"""Splits: scenes that train, validate and test, published or from a user's JSON file."""
 
 import json
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from feinfn.errors import UserError
 
 PARTS = ("train", "validation", "test")
 VALIDATION_STEP = 7
+"""Every so many training scenes of a published split, one validates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Split:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Raise `UserError` for a scene that stands twice, in one part or in two."""
+        """Raise `UserError` if a scene occurs twice, or if there is none."""
         seen: dict[str, str] = {}
         for part in PARTS:
             for scene in getattr(self, part):
@@ -43,7 +44,7 @@ class Split:
 def _published(name: str, source: str, train: list[str], test: list[str]) -> Split:
     """Return a published split with a validation part, so that nothing is chosen on test scenes.
 
-    It is cut from the training scenes: sorted by name, the first and every 7th after it (3 of 20).
+    Validation takes the first training scene by name and every 7th after it (3 of 20).
     """
     validation = tuple(sorted(train)[::VALIDATION_STEP])
     rest = tuple(scene for scene in train if scene not in validation)
@@ -58,11 +59,10 @@ SPLITS = {
 }
 
 
-def split(name_or_file: str) -> Split:
-    """Return an embedded split by its name, or read a JSON file {train, validation, test}.
+def read_split(name_or_file: str) -> Split:
+    """Return an embedded split by name, or read a JSON file {train, validation, test}.
 
-    Raises `UserError` for an unknown name, a file that is no such JSON, or a scene that stands in
-    two parts.
+    Raises `UserError` for an unknown name, an invalid JSON file, or a scene in two parts.
     """
     if name_or_file in SPLITS:
         return SPLITS[name_or_file]

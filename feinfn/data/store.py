@@ -1,7 +1,9 @@
 """Scene stores: many scenes in one HDF5 file, lossless, readable window by window.
 
-Layout: `scenes/<name>/hsi` [S, H, W] and, for measured pairs, `scenes/<name>/msi` [M, H, W]; a
-scene's facts are attributes of its group, the set's are the JSON attribute `manifest`.
+Layout: `scenes/<name>/hsi` [S, H, W] and, for measured pairs, `scenes/<name>/msi` [M, H, W]. A
+scene's facts are attributes of its group; those of the set are the JSON attribute `manifest`.
+
+Legend: S bands, M MSI bands, H rows, W columns.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from feinfn.errors import UserError
 
 LAYOUT = "feinfn scene store 1"
 CHUNK_PX = 64
+"""Side of an HDF5 chunk; a chunk holds all bands."""
 
 
 def set_fingerprint(hashes: Mapping[str, str]) -> str:
@@ -28,9 +31,9 @@ def set_fingerprint(hashes: Mapping[str, str]) -> str:
 
 
 def lossless(scene: Scene) -> tuple[np.ndarray, float, str]:
-    """Return (numbers to store, their full scale, how they are stored), equal bit for bit.
+    """Return (numbers to store, full scale, description of the storage), equal bit for bit.
 
-    Integers stay as they are; floats become uint16 only where that gives back every bit of them.
+    Integers stay as they are; floats become uint16 only if that restores every bit.
     """
     raw = scene.raw_SHW
     if np.issubdtype(raw.dtype, np.integer):
@@ -41,7 +44,7 @@ def lossless(scene: Scene) -> tuple[np.ndarray, float, str]:
         (fractions * np.float32(65535), 65535.0, "every value is a multiple of 1/65535"),
     ):
         counts = np.rint(values.clip(0, 65535)).astype(np.uint16)
-        # Bits, because -0.0 equals 0.0.
+        # Compare bits, because -0.0 equals 0.0.
         if np.array_equal(scaled(counts, full_scale).view(np.uint32), fractions.view(np.uint32)):
             return counts, full_scale, f"uint16, because {why}"
     return raw, scene.full_scale, "float32, because uint16 would lose bits"
@@ -68,9 +71,9 @@ def write_scene(group: h5py.Group, scene: Scene) -> None:
 
 
 def write_facts(group: h5py.Group, facts: Mapping[str, Any]) -> None:
-    """Write attributes, but those that are None.
+    """Write attributes, except those that are None.
 
-    Texts get a fixed length: HDF5 keeps no checksum of texts of variable length.
+    Texts get a fixed length: HDF5 keeps no checksum of variable-length texts.
     """
     for key, value in facts.items():
         if value is not None:
@@ -79,7 +82,7 @@ def write_facts(group: h5py.Group, facts: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a scene store; raise `UserError` for another file, or for damage met inside."""
+    """Open a scene store; raise `UserError` if it is another file or damaged."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a scene store (mhiflab data prepare)")
     try:
@@ -100,7 +103,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 def is_store(path: Path) -> bool:
-    """Return whether a file is a scene store; damaged and foreign files are not."""
+    """Return True if a file is a scene store, False if it is damaged or of another kind."""
     try:
         manifest(path)
     except UserError:
@@ -109,13 +112,13 @@ def is_store(path: Path) -> bool:
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """Return what a store says of itself: set, split, and every scene's sources and hash."""
+    """Return a store's manifest: set, split, and sources and hash of every scene."""
     with _opened(path) as file:
         return json.loads(file.attrs["manifest"])
 
 
 def read_stored(path: Path, name: str) -> Scene:
-    """Read one scene of a store, equal in pixels and facts to the scene that was prepared."""
+    """Read one scene of a store, equal in pixels and facts to the prepared scene."""
     return _read(path, name, None)
 
 

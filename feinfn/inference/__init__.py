@@ -1,1 +1,1 @@
-"""Inference: a trained network on any pair of files."""
+"""Inference: fusion of any pair of files by a trained network."""

@@ -1,8 +1,8 @@
-"""A trained network on any pair of images.
+"""Fusion of any pair of images by a trained network.
 
 Three lines fuse two files:
 
-    from feinfn.apply import fuse_files
+    from feinfn.inference.apply import fuse_files
     fused_SHW = fuse_files("best.safetensors", "lr_hsi.mat", "msi.npy", memory_mib=600)
 
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from feinfn.data.images import Image
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
-from feinfn.inference.inputs import check_msi_order, read_beside, read_input
+from feinfn.inference.inputs import check_msi_order, read_companion, read_input
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import load_model
 from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
@@ -29,25 +29,27 @@ from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
 T = TypeVar("T")
 
 PROTOCOL_FILE = "protocol.json"
+"""Name of the protocol's file beside the weights."""
 
 WAVELENGTHS_FILE = "wavelengths_nm.json"
+"""Name of the file of band centres beside the weights."""
 
-USUAL = "bicubic"
-"""How every named protocol upsamples the LR-HSI."""
+DEFAULT_UPSAMPLING = "bicubic"
+"""Upsampling of the LR-HSI in every named protocol."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network and how the LR-HSI was upsampled while it was trained."""
+    """A network and the upsampling of the LR-HSI in its training."""
 
     model: nn.Module
     upsampling: str
     protocol: Protocol | None
-    """None where the weights lie alone, which do not say it."""
+    """Protocol of the training; None for a weights file alone, which does not state it."""
     weights_sha256: str = ""
-    """Of the file it was read from."""
+    """SHA-256 of the weights file."""
     wavelengths_nm: tuple[float, ...] | None = None
-    """Band centres [S] of the scenes it was trained on; None where its folder does not say them."""
+    """Band centres [S] of the training scenes; None if the network's folder does not state them."""
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -56,7 +58,7 @@ class Trained:
         return config.hsi_bands, config.msi_bands
 
     def limit_memory(self, memory_mib: float) -> None:
-        """Bound what one fusion takes; raise `UserError` for a network that cannot be bounded."""
+        """Bound the memory of one fusion; raise `UserError` if the network does not support it."""
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
                 f"memory_mib: found a budget of {memory_mib:g} MiB for "
@@ -70,7 +72,7 @@ class Trained:
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
         """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
 
-        Raises `UserError` where H x W is no multiple of h x w, 2 or more, or bands do not fit.
+        Raises `UserError` if H x W is not a multiple (2 or more) of h x w, or if bands do not fit.
         """
         (height, width), (low_height, low_width) = msi_BMHW.shape[-2:], hsi_BShw.shape[-2:]
         ratio = height // low_height
@@ -90,8 +92,8 @@ def load_trained(
 ) -> Trained:
     """Return the network of a weights file, or of a packaged model's folder.
 
-    `upsampling` None means what the protocol beside the weights says, and bicubic for a file
-    without one. Raises `UserError` for anything else.
+    If `upsampling` is None, the protocol beside the weights decides; without one it is bicubic.
+    Raises `UserError` for anything else.
     """
     try:
         torch.empty(0, device=device)
@@ -108,15 +110,15 @@ def load_trained(
             f"{path}: found weights without {PROTOCOL_FILE}, expected a packaged model; name the "
             f"weights themselves ({weights})"
         )
-    how = upsampling or (protocol.upsampling if protocol else USUAL)
-    if how not in SUPPORT_PX:
-        raise UserError(f"upsampling: found {how!r}, expected one of {', '.join(SUPPORT_PX)}")
+    mode = upsampling or (protocol.upsampling if protocol else DEFAULT_UPSAMPLING)
+    if mode not in SUPPORT_PX:
+        raise UserError(f"upsampling: found {mode!r}, expected one of {', '.join(SUPPORT_PX)}")
     nm = _read_json(weights.with_name(WAVELENGTHS_FILE), "wavelengths", _wavelengths)
-    return Trained(model, how, protocol, file_sha256(weights), nm)
+    return Trained(model, mode, protocol, file_sha256(weights), nm)
 
 
 def _read_json(path: Path, what: str, parse: Callable[[Any], T]) -> T | None:
-    """Return what a JSON file of a model's folder holds, None where there is none."""
+    """Return the parsed JSON file of a model's folder; None if there is no such file."""
     if not path.is_file():
         return None
     try:
@@ -151,11 +153,11 @@ def fuse_files(
 ) -> np.ndarray:
     """Return the fused HSI, float32 [S, H, W] in [0, 1], of an LR-HSI and an MSI from files.
 
-    The MSI's bands are in the order of the protocol's `msi_order`, e.g. B, G, R for `cave_x4`
-    (`load_trained(weights).protocol`). `weights` is a file or folder as `load_trained` takes it;
-    keys, full scales (of an MSI of the same integer type that of the HSI, where not given) and
-    `bands_axis` are what `read_image` takes. `memory_mib` bounds what the fusion takes beyond its
-    inputs. Raises `UserError`.
+    The MSI's bands must be in the order of the protocol's `msi_order`, e.g. B, G, R for `cave_x4`
+    (`load_trained(weights).protocol`). `weights` is a file or folder as in `load_trained`. Keys,
+    full scales and `bands_axis` are those of `read_image`; an MSI without full scale takes that of
+    an HSI of the same integer type. `memory_mib` bounds the memory of the fusion beyond its inputs.
+    Raises `UserError`.
     """
     trained = load_trained(Path(weights), upsampling, device)
     if memory_mib is not None:
@@ -163,14 +165,14 @@ def fuse_files(
     hsi_bands, msi_bands = trained.bands
     hsi, msi = Path(hsi), Path(msi)
     a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    own = (hsi, key, full_scale)
-    b = read_beside(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, own)
+    hsi_options = (hsi, key, full_scale)
+    b = read_companion(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, hsi_options)
     check_msi_order(b, trained.protocol, msi)
     return fuse_images(trained, a, b, f"{hsi} and {msi}")
 
 
 def fuse_images(trained: Trained, hsi: Image, msi: Image, what: str) -> np.ndarray:
-    """Return the fused HSI, float32 [S, H, W] in [0, 1], of what `inputs.read_input` returned."""
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `inputs.read_input`."""
     device = next(trained.model.parameters()).device
     lr_hsi, fine = (torch.from_numpy(x.values_SHW)[None].to(device) for x in (hsi, msi))
     try:
@@ -182,9 +184,9 @@ def fuse_images(trained: Trained, hsi: Image, msi: Image, what: str) -> np.ndarr
             )
         return fused_SHW
     except RuntimeError as error:
-        # On a processor torch has no type of its own for it.
-        full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-        if not full:
+        # On a CPU torch has no error type of its own for this.
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not out_of_memory:
             raise
         first = str(error).splitlines()[0]
     raise UserError(

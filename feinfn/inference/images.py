@@ -8,7 +8,7 @@ import numpy as np
 from feinfn.data.images import Image
 from feinfn.errors import UserError
 from feinfn.inference.apply import Trained
-from feinfn.inference.inputs import check_msi_order, read_beside, read_input
+from feinfn.inference.inputs import check_msi_order, read_companion, read_input
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ def read_images(files: FusionFiles, trained: Trained) -> FusionImages:
     hsi, msi, axis = files.hsi, files.msi, files.bands_axis
     hsi_image = read_input(hsi.path, hsi_bands, "LR-HSI", hsi.key, hsi.full_scale, axis)
     beside = (hsi.path, hsi.key, hsi.full_scale)
-    msi_image = read_beside(msi.path, msi_bands, "MSI", msi.key, msi.full_scale, axis, beside)
+    msi_image = read_companion(msi.path, msi_bands, "MSI", msi.key, msi.full_scale, axis, beside)
     check_msi_order(msi_image, trained.protocol, msi.path)
     if files.reference is None:
         return FusionImages(hsi_image, msi_image, None)
     path, key, scale = files.reference.path, files.reference.key, files.reference.full_scale
-    reference = read_beside(path, hsi_bands, "reference", key, scale, axis, beside)
+    reference = read_companion(path, hsi_bands, "reference", key, scale, axis, beside)
     size, expected = reference.values_SHW.shape[1:], msi_image.values_SHW.shape[1:]
     if size != expected:
         raise UserError(

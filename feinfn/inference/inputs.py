@@ -1,4 +1,7 @@
-"""The files of one fusion: LR-HSI, MSI and a reference, checked against what a network expects."""
+"""Files of one fusion: LR-HSI, MSI and reference, checked against the network.
+
+Legend: S bands, M MSI bands, N wavelengths of a table.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,40 +18,40 @@ from feinfn.protocols.response import read_srf
 from feinfn.protocols.simulate import Protocol
 
 BEYOND = 0.25
-"""How far noise and glints may leave [0, 1]; other units leave it by far."""
+"""Distance by which noise and glints may leave [0, 1]; other units exceed it by far."""
 
 PREFIXES = {"LR-HSI": "", "MSI": "msi-", "reference": "reference-"}
-"""What the options of a file begin with, by what it is."""
+"""Prefixes of a file's options, by the file's role."""
 
 SCALE_FACTOR = "reflectance scale factor"
-"""The full scale in an ENVI header."""
+"""Key of the full scale in an ENVI header."""
 
 
 def stored_type(path: Path, key: str | None = None) -> np.dtype | None:
-    """Return the type of a file's numbers, None where no single array is meant."""
+    """Return the type of a file's numbers; None if it is not clear which array is meant."""
     if is_folder(path):
         files = list(band_files(path)[1].values())
-        # The bands of folders of PNGs are read as 16 bits, whatever they have.
+        # Folders of PNGs are read as 16 bits, whatever their files have.
         if not files or files[0].suffix.lower() == ".png":
             return np.dtype(np.uint16)
-        found = raster_arrays(files[0])
+        arrays = raster_arrays(files[0])
     else:
-        found = KINDS[kind_of(path)].arrays(path)
-    meant = [
+        arrays = KINDS[kind_of(path)].arrays(path)
+    types = [
         a.dtype
-        for k, a in found.items()
-        if k == key or len(found) == 1 or (key is None and len(a.shape) == 3)
+        for k, a in arrays.items()
+        if k == key or len(arrays) == 1 or (key is None and len(a.shape) == 3)
     ]
-    return np.dtype(meant[0]).newbyteorder("=") if len(meant) == 1 else None
+    return np.dtype(types[0]).newbyteorder("=") if len(types) == 1 else None
 
 
 def shared_scale(
     full_scale: float | None, hsi: tuple[Path, str | None], other: tuple[Path, str | None]
 ) -> float | None:
-    """Return the LR-HSI's full scale for a file of integers of the same type, for others None.
+    """Return the LR-HSI's full scale for a file of integers of the same type, otherwise None.
 
-    Files are given with the key of their array. Floats and other integers have units of their own,
-    as has an ENVI file that states its reflectance scale factor.
+    Files are given with the key of their array. Floats and other integers have their own units, and
+    so has an ENVI file that states its reflectance scale factor.
     """
     if full_scale is None or _states_scale(other[0]):
         return None
@@ -70,14 +73,16 @@ def read_input(
     full_scale: float | None = None,
     bands_axis: int | None = None,
 ) -> Image:
-    """Return an image float32 for a network of so many bands, as `read_image` reads it.
+    """Return a float32 image for a network of `bands` bands, read as by `read_image`.
 
-    `what` is one of `PREFIXES`. Raises `UserError` where its bands are others, and for values far
-    beyond [0, 1].
+    `what` is one of `PREFIXES`. Raises `UserError` for another number of bands, and for values far
+    outside [0, 1].
     """
     kind = stored_type(path, key)
-    known = kind is None or kind in (np.uint8, np.uint16) or not np.issubdtype(kind, np.integer)
-    if full_scale is None and not known and not _states_scale(path):
+    scale_known = (
+        kind is None or kind in (np.uint8, np.uint16) or not np.issubdtype(kind, np.integer)
+    )
+    if full_scale is None and not scale_known and not _states_scale(path):
         raise UserError(
             f"{path}: found numbers of type {kind} in the {what}, expected uint8, uint16 or floats "
             f"in [0, 1]; say which stored number means 1 (--{PREFIXES[what]}full-scale)"
@@ -85,7 +90,7 @@ def read_input(
     try:
         image = read_image(path, key, full_scale=full_scale, bands_axis=bands_axis)
     except UserError as error:
-        # Whoever reads a file does not know that it is one of several.
+        # The reader does not know that the file is one of several, so its option lacks the prefix.
         raise UserError(str(error).replace("--key", f"--{PREFIXES[what]}key")) from None
     values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
     if len(values) != bands:
@@ -100,7 +105,7 @@ def read_input(
 
 
 def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
-    """Raise `UserError` for values far beyond [0, 1], and for NaN."""
+    """Raise `UserError` for values far outside [0, 1], and for NaN."""
     low, high = float(values.min()), float(values.max())
     if not (low >= -BEYOND and high <= 1 + BEYOND):
         raise UserError(
@@ -108,7 +113,7 @@ def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
         )
 
 
-def read_beside(
+def read_companion(
     path: Path,
     bands: int,
     what: str,
@@ -117,43 +122,43 @@ def read_beside(
     bands_axis: int | None,
     hsi: tuple[Path, str | None, float | None],
 ) -> Image:
-    """Return an image of the scene of an LR-HSI as `read_input` does.
+    """Return an image of the same scene as an LR-HSI, as `read_input` does.
 
-    `hsi` is the LR-HSI's file, key and full scale, which is the image's where `shared_scale` says
-    so and it is given none of its own.
+    `hsi` is the LR-HSI's file, key and full scale. If `full_scale` is None, `shared_scale` decides
+    whether the LR-HSI's applies.
     """
     if full_scale is None:
         full_scale = shared_scale(hsi[2], hsi[:2], (path, key))
     return read_input(path, bands, what, key, full_scale, bands_axis)
 
 
-def bands_elsewhere(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
-    """Return what to say of HSI bands that are not those of a training, nothing where they are.
+def band_mismatch(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
+    """Return a sentence about HSI bands that differ from those of a training, empty if they match.
 
-    They may be half of the training's least band distance apart.
+    They match within half of the training's smallest band distance.
     """
-    found, trained = found_nm, np.asarray(trained_nm)
+    trained = np.asarray(trained_nm)
     limit = np.diff(trained).min(initial=np.inf) / 2
-    if len(found) == len(trained) and (abs(found - trained) <= limit).all():
+    if len(found_nm) == len(trained) and (abs(found_nm - trained) <= limit).all():
         return ""
     return (
-        f"found {len(found)} bands from {found.min():g} to {found.max():g} nm, expected the "
-        f"{len(trained)} from {trained.min():g} to {trained.max():g} nm of the network's training, "
-        f"each within {limit:g} nm; what it makes of others was never tested"
+        f"found {len(found_nm)} bands from {found_nm.min():g} to {found_nm.max():g} nm, expected "
+        f"the {len(trained)} from {trained.min():g} to {trained.max():g} nm of the network's "
+        f"training, each within {limit:g} nm; what it makes of others was never tested"
     )
 
 
 def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None:
-    """Raise `UserError` where an MSI's wavelengths do not follow the protocol's MSI bands.
+    """Raise `UserError` if an MSI's wavelengths do not follow the protocol's MSI bands.
 
-    Checks nothing where the file, the protocol or its response says no wavelengths.
+    Nothing is checked if the file, the protocol or its response has no wavelengths.
     """
     if image.wavelengths_nm is None or protocol is None or protocol.srf == "measured":
         return
     try:
         table = read_srf(protocol.srf)
     except UserError:
-        # A response of the user's own, which need not lie where the network is used.
+        # A user's own response file may be missing on the machine that uses the network.
         return
     if table.grid_nm is None:
         return

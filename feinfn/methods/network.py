@@ -1,4 +1,7 @@
-"""What all learned models share: the sizes of their images, and the checks of their fields."""
+"""The interface of all learned models: configuration, network, checks of inputs, and fusion.
+
+Legend: B batch, C channels, S bands, M MSI bands, h w LR size, H W HR size.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -13,9 +16,9 @@ from feinfn.protocols.simulate import Inputs
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Band counts, which every network needs; subclasses add its name and its own shape.
+    """Band counts, which every network needs; subclasses add a name and further sizes.
 
-    The name is a field, so that a spec and a weights file tell what they belong to.
+    The name is a field, so that a spec and a weights file state the model to which they belong.
     """
 
     __pydantic_config__: ClassVar[dict] = STRICT
@@ -30,28 +33,28 @@ class NetworkConfig:
             if field.name == "name":
                 continue
             value = getattr(self, field.name)
-            many = isinstance(value, tuple)
-            good = len(value) >= 1 and min(value) >= 1 if many else value >= 1
-            expected = "one or more integers >= 1" if many else "an integer >= 1"
+            is_tuple = isinstance(value, tuple)
+            good = len(value) >= 1 and min(value) >= 1 if is_tuple else value >= 1
+            expected = "one or more integers >= 1" if is_tuple else "an integer >= 1"
             require(good, f"model.{field.name}", value, expected)
 
 
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Return the image mirrored at its last row and column until both sides are multiples.
 
-    Any size: an image smaller than the padding is mirrored to and fro.
+    Images of any size work: one smaller than the padding is mirrored repeatedly.
     """
     for dim in (-2, -1):
         size = x_BCHW.shape[dim]
         if size % multiple:
             period = max(2 * size - 2, 1)
-            place = torch.arange(-(-size // multiple) * multiple, device=x_BCHW.device) % period
-            x_BCHW = x_BCHW.index_select(dim, torch.where(place < size, place, period - place))
+            index = torch.arange(-(-size // multiple) * multiple, device=x_BCHW.device) % period
+            x_BCHW = x_BCHW.index_select(dim, torch.where(index < size, index, period - index))
     return x_BCHW
 
 
 class Network(nn.Module):
-    """What all learned models are: `config` tells their shape, `forward` is FeINFN's.
+    """A learned model with its configuration as `config`.
 
     `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
     """
@@ -60,7 +63,7 @@ class Network(nn.Module):
 
 
 def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:
-    """Raise `UserError` where the three images do not fit a network or each other."""
+    """Raise `UserError` if the three images do not fit a network or each other."""
     bands = {"MSI": config.msi_bands, "LMS": config.hsi_bands}
     bands["LR-HSI"] = config.hsi_bands
     for (name, count), x in zip(bands.items(), (msi, lms, lr_hsi), strict=True):
@@ -83,7 +86,10 @@ def count_parameters(model: nn.Module) -> int:
 
 @torch.inference_mode()
 def fuse(model: nn.Module, pair: Inputs) -> Tensor:
-    """Return the fused HSI [B, S, H, W], clipped to [0, 1], in evaluation mode."""
+    """Return the fused HSI [B, S, H, W], clipped to [0, 1], in evaluation mode.
+
+    The model keeps its training mode.
+    """
     was_training = model.training
     model.eval()
     fused = model(*pair.inputs()).clamp(0, 1)

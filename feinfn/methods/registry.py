@@ -1,7 +1,9 @@
-"""Learned models behind one interface; one more model is one file and one line here.
+"""Learned models behind one interface; a new model takes one file and one entry here.
 
-A model is made from a frozen configuration, kept as `config`, and
-`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+A model is made from a frozen configuration, kept as `config`. Its `forward(msi_BMHW, lms_BSHW,
+lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 from dataclasses import dataclass
@@ -20,11 +22,11 @@ from feinfn.methods.network import Network
 
 @dataclass(frozen=True)
 class Entry:
-    """One learned model."""
+    """A learned model: its name, configuration and network."""
 
     name: str
     config: type[Any]
-    """The dataclass that `network` is made from."""
+    """The dataclass from which `network` is made."""
     network: type[Network]
     about: str
     source: str
@@ -73,33 +75,34 @@ MODELS: dict[str, Entry] = {
 """Every learned model by name."""
 
 FEINFN = "feinfn"
-"""The model that is meant where none is named; its own configuration has no name."""
+"""The model of configurations without a name: FeINFN's own has none."""
 
 
 def config_type(name: str, where: str = "model.name") -> type[Any]:
-    """Return the configuration of a learned model or a classical method by its name.
+    """Return the configuration type of a learned model or a classical method.
 
-    Raises `UserError` for an unknown name, told as the value of `where`.
+    Raises `UserError` for an unknown name, reported as the value of `where`.
     """
     if name in MODELS:
         return MODELS[name].config
     if name in CLASSICAL:
         return ClassicalConfig
-    known = [*MODELS, *CLASSICAL]
+    valid_names = [*MODELS, *CLASSICAL]
     raise UserError(
-        f"{where}: found {name!r}, {nearest(str(name), known)}expected " + ", ".join(known)
+        f"{where}: found {name!r}, {nearest(str(name), valid_names)}expected "
+        + ", ".join(valid_names)
     )
 
 
 def name_of(config: Any) -> str:
-    """Return the name of the model or method that a configuration belongs to."""
+    """Return the name of the model or method to which a configuration belongs."""
     return getattr(config, "name", FEINFN)
 
 
 def build(config: Any) -> Network:
-    """Return a new network of the model that the configuration belongs to.
+    """Return a new network of the model to which the configuration belongs.
 
-    Raises `UserError` for a configuration of no model.
+    Raises `UserError` for any other configuration.
     """
     for entry in MODELS.values():
         if type(config) is entry.config:

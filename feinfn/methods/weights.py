@@ -1,3 +1,5 @@
+"""Weights files: safetensors that carry the model's configuration in their header."""
+
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,37 +16,37 @@ from feinfn.methods.network import Network
 from feinfn.methods.registry import FEINFN, MODELS, build
 
 LONGEST = 200
-"""Characters of an error's text; torch lists every tensor that does not fit."""
+"""Longest error text in characters; torch lists every tensor that does not fit."""
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
-    """Return the network of a weights file that training kept, in evaluation mode.
+    """Return the network of a weights file that training saved, in evaluation mode.
 
     The file (safetensors) carries its configuration. Raises `UserError` for any other file.
     """
     try:
         with safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {})["config"])
-        if not isinstance(described, dict):
-            raise TypeError(f"found config {described!r}, expected an object")
+            stored_config = json.loads((file.metadata() or {})["config"])
+        if not isinstance(stored_config, dict):
+            raise TypeError(f"found config {stored_config!r}, expected an object")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be read as weights of a network ({error!r}); expected a .safetensors "
             "file that a run has kept"
         ) from None
     fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in described.items()
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored_config.items()
     }
     try:
         config = MODELS[fields.get("name", FEINFN)].config(**fields)
         for name, kind in get_type_hints(type(config)).items():
-            # What a newer version may choose would here be taken for something else.
+            # A value that only a newer version knows would be misread here.
             if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
                 raise ValueError(f"{name} is {getattr(config, name)!r}, not of {get_args(kind)}")
         model = build(config).to(device)
         tensors, expected = load_file(path, device=str(device)), model.state_dict()
         for name, tensor in tensors.items():
-            # Loading would round or widen them without a word.
+            # Loading would silently round or widen them.
             if name in expected and tensor.dtype != expected[name].dtype:
                 raise TypeError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
         model.load_state_dict(tensors)
@@ -73,19 +75,19 @@ def save_weights(
 def check_weights(
     path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
 ) -> bool:
-    """Return whether a file holds these weights, False if others with notes of their own.
+    """Return True if a file holds these weights, False if it holds others with other notes.
 
-    Raises `DamagedError` where it is missing, cannot be read, or differs under the same notes.
+    Raises `DamagedError` if it is missing, cannot be read, or differs under the same notes.
     """
     try:
         with safe_open(path, "pt") as file:
             if file.metadata() != _header(config, notes):
                 return False
-        found = load_file(path)
+        stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DamagedError(f"cannot be read ({error})") from None
-    if found.keys() != weights.keys() or any(
-        not torch.equal(tensor, weights[name]) for name, tensor in found.items()
+    if stored.keys() != weights.keys() or any(
+        not torch.equal(tensor, weights[name]) for name, tensor in stored.items()
     ):
         raise DamagedError("holds other weights than were written")
     return True

@@ -1,4 +1,7 @@
-"""Conventions: how PSNR, SAM, ERGAS and SSIM are defined by the codes this field's tables use."""
+"""Conventions: PSNR, SAM, ERGAS and SSIM as the codes behind this field's tables define them.
+
+Legend: S bands, H W rows and columns.
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,39 +14,41 @@ from feinfn.errors import UserError, nearest
 from feinfn.metrics.indices import angles, ergas, mse_per_band, ssim_gaussian
 
 CONVENTION = "matlab"
-"""The convention of every number that does not name another."""
+"""Convention of every number that does not name another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """A complete definition of the four printed indices; every field but the texts changes numbers.
+    """A complete definition of the four printed indices; all fields but the texts change numbers.
 
-    Images reach the methods [S, H, W] as `prepare` leaves them, all but those of SSIM also through
-    `cut`.
+    The methods take images [S, H, W] that have passed `prepare` and, except for SSIM, `cut`.
     """
 
     name: str
     dtype: Literal["float64", "float32"] = "float64"
-    """Type that the images are rounded to; the arithmetic is float64 under every convention,
+    """Type to which the images are rounded. The arithmetic is float64 under every convention,
     because float32 sums depend on the machine."""
     levels: int | None = None
-    """Images are clipped to [0, 1] and rounded to this many steps, halves to even."""
+    """Images are clipped to [0, 1] and rounded to this many steps, halves to even; None does
+    neither."""
     cut_px: int = 0
-    """Last rows and columns left out of all indices but SSIM."""
+    """Number of last rows and columns left out of all indices except SSIM."""
     psnr_peak: Literal["1", "maximum of the reference"] = "1"
+    """Peak value in PSNR."""
     psnr_mean: Literal["of bands", "of the cube's MSE"] = "of bands"
+    """Average that PSNR takes."""
     mse_offset: float = 0.0
     """Added to the MSE inside PSNR: 1e-8 caps it at 80 dB."""
     sam_black: Literal["left out", "NaN", "90 degrees"] = "left out"
-    """What becomes of pixels where either spectrum is zero."""
+    """Treatment of pixels in which either spectrum is zero."""
     sam_epsilon: float = 0.0
     """Added to the product of the norms."""
     sam_decimals: int | None = None
-    """The mean angle is rounded to so many decimals of a radian."""
+    """Decimals of a radian to which the mean angle is rounded; None does not round."""
     pi: float = math.pi
-    """The value that turns radians into degrees."""
+    """Value of pi that converts radians to degrees."""
     ergas_ratio: int | None = None
-    """Taken in place of the protocol's ratio."""
+    """Ratio in ERGAS in place of the protocol's; None takes the protocol's."""
     ssim_window: Literal["Gaussian 11x11", "uniform 7x7"] = "Gaussian 11x11"
     about: str
     source: str
@@ -82,11 +87,14 @@ class Convention:
         return self._decibels(mse, reference_SHW).mean().item()
 
     def angles(self, fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
-        """Return the spectral angle of every pixel in radians, [H, W]; NaN as `sam_black` says."""
+        """Return the spectral angle of every pixel in radians, [H, W].
+
+        A pixel with a zero spectrum is NaN, unless `sam_epsilon` makes its angle 90 degrees.
+        """
         return angles(fused_SHW, reference_SHW, self.sam_epsilon)
 
     def sam(self, fused_SHW: Tensor, reference_SHW: Tensor) -> float:
-        """Return the mean spectral angle in degrees; NaN where no pixel is left."""
+        """Return the mean spectral angle in degrees; NaN if no pixel is left."""
         angle = self.angles(fused_SHW, reference_SHW)
         mean = (angle.nanmean() if self.sam_black == "left out" else angle.mean()).item()
         return (mean if self.sam_decimals is None else round(mean, self.sam_decimals)) * (
@@ -94,7 +102,7 @@ class Convention:
         )
 
     def ergas(self, fused_SHW: Tensor, reference_SHW: Tensor, ratio: int) -> float:
-        """Return ERGAS for the protocol's ratio, or the convention's own."""
+        """Return ERGAS for the protocol's ratio, or for the convention's if it has one."""
         return ergas(fused_SHW, reference_SHW, self.ergas_ratio or ratio)
 
     def ssim_per_band(self, fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
@@ -194,7 +202,7 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def find_convention(name: str) -> Convention:
-    """Return a convention by name; raises `UserError` that names the nearest one."""
+    """Return a convention by name; raise `UserError` that suggests the nearest name."""
     if name not in CONVENTIONS:
         raise UserError(
             f"convention: found {name!r}, {nearest(name.lower(), CONVENTIONS)}expected one of "

@@ -1,4 +1,7 @@
-"""Values, values per band and maps of one image under a convention."""
+"""Evaluation of one image under a convention: indices, indices per band, and error maps.
+
+Legend: S bands, H W rows and columns.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,7 +36,7 @@ _PER_BAND: dict[str, Callable[[Convention, Tensor, Tensor], Tensor]] = {
 }
 ALL_INDICES = tuple(_INDICES)
 METRICS = ALL_INDICES[:4]
-"""The printed ones."""
+"""Indices that tables print."""
 PER_BAND = tuple(_PER_BAND)
 HIGHER_IS_BETTER = {name: name not in ("sam", "ergas", "rmse") for name in ALL_INDICES}
 
@@ -53,11 +56,12 @@ def evaluate(
     convention: str = CONVENTION,
     indices: Sequence[str] = METRICS,
 ) -> dict[str, float]:
-    """Return indices of one image: PSNR (dB), SAM (degrees), ERGAS and SSIM, or those named.
+    """Return indices of one image: by default PSNR (dB), SAM (degrees), ERGAS and SSIM.
 
-    Args: fused, reference [S, H, W] with peak 1; ratio of the protocol; indices of `ALL_INDICES`.
-    CC, SSIM and UIQI are means over bands, RMSE is the cube's. Raises `UserError` for an unknown
-    convention, shapes that differ, NaN, and images smaller than an index's window.
+    Args: fused and reference [S, H, W] with peak 1; ratio of the protocol; indices of
+    `ALL_INDICES`. CC, SSIM and UIQI are means over bands; RMSE is that of the cube. Raises
+    `UserError` for an unknown convention or index, different shapes, NaN, and images smaller than
+    an index's window.
     """
     images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
     return {name: _INDICES[name](rule, a, b, ratio) for name, rule, a, b in images}
@@ -70,24 +74,27 @@ def compare(
     conventions: Sequence[str] = tuple(CONVENTIONS),
     indices: Sequence[str] = ALL_INDICES,
 ) -> dict[str, dict[str, float]]:
-    """Return what `evaluate` does under each convention; what they share is computed once."""
-    known: dict[tuple[Any, ...], float] = {}
-    found: dict[str, dict[str, float]] = {}
+    """Return the result of `evaluate` under each convention, computing shared values once.
+
+    The result maps convention -> index -> value.
+    """
+    computed: dict[tuple[Any, ...], float] = {}
+    by_convention: dict[str, dict[str, float]] = {}
     for name in conventions:
-        keys = {index: _ingredients(find_convention(name), index) for index in indices}
-        new = [index for index in indices if keys[index] not in known]
+        keys = {index: _dependencies(find_convention(name), index) for index in indices}
+        new = [index for index in indices if keys[index] not in computed]
         values = evaluate(fused_SHW, reference_SHW, ratio, name, new) if new else {}
-        known |= {keys[index]: value for index, value in values.items()}
-        found[name] = {index: known[key] for index, key in keys.items()}
-    return found
+        computed |= {keys[index]: value for index, value in values.items()}
+        by_convention[name] = {index: computed[key] for index, key in keys.items()}
+    return by_convention
 
 
-def _ingredients(rule: Convention, index: str) -> tuple[Any, ...]:
-    """Return an index with everything of a convention that it depends on."""
+def _dependencies(rule: Convention, index: str) -> tuple[Any, ...]:
+    """Return an index and all settings of a convention on which its value depends."""
     if index in ("psnr", "sam", "ergas"):
         return index, rule.name
-    own = rule.ssim_window if index == "ssim" else rule.cut_px
-    return index, rule.dtype, rule.levels, own
+    region = rule.ssim_window if index == "ssim" else rule.cut_px
+    return index, rule.dtype, rule.levels, region
 
 
 def per_band(
@@ -96,7 +103,7 @@ def per_band(
     convention: str = CONVENTION,
     indices: Sequence[str] = PER_BAND,
 ) -> dict[str, Tensor]:
-    """Return indices of every band, each [S] float64; arguments and errors as `evaluate`."""
+    """Return indices of every band, each [S] float64; arguments and errors as in `evaluate`."""
     images = _images(fused_SHW, reference_SHW, convention, indices, PER_BAND)
     return {name: _PER_BAND[name](rule, a, b) for name, rule, a, b in images}
 
@@ -104,10 +111,11 @@ def per_band(
 def maps(
     fused_SHW: Tensor, reference_SHW: Tensor, convention: str = CONVENTION
 ) -> dict[str, Tensor]:
-    """Return where an image is wrong, of the size that the convention leaves, float64.
+    """Return error maps of an image as the convention cuts it, float64.
 
-    `sam_deg` [H, W] is the spectral angle in degrees, NaN where a pixel is left out; `error` [H, W]
-    the absolute error averaged over bands; `error_SHW` that of every band. Errors as `evaluate`.
+    `sam_deg` [H, W] is the spectral angle in degrees, NaN for pixels that are left out; `error` [H,
+    W] is the absolute error averaged over bands; `error_SHW` is that of every band. Errors as in
+    `evaluate`.
     """
     rule, fused, reference = _prepared(fused_SHW, reference_SHW, convention, ())
     a, b = rule.cut(fused), rule.cut(reference)
@@ -129,7 +137,7 @@ def ssim_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
 def _prepared(
     fused: Tensor, reference: Tensor, convention: str, indices: Sequence[str]
 ) -> tuple[Convention, Tensor, Tensor]:
-    """Return the convention and the images as it takes them, not cut yet; raises `UserError`."""
+    """Return the convention and the images prepared for it, not yet cut; raise `UserError`."""
     rule = find_convention(convention)
     if fused.shape != reference.shape or fused.dim() != 3 or 0 in fused.shape:
         raise UserError(
@@ -154,12 +162,12 @@ def _images(
     reference: Tensor,
     convention: str,
     indices: Sequence[str],
-    known: Sequence[str],
+    valid: Sequence[str],
 ) -> Iterator[tuple[str, Convention, Tensor, Tensor]]:
-    """Yield every index with its convention and the two images that it takes."""
+    """Yield every index with its convention and its two images."""
     for name in indices:
-        if name not in known:
-            raise UserError(f"metrics: found index {name!r}, expected some of {', '.join(known)}")
+        if name not in valid:
+            raise UserError(f"metrics: found index {name!r}, expected some of {', '.join(valid)}")
     rule, whole_a, whole_b = _prepared(fused, reference, convention, indices)
     for name in indices:
         whole = name == "ssim"

@@ -1,6 +1,6 @@
 """Q2n: the universal quality index of spectra as hypercomplex numbers.
 
-Legend: N bands filled up to a power of two, P pixels of a block.
+Legend: N bands padded to a power of two, P pixels of a block, S bands, H W rows and columns.
 """
 
 import torch
@@ -21,7 +21,7 @@ def product_signs(size: int) -> Tensor:
 
 
 def _tiles(image_SHW: Tensor, levels: int, side: int) -> Tensor:
-    """Return blocks [blocks, N, P] of rounded levels, mirrored at the far border."""
+    """Return blocks [blocks, N, P] of rounded levels; the far borders are mirrored into them."""
     x = (image_SHW * levels + 0.5).floor().clamp(min=0)
     x = torch.cat([x, x.flip(1)[:, : -x.shape[1] % side]], dim=1)
     x = torch.cat([x, x.flip(2)[:, :, : -x.shape[2] % side]], dim=2)
@@ -34,11 +34,11 @@ def _tiles(image_SHW: Tensor, levels: int, side: int) -> Tensor:
 def q2n(fused_SHW: Tensor, reference_SHW: Tensor, levels: int = 2047, block_px: int = 32) -> float:
     """Return Q2n (Garzelli and Nencini, IEEE GRSL 2009), the mean over blocks without overlap.
 
-    Images in [0, 1] become integers up to `levels` (halves up, negative values 0), because MATLAB
-    casts to uint16: an image in [0, 1] has to be multiplied first (levels = 1 makes it black and
-    white). Each band of a block is shifted and scaled by the reference's mean and deviation; a band
-    that is constant in the reference only is divided by the smallest number there is, which drives
-    the block to 0. The images are mirrored to whole blocks (inferred: with their outermost pixels).
+    Images in [0, 1] become integers up to `levels` (halves up, negative values 0), because the
+    MATLAB code casts to uint16; levels = 1 would make an image black and white. Each band of a
+    block is shifted and scaled by the reference's mean and deviation. A band that is constant only
+    in the reference is divided by the machine epsilon, which drives the block to 0. The images are
+    mirrored to whole blocks (inferred: repeating their outermost pixels).
     """
     eps = torch.finfo(torch.float64).eps
     values = []
@@ -62,7 +62,7 @@ def q2n(fused_SHW: Tensor, reference_SHW: Tensor, levels: int = 2047, block_px: 
         norm_a, norm_b = mean_a.norm(), mean_b.norm()
         bias = 2 * norm_a * norm_b / (norm_a**2 + norm_b**2)
         spread = (a * a).sum() + (b * b).sum()
-        # The mean of a product is bilinear, so all products come from one matrix of moments.
+        # The mean of a product is bilinear, so one matrix of moments gives all products.
         product_N = (signs * (a @ b.T)[units, pairs]).sum(1)
         values.append(bias if spread == 0 else bias * 2 * product_N.norm() / spread)
     return torch.stack(values).mean().item()

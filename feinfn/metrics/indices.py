@@ -1,8 +1,10 @@
 """Indices that every convention shares, of float64 images.
 
-torchmetrics has the names SCC and UQI for other definitions: its SCC is a high-pass filter's local
-correlation, its UQI an 11x11 Gaussian window. MSE, ERGAS and SAM agree with it where no pixel is
-black; they stay here because training runs without it.
+torchmetrics uses the names SCC and UQI for other definitions: its SCC correlates high-pass images
+locally, its UQI has an 11x11 Gaussian window. Its MSE, ERGAS and SAM agree with these if no pixel
+is black; they stay here because training runs without torchmetrics.
+
+Legend: S bands, H W rows and columns.
 """
 
 from collections.abc import Sequence
@@ -15,9 +17,8 @@ from torch.nn import functional as F
 from feinfn.protocols.filters import gaussian_taps, ssim_map
 
 FLAT = 3e-14
-"""Variance, as a part of the mean square, up to which a window counts as constant: rounding leaves
-up to 4e-15 of a constant window, one step of 16 bits in 32x32 pixels is 2e-13.
-"""
+"""Largest variance of a constant window, relative to its mean square. Rounding leaves up to 4e-15
+in a constant window; one step of 16 bits in 32x32 pixels is 2e-13."""
 
 
 def mse_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def mse_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
 def ergas(fused_SHW: Tensor, reference_SHW: Tensor, ratio: float) -> float:
     """Return (100 / ratio) sqrt(mean over bands of MSE / mean(reference)^2).
 
-    A reference band of zeros makes it inf, or NaN where the fused band is zero as well.
+    It is inf if a reference band is all zeros, or NaN if the fused band is too.
     """
     mean = reference_SHW.mean(dim=(1, 2))
     relative = mse_per_band(fused_SHW, reference_SHW) / mean**2
@@ -38,8 +39,8 @@ def ergas(fused_SHW: Tensor, reference_SHW: Tensor, ratio: float) -> float:
 def angles(fused_SHW: Tensor, reference_SHW: Tensor, epsilon: float = 0.0) -> Tensor:
     """Return the angle between the two spectra of every pixel in radians, [H, W].
 
-    NaN where either spectrum is zero, unless `epsilon` is added to the product of their norms;
-    cosines beyond 1 by rounding count as 1.
+    It is NaN if either spectrum is zero, unless `epsilon` is added to the product of their norms.
+    Cosines that rounding takes beyond 1 count as 1.
     """
     squares = (fused_SHW * fused_SHW).sum(0) * (reference_SHW * reference_SHW).sum(0)
     cosine = (fused_SHW * reference_SHW).sum(0) / (squares.sqrt() + epsilon)
@@ -47,9 +48,10 @@ def angles(fused_SHW: Tensor, reference_SHW: Tensor, epsilon: float = 0.0) -> Te
 
 
 def window_means(x: Tensor, taps: Sequence[float]) -> Tensor:
-    """Return the means weighted by the outer product of `taps`, 'valid' border, of [..., H, W].
+    """Return means over windows of [..., H, W], weighted by the outer product of `taps`.
 
-    On a CPU shifted sums are many times faster than a float64 convolution of one channel.
+    Only windows inside the image count ('valid' border). On a CPU, shifted sums are many times
+    faster than a float64 convolution of one channel.
     """
     for axis in (-2, -1):
         length = x.shape[axis] - len(taps) + 1
@@ -74,13 +76,13 @@ def cc_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
     """Return the correlation coefficient of every band, [S]; NaN for a constant band."""
     a, b = (x - x.mean(dim=(1, 2), keepdim=True) for x in (fused_SHW, reference_SHW))
     power = (a * a).sum(dim=(1, 2)) * (b * b).sum(dim=(1, 2))
-    # Rounding leaves a constant band a little power.
+    # Rounding leaves some power in a constant band.
     varies = (a.amax((1, 2)) > a.amin((1, 2))) & (b.amax((1, 2)) > b.amin((1, 2)))
     return torch.where(varies, (a * b).sum(dim=(1, 2)) / power.sqrt(), torch.nan)
 
 
 def _edges(image_SHW: Tensor) -> Tensor:
-    """Return Sobel gradient magnitudes, zero border, of images without their outer pixel ring."""
+    """Return Sobel gradient magnitudes without the outer pixel ring; the border is zero."""
     kernel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], dtype=torch.float64)
     both = torch.stack([kernel, kernel.T])[:, None].to(image_SHW.device)
     gradients = F.conv2d(image_SHW[:, None, 1:-1, 1:-1], both, padding=1)
@@ -96,8 +98,8 @@ def scc(fused_SHW: Tensor, reference_SHW: Tensor) -> float:
 def universal_quality(mean_a: Tensor, mean_b: Tensor, squares: Tensor, product: Tensor) -> Tensor:
     """Return the universal quality index (Wang and Bovik, IEEE SPL 2002) from window means.
 
-    `squares` is mean(a^2) + mean(b^2), `product` mean(a b). Where both windows are constant only
-    the means count, and two windows of zeros are equal.
+    `squares` is mean(a^2) + mean(b^2), `product` is mean(a b). If both windows are constant, only
+    the means count; two windows of zeros have quality 1.
     """
     means = mean_a**2 + mean_b**2
     spread = squares - means
@@ -107,7 +109,7 @@ def universal_quality(mean_a: Tensor, mean_b: Tensor, squares: Tensor, product: 
 
 
 def uiqi_per_band(fused_SHW: Tensor, reference_SHW: Tensor, window_px: int = 32) -> Tensor:
-    """Return the universal quality index of every band, [S]: box windows at every position."""
+    """Return the universal quality index of every band, [S], over box windows at every position."""
     values = []
     for a, b in zip(fused_SHW, reference_SHW, strict=True):
         stack = torch.stack([a, b, a * a + b * b, a * b])

@@ -1,8 +1,9 @@
 """Indices without a reference, for an HSI fused from an LR-HSI and an MSI.
 
-torchmetrics has D_lambda, D_S and QNR too, with an 11x11 Gaussian at every pixel in place of blocks
-(minutes for 100 bands), the same window in pixels at both scales, and one panchromatic image. Here
-blocks cover the same ground at both scales, and D_S compares every band with every MSI band.
+torchmetrics has D_lambda, D_S and QNR too, but with an 11x11 Gaussian at every pixel instead of
+blocks (minutes for 100 bands), with the same window in pixels at both scales, and for one
+panchromatic image. Here blocks cover the same ground at both scales, and D_S compares every band
+with every MSI band.
 
 Legend: S bands, M MSI bands, h w LR size, H W HR size, B blocks, P pixels of a block.
 """
@@ -17,16 +18,18 @@ from feinfn.metrics.indices import universal_quality
 
 
 def _blocks(image_SHW: Tensor, side: int) -> Tensor:
-    """Return whole blocks row by row, [rows, columns, S, P] float64; a rest at the far border is
-    left out."""
+    """Return whole blocks row by row, [rows, columns, S, P] float64.
+
+    Pixels at the far borders that fill no block are left out.
+    """
     tiles = image_SHW.double().unfold(1, side, side).unfold(2, side, side)
     return tiles.flatten(3).permute(1, 2, 0, 3)
 
 
 def pairwise_quality(x_SHW: Tensor, y_MHW: Tensor, block_px: int) -> Tensor:
-    """Return the universal quality index of every band of x with every one of y, [S, M].
+    """Return the universal quality index of every band of x with every band of y, [S, M].
 
-    Means over blocks without overlap; all pairs of a block come from one matrix of moments.
+    It is the mean over blocks without overlap; one matrix of moments gives all pairs of a block.
     """
     x_blocks, y_blocks = _blocks(x_SHW, block_px), _blocks(y_MHW, block_px)
     total = torch.zeros(len(x_SHW), len(y_MHW), dtype=torch.float64, device=x_SHW.device)
@@ -50,21 +53,21 @@ def qnr(
     lr_msi_Mhw: Tensor | None = None,
     block_px: int = 32,
 ) -> dict[str, float]:
-    """Return `d_lambda`, `d_s` and `qnr` = (1 - d_lambda) (1 - d_s), each best at 0, 0 and 1.
+    """Return `d_lambda`, `d_s` and `qnr` = (1 - d_lambda) (1 - d_s); their best values are 0, 0, 1.
 
-    d_lambda is the mean over band pairs of |Q(fused i, fused j) - Q(LR i, LR j)|, d_s the mean over
-    bands and MSI bands of |Q(fused i, MSI m) - Q(LR i, LR MSI m)|, with exponents 1 (Alparone et
-    al., PE&RS 2008). Inferred for HSI and MSI: blocks of `block_px` HR pixels against the same
-    ground at LR, all pairs of bands in d_s, and an LR MSI of cell means where none is given.
-    Raises `UserError` where shapes or the block do not fit, and for NaN.
+    d_lambda is the mean over band pairs of |Q(fused i, fused j) - Q(LR i, LR j)|. d_s is the mean
+    over bands and MSI bands of |Q(fused i, MSI m) - Q(LR i, LR MSI m)|. Both exponents are 1
+    (Alparone et al., PE&RS 2008). Inferred for HSI and MSI: blocks of `block_px` HR pixels against
+    the same ground at LR, all pairs of bands in d_s, and an LR MSI of cell means if none is given.
+    Raises `UserError` if shapes or the block do not fit, and for NaN.
     """
     ratio = _ratio(fused_SHW, lr_hsi_Shw)
     if lr_msi_Mhw is None:
         lr_msi_Mhw = F.avg_pool2d(msi_MHW.double(), ratio)
-    found = [tuple(x.shape) for x in (msi_MHW, lr_msi_Mhw)]
+    shapes = [tuple(x.shape) for x in (msi_MHW, lr_msi_Mhw)]
     expected = [(len(msi_MHW), *x.shape[1:]) for x in (fused_SHW, lr_hsi_Shw)]
-    if found != expected:
-        raise UserError(f"qnr: found MSI and LR MSI of shapes {found}, expected {expected}")
+    if shapes != expected:
+        raise UserError(f"qnr: found MSI and LR MSI of shapes {shapes}, expected {expected}")
     if block_px % ratio or block_px // ratio < 2 or min(fused_SHW.shape[1:]) < block_px:
         raise UserError(
             f"qnr: found blocks of {block_px} pixels for an image of {fused_SHW.shape[1]}x"
@@ -77,7 +80,7 @@ def qnr(
     spectral -= pairwise_quality(lr_hsi_Shw, lr_hsi_Shw, lr_px)
     spatial = pairwise_quality(fused_SHW, msi_MHW, block_px)
     spatial -= pairwise_quality(lr_hsi_Shw, lr_msi_Mhw, lr_px)
-    # The diagonal is 0, so only the divisor has to know that a band is no pair with itself.
+    # The diagonal is 0, so only the divisor must leave out a band's pair with itself.
     d_lambda = (spectral.abs().sum() / max(bands * (bands - 1), 1)).item()
     d_s = spatial.abs().mean().item()
     return {"d_lambda": d_lambda, "d_s": d_s, "qnr": (1 - d_lambda) * (1 - d_s)}
@@ -94,7 +97,8 @@ def hqnr(
     """Return `d_lambda_khan`, `d_s` and `hqnr` = (1 - d_lambda_khan) (1 - d_s).
 
     d_lambda_khan is 1 - Q2n of the degraded fused image against the LR-HSI (Khan et al., IEEE TGRS
-    2009), so `lr_fused_Shw` must come from the PSF that made the LR-HSI. The rest as `qnr`.
+    2009), so `lr_fused_Shw` must come from the PSF that made the LR-HSI. Everything else is as in
+    `qnr`.
     """
     if lr_fused_Shw.shape != lr_hsi_Shw.shape or min(lr_hsi_Shw.shape[1:]) < 32:
         raise UserError(
@@ -108,7 +112,7 @@ def hqnr(
 
 
 def _ratio(fused_SHW: Tensor, lr_hsi_Shw: Tensor) -> int:
-    """Return HR pixels per LR pixel; raises `UserError` for shapes without such a number."""
+    """Return HR pixels per LR pixel; raise `UserError` if the shapes have no whole ratio."""
     ratio = fused_SHW.shape[-1] // max(lr_hsi_Shw.shape[-1], 1)
     bands, *lr_size = lr_hsi_Shw.shape
     if tuple(fused_SHW.shape) != (bands, *(ratio * n for n in lr_size)) or ratio < 1:

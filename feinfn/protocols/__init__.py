@@ -1,1 +1,1 @@
-"""Protocols: how the inputs of a method are made from a scene, as code with a name and a hash."""
+"""Protocols: recipes that make a method's inputs from a scene, with a name and a hash."""

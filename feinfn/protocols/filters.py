@@ -1,4 +1,7 @@
-"""Separable Gaussian filtering, shared by PSFs and SSIM."""
+"""Separable Gaussian filters, shared by PSFs and SSIM.
+
+Legend: B batch, S bands, H W rows and columns.
+"""
 
 from collections.abc import Callable
 
@@ -7,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MATMUL_SIDE = 128
-"""Longest image side filtered by a banded matrix product: on a CPU as fast as a convolution at
-training sizes, slower at large ones."""
+"""Longest image side, in pixels, that is filtered by a banded matrix product. On a CPU it is as
+fast as a convolution at training sizes and slower for large images."""
 
 MATMUL_SIDE_FLOAT64 = 512
-"""The same for float64, where a convolution is slow and copies the image once per tap."""
+"""The same limit for float64, for which a convolution is slow and copies the image once per tap."""
 
 
 def gaussian_taps(size: int, sigma_px: float, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return `size` samples of a Gaussian centred on the middle tap, summing to 1."""
+    """Return `size` samples of a Gaussian centred on the middle tap, [size], summing to 1."""
     x = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     taps = torch.exp(-(x**2) / (2 * sigma_px**2)).to(dtype)
     return taps / taps.sum()
@@ -30,7 +33,7 @@ def filter_matrix(size: int, taps: Tensor, padding: int) -> Tensor:
 
 
 def filter_bands(x_BSHW: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
-    """Filter every band with the outer product of `taps`; zero border of `padding` pixels."""
+    """Filter every band with the outer product of `taps`; `padding` zeros on every side."""
     height, width = x_BSHW.shape[-2:]
     longest = MATMUL_SIDE_FLOAT64 if x_BSHW.dtype == torch.float64 else MATMUL_SIDE
     if max(height, width) <= longest:
@@ -45,7 +48,7 @@ def filter_bands(x_BSHW: Tensor, taps: Tensor, padding: int = 0) -> Tensor:
 
 
 def filter_window(x_BSHW: Tensor, window: Tensor, padding: int) -> Tensor:
-    """Filter every band with a 2-D window that need not be separable."""
+    """Filter every band with a 2-D window, separable or not; `padding` zeros on every side."""
     bands = x_BSHW.shape[1]
     weight = window.to(x_BSHW).expand(bands, 1, *window.shape)
     return F.conv2d(x_BSHW, weight, padding=padding, groups=bands)
@@ -56,8 +59,8 @@ def ssim_map(
 ) -> Tensor:
     """Return the SSIM map of every band (Wang et al., IEEE TIP 2004).
 
-    `smooth` averages over the window; K = (0.01, 0.03), biased variances. The map has the size that
-    `smooth` leaves.
+    `smooth` averages over the window; K = (0.01, 0.03), biased variances. The map has the size of
+    the smoothed image.
     """
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     stack = torch.cat([a_BSHW, b_BSHW, a_BSHW**2, b_BSHW**2, a_BSHW * b_BSHW])

@@ -1,4 +1,7 @@
-"""Named protocols, with what their lines state and what had to be inferred."""
+"""Named protocols: for each, the facts its line states and the choices inferred here.
+
+A line is a group of papers that share prepared data and tables.
+"""
 
 import math
 from typing import Any

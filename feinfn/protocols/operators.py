@@ -1,7 +1,7 @@
-"""Degradation operators: how a sensor sees a scene, with the adjoint of the linear part of each.
+"""Degradation operators: models of a sensor, each with the adjoint of its linear part.
 
-Every operator maps [B, S, H, W] of any floating type on any device and is differentiable; for
-`A = operator`, <A x, y> = <x, A.adjoint(y, size of x)> where A is linear.
+Every operator maps [B, S, H, W] of any floating type on any device and is differentiable. For a
+linear operator A, <A x, y> = <x, A.adjoint(y, size of x)>.
 
 Legend: B batch, S bands, M MSI bands, H W rows and columns.
 """
@@ -25,18 +25,18 @@ Border = Literal["zero", "reflect", "replicate", "circular"]
 Size = tuple[int, int]
 
 PAD_MODES = {b: b for b in ("reflect", "replicate", "circular")} | {"zero": "constant"}
-"""Borders and their names in torch; scipy.ndimage says mirror, nearest, wrap and constant."""
+"""Borders and their names in torch; scipy.ndimage calls them mirror, nearest, wrap and constant."""
 
 
 class Operator(ABC):
-    """A degradation; the base keeps the size, and its linear part is the identity."""
+    """A degradation; by default it keeps the size and its linear part is the identity."""
 
     @abstractmethod
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         """Return the degraded image."""
 
     def out_size(self, size_HW: Size) -> Size:
-        """Return rows and columns of the image that one of `size_HW` becomes."""
+        """Return rows and columns of the degraded image for an image of `size_HW`."""
         return size_HW
 
     def adjoint(self, y_BSHW: Tensor, size_HW: Size) -> Tensor:
@@ -46,18 +46,18 @@ class Operator(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Blur(Operator):
-    """Convolve every band with a PSF, keeping the size.
+    """Convolution of every band with a PSF; the size stays.
 
     The kernel's centre is tap n // 2 of 0 ... n-1 (as in scipy.ndimage.convolve), so an even PSF of
     n taps reaches n/2 - 1 pixels up and left and n/2 down and right: sampled at row n/2 - 1, it
-    covers rows 0 ... n-1. Raises `UserError` where a border cannot continue so small an image.
+    covers rows 0 ... n-1. Raises `UserError` if the image is too small for the border.
     """
 
     kernel: Tensor
     """[rows, columns], or [taps] of a separable PSF with equal sides."""
     border: Border = "zero"
-    """Values outside the image: 0, mirrored without repeating the edge pixel, the edge pixel's, or
-    those of the opposite side."""
+    """Values outside the image: 0 (zero), mirrored without repeating the edge pixel (reflect), the
+    edge pixel (replicate) or the opposite side (circular)."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.kernel.shape)
@@ -69,7 +69,7 @@ class Blur(Operator):
 
     @classmethod
     def gaussian(cls, size_px: int, sigma_px: float, border: Border = "zero") -> "Blur":
-        """Return a Gaussian PSF of `size_px` taps a side, sampled about their middle, sum 1."""
+        """Return a Gaussian PSF of `size_px` taps per side, sampled about their middle, sum 1."""
         require(size_px >= 1, "size_px", size_px, "an integer >= 1")
         require(0 < sigma_px < math.inf, "sigma_px", sigma_px, "a number > 0")
         return cls(gaussian_taps(size_px, sigma_px), border)
@@ -83,7 +83,7 @@ class Blur(Operator):
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         height, width = x_BSHW.shape[-2:]
         rows, cols = self.kernel.shape[0], self.kernel.shape[-1]
-        # Mirroring leaves out the edge pixel and needs one more; torch wraps round only once.
+        # Mirroring skips the edge pixel, so it needs one pixel more; torch wraps around only once.
         spare = {"reflect": 1, "circular": 0}.get(self.border)
         if spare is not None and (rows // 2 + spare > height or cols // 2 + spare > width):
             raise UserError(
@@ -104,8 +104,8 @@ class Blur(Operator):
         return x
 
     def _fold(self, x_BSHW: Tensor, dim: int, size: int, taps: int) -> Tensor:
-        """Add the border back to the pixels that it was made of: the adjoint of padding."""
-        # Pixels are numbered from 1; what a zero border contributes collects in 0 and is dropped.
+        """Add the border to the pixels it was copied from: the adjoint of padding."""
+        # Pixels are numbered from 1; the sums of a zero border collect in 0 and are dropped.
         pixels = torch.arange(1.0, size + 1, device=x_BSHW.device).view(1, 1, -1)
         pads = [(taps - 1) // 2, taps // 2]
         origin = F.pad(pixels, pads, mode=PAD_MODES[self.border]).flatten().long()
@@ -122,7 +122,7 @@ def _correlate(x_BSHW: Tensor, kernel: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Decimate(Operator):
-    """Keep every `ratio`-th row and column, from `row` and `col` on; any image size."""
+    """Sampling of every `ratio`-th row and column from `row` and `col` on, for any image size."""
 
     ratio: int
     row: int = 0
@@ -140,7 +140,7 @@ class Decimate(Operator):
         if not (rows and cols):
             raise UserError(
                 f"image: found {height}x{width}, expected more than {self.row} rows and {self.col} "
-                "columns, where sampling begins; use a larger image or a smaller ratio"
+                "columns, the start of sampling; use a larger image or a smaller ratio"
             )
         return len(rows), len(cols)
 
@@ -156,20 +156,23 @@ class Decimate(Operator):
 
 @dataclass(frozen=True, eq=False)
 class SpectralResponse(Operator):
-    """Weigh the S bands of every pixel to M bands; `feinfn.srf` resamples tables to matrices."""
+    """Weighted sums of the S bands of every pixel, one for each of M bands.
+
+    `feinfn.protocols.response` resamples tables to such matrices.
+    """
 
     matrix: Tensor
-    """[M, S]."""
+    """Weights [M, S]."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
         require(self.matrix.ndim == 2 and 0 not in shape, "matrix", shape, "a shape [M, S]")
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
-        found, expected = x_BSHW.shape[1], self.matrix.shape[1]
-        if found != expected:
+        bands, expected = x_BSHW.shape[1], self.matrix.shape[1]
+        if bands != expected:
             raise UserError(
-                f"image: found {found} bands, expected {expected}, as many as the spectral "
+                f"image: found {bands} bands, expected {expected}, as many as the spectral "
                 "response has; choose other data or another response"
             )
         return torch.einsum("ms,bshw->bmhw", self.matrix.to(x_BSHW), x_BSHW).contiguous()
@@ -180,15 +183,15 @@ class SpectralResponse(Operator):
 
 @dataclass(frozen=True)
 class Noise(Operator):
-    """Add white Gaussian noise, not clipped.
+    """White Gaussian noise, added without clipping.
 
-    SNR of a band = mean square of the band over the noise's variance, per image. Image b of a batch
-    draws from seed b of `seed`, where an integer stands for seed, seed + 1, ...; equal seeds give
-    equal noise on every device. The gradient takes the noise as a constant.
+    The SNR of a band is its mean square over the noise's variance, per image. Image b of a batch
+    draws from entry b of `seed`; an integer stands for seed, seed + 1, ... Equal seeds give equal
+    noise on every device. The gradient treats the noise as a constant.
     """
 
     snr_db: float | tuple[float, ...]
-    """In dB: one number, or one per band."""
+    """SNR in dB: one number, or one per band."""
     seed: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
@@ -207,7 +210,7 @@ class Noise(Operator):
 
 
 def _normal(like_BSHW: Tensor, seeds: Sequence[int]) -> Tensor:
-    # Always drawn in float32 on the CPU, so that one seed is one noise on every device.
+    # Always drawn in float32 on the CPU, so that a seed gives the same noise on every device.
     noise = torch.empty(like_BSHW.shape, dtype=torch.float32)
     for image_SHW, seed in zip(noise, seeds, strict=True):
         image_SHW.normal_(generator=torch.Generator().manual_seed(seed))
@@ -216,9 +219,9 @@ def _normal(like_BSHW: Tensor, seeds: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Quantise(Operator):
-    """Round to the 2**bits levels from 0 to 1, as a sensor that saturates there.
+    """Rounding to 2**bits levels from 0 to 1, clipped there like a saturating sensor.
 
-    The gradient is passed straight through, as if nothing were rounded.
+    The gradient passes straight through, as if nothing were rounded.
     """
 
     bits: int
@@ -228,14 +231,14 @@ class Quantise(Operator):
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         top = 2**self.bits - 1
-        stored = (x_BSHW.detach().clamp(0, 1) * top).round() / top
-        # Equal to `stored` exactly: x - x is 0 wherever x is finite.
-        return stored + (x_BSHW - x_BSHW.detach())
+        rounded = (x_BSHW.detach().clamp(0, 1) * top).round() / top
+        # Exactly `rounded`, because x - x is 0 for every finite x.
+        return rounded + (x_BSHW - x_BSHW.detach())
 
 
 @dataclass(frozen=True)
 class Chain(Operator):
-    """Apply operators one after another, the first one first."""
+    """Several operators, applied in order."""
 
     operators: tuple[Operator, ...]
 
@@ -266,4 +269,4 @@ OPERATORS: dict[str, Operator] = {
     "quantise": Quantise(12),
     "chain": Chain((Blur.box(3, "circular"), Decimate(2, 1, 0), Noise(40.0), Quantise(8))),
 }
-"""An example of each operator by name, for images of three bands; its type is the constructor."""
+"""An example of each operator by name, for images of three bands."""

@@ -20,28 +20,30 @@ from feinfn.errors import UserError
 
 EMBEDDED = files("feinfn").joinpath("protocols/srf")
 
-# What a comment line of a file may state, and with which words; `bands` and `note` are free.
+# Keys of a file's comment lines and their valid values; `bands` and `note` take free text.
 STATEMENTS = {"rows": ("normalised", "as stored"), "outside": ("refused", "zero")}
 
 
 @dataclass(frozen=True, eq=False)
 class ResponseTable:
-    """The response of MSI bands, on a grid of wavelengths or band by band."""
+    """Responses of MSI bands, on a grid of wavelengths or band by band."""
 
     source: str
-    """Name or file, for messages."""
+    """Name or file, for error messages."""
     names: tuple[str, ...]
-    """MSI bands."""
+    """Names of the M MSI bands."""
     values_MN: np.ndarray
+    """Responses, one row per MSI band."""
     grid_nm: np.ndarray | None
     """Ascending wavelengths [N]; None for a matrix that fits scenes of N bands only."""
     normalised: bool = True
-    """Divide each row by its sum, once it is on the scene's bands."""
+    """Divide each row by its sum after resampling it to the scene's bands."""
     zero_outside: bool = False
-    """Take the response beyond the grid as zero, where the sensor is known to see nothing."""
+    """Take the response beyond the grid as zero, because the sensor is known to see nothing
+    there."""
 
     def sha256(self) -> str:
-        """Return the hash of everything that changes numbers."""
+        """Return the SHA-256 of everything that changes numbers."""
         grid = None if self.grid_nm is None else self.grid_nm.tolist()
         options = [self.normalised, self.zero_outside]
         content = [self.names, self.values_MN.tolist(), grid, options]
@@ -56,8 +58,9 @@ class ResponseTable:
     ) -> Tensor:
         """Return the response [M, S] of MSI bands `columns` on a scene's bands, float64.
 
-        By wavelength the table is interpolated linearly at the band centres; by index, entry i
-        belongs to band i whatever its wavelength. Raises `UserError` where they do not fit.
+        By wavelength, the table is interpolated linearly at the band centres. By index, entry i
+        belongs to band i regardless of wavelength. Raises `UserError` if table, columns and bands
+        do not fit.
         """
         missing = [c for c in columns if c not in self.names]
         if missing:
@@ -106,34 +109,35 @@ class ResponseTable:
 
 @cache
 def read_srf(name: str) -> ResponseTable:
-    """Read a response by its name under feinfn/protocols/srf, or from a CSV file of the user's own.
+    """Read a response by its name under feinfn/protocols/srf, or from a user's CSV file.
 
-    Format: see feinfn/protocols/srf/README.md. Raises `UserError` naming file and line.
+    The format is described in feinfn/protocols/srf/README.md. Raises `UserError` that names file
+    and line.
     """
     path = Path(name).expanduser() if name.endswith(".csv") else EMBEDDED.joinpath(f"{name}.csv")
     if not path.is_file():
-        known = sorted(p.name[:-4] for p in EMBEDDED.iterdir() if p.name.endswith(".csv"))
+        embedded = sorted(p.name[:-4] for p in EMBEDDED.iterdir() if p.name.endswith(".csv"))
         raise UserError(
             f"srf: found {name!r}, expected 'measured', the path of a .csv file that exists, or "
-            "one of " + ", ".join(known)
+            "one of " + ", ".join(embedded)
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{name}: found no text, expected a CSV file in UTF-8") from None
-    stated: dict[str, str] = {}
+    statements: dict[str, str] = {}
     cells: list[tuple[int, list[str]]] = []
     for number, line in enumerate(lines, 1):
         if line.startswith("#"):
             key, value = _statement(line, f"{name}: line {number}")
-            stated[key] = value
+            statements[key] = value
         elif line.strip():
             cells.append((number, [cell.strip() for cell in line.split(",")]))
     by_wavelength = bool(cells) and cells[0][1][0] == "wavelength_nm"
     if by_wavelength:
         names = tuple(cells.pop(0)[1][1:])
-    elif "bands" in stated:
-        names = tuple(cell.strip() for cell in stated["bands"].split(","))
+    elif "bands" in statements:
+        names = tuple(cell.strip() for cell in statements["bands"].split(","))
     else:
         raise UserError(
             f"{name}: expected a first row 'wavelength_nm,<band>,...' for a table by wavelength, "
@@ -155,8 +159,8 @@ def read_srf(name: str) -> ResponseTable:
         names=names,
         values_MN=np.ascontiguousarray(values),
         grid_nm=grid,
-        normalised=stated.get("rows", "normalised") == "normalised",
-        zero_outside=stated.get("outside", "refused") == "zero",
+        normalised=statements.get("rows", "normalised") == "normalised",
+        zero_outside=statements.get("outside", "refused") == "zero",
     )
 
 
@@ -172,7 +176,7 @@ def _statement(line: str, where: str) -> tuple[str, str]:
 
 
 def _numbers(name: str, cells: list[tuple[int, list[str]]]) -> np.ndarray:
-    """Return rows of text as a float64 array; raises `UserError` naming the line."""
+    """Return rows of text as a float64 array; raise `UserError` that names the line."""
     rows = []
     for number, row in cells:
         try:

@@ -1,4 +1,4 @@
-"""Simulation: how LR-HSI, MSI and the upsampled LR-HSI (LMS) are made from a scene.
+"""Simulation: make LR-HSI, MSI and the upsampled LR-HSI (LMS) from a scene.
 
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
@@ -32,27 +32,29 @@ from feinfn.protocols.response import read_srf
 TEXTS = ("name", "about", "known", "inferred", "source")
 
 SUPPORT_PX = {"nearest": 0, "bilinear": 1, "bicubic": 2}
-"""Upsampling modes, with the LR pixels beyond a window on which its interpolation depends."""
+"""Upsampling modes, each with its reach: the LR pixels beyond a window that its interpolation
+reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A complete recipe for the inputs; every field but the texts changes the numbers."""
+    """A complete recipe for the inputs; every field except the texts changes the numbers."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     name: str
-    """The line it comes from and its ratio, as in cave_x4."""
+    """Research line and ratio, as in cave_x4."""
     ratio: int
     """HR pixels per LR pixel along each axis."""
     psf: Literal["gaussian", "box", "delta"]
     """Blur before sampling: a Gaussian, a mean over psf_px pixels, or none."""
     psf_px: int = 1
-    """Side of the PSF in HR pixels; an even PSF's centre is tap psf_px / 2, see degrade.Blur."""
+    """Side of the PSF in HR pixels; the centre of an even PSF is tap psf_px / 2, see
+    operators.Blur."""
     psf_sigma_px: float | None = None
     """Standard deviation of a Gaussian PSF in HR pixels; null for the others."""
     psf_border: Border
-    """How the blur continues the image."""
+    """Continuation of the image beyond its border for the blur."""
     phase_px: int
     """HR row and column that becomes LR row and column 0."""
     srf: str
@@ -60,25 +62,26 @@ class Protocol:
     srf_by: Literal["wavelength", "index"] = "wavelength"
     """Resample the response at the bands' wavelengths, or give its entry i to band i."""
     msi_order: tuple[str, ...]
-    """Bands of the response that become MSI bands, in this order; names where it is measured."""
+    """Bands of the response that become MSI bands, in this order; for a measured MSI, its band
+    names."""
     upsampling: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
     """Interpolation from LR-HSI to LMS (torch, align_corners=False), then clipped to [0, 1]."""
     hsi_snr_db: float | None = None
-    """SNR of every LR-HSI band in dB (see degrade.Noise); null adds no noise."""
+    """SNR of every LR-HSI band in dB (see operators.Noise); null adds no noise."""
     msi_snr_db: float | None = None
     """SNR of every MSI band in dB; null adds no noise."""
     lr_bits: int | None = None
-    """Bits of the LR-HSI, rounded after noise; null does not round."""
+    """Bits to which the LR-HSI is rounded after noise; null does not round."""
     msi_bits: int | None = None
-    """Bits of the MSI, rounded after noise; null does not round."""
+    """Bits to which the MSI is rounded after noise; null does not round."""
     about: str = ""
     """One sentence for people."""
     known: str = ""
-    """What its line states."""
+    """Facts that the line states."""
     inferred: str = ""
-    """What nobody states and was chosen here, with the reason."""
+    """Choices made here because nobody states them, with reasons."""
     source: str = ""
-    """Where the statements stand."""
+    """Sources of the statements."""
 
     def __post_init__(self) -> None:
         def check(condition: bool, field: str, expected: str) -> None:
@@ -116,9 +119,9 @@ class Protocol:
             check(bits is None or 1 <= bits <= 16, field, "an integer from 1 to 16, or null")
 
     def definition(self) -> dict[str, Any]:
-        """Return what changes numbers, the response by content: the protocol's part of a run key.
+        """Return all fields that change numbers, the response by content, for the run key.
 
-        Raises `UserError` where the response cannot be read.
+        Raises `UserError` if the response cannot be read.
         """
         fields = {k: v for k, v in asdict(self).items() if k not in TEXTS}
         # 30 and 30.0 are the same number, but not the same JSON.
@@ -135,14 +138,14 @@ class Protocol:
 
     @property
     def noisy(self) -> bool:
-        """Whether noise is added."""
+        """True if noise is added."""
         return self.hsi_snr_db is not None or self.msi_snr_db is not None
 
     @property
     def offset_px(self) -> float:
-        """Where the middle of LR pixel 0 lies, in HR pixels from that of HR pixel 0, on each axis.
+        """Distance of the middle of LR pixel 0 from that of HR pixel 0, in HR pixels, on each axis.
 
-        The middle of an even PSF lies half a pixel after the sampled one (see degrade.Blur).
+        The middle of an even PSF lies half a pixel after the sampled pixel (see operators.Blur).
         """
         return self.phase_px + (self.psf_px % 2 == 0) / 2
 
@@ -159,7 +162,7 @@ class Protocol:
     def response(self, bands: int, wavelengths_nm: np.ndarray | None) -> SpectralResponse:
         """Return the linear operator from S bands at these wavelengths to MSI bands.
 
-        Raises `UserError` where the scene's bands do not fit, or the MSI is measured.
+        Raises `UserError` if the scene's bands do not fit or the MSI is measured.
         """
         if self.srf == "measured":
             raise UserError(
@@ -172,7 +175,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one fusion starts from, [B, ...] on one device."""
+    """The three input images of a fusion, [B, ...], on one device."""
 
     msi_BMHW: Tensor
     lms_BSHW: Tensor
@@ -185,13 +188,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Pair(Inputs):
-    """Inputs and the reference they came from."""
+    """Inputs and the reference from which they were simulated."""
 
     reference_BSHW: Tensor
 
 
 def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, what: str) -> None:
-    """Raise `UserError` unless HR size = ratio x LR size."""
+    """Raise `UserError` unless the HR size is `ratio` times the LR size; `what` is named in it."""
     expected = tuple(ratio * n for n in lr_size)
     if tuple(hr_size) != expected:
         raise UserError(
@@ -212,11 +215,12 @@ def simulate(
 ) -> Pair:
     """Return the inputs that a protocol makes of reference cubes [B, S, H, W] in [0, 1].
 
-    `msi_BMHW` is the measured MSI on the reference's grid, read only by protocols that ask for it.
-    Noise is drawn from `noise_seed` (image b of the batch: entry b, or an integer + b). LR-HSI and
-    MSI are not clipped, so noise may leave [0, 1]; bits and LMS may not.
+    `msi_BMHW` is the measured MSI on the reference's grid, read only by protocols that need it.
+    Image b of the batch draws its noise from entry b of `noise_seed`; an integer stands for seed,
+    seed + 1, ... Noise may take LR-HSI and MSI out of [0, 1] unless they are rounded to bits; LMS
+    is clipped to it.
 
-    Raises `UserError` where the size is no multiple of the ratio, or bands or MSI do not fit.
+    Raises `UserError` if the size is not a multiple of the ratio, or bands or MSI do not fit.
     """
     batch, bands, height, width = reference_BSHW.shape
     ratio = protocol.ratio
@@ -226,7 +230,7 @@ def simulate(
     else:
         msi = protocol.response(bands, wavelengths_nm)(reference_BSHW)
     seeds = range(noise_seed, noise_seed + batch) if isinstance(noise_seed, int) else noise_seed
-    # Even and odd seeds, so that LR-HSI and MSI never share their noise.
+    # Even and odd seeds, so that LR-HSI and MSI never share noise.
     hsi_sensor = _sensor(protocol.hsi_snr_db, protocol.lr_bits, [2 * s for s in seeds])
     msi_sensor = _sensor(protocol.msi_snr_db, protocol.msi_bits, [2 * s + 1 for s in seeds])
     lr_hsi, msi = hsi_sensor(protocol.spatial()(reference_BSHW)), msi_sensor(msi)
@@ -253,10 +257,10 @@ def enlarge(lr_hsi_BShw: Tensor, ratio: int, upsampling: str) -> Tensor:
 def _measured(
     msi_BMHW: Tensor | None, shape: tuple[int, ...], protocol: Protocol, what: str
 ) -> Tensor:
-    found = "none" if msi_BMHW is None else f"shape {list(msi_BMHW.shape)}"
+    shown = "none" if msi_BMHW is None else f"shape {list(msi_BMHW.shape)}"
     if msi_BMHW is None or tuple(msi_BMHW.shape) != shape:
         raise UserError(
-            f"{what}: found {found} as measured MSI, expected shape {list(shape)}, which protocol "
+            f"{what}: found {shown} as measured MSI, expected shape {list(shape)}, which protocol "
             f"{protocol.name} needs; use a scene that has one or a protocol with a response"
         )
     return msi_BMHW
@@ -272,12 +276,12 @@ def _sensor(snr_db: float | None, bits: int | None, seeds: list[int]) -> Chain:
 
 
 def reach_px(protocol: Protocol) -> int:
-    """Return the HR pixels beyond a window on which its simulation depends, as multiple of ratio.
+    """Return the HR pixels beyond a window that its simulation reads, a multiple of the ratio.
 
-    A window whose edges lie on multiples of the ratio (or on the image's edge) gets the inputs of
-    the whole image if it is simulated with this margin, which is then cut off. Not next
-    to an edge that a circular border joins to the opposite one, and noise is scaled by the power of
-    all that is simulated at once.
+    A window with edges on multiples of the ratio (or on the image's edge) gets the inputs of the
+    whole image if it is simulated with this margin, which is then cut off. Exceptions: a circular
+    border reads the opposite edge, and noise is scaled by the power of everything that is simulated
+    at once.
     """
     support, ratio, phase = SUPPORT_PX[protocol.upsampling], protocol.ratio, protocol.phase_px
     # LMS reaches `support` LR pixels out on both sides; they lie at `phase` in their cells.

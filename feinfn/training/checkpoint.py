@@ -1,7 +1,7 @@
-"""Files that survive a crash: written beside their target, synced, then renamed over it.
+"""Training states that survive a crash: two generations, each with a checksum.
 
-A training state is kept in two generations. It starts with a fixed line and the SHA-256 of the
-rest, so that a file that is not what was written is never read as one.
+A state starts with a fixed line and the SHA-256 of the rest, so that a damaged file is never read
+as a state.
 """
 
 import hashlib
@@ -17,17 +17,19 @@ from feinfn.errors import UserError
 from feinfn.files import DamagedError, write_atomic
 
 MAGIC = b"feinfn training state\n"
+"""First line of a state."""
 
 HEADER = len(MAGIC) + hashlib.sha256().digest_size
+"""Bytes before the payload: the first line and the checksum."""
 
 
 def previous_state(path: Path) -> Path:
-    """Return where the generation before a state lies."""
+    """Return the path of the generation before a state."""
     return path.with_suffix(".previous.pt")
 
 
-class _Summed:
-    """A file that keeps the SHA-256 of what is written to it, so that no copy is needed for it."""
+class _HashingFile:
+    """A file that hashes the bytes written to it, so that the SHA-256 needs no copy of them."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sum = file, hashlib.sha256()
@@ -41,21 +43,24 @@ class _Summed:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values with a checksum; the state before it is kept as previous."""
+    """Save tensors and plain values with a checksum; the earlier state becomes the previous one."""
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
             file.write(bytes(HEADER))
-            summed = _Summed(file)
-            torch.save(state, summed)  # type: ignore[arg-type]
+            hashing = _HashingFile(file)
+            torch.save(state, hashing)  # type: ignore[arg-type]
             file.seek(0)
-            file.write(MAGIC + summed.sum.digest())
+            file.write(MAGIC + hashing.sum.digest())
 
     write_atomic(path, write, previous_state(path))
 
 
 def read_state(path: Path) -> bytes:
-    """Return what `parse_state` reads, verified; raise `DamagedError`, `UserError` if forbidden."""
+    """Return the verified payload of a state for `parse_state`.
+
+    Raises `DamagedError`, or `UserError` if the file may not be read.
+    """
     try:
         with path.open("rb") as file:
             head, payload = file.read(HEADER), file.read()
@@ -73,25 +78,25 @@ def read_state(path: Path) -> bytes:
 
 
 def newest_state(path: Path, warn: Callable[[str], None]) -> bytes | None:
-    """Return the newer intact generation of a state, None where there is none.
+    """Return the newer intact generation of a state; None if there is none.
 
-    A damaged one is put aside, so that it never takes an intact one's place, and told to `warn`.
+    A damaged file is renamed, so that it never replaces an intact one, and reported to `warn`.
     """
-    told, found, then = [], None, "training starts from the beginning"
+    damage, payload, outcome = [], None, "training starts from the beginning"
     for file in (path, previous_state(path)):
-        if found is None and file.is_file():
+        if payload is None and file.is_file():
             try:
-                found, then = read_state(file), f"training continues from {file.name}"
+                payload, outcome = read_state(file), f"training continues from {file.name}"
             except DamagedError as error:
-                aside = file.replace(file.with_name(f"{file.name}.damaged"))
-                told.append(f"{file} {error} and was put aside as {aside.name}")
-    if told:
-        warn(f"{'; '.join(told)}; {then}")
-    return found
+                renamed = file.replace(file.with_name(f"{file.name}.damaged"))
+                damage.append(f"{file} {error} and was put aside as {renamed.name}")
+    if damage:
+        warn(f"{'; '.join(damage)}; {outcome}")
+    return payload
 
 
 def parse_state(payload: bytes, device: torch.device, path: Path) -> dict[str, Any]:
-    """Return a verified state; raise `UserError` where another version of torch wrote it."""
+    """Return a verified state; raise `UserError` if an incompatible version of torch wrote it."""
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
@@ -102,5 +107,5 @@ def parse_state(payload: bytes, device: torch.device, path: Path) -> dict[str, A
 
 
 def epochs_begun(state: dict[str, Any]) -> int:
-    """Return how many epochs a training state has taken steps of."""
+    """Return the number of epochs of which a training state has taken at least one step."""
     return state.get("progress", [0])[0] + (len(state.get("losses", ())) > 0)

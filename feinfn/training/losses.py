@@ -1,4 +1,7 @@
-"""Training losses."""
+"""Training losses.
+
+Legend: B batch, S bands, H W rows and columns.
+"""
 
 import torch
 from torch import Tensor
@@ -7,13 +10,14 @@ from feinfn.config import Loss, TrainConfig
 from feinfn.protocols.filters import filter_bands, filter_window, gaussian_taps, ssim_map
 
 TAPS = gaussian_taps(11, 1.5, torch.float32)
+"""Taps of the released SSIM window."""
 
 
 def smooth(x_BSHW: Tensor) -> Tensor:
-    """Average over the released 11x11 window of sigma 1.5 with a zero border, same size.
+    """Average over the released 11x11 window of sigma 1.5, zero border, same size.
 
-    The released window is a float32 product of taps, in float64 runs too: there it is not exactly
-    separable, and rounding it differently shows after a few training steps.
+    The released window is a float32 product of taps, in float64 runs too. There it is not exactly
+    separable, and other rounding shows after a few training steps.
     """
     if x_BSHW.dtype == torch.float64:
         return filter_window(x_BSHW, torch.outer(TAPS, TAPS), padding=5)
@@ -30,10 +34,10 @@ def pixel_loss(kind: Loss, fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor
 
 
 def spectral_angle(fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
-    """Return the mean angle between spectra in radians, with a gradient everywhere.
+    """Return the mean angle between spectra in radians, with a finite gradient everywhere.
 
-    Kept from the ends of arccos by atan2 of the parts across and along the reference; a dark pixel
-    counts as much as its 1e-4 of brightness allows.
+    atan2 of the parts across and along the reference avoids the ends of arccos. The product of
+    squared norms is at least 1e-8, which bounds the weight of dark pixels.
     """
     across = (fused_BSHW.square().sum(1) * reference_BSHW.square().sum(1)).clamp_min(1e-8)
     along = (fused_BSHW * reference_BSHW).sum(1)
@@ -41,9 +45,9 @@ def spectral_angle(fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
 
 
 def training_loss(config: TrainConfig, fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
-    """Return the loss of a recipe, scalar; images in [0, 1], the fused one not clipped.
+    """Return the loss of a recipe, a scalar, for images in [0, 1]; the fused one is not clipped.
 
-    Released: L1 + 0.1 (1 - SSIM), SSIM per band with a zero border, averaged over everything.
+    Released: L1 + 0.1 (1 - SSIM), with SSIM per band, a zero border, and the mean over everything.
     """
     loss = pixel_loss(config.loss, fused_BSHW, reference_BSHW)
     if config.ssim_weight:

@@ -1,4 +1,4 @@
-"""What each step of training does by rule: its patches, learning rate and weight average."""
+"""Schedule: batches, learning rate and weight average of each training step."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,28 +14,34 @@ from feinfn.training.workers import world
 T = TypeVar("T")
 
 EMA_START = 100
-"""Iterations before the weight average starts to lag (released recipe: update_after_step)."""
+"""Steps before the weight average starts to lag (released recipe: update_after_step)."""
 
 
-def learning_rate(config: TrainConfig, epoch: int, part: float = 0.0) -> float:
-    """Return the rate at a part of an epoch counted from 0 (periodic: one rate an epoch)."""
+def learning_rate(config: TrainConfig, epoch: int, fraction: float = 0.0) -> float:
+    """Return the learning rate at a fraction of an epoch, counted from 0.
+
+    The periodic schedule has one rate per epoch.
+    """
     if epoch < config.warmup_epochs:
-        return config.lr * (0.1 + 0.9 * (epoch + part) / config.warmup_epochs)
-    late = epoch - config.warmup_epochs
+        return config.lr * (0.1 + 0.9 * (epoch + fraction) / config.warmup_epochs)
+    since_warmup = epoch - config.warmup_epochs
     if config.schedule == "periodic":
-        progress = late / config.period_epochs
+        progress = since_warmup / config.period_epochs
     else:
-        progress = (late + part) / max(config.epochs - config.warmup_epochs, 1)
-    fall = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return config.lr_final + (config.lr - config.lr_final) * fall
+        progress = (since_warmup + fraction) / max(config.epochs - config.warmup_epochs, 1)
+    remaining = (
+        1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    )
+    return config.lr_final + (config.lr - config.lr_final) * remaining
 
 
 def batches(
     windows: Sequence[T], batch: int, seed: int, epoch: int, done: int = 0
 ) -> Iterator[list[T]]:
-    """Yield this worker's part of each global batch of an epoch, in an order drawn from the seed.
+    """Yield this worker's share of each global batch of an epoch, in an order drawn from the seed.
 
-    An incomplete last batch is left out, and so are the first `done`, without changing the others.
+    An incomplete last batch is left out. The first `done` batches are skipped, and the others stay
+    the same.
     """
     rank, workers = world()
     order = torch.randperm(len(windows), generator=epoch_generator(seed, epoch)).tolist()
@@ -46,6 +52,6 @@ def batches(
 @torch.no_grad()
 def ema_update(average: list[Tensor], weights: list[Tensor], decay: float, step: int) -> None:
     """Move the average towards the weights; the decay grows as 1 - (step - 100)^(-2/3)."""
-    late = step - EMA_START
-    now = 0.0 if late <= 1 else min(decay, 1 - late ** (-2 / 3))
-    torch._foreach_lerp_(average, weights, 1 - now)
+    since_start = step - EMA_START
+    current_decay = 0.0 if since_start <= 1 else min(decay, 1 - since_start ** (-2 / 3))
+    torch._foreach_lerp_(average, weights, 1 - current_decay)

@@ -1,7 +1,7 @@
 """The training loop: one process or several, always the same batches in the same order.
 
-A run is a function of (model, data, config, seed): the order of an epoch's patches follows from
-seed and epoch alone, so a state is complete with the epoch, the steps done in it and their losses.
+A run is a function of (model, data, config, seed). The order of an epoch's patches follows from
+seed and epoch alone, so a state needs only the epoch, the steps done in it and their losses.
 """
 
 import traceback
@@ -25,7 +25,7 @@ __all__ = ["BEST", "STATE", "Feed", "Report", "Trainer", "check_batch", "train"]
 
 @dataclass(frozen=True)
 class Report:
-    """What one finished epoch has to tell; `metrics` has `val_` entries where it validated."""
+    """Result of one finished epoch; `metrics` has `val_` entries if the epoch validated."""
 
     epoch: int
     epochs: int
@@ -33,7 +33,7 @@ class Report:
 
 
 def check_batch(patches: Feed, config: TrainConfig, accumulate: int = 1) -> None:
-    """Raise `UserError` where the patches cannot fill one batch or workers cannot share it."""
+    """Raise `UserError` if the patches fill no batch, or workers and parts cannot share one."""
     workers = world()[1]
     if config.batch_size % workers:
         raise UserError(
@@ -54,14 +54,14 @@ def check_batch(patches: Feed, config: TrainConfig, accumulate: int = 1) -> None
 
 
 def explain_oom(error: BaseException, config: TrainConfig, accumulate: int) -> OutOfMemory:
-    """Return the error that says what was asked of the accelerator's memory and what to change."""
+    """Return an error that states the demand on the accelerator's memory and the remedies."""
     workers = world()[1]
     share = config.batch_size // workers
     return OutOfMemory(
         f"out of memory: found train.batch_size {config.batch_size} on {workers} workers, so "
         f"{share // accumulate} patches of {config.patch_px} px at once (resources.accumulate "
         f"{accumulate}), expected what fits; raise resources.accumulate (up to {share}), set "
-        "resources.recompute: true, lower train.patch_px, or, where whole images are validated, "
+        "resources.recompute: true, lower train.patch_px, or, if whole images are validated, "
         f"resources.memory_mib ({str(error).splitlines()[0]})"
     )
 
@@ -83,13 +83,15 @@ def train(
 ) -> dict[str, float]:
     """Train from the state in `folder`, or from the start, and leave the best weights in `model`.
 
-    Rank 0 validates and writes `state.pt`, every `checkpoint_every` epochs and after the last, and
-    `best.safetensors`; every rank calls `on_epoch`. `preempted` is asked after every step on every
-    rank: where one says yes the state is saved there and `Preempted` raised, as it is saved when a
-    worker is lost. Each worker's share of a batch is computed in `accumulate` parts. After `until`
-    epochs, if that is before the last, training pauses with its state saved. Rank 0 tells
-    `warn` of damaged files. Returns the best epoch (from 0) and its validation PSNR; `UserError` if
-    the loss diverges or a state is of another training, `OutOfMemory` where a step does not fit.
+    Rank 0 validates, and writes `state.pt` (every `checkpoint_every` epochs and after the last) and
+    `best.safetensors`. Every rank calls `on_epoch`. `preempted` is called after every step on every
+    rank; if any returns True, the state is saved and `Preempted` is raised. The state is also saved
+    if a worker is lost. Each worker computes its share of a batch in `accumulate` parts. After
+    `until` epochs, if that is before the last, training pauses with its state saved. Rank 0 reports
+    damaged files to `warn`.
+
+    Returns the best epoch (from 0) and its validation PSNR. Raises `UserError` if the loss diverges
+    or a state belongs to another training, and `OutOfMemory` if a step does not fit.
     """
     check_batch(patches, config, accumulate)
     trainer = Trainer(model, config, seed, folder, warn)
@@ -101,39 +103,39 @@ def train(
             last = trainer.epoch == config.epochs
             if first and (last or trainer.epoch % config.validate_every == 0):
                 metrics |= trainer.validate(validation, patches.ratio)
-            # Told before it is saved: a cut between the two repeats an epoch and leaves no gap.
+            # Report before saving: a crash in between repeats an epoch and leaves no gap.
             on_epoch(Report(trainer.epoch, config.epochs, metrics))
             if first and (trainer.epoch == end or trainer.epoch % checkpoint_every == 0):
                 trainer.save()
         if first and trainer.epoch == config.epochs:
-            trainer.settle_best()
+            trainer.restore_best_file()
             model.load_state_dict(trainer.best_weights)
         return trainer.best
     except RuntimeError as error:
-        # Its frames hold the failed step's tensors, which a retry in this process has no room for,
-        # and the network that shares gradients.
+        # The error's frames keep the failed step's tensors, for which a retry in this process has
+        # no room, and the network that shares gradients.
         traceback.clear_frames(error.__traceback__)
         if not isinstance(error, torch.OutOfMemoryError):
             raise
-        complaint = explain_oom(error, config, accumulate)
+        out_of_memory = explain_oom(error, config, accumulate)
     finally:
-        # Freed after the process group's end, the wrapped network would wait for it for ever.
+        # If freed after the process group has ended, the wrapped network would wait forever.
         trainer.network = model
         trainer.optimizer.zero_grad(set_to_none=True)
     del trainer
-    # Raised here, because an error raised while another is handled keeps that one alive.
-    raise complaint
+    # Raised outside the handler, because an error raised inside keeps the handled one alive.
+    raise out_of_memory
 
 
 def _epoch(
     trainer: Trainer, patches: Feed, accumulate: int, preempted: Callable[[], bool]
 ) -> dict[str, float]:
-    """Run one epoch, and save the state inside it where it ends early through no fault of its."""
+    """Run one epoch; if preemption or a lost worker ends it early, save the state inside it."""
     try:
         return trainer.train_epoch(patches, accumulate, preempted)
     except Preempted:
         trainer.save_inside_epoch()
-        # Ray ends the others with the first that fails, so all wait until the state is saved.
+        # Ray ends all workers when the first fails, so all wait until the state is saved.
         trainer.workers.any(True)
         raise
     except RuntimeError as error:

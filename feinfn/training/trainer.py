@@ -1,6 +1,6 @@
-"""The state of a training and its steps: what is changed, saved and restored.
+"""Trainer: the state of a training and its steps, saved and restored, and its validation.
 
-Whole-image fusion and evaluation.
+Legend: B batch, S bands, H W rows and columns.
 """
 
 import math
@@ -29,26 +29,26 @@ from feinfn.training.schedule import batches, ema_update, learning_rate
 from feinfn.training.workers import Workers
 
 FORMAT = 1
-"""Raised when states begin to hold something else."""
+"""Version of the state's content; raise it if states hold something else."""
 
 
 class Feed(Protocol):
-    """Where training patches come from: windows of scenes, or prepared files."""
+    """Source of training patches: windows of scenes, or prepared files."""
 
     ratio: int
 
     def __len__(self) -> int:
-        """Return the patches of one epoch."""
+        """Return the number of patches per epoch."""
 
     def windows(self, seed: int, epoch: int) -> Sequence[Any]:
-        """Return what identifies the patches of an epoch."""
+        """Return the identifiers of an epoch's patches."""
 
     def batch(self, windows: Sequence[Any], /) -> Pair:
-        """Return some patches as one batch on the device."""
+        """Return the patches of some identifiers as one batch on the device."""
 
 
 class Trainer:
-    """Everything that changes during training, and how it is saved and restored."""
+    """Everything that changes during training, with its saving and restoring."""
 
     def __init__(
         self,
@@ -72,21 +72,21 @@ class Trainer:
         self.device = self.weights[0].device
         self.epoch = self.step = 0
         self.losses: list[Tensor] = []
-        """Of the epoch's steps so far, each over the whole batch."""
+        """Losses of the epoch's steps so far, each over the whole batch."""
         self.best = {"epoch": -1, "val_psnr": -math.inf}
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
         self.rng = torch.get_rng_state()
-        self.whole = True
+        self.consistent = True
         """False while a step changes weights, average and optimiser."""
         self.workers = Workers()
         first = self.workers.rank == 0
-        # One worker reads for all: they cannot see different states, and damage is told once.
+        # One worker reads for all, so that all see one state and damage is reported once.
         payload = self.workers.from_first(newest_state(folder / STATE, warn) if first else None)
         if payload is not None:
             self._restore(parse_state(payload, self.device, folder / STATE))
             if first:
-                self.settle_best()
+                self.restore_best_file()
         self.network: nn.Module = model
         if self.workers.count > 1:
             self.network = DistributedDataParallel(model)
@@ -97,8 +97,8 @@ class Trainer:
         return {"format": FORMAT, **flat, "seed": self.seed}
 
     @staticmethod
-    def _made(spec: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-        """Return a state's spec without the changes that had changed nothing yet."""
+    def _without_later_changes(spec: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        """Return a spec without the changes that had no effect yet in a state."""
         begun = epochs_begun(state)
         changes = [c for c in spec.get("train.changes", ()) if c["after_epoch"] < begun]
         return {**spec, "train.changes": changes}
@@ -112,17 +112,18 @@ class Trainer:
             "progress": [self.epoch, self.step, self.seconds],
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "best": self.best,
-            # Best weights of a later epoch than the state's would otherwise win after a cut.
+            # After a crash, the file may hold best weights of a later epoch than the state's.
             "best_weights": self.best_weights,
             "rng": self.rng,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        found, expected = (self._made(s, state) for s in (state.get("spec", {}), self._spec()))
-        for key in expected | found:
-            if found.get(key) != expected.get(key):
+        specs = (state.get("spec", {}), self._spec())
+        saved, expected = (self._without_later_changes(spec, state) for spec in specs)
+        for key in expected | saved:
+            if saved.get(key) != expected.get(key):
                 raise UserError(
-                    f"{self.folder / STATE}: {key}: found {found.get(key)!r}, expected "
+                    f"{self.folder / STATE}: {key}: found {saved.get(key)!r}, expected "
                     f"{expected.get(key)!r}: this state is of another training or version; train "
                     "in another folder, or move it away to start from the beginning"
                 )
@@ -136,37 +137,38 @@ class Trainer:
         self.rng = state["rng"].cpu()
         torch.set_rng_state(self.rng)
 
-    def settle_best(self) -> None:
-        """Make the file of the best weights what this state knows, and tell where it was damaged.
+    def restore_best_file(self) -> None:
+        """Write the file of the best weights anew if it does not match this state.
 
-        A file of another epoch was kept after the state was saved: that epoch comes again.
+        It may be damaged, which is reported to `warn`, or of a later epoch than the state, which
+        will be trained again.
         """
         if not self.best_weights:
             return
         path = self.folder / BEST
         try:
-            known = check_weights(path, self.best_weights, self.model.config, self.best)
+            matches = check_weights(path, self.best_weights, self.model.config, self.best)
         except DamagedError as error:
-            known = False
+            matches = False
             self.warn(f"{path} {error}; written again from the training state")
-        if not known:
+        if not matches:
             save_weights(path, self.best_weights, self.model.config, self.best)
 
     @property
-    def now(self) -> TrainConfig:
-        """What the epoch at hand trains with."""
+    def epoch_config(self) -> TrainConfig:
+        """Configuration of the current epoch."""
         return config_at(self.config, self.epoch)
 
     def train_epoch(
         self, patches: Feed, accumulate: int = 1, preempted: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
-        """Run one epoch, or what a cut left of it.
+        """Run one epoch, or the rest of an interrupted one, and return loss, rate and seconds.
 
-        Raises `UserError` if a loss was NaN or inf, before anything is saved, and `Preempted`
-        after a step where `preempted` said so on any worker.
+        Raises `UserError` if a loss was NaN or inf, before anything is saved, and `Preempted` after
+        a step if `preempted` returned True on any worker.
         """
         started = time.perf_counter() - self.seconds
-        config = self.now
+        config = self.epoch_config
         windows = patches.windows(self.seed, self.epoch)
         steps = len(windows) // config.batch_size
         for chosen in batches(
@@ -176,7 +178,7 @@ class Trainer:
                 group["lr"] = learning_rate(config, self.epoch, len(self.losses) / steps)
                 group["weight_decay"] = config.weight_decay
             loss = self._gradient(patches.batch(chosen), accumulate)
-            self.whole = False
+            self.consistent = False
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.weights, config.clip_norm)
             self.optimizer.step()
@@ -186,7 +188,7 @@ class Trainer:
             self.losses.append(loss)
             self.rng = torch.get_rng_state()
             self.seconds = time.perf_counter() - started
-            self.whole = True
+            self.consistent = True
             if self.workers.any(preempted()):
                 raise Preempted(
                     f"preempted after step {self.step} (epoch {self.epoch + 1}), whose state is "
@@ -202,28 +204,28 @@ class Trainer:
     def _gradient(self, pair: Pair, accumulate: int) -> Tensor:
         """Leave the gradient of the whole batch in the weights, and return the batch's loss.
 
-        Losses are means over patches, so that the mean over equal parts is the mean over all.
+        Losses are means over patches, so the mean over equal parts is the mean over all.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        parts = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
-        for i, tensors in enumerate(parts, start=1):
-            part = Pair(*tensors)
+        micro_batches = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
+        for i, tensors in enumerate(micro_batches, start=1):
+            micro_batch = Pair(*tensors)
             network: Any = self.network
-            # Gradients travel between workers once, with the last part.
-            apart = i < len(parts) and self.workers.count > 1
-            with network.no_sync() if apart else nullcontext():
+            # Workers exchange gradients once, with the last micro-batch.
+            keep_local = i < len(micro_batches) and self.workers.count > 1
+            with network.no_sync() if keep_local else nullcontext():
                 bfloat16 = self.config.precision == "bfloat16"
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
-                    fused_BSHW = network(*part.inputs())
-                fused_BSHW = fused_BSHW.to(part.reference_BSHW.dtype)
-                loss = training_loss(self.now, fused_BSHW, part.reference_BSHW)
+                    fused_BSHW = network(*micro_batch.inputs())
+                fused_BSHW = fused_BSHW.to(micro_batch.reference_BSHW.dtype)
+                loss = training_loss(self.epoch_config, fused_BSHW, micro_batch.reference_BSHW)
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)
 
     def _finite_losses(self) -> Tensor:
-        # One transfer per epoch: reading a loss inside the loop would stall an accelerator.
+        # One transfer per epoch, because reading a loss inside the loop would stall a GPU.
         history = torch.stack(self.losses).cpu()
         bad = (~torch.isfinite(history)).nonzero()
         if len(bad):
@@ -236,7 +238,7 @@ class Trainer:
         return history
 
     def validate(self, validation: Sequence[Pair], ratio: int) -> dict[str, float]:
-        """Evaluate the averaged weights (if any) and keep them if PSNR is the best so far."""
+        """Evaluate the averaged weights (if any), and save them if their PSNR is the best yet."""
         raw = [w.detach().clone() for w in self.weights] if self.average else []
         with torch.no_grad():
             if self.average:
@@ -253,17 +255,18 @@ class Trainer:
         return metrics
 
     def save(self) -> None:
-        """Write the complete state; the best weights were written before it."""
+        """Write the complete state; the best weights are already on disk."""
         save_state(self.folder / STATE, self._state())
 
     def save_inside_epoch(self) -> None:
-        """Write the state of the last step (rank 0); raise `UserError` where a loss was not finite.
+        """Write the state after the last step (rank 0); raise `UserError` if a loss was not finite.
 
-        Nothing is written where a step was under way: it may have changed a part of the state.
+        Nothing is written while a step is under way, because it may have changed a part of the
+        state.
         """
         if self.losses:
             self._finite_losses()
-        if self.workers.rank == 0 and self.whole:
+        if self.workers.rank == 0 and self.consistent:
             self.save()
 
 

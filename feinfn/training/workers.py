@@ -1,4 +1,4 @@
-"""What the workers of one training tell each other, besides gradients."""
+"""Workers of one training: the messages between them, besides gradients."""
 
 import torch
 import torch.distributed as dist
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 class Workers:
-    """The process group of a training; alone, everything is as if nobody else existed."""
+    """The process group of a training; a single process works without one."""
 
     def __init__(self) -> None:
         self.rank, self.count = world()
-        # Words travel over the CPU, so that nobody waits for an accelerator to say one.
-        several = self.count > 1 and dist.get_backend() != "gloo"
-        self.cpu_group = dist.new_group(backend="gloo") if several else None
+        # Messages use the CPU, so that no worker waits for an accelerator.
+        needs_cpu_group = self.count > 1 and dist.get_backend() != "gloo"
+        self.cpu_group = dist.new_group(backend="gloo") if needs_cpu_group else None
 
     def mean(self, x: Tensor) -> Tensor:
         """Return the mean over all workers, on the device of `x`."""
@@ -21,16 +21,16 @@ class Workers:
         dist.all_reduce(x)
         return x / self.count
 
-    def any(self, here: bool) -> bool:
-        """Return whether it is so for any worker; all wait for each other."""
+    def any(self, flag: bool) -> bool:
+        """Return True if `flag` is True on any worker; all wait for each other."""
         if self.count == 1:
-            return here
-        so = torch.tensor(int(here))
-        dist.all_reduce(so, dist.ReduceOp.MAX, self.cpu_group)
-        return bool(so)
+            return flag
+        highest = torch.tensor(int(flag))
+        dist.all_reduce(highest, dist.ReduceOp.MAX, self.cpu_group)
+        return bool(highest)
 
     def from_first(self, data: bytes | None) -> bytes | None:
-        """Return what rank 0 gave; the others give None."""
+        """Return the data of rank 0 on every worker; the other ranks pass None."""
         if self.count == 1:
             return data
         size = torch.tensor(-1 if data is None else len(data))
@@ -43,7 +43,7 @@ class Workers:
 
 
 def world() -> tuple[int, int]:
-    """Return (rank, number of workers) of the process group, (0, 1) without one."""
+    """Return (rank, number of workers) of the process group; (0, 1) without one."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

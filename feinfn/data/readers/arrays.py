@@ -14,8 +14,8 @@ from feinfn.data.readers.common import (
     Options,
     bands_first,
     check_size,
-    choose,
-    head,
+    choose_array,
+    read_head,
     reading,
 )
 from feinfn.data.scene import Scene
@@ -24,22 +24,24 @@ NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
 
 
 def numpy_arrays(path: Path) -> dict[str, Array]:
-    """Return name -> shape and type; a .npy file holds one array, named as the file."""
+    """Return name -> shape and type; the array of a .npy file is named after the file."""
     with _members(path) as members:
-        found = {key: _header(file) for key, file, _ in members}
-    return {key: Array(shape, str(dtype)) for key, (shape, dtype) in found.items()}
+        headers = {key: _header(file) for key, file, _ in members}
+    return {key: Array(shape, str(dtype)) for key, (shape, dtype) in headers.items()}
 
 
 def read_numpy(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read an array [S, H, W] or [H, W, S]: `bands_axis` where the shape does not tell which."""
-    raw = load_numpy(path, choose(path, numpy_arrays(path), options.key))
-    given = options.wavelengths_nm
-    raw = bands_first(path, raw, options.bands_axis, None if given is None else len(given))
+    """Read an array [S, H, W] or [H, W, S]; give `bands_axis` if the shape is ambiguous."""
+    raw = load_numpy(path, choose_array(path, numpy_arrays(path), options.key))
+    wavelengths_nm = options.wavelengths_nm
+    raw = bands_first(
+        path, raw, options.bands_axis, None if wavelengths_nm is None else len(wavelengths_nm)
+    )
     return options.scene(raw, path)
 
 
 def load_numpy(path: Path, key: str) -> np.ndarray:
-    """Read one array whose claimed size was found plausible; objects are never unpickled."""
+    """Read one array after checking that its size is plausible; objects are never unpickled."""
     with _members(path) as members:
         file, stored = next((file, stored) for name, file, stored in members if name == key)
         shape, dtype = _header(file)
@@ -50,8 +52,8 @@ def load_numpy(path: Path, key: str) -> np.ndarray:
 
 @contextmanager
 def _members(path: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
-    """Yield (name, open array file, bytes it has on disk)."""
-    start, size = head(path), path.stat().st_size
+    """Yield (name, open array file, bytes on disk)."""
+    start, size = read_head(path), path.stat().st_size
     with reading(path, "NumPy"):
         if start.startswith(NPZ):
             with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,7 @@
-"""What all readers share: options, guarded reading, sizes and the order of axes."""
+"""Shared parts of all readers: options, guarded reading, sizes and the order of axes.
+
+Legend: S bands, H rows, W columns.
+"""
 
 import importlib
 import math
@@ -13,24 +16,27 @@ import numpy as np
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
 
-# Deflate cannot shrink by more than 1032; a file that claims more is broken or hostile.
+# Deflate shrinks by a factor of at most 1032; a file that claims more is broken or hostile.
 MAX_EXPANSION = 1100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user says about a file where the file itself does not."""
+    """Facts about a file that the user gives because the file does not."""
 
     key: str | None = None
     """The variable, dataset or (in a prepared file) index to read."""
     bands_axis: int | None = None
-    """The axis that counts bands, in the order in which the format shows its arrays."""
+    """The axis that counts bands, in the axis order in which the format shows its arrays."""
     rows: int | None = None
     """Rows and columns of the image that a [bands, pixels] matrix holds column by column."""
     cols: int | None = None
     full_scale: float | None = None
+    """The stored number that means 1."""
     wavelengths_nm: Sequence[float] | np.ndarray | None = None
+    """Band centres in nm [S]."""
     name: str | None = None
+    """Name of the scene."""
 
     def scene(
         self,
@@ -42,7 +48,7 @@ class Options:
         full_scale: float | None = None,
         notes: tuple[str, ...] = (),
     ) -> Scene:
-        """Return the checked scene; what the user said goes before what the file says."""
+        """Return the checked scene; the user's facts override those of the file."""
         return make_scene(
             self.name or name or path.stem,
             raw_SHW,
@@ -66,7 +72,7 @@ class Array:
 
 @contextmanager
 def reading(path: Path, form: str) -> Iterator[None]:
-    """Turn whatever a format's library raises for a bad file into a `UserError`."""
+    """Turn any error that a format's library raises for a bad file into a `UserError`."""
     try:
         yield
     except UserError:
@@ -79,10 +85,12 @@ def reading(path: Path, form: str) -> Iterator[None]:
         ) from None
 
 
-def head(path: Path, remedy: str = "look at the spelling, or name a file that exists") -> bytes:
-    """Return a file's first 520 bytes; `UserError` where there is no file to read, or nothing."""
+def read_head(
+    path: Path, remedy: str = "look at the spelling, or name a file that exists"
+) -> bytes:
+    """Return a file's first 520 bytes; raise `UserError` if it is missing, unreadable or empty."""
     try:
-        if path.is_file():  # a pipe would block, a device never end
+        if path.is_file():  # reading a pipe would block, reading a device would not end
             with path.open("rb") as file:
                 if start := file.read(520):
                     return start
@@ -97,15 +105,15 @@ def head(path: Path, remedy: str = "look at the spelling, or name a file that ex
 
 
 def is_folder(path: Path) -> bool:
-    """Tell folders, without an error for what cannot be looked at."""
+    """Return True for a folder, False for anything else and if access is denied."""
     try:
         return path.is_dir()
     except OSError:
         return False
 
 
-def entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, by name; `UserError` where that is not allowed."""
+def folder_entries(folder: Path) -> list[Path]:
+    """Return the paths in a folder, by name; raise `UserError` if it may not be read."""
     try:
         return sorted(folder.iterdir())
     except PermissionError:
@@ -119,8 +127,8 @@ def _forbidden(path: Path) -> UserError:
     )
 
 
-def needs(path: Path, module: str, install: str) -> Any:
-    """Import an optional library; `UserError` says what to install."""
+def import_optional(path: Path, module: str, install: str) -> Any:
+    """Import an optional library; raise `UserError` with the install command if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -131,7 +139,7 @@ def needs(path: Path, module: str, install: str) -> Any:
 
 
 def check_size(path: Path, what: str, shape: Sequence[int], itemsize: int, stored: int) -> None:
-    """Raise `UserError` where an array claims more than `stored` bytes could hold."""
+    """Raise `UserError` if an array claims more than `stored` bytes could hold, or is empty."""
     if min(shape, default=0) <= 0 or math.prod(shape) * itemsize > MAX_EXPANSION * stored:
         raise UserError(
             f"{path}: found {what} of shape {tuple(shape)} in {stored} bytes, expected a non-empty "
@@ -139,33 +147,34 @@ def check_size(path: Path, what: str, shape: Sequence[int], itemsize: int, store
         )
 
 
-def choose(
+def choose_array(
     path: Path, arrays: Mapping[str, Array], key: str | None, also: Sequence[str] = ()
 ) -> str:
-    """Return the array to read: `key`, or else the only candidate, a 3-D array.
+    """Return the name of the array to read: `key`, or the only candidate.
 
-    `also` names further candidates, where a format knows some that are not 3-D.
+    Candidates are 3-D arrays and the names in `also`, for formats that know others. Raises
+    `UserError` if there is no such array, or more than one candidate.
     """
     shown = ", ".join(f"{k} {a.shape} {a.dtype}" for k, a in arrays.items()) or "no arrays"
     if key is not None:
         if key not in arrays:
             raise UserError(f"{path}: found {shown}, expected {key}; name one of these with key")
         return key
-    found = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also]
-    if len(found) != 1:
+    candidates = [k for k, a in arrays.items() if len(a.shape) == 3 or k in also]
+    if len(candidates) != 1:
         raise UserError(
             f"{path}: found {shown}, expected exactly one array with three axes; name the scene's "
             "with key"
         )
-    return found[0]
+    return candidates[0]
 
 
 def bands_first(path: Path, raw: np.ndarray, axis: int | None, bands: int | None) -> np.ndarray:
     """Return a 3-D array as [S, H, W].
 
-    `axis` None takes the first or last axis if only one of them has `bands` entries or, where
-    that number is not known, at most half of what the other two have; else it raises `UserError`,
-    because a guess would mix space and spectrum.
+    If `axis` is None, the bands are on the first or last axis: the only one with `bands` entries
+    or, if that number is unknown, the only one at most half as long as both others. Otherwise
+    raises `UserError`, because a guess would mix space and spectrum.
     """
     if raw.ndim != 3:
         raise UserError(
@@ -173,20 +182,20 @@ def bands_first(path: Path, raw: np.ndarray, axis: int | None, bands: int | None
             "array with key"
         )
     if axis is None:
-        near = [
+        candidates = [
             a
             for a in (0, 2)
             if (
                 raw.shape[a] == bands if bands else 2 * raw.shape[a] <= min(np.delete(raw.shape, a))
             )
         ]
-        if len(near) != 1:
+        if len(candidates) != 1:
             which = f"which axis counts the {bands} bands" if bands else "which axis counts bands"
             raise UserError(
                 f"{path}: found shape {raw.shape}, expected to be told {which}; say bands_axis=0 "
                 "for [bands, rows, columns] or bands_axis=2 for [rows, columns, bands]"
             )
-        axis = near[0]
+        axis = candidates[0]
     if axis not in range(-3, 3):
         raise UserError(f"{path}: found bands_axis {axis}, expected 0, 1 or 2")
     return np.moveaxis(raw, axis, 0)

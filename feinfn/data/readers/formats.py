@@ -1,4 +1,4 @@
-"""Readers: every layout in which scenes come, one file each, all returning `Scene`."""
+"""Formats: recognise the layout of a file or folder by content, and read it as a `Scene`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from feinfn.data.readers import arrays, geo, hdf5, matlab, sequence
-from feinfn.data.readers.common import Array, Options, entries, head, is_folder
+from feinfn.data.readers.common import Array, Options, folder_entries, is_folder, read_head
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A layout: what it is, how it is read, and how its arrays are listed."""
+    """A layout: description, reader, and lister of its arrays."""
 
     about: str
     read: Callable[[Path, Options], Scene]
@@ -30,7 +30,7 @@ KINDS = {
     "sequence": Kind("folder of numbered grey images", sequence.read_sequence, _images),
     "prepared": Kind(
         "prepared HDF5: GT, LRHSI, RGB, HSI_up [N, C, H, W]",
-        hdf5.read_one,
+        hdf5.read_prepared_image,
         hdf5.hdf5_arrays,
     ),
     "hdf5": Kind("HDF5: GT [S, H, W] and wavelength_nm", hdf5.read_hdf5, hdf5.hdf5_arrays),
@@ -43,10 +43,11 @@ KINDS = {
 }
 
 SUFFIXES = (".h5", ".hdf5", ".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr")
+"""Suffixes of files that are listed as scenes."""
 
 
 def kind_of(path: Path) -> str:
-    """Return the name of a path's layout in `KINDS`, by content; raises `UserError` for none."""
+    """Return the name of a path's layout in `KINDS`, by content; raise `UserError` if none fits."""
     if is_folder(path):
         prefix, files = sequence.band_files(path)
         if files:
@@ -54,11 +55,11 @@ def kind_of(path: Path) -> str:
         raise UserError(
             f"{path}: found a folder without numbered images, expected a scene; name a scene in it"
         )
-    start = head(path)
+    start = read_head(path)
     if matlab.is_mat5(start):
         return _kind_of_mat(path)
     if hdf5.is_hdf5(start):
-        with hdf5.opened(path) as file:
+        with hdf5.open_hdf5(path) as file:
             keys, of_matlab = set(hdf5.arrays_in(file)), hdf5.is_matlab(start, file)
         if of_matlab:
             return _kind_of_mat(path)
@@ -77,10 +78,10 @@ def kind_of(path: Path) -> str:
 
 
 def _kind_of_mat(path: Path) -> str:
-    found = matlab.mat_arrays(path)
-    if "ref" in found and len(found["ref"].shape) == 3:
+    listed = matlab.mat_arrays(path)
+    if "ref" in listed and len(listed["ref"].shape) == 3:
         return "harvard"
-    return "pair" if {matlab.HSI, matlab.MSI} <= found.keys() else "mat"
+    return "pair" if {matlab.HSI, matlab.MSI} <= listed.keys() else "mat"
 
 
 def read_any(
@@ -94,10 +95,10 @@ def read_any(
     wavelengths_nm: Sequence[float] | np.ndarray | None = None,
     name: str | None = None,
 ) -> Scene:
-    """Read a scene of any kind, told by content; the rest is for what a file does not say.
+    """Read a scene of any kind, recognised by content; options state facts the file lacks.
 
-    A key in a .mat file asks for this variable alone, without what is known of Harvard's files and
-    of pairs. Raises `UserError`.
+    If a key is given, a .mat file is read as a plain variable, not as a Harvard scene or a pair.
+    Raises `UserError`.
     """
     options = Options(
         key=key,
@@ -114,43 +115,44 @@ def read_any(
     return KINDS[kind].read(path, options)
 
 
-def _images_name(folder: Path, least: int = 1) -> str | None:
-    """Return the name of a folder's image sequence, None where it has fewer than `least` bands."""
+def _sequence_name(folder: Path, least: int = 1) -> str | None:
+    """Return the name of a folder's image sequence; None if it has fewer than `least` bands."""
     try:
         prefix, files = sequence.band_files(folder)
     except UserError:
-        return folder.resolve().name  # listed all the same: reading it says what is wrong
+        return folder.resolve().name  # listed nevertheless, so that reading it reports the problem
     return (prefix or folder.resolve().name) if len(files) >= max(least, 1) else None
 
 
 def scenes_in(folder: Path) -> dict[str, Path]:
-    """Return name -> path of every scene in a folder, by name, unread.
+    """Return name -> path of every scene in a folder, by name, without reading them.
 
-    Scenes are files with a known suffix and folders of numbered images (both nestings of CAVE);
-    the folder may be such a scene itself. Raises `UserError` for none, and for two of one name.
+    Scenes are files with a known suffix and folders of numbered images (both nestings of CAVE); the
+    folder may itself be such a scene. Raises `UserError` for a folder without scenes, and for two
+    scenes of one name.
     """
     if not is_folder(folder):
         raise UserError(f"{folder}: no such folder; name one that holds scenes")
-    found: dict[str, Path] = {}
-    for path in entries(folder):
+    scenes: dict[str, Path] = {}
+    for path in folder_entries(folder):
         if path.name.startswith("."):
             continue
         name = path.stem if path.suffix.lower() in SUFFIXES else None
         if is_folder(path):
-            name = _images_name(path)
-        if name in found:
+            name = _sequence_name(path)
+        if name in scenes:
             raise UserError(
-                f"{path}: found a second scene named {name} (also {found[name].name}), expected "
+                f"{path}: found a second scene named {name} (also {scenes[name].name}), expected "
                 "one; move one of them elsewhere"
             )
         if name is not None:
-            found[name] = path
-    if all(path.suffix.lower() in (".tif", ".tiff") for path in found.values()):
-        own = _images_name(folder, len(found))
-        found = {own: folder} if own else found
-    if not found:
+            scenes[name] = path
+    if all(path.suffix.lower() in (".tif", ".tiff") for path in scenes.values()):
+        sequence_name = _sequence_name(folder, len(scenes))
+        scenes = {sequence_name: folder} if sequence_name else scenes
+    if not scenes:
         raise UserError(
             f"{folder}: found no scenes, expected files ({', '.join(SUFFIXES)}) or folders of "
             "numbered images; name the folder that holds them"
         )
-    return found
+    return scenes

@@ -1,4 +1,4 @@
-"""ENVI and GeoTIFF through rasterio (an optional dependency)."""
+"""ENVI and GeoTIFF rasters, read with rasterio (an optional dependency)."""
 
 import math
 import warnings
@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.data.readers.common import DEFAULTS, Array, Options, check_size, head, needs, reading
+from feinfn.data.readers.common import (
+    DEFAULTS,
+    Array,
+    Options,
+    check_size,
+    import_optional,
+    read_head,
+    reading,
+)
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
@@ -19,21 +27,21 @@ _PER_NM |= {"micrometers": 1000.0, "micrometer": 1000.0, "microns": 1000.0, "um"
 
 
 def envi_header(path: Path) -> Path | None:
-    """Return the ENVI header of a header or data file, None where it has none."""
-    beside = (path, path.with_suffix(".hdr"), Path(f"{path}.hdr"))
-    there = (p for p in beside if p.is_file() and p.stat().st_size)
-    return next((p for p in there if head(p).startswith(b"ENVI")), None)
+    """Return the ENVI header of a header or data file; None if it has none."""
+    candidates = (path, path.with_suffix(".hdr"), Path(f"{path}.hdr"))
+    files = (p for p in candidates if p.is_file() and p.stat().st_size)
+    return next((p for p in files if read_head(p).startswith(b"ENVI")), None)
 
 
 def envi_data(path: Path) -> Path:
-    """Return the data file of an ENVI header or data file; `UserError` where it is missing."""
+    """Return the data file of an ENVI header or data file; raise `UserError` if it is missing."""
     header = envi_header(path)
     if header != path:
         return path
     stem = path.with_suffix("")
     for suffix in ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw"):
-        if (found := Path(f"{stem}{suffix}")).is_file():
-            return found
+        if (data := Path(f"{stem}{suffix}")).is_file():
+            return data
     raise UserError(
         f"{path}: found an ENVI header, expected its data file {stem.name} (or .img, .dat, .bsq, "
         ".bil, .bip, .raw) beside it; copy both"
@@ -41,15 +49,15 @@ def envi_data(path: Path) -> Path:
 
 
 def raster_arrays(path: Path) -> dict[str, Array]:
-    """Return the raster's shape [S, H, W] and type, as name -> array."""
+    """Return the raster as name -> shape [S, H, W] and type."""
     with _opened(path) as raster:
         return {path.stem: Array((raster.count, raster.height, raster.width), raster.dtypes[0])}
 
 
 def read_raster(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read all bands; wavelengths and ENVI's reflectance scale factor where the file has them.
+    """Read all bands, with wavelengths and ENVI's reflectance scale factor if the file has them.
 
-    Wavelengths without a unit count as nm. Raises `UserError` where rasterio is missing.
+    Wavelengths without a unit count as nm. Raises `UserError` if rasterio is missing.
     """
     with _opened(path) as raster:
         shape = raster.count, raster.height, raster.width
@@ -57,7 +65,7 @@ def read_raster(path: Path, options: Options = DEFAULTS) -> Scene:
         check_size(path, "a raster", shape, itemsize, stored)
         envi = raster.tags(ns="ENVI")
         expected = int(envi.get("header_offset", 0)) + math.prod(shape) * itemsize
-        # rasterio fills what a short ENVI file lacks with zeros, without a word.
+        # rasterio silently fills the missing part of a short ENVI file with zeros.
         if raster.driver == "ENVI" and stored < expected:
             raise UserError(
                 f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; the "
@@ -73,12 +81,12 @@ def read_raster(path: Path, options: Options = DEFAULTS) -> Scene:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    start = head(path)
+    start = read_head(path)
     file = path if start.startswith(TIFF) else envi_data(path)
     driver = "GTiff" if file == path and start.startswith(TIFF) else "ENVI"
-    rasterio = needs(path, "rasterio", "mhiflab[geo]")
+    rasterio = import_optional(path, "rasterio", "mhiflab[geo]")
     with reading(path, f"{driver} raster"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # most scenes have no map projection, and need none
+        warnings.simplefilter("ignore")  # most scenes have no map projection and need none
         with rasterio.open(file, driver=driver) as raster:
             yield raster
 

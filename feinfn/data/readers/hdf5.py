@@ -1,6 +1,9 @@
-"""Plain HDF5 scenes: `GT` [bands, rows, columns] and `wavelength_nm` [bands].
+"""HDF5 scenes: plain files of one scene, and prepared files of training pairs.
 
-Prepared files of this line of papers: HDF5 with `GT`, `LRHSI`, `RGB` and `HSI_up`.
+Plain: `GT` [S, H, W] and `wavelength_nm` [S]. Prepared, as this line of papers uses them: `GT`,
+`LRHSI`, `RGB` and `HSI_up`, each [N, C, H, W].
+
+Legend: N images, C channels, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 from collections.abc import Iterator
@@ -18,8 +21,8 @@ from feinfn.data.readers.common import (
     Options,
     bands_first,
     check_size,
-    choose,
-    head,
+    choose_array,
+    read_head,
     reading,
 )
 from feinfn.data.scene import Scene, check_finite
@@ -29,35 +32,35 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
-def opened(
+def open_hdf5(
     path: Path, remedy: str = "look at the spelling, or name a file that exists"
 ) -> Iterator[Any]:
-    """Open an HDF5 file for reading; `UserError` for whatever goes wrong within."""
-    head(path, remedy)
+    """Open an HDF5 file for reading; any error within the block becomes a `UserError`."""
+    read_head(path, remedy)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
 
 
 def is_hdf5(start: bytes) -> bool:
-    """Tell HDF5 by a file's first bytes, with or without MATLAB's header before it."""
+    """Return True if a file's first bytes are HDF5, with or without MATLAB's header before it."""
     return _SIGNATURE in (start[:8], start[512:520])
 
 
 def is_matlab(start: bytes, file: Any) -> bool:
-    """Tell a MATLAB v7.3 file, whose axes are reversed, by its header or its datasets."""
+    """Return True for a MATLAB v7.3 file, by header or datasets; its axes are reversed."""
     return start.startswith(b"MATLAB 7.3") or any(
         "MATLAB_class" in x.attrs for _, x in _items(file)
     )
 
 
 def hdf5_arrays(path: Path) -> dict[str, Array]:
-    """Return the real arrays at the top of an HDF5 file, by path."""
-    with opened(path) as file:
+    """Return the real arrays at the top level of an HDF5 file: name -> shape and type."""
+    with open_hdf5(path) as file:
         return arrays_in(file)
 
 
 def arrays_in(file: Any) -> dict[str, Array]:
-    """Return the real arrays at the top of an HDF5 file, axes as HDF5 shows them."""
+    """Return the real arrays at the top level of an open file, axes as HDF5 shows them."""
     return {
         key: Array(item.shape, str(item.dtype))
         for key, item in _items(file)
@@ -68,15 +71,15 @@ def arrays_in(file: Any) -> dict[str, Array]:
 
 
 def _items(file: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and dataset; links to other files are not followed."""
+    """Yield name and dataset; links to other files are ignored."""
     for key in file:
         outside = file.get(key, getclass=True, getlink=True) is h5py.ExternalLink
         if not outside and isinstance(file.get(key), h5py.Dataset):
             yield key, file[key]
 
 
-def load(path: Path, file: Any, key: str, index: int | None = None) -> np.ndarray:
-    """Read an array, or one entry of its first axis, once its size was found plausible."""
+def load_dataset(path: Path, file: Any, key: str, index: int | None = None) -> np.ndarray:
+    """Read an array, or one entry of its first axis, after checking that its size is plausible."""
     dataset = file[key]
     if dataset.dtype.kind not in "uif" or not dataset.shape:
         raise UserError(
@@ -92,10 +95,10 @@ def load(path: Path, file: Any, key: str, index: int | None = None) -> np.ndarra
 def read_scene(path: Path) -> Scene:
     """Read and check one HDF5 scene.
 
-    Raises `UserError` for a file that is missing, truncated, without the keys, of wrong shape, or
-    with values outside [0, 1].
+    Raises `UserError` for a file that is missing or truncated, for missing keys, a wrong shape, and
+    values outside [0, 1].
     """
-    with opened(path, "data.source must hold one <scene>.h5 per name") as file:
+    with open_hdf5(path, "data.source must hold one <scene>.h5 per name") as file:
         missing = [key for key in ("GT", "wavelength_nm") if key not in file]
         if missing:
             raise UserError(
@@ -106,24 +109,28 @@ def read_scene(path: Path) -> Scene:
 
 
 def read_hdf5(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read `GT` [S, H, W], or another array by key, with `wavelength_nm` where it is there.
+    """Read `GT` [S, H, W], or another array by key, with `wavelength_nm` if the file has it.
 
-    Without key and `GT`, the only 3-D array is taken; the order of its axes must be clear or told.
+    Without `GT` and a key, the only 3-D array is read. The order of its axes must be clear or
+    given, otherwise `UserError` is raised.
     """
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         arrays = arrays_in(file)
         plain = options.key in (None, "GT") and "GT" in arrays
-        key = "GT" if plain else choose(path, arrays, options.key)
-        raw = load(path, file, key)
-        given = options.wavelengths_nm
-        if given is None and "wavelength_nm" in file:
-            given = load(path, file, "wavelength_nm")
+        key = "GT" if plain else choose_array(path, arrays, options.key)
+        raw = load_dataset(path, file, key)
+        wavelengths_nm = options.wavelengths_nm
+        if wavelengths_nm is None and "wavelength_nm" in file:
+            wavelengths_nm = load_dataset(path, file, "wavelength_nm")
     if not plain or options.bands_axis is not None:
-        raw = bands_first(path, raw, options.bands_axis, None if given is None else len(given))
-    return options.scene(raw, path, wavelengths_nm=given)
+        raw = bands_first(
+            path, raw, options.bands_axis, None if wavelengths_nm is None else len(wavelengths_nm)
+        )
+    return options.scene(raw, path, wavelengths_nm=wavelengths_nm)
 
 
 KEYS = ("GT", "LRHSI", "RGB", "HSI_up")
+"""Arrays of a prepared file."""
 
 
 class StoredPair(NamedTuple):
@@ -140,21 +147,21 @@ class Prepared:
 
     path: Path
     count: int
-    """Images or patches N."""
+    """Number N of images or patches."""
     shape_SHW: tuple[int, int, int]
     msi_bands: int
     ratio: int
     """HR pixels per LR pixel along each axis."""
     msi_order: str | None
-    """Channels of the MSI, "BGR" in the CAVE files and "RGB" in Harvard's; None: not stated."""
+    """Channels of the MSI, "BGR" in the CAVE files and "RGB" in Harvard's; None if unknown."""
 
     def scene(self, index: int, options: Options = DEFAULTS) -> Scene:
-        """Read image `index` of `GT`; the file knows no wavelengths, the options may."""
+        """Read image `index` of `GT`; wavelengths come from the options, if at all."""
         raw = self._read("GT", index)
         return options.scene(raw, self.path, name=f"{self.path.stem}_{index:05d}")
 
     def pair(self, index: int) -> StoredPair:
-        """Read the stored inputs of image `index`; raises `UserError` for NaN."""
+        """Read the stored inputs of image `index`; raise `UserError` for NaN."""
         msi, lms, lr = (self._read(key, index) for key in ("RGB", "HSI_up", "LRHSI"))
         for key, values in (("RGB", msi), ("HSI_up", lms), ("LRHSI", lr)):
             check_finite(values, f"{self.path}: {key}[{index}]")
@@ -166,32 +173,32 @@ class Prepared:
                 f"{self.path}: found index {index}, expected 0 to {self.count - 1}; the file holds "
                 f"{self.count} images"
             )
-        with opened(self.path) as file:
-            return load(self.path, file, key, index).astype(np.float32)
+        with open_hdf5(self.path) as file:
+            return load_dataset(self.path, file, key, index).astype(np.float32)
 
 
 def read_prepared(path: Path, *, msi_order: str | None = None) -> Prepared:
-    """Check a prepared file's keys and shapes, N,C,H,W floats, and return it unread.
+    """Check the keys, shapes and types of a prepared file and return it without reading images.
 
-    `msi_order` names the stored MSI's channels, for whoever compares with a protocol. Raises
-    `UserError` for missing keys and for shapes that do not belong together, as those of files in
-    another order of axes.
+    `msi_order` names the channels of the stored MSI, for comparison with a protocol. Raises
+    `UserError` for missing keys and for shapes that do not fit together, such as those of another
+    order of axes.
     """
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         arrays = arrays_in(file)
-    found = {key: array.shape for key, array in arrays.items()}
+    shapes = {key: array.shape for key, array in arrays.items()}
     if not set(KEYS) <= arrays.keys():
         raise UserError(
-            f"{path}: found {found}, expected {', '.join(KEYS)}, each [N, C, H, W]; prepare it "
+            f"{path}: found {shapes}, expected {', '.join(KEYS)}, each [N, C, H, W]; prepare it "
             "again"
         )
-    gt, lr, msi, lms = (found[key] for key in KEYS)
+    gt, lr, msi, lms = (shapes[key] for key in KEYS)
     fits = {len(shape) for shape in (gt, lr, msi, lms)} == {4} and 0 not in gt + lr + msi
     fits = fits and gt == lms and gt[:2] == lr[:2] and (gt[0], *gt[2:]) == (msi[0], *msi[2:])
     fits = fits and gt[2] % lr[2] == gt[3] % lr[3] == 0 and gt[2] // lr[2] == gt[3] // lr[3]
     if not fits:
         raise UserError(
-            f"{path}: found {found}, expected N,C,H,W arrays: HSI_up as GT, RGB of GT's size and "
+            f"{path}: found {shapes}, expected N,C,H,W arrays: HSI_up as GT, RGB of GT's size and "
             "LRHSI a whole number of times smaller; transpose them, or prepare the file again"
         )
     if any(not arrays[key].dtype.startswith("float") for key in KEYS):
@@ -214,7 +221,7 @@ def read_prepared(path: Path, *, msi_order: str | None = None) -> Prepared:
     )
 
 
-def read_one(path: Path, options: Options = DEFAULTS) -> Scene:
+def read_prepared_image(path: Path, options: Options = DEFAULTS) -> Scene:
     """Read the only image of a prepared file, or the one whose index is the key."""
     prepared = read_prepared(path)
     if (options.key is None and prepared.count > 1) or not (options.key or "0").isdecimal():

@@ -1,4 +1,4 @@
-"""Published sets: what is known about files that do not say it themselves."""
+"""Published sets: facts about files that do not state them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from feinfn.data.readers import arrays, matlab
-from feinfn.data.readers.common import Options, head
+from feinfn.data.readers.common import Options, read_head
 from feinfn.data.readers.matlab import read_pair
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
@@ -15,17 +15,17 @@ from feinfn.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
-    """A published file; wavelengths are nominal, computed from the sensor's regular grid."""
+    """A published file; wavelengths are nominal, from the sensor's regular grid."""
 
     about: str
     keys: tuple[str, ...]
-    """Names its cube goes by."""
+    """Names under which files hold the cube."""
     shape_SHW: tuple[int, int, int]
     full_scale: float
     centres_nm: Callable[[np.ndarray], np.ndarray]
     """Nominal band centres by band number, counted from 1."""
     kept: tuple[tuple[int, int], ...]
-    """Ranges of the sensor's band numbers that the file kept, ends included."""
+    """Ranges of the sensor's band numbers in the file, ends included."""
     citation: str
     notes: tuple[str, ...] = ()
     msi_key: str | None = None
@@ -93,33 +93,37 @@ KNOWN = {
 
 
 def read_known(name: str, path: Path) -> Scene:
-    """Read a published file, with full scale and nominal wavelengths from the registry.
+    """Read a published file with full scale and nominal wavelengths from the registry.
 
-    Raises `UserError` for an unknown name, or a file that does not hold what was published.
+    Raises `UserError` for an unknown name, or a file that does not hold the published array.
     """
     if name not in KNOWN:
         raise UserError(f"{path}: found set {name!r}, expected one of {', '.join(KNOWN)}")
-    known = KNOWN[name]
-    numpy_file = head(path).startswith((arrays.NPY, arrays.NPZ))
-    found = arrays.numpy_arrays(path) if numpy_file else matlab.mat_arrays(path)
-    key = next((k for k in known.keys if k in found), known.keys[0])
+    published = KNOWN[name]
+    numpy_file = read_head(path).startswith((arrays.NPY, arrays.NPZ))
+    listed = arrays.numpy_arrays(path) if numpy_file else matlab.mat_arrays(path)
+    key = next((k for k in published.keys if k in listed), published.keys[0])
     options = Options(
         key=key,
         bands_axis=-1,
-        rows=known.shape_SHW[1],
-        cols=known.shape_SHW[2],
-        full_scale=known.full_scale,
+        rows=published.shape_SHW[1],
+        cols=published.shape_SHW[2],
+        full_scale=published.full_scale,
         name=name,
     )
-    # Without wavelengths first: a file of other shape is to be named as such.
-    if known.msi_key:
-        scene = read_pair(path, options, known.msi_key)
+    # Read without wavelengths first, so that a wrong shape is reported as such.
+    if published.msi_key:
+        scene = read_pair(path, options, published.msi_key)
     else:
         scene = (arrays.read_numpy if numpy_file else matlab.read_mat)(path, options)
-    if scene.raw_SHW.shape != known.shape_SHW:
+    if scene.raw_SHW.shape != published.shape_SHW:
         raise UserError(
             f"{path}: found {key} as [S, H, W] = {scene.raw_SHW.shape}, expected "
-            f"{known.shape_SHW} for {name}; this is another file: read it by its format"
+            f"{published.shape_SHW} for {name}; this is another file: read it by its format"
         )
-    notes = (*scene.notes, *known.notes, "Wavelengths are nominal, not the sensor's calibration.")
-    return replace(scene, wavelengths_nm=known.wavelengths_nm(), notes=notes)
+    notes = (
+        *scene.notes,
+        *published.notes,
+        "Wavelengths are nominal, not the sensor's calibration.",
+    )
+    return replace(scene, wavelengths_nm=published.wavelengths_nm(), notes=notes)

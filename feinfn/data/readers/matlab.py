@@ -1,12 +1,12 @@
-"""MATLAB files, v5 and v7.3 through HDF5, always seen in MATLAB's order of axes.
+"""MATLAB files, v5 and v7.3 (HDF5), with axes always in MATLAB's order.
 
-MATLAB v5 files, read here because scipy's compiled reader crashes on some damaged ones.
+v5 files are parsed here because scipy's compiled reader crashes on some damaged ones. Source:
+"MAT-File Format", The MathWorks, chapter 1 (level 5).
 
-Source: "MAT-File Format", The MathWorks, chapter 1 (level 5).
+Besides general variables this module reads Harvard scenes (`ref` [H, W, 31], 420 to 720 nm, and
+perhaps `lbl` and `calib`) and real pairs (a measured HSI and a measured MSI of the same ground).
 
-Harvard scenes: .mat with `ref` [H, W, 31], 420 to 720 nm, and perhaps `lbl` and `calib`.
-
-Real pairs: a measured HSI and a measured MSI of the same ground.
+Legend: S bands, M MSI bands, h w HSI size, H W image size, of pairs the MSI's.
 """
 
 import math
@@ -25,45 +25,44 @@ from feinfn.data.readers.common import (
     Options,
     bands_first,
     check_size,
-    choose,
-    head,
+    choose_array,
+    read_head,
     reading,
 )
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
-_SIZES = (("lines", "cols"), ("nRow", "nCol"), ("rows", "cols"), ("nr", "nc"))
+_SIZE_NAMES = (("lines", "cols"), ("nRow", "nCol"), ("rows", "cols"), ("nr", "nc"))
 
 
 def mat_arrays(path: Path) -> dict[str, Array]:
     """Return the real arrays of either version: name -> shape in MATLAB's order, and type."""
-    if not is_mat5(head(path)):
-        with hdf5.opened(path) as file:
-            found = hdf5.arrays_in(file)
-        return {key: Array(a.shape[::-1], a.dtype) for key, a in found.items()}
-    listed = variables(path)
-    return {key: Array(found.shape, str(found.dtype)) for key, found in listed.items()}
+    if not is_mat5(read_head(path)):
+        with hdf5.open_hdf5(path) as file:
+            arrays = hdf5.arrays_in(file)
+        return {key: Array(a.shape[::-1], a.dtype) for key, a in arrays.items()}
+    return {key: Array(v.shape, str(v.dtype)) for key, v in variables(path).items()}
 
 
 def load_mat(path: Path, key: str) -> np.ndarray:
-    """Read one of the file's arrays in MATLAB's order and type."""
-    if not is_mat5(head(path)):
-        with hdf5.opened(path) as file:
-            return hdf5.load(path, file, key).T
-    return load(path, key, variables(path)[key])
+    """Read one array of a file in MATLAB's order and type."""
+    if not is_mat5(read_head(path)):
+        with hdf5.open_hdf5(path) as file:
+            return hdf5.load_dataset(path, file, key).T
+    return load_variable(path, key, variables(path)[key])
 
 
 def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
     """Read a variable [H, W, S] (other orders with `bands_axis`), or a matrix [S, H W].
 
-    A matrix holds pixels column by column; rows and columns come from the options or from the
-    file's own scalars (`lines` and `cols`, `nRow` and `nCol`). Raises `UserError` where more than
-    one variable could be the scene.
+    A matrix holds pixels column by column; rows and columns come from the options or from scalars
+    in the file (`lines` and `cols`, `nRow` and `nCol`). Raises `UserError` if more than one
+    variable could be the scene.
     """
     arrays = mat_arrays(path)
     rows, cols = _image_size(path, arrays, options)
     matrices = [k for k, a in arrays.items() if len(a.shape) == 2 and a.shape[1] == rows * cols]
-    key = choose(path, arrays, options.key, matrices)
+    key = choose_array(path, arrays, options.key, matrices)
     raw = load_mat(path, key)
     if raw.ndim != 2:
         axis = -1 if options.bands_axis is None else options.bands_axis
@@ -78,10 +77,10 @@ def read_mat(path: Path, options: Options = DEFAULTS) -> Scene:
 
 
 def _image_size(path: Path, arrays: Mapping[str, Array], options: Options) -> tuple[int, int]:
-    """Return rows and columns from the options, or from the file's scalars, or zeros."""
+    """Return rows and columns from the options, else from the file's scalars, else zeros."""
     if options.rows is not None and options.cols is not None:
         return options.rows, options.cols
-    for names in _SIZES:
+    for names in _SIZE_NAMES:
         if all(name in arrays and set(arrays[name].shape) == {1} for name in names):
             rows, cols = (load_mat(path, name).item() for name in names)
             with reading(path, "an image's size"):
@@ -99,27 +98,27 @@ _STORED |= {12: "i8", 13: "u8"}
 
 _MATRIX, _COMPRESSED, _COMPLEX = 14, 15, 0x0800
 
-_HEAD_BYTES = 4096  # flags, dimensions and name of an array, with room to spare
+_HEAD_BYTES = 4096  # more than flags, dimensions and name of an array need
 
 
 def is_mat5(start: bytes) -> bool:
-    """Tell a v5 file (MATLAB's -v6 and -v7, Octave, scipy) by its first bytes."""
+    """Return True for a v5 file (MATLAB's -v6 and -v7, Octave, scipy), by its first bytes."""
     return start[124:128] in (b"\x00\x01IM", b"\x01\x00MI")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A real array of a v5 file, its numbers unread."""
+    """A real array of a v5 file; its numbers are not read yet."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    """The type MATLAB shows; the file may store small whole numbers in fewer bytes."""
+    """Type that MATLAB shows; the file may store small whole numbers in fewer bytes."""
     at: int
-    """Where its element starts in the file."""
+    """Offset of its element in the file, in bytes."""
 
 
 def variables(path: Path) -> dict[str, Variable]:
-    """Return the real numeric arrays of a file by name; `UserError` for a damaged file."""
+    """Return the real numeric arrays of a file by name; raise `UserError` if it is damaged."""
     with reading(path, "MATLAB v5"):
         return dict(_variables(path))
 
@@ -146,7 +145,7 @@ def _variables(path: Path) -> Iterator[tuple[str, Variable]]:
 
 
 def _array_head(body: bytes, order: str) -> tuple[str, tuple[int, ...], int, int]:
-    """Return name, shape, class (0 for complex) of an array, and where its numbers start."""
+    """Return name, shape and class (0 for complex) of an array, and the offset of its numbers."""
     _, flags, at = _element(body, 0, order)
     (word,) = struct.unpack(f"{order}I", flags[:4])
     _, sizes, at = _element(body, at, order)
@@ -156,14 +155,14 @@ def _array_head(body: bytes, order: str) -> tuple[str, tuple[int, ...], int, int
 
 
 def _element(body: bytes, at: int, order: str) -> tuple[int, bytes, int]:
-    """Return type and bytes of the element at `at`, and where the next one starts."""
+    """Return type and bytes of the element at `at`, and the offset of the next one."""
     kind, size = struct.unpack_from(f"{order}II", body, at)
     if kind >> 16:  # up to four bytes are stored within the tag
         return kind & 0xFFFF, body[at + 4 : at + 4 + (kind >> 16)], at + 8
     return kind, body[at + 8 : at + 8 + size], at + 8 + size + -size % 8
 
 
-def load(path: Path, name: str, variable: Variable) -> np.ndarray:
+def load_variable(path: Path, name: str, variable: Variable) -> np.ndarray:
     """Read a variable in MATLAB's order of axes, [rows, columns, ...], and type."""
     # MATLAB stores doubles that are small whole numbers in one byte each.
     itemsize = variable.dtype.itemsize
@@ -174,9 +173,9 @@ def load(path: Path, name: str, variable: Variable) -> np.ndarray:
         kind, size = struct.unpack(f"{order}II", file.read(8))
         body = file.read(size)
         if kind == _COMPRESSED:
-            most = math.prod(variable.shape) * itemsize + _HEAD_BYTES
+            limit = math.prod(variable.shape) * itemsize + _HEAD_BYTES
             stream = zlib.decompressobj()
-            body = stream.decompress(body, most)[8:]
+            body = stream.decompress(body, limit)[8:]
             if not stream.eof:
                 raise ValueError("the compressed array does not end where it should")
         stored, numbers, _ = _element(body, _array_head(body, order)[-1], order)
@@ -188,7 +187,7 @@ WAVELENGTHS_NM = np.arange(420.0, 721.0, 10.0)
 
 
 def read_harvard(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read `ref` as it is; `lbl` (mask) and `calib` are reported in the notes, never applied.
+    """Read `ref` unchanged; `lbl` (mask) and `calib` are reported in the notes, never applied.
 
     Values above 1 need `full_scale`. Raises `UserError` for another number of bands. Source:
     Chakrabarti and Zickler, "Statistics of real-world hyperspectral images", CVPR 2011.
@@ -215,11 +214,11 @@ HSI, MSI = "HSim", "MSim"
 def read_pair(path: Path, options: Options = DEFAULTS, msi_key: str = MSI) -> Scene:
     """Read a .mat file with the HSI [h, w, S] (key, default `HSim`) and the MSI [H, W, M].
 
-    Both are in units of one full scale. Raises `UserError` where a variable is missing or the MSI
-    grid is not a whole number of times finer than the HSI grid.
+    Both are in units of one full scale. Raises `UserError` if a variable is missing or the MSI grid
+    is not a whole number of times finer than the HSI grid.
     """
     arrays = mat_arrays(path)
-    both = []
+    cubes = []
     for key in (options.key or HSI, msi_key):
         if key not in arrays or len(arrays[key].shape) != 3:
             shown = {name: array.shape for name, array in arrays.items()}
@@ -227,15 +226,15 @@ def read_pair(path: Path, options: Options = DEFAULTS, msi_key: str = MSI) -> Sc
                 f"{path}: found {shown}, expected {key} [rows, columns, bands]; name the HSI with "
                 "key and the MSI with msi_key"
             )
-        both.append(bands_first(path, load_mat(path, key), -1, None))
-    hsi = options.scene(both[0], path)
-    return join(hsi, replace(options, wavelengths_nm=None).scene(both[1], path))
+        cubes.append(bands_first(path, load_mat(path, key), -1, None))
+    hsi = options.scene(cubes[0], path)
+    return join_pair(hsi, replace(options, wavelengths_nm=None).scene(cubes[1], path))
 
 
-def join(hsi: Scene, msi: Scene) -> Scene:
-    """Return the HSI's scene with the MSI of another one (each in its own full scale).
+def join_pair(hsi: Scene, msi: Scene) -> Scene:
+    """Return the HSI's scene with another scene as its MSI, each in its own full scale.
 
-    Raises `UserError` where the grids do not fit.
+    Raises `UserError` if the grids do not fit.
     """
     (h, w), (rows, cols) = hsi.raw_SHW.shape[1:], msi.raw_SHW.shape[1:]
     if rows % h or cols % w or rows // h != cols // w:

@@ -1,6 +1,9 @@
-"""Folders with one numbered grey image a band.
+"""Folders with one numbered grey image per band.
 
-CAVE in its original layout: `<scene>_ms/<scene>_ms/<scene>_ms_NN.png`, or one level less.
+CAVE in its original layout is one of them: `<scene>_ms/<scene>_ms/<scene>_ms_NN.png`, or one level
+less.
+
+Legend: S bands, H rows, W columns.
 """
 
 import re
@@ -15,10 +18,10 @@ from feinfn.data.readers.common import (
     DEFAULTS,
     Options,
     check_size,
-    entries,
-    head,
+    folder_entries,
+    import_optional,
     is_folder,
-    needs,
+    read_head,
     reading,
 )
 from feinfn.data.readers.geo import raster_arrays, read_raster
@@ -33,24 +36,25 @@ _BAND = re.compile(
 def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
     """Return the common part of the names, and band number -> file in ascending order.
 
-    Looks in `folder` or in the folder of the same name within. Both empty: no numbered images.
-    Raises `UserError` for two images of one number, or for images of more than one scene.
+    Searches `folder`, then the folder of the same name in it. Both results are empty if there are
+    no numbered images. Raises `UserError` for two images of one number, or for images of more than
+    one scene.
     """
     for place in (folder, folder / folder.resolve().name):
-        names = entries(place) if is_folder(place) else []
-        found = [(m, f) for f in names if (m := _BAND.fullmatch(f.name)) and _is_band(f)]
-        if found:
+        names = folder_entries(place) if is_folder(place) else []
+        matches = [(m, f) for f in names if (m := _BAND.fullmatch(f.name)) and _is_band(f)]
+        if matches:
             break
     else:
         return "", {}
-    kinds = sorted({f"{m['prefix']}*.{m['suffix'].lower()}" for m, _ in found})
+    kinds = sorted({f"{m['prefix']}*.{m['suffix'].lower()}" for m, _ in matches})
     if len(kinds) > 1:
         raise UserError(
             f"{place}: found images of {len(kinds)} scenes ({', '.join(kinds[:4])}), expected the "
             "bands of one; give each scene a folder of its own"
         )
     files: dict[int, Path] = {}
-    for match, file in sorted(found, key=lambda pair: (int(pair[0]["number"]), pair[1])):
+    for match, file in sorted(matches, key=lambda pair: (int(pair[0]["number"]), pair[1])):
         number = int(match["number"])
         if number in files:
             raise UserError(
@@ -58,26 +62,26 @@ def band_files(folder: Path) -> tuple[str, dict[int, Path]]:
                 "a band; remove the wrong one"
             )
         files[number] = file
-    return found[0][0]["prefix"], files
+    return matches[0][0]["prefix"], files
 
 
 def _is_band(path: Path) -> bool:
-    """Tell a band's image from a numbered scene, which is a raster of many bands."""
+    """Return True for the image of one band, False for a raster of many bands."""
     if path.suffix.lower() == ".png" or not path.is_file():
         return path.is_file()
     try:
         return all(array.shape[0] == 1 for array in raster_arrays(path).values())
     except UserError:
-        return True  # a damaged band is still one, and reading it says what is wrong
+        return True  # a damaged band counts as a band, so that reading it reports the damage
 
 
-def check_numbers(folder: Path, found: dict[int, Path], expected: range) -> None:
-    """Raise `UserError` naming missing and extra bands, twenty of each at most."""
-    missing = list(islice((n for n in expected if n not in found), 20))
-    extra = [n for n in found if n not in expected][:20]
+def check_numbers(folder: Path, files: dict[int, Path], expected: range) -> None:
+    """Raise `UserError` that names missing and extra bands, twenty of each at most."""
+    missing = list(islice((n for n in expected if n not in files), 20))
+    extra = [n for n in files if n not in expected][:20]
     if missing or extra:
         raise UserError(
-            f"{folder}: found {len(found)} bands (missing: {missing or 'none'}; extra: "
+            f"{folder}: found {len(files)} bands (missing: {missing or 'none'}; extra: "
             f"{extra or 'none'}), expected {expected[0]} to {expected[-1]}; copy the scene again "
             "or remove what is not part of it"
         )
@@ -88,7 +92,7 @@ def read_bands(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the images as uint16 (or a raster's own type) [S, H, W], and notes.
 
-    8-bit PNGs are brought to 16 bits (x 257). Raises `UserError` for images of different sizes or
+    8-bit PNGs are scaled to 16 bits (x 257). Raises `UserError` for images of different sizes or
     depths, and for colour.
     """
     bands = {
@@ -110,19 +114,19 @@ def read_bands(
 
 def _png(path: Path) -> np.ndarray:
     """Return a grey PNG as uint8 or uint16 [H, W]."""
-    start = head(path)
+    start = read_head(path)
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         raise UserError(f"{path}: found another format, expected PNG; copy the image again")
     width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
-    # Pillow would silently cut 16-bit colour down to 8 bits, so the header decides, not its mode.
+    # Pillow silently reduces 16-bit colour to 8 bits, so the header decides, not Pillow's mode.
     if (depth, colour) not in ((16, 0), (8, 0), (8, 2), (8, 6)):
         raise UserError(
             f"{path}: found {depth} bits of PNG colour type {colour}, expected 16-bit or 8-bit "
             "grey (or 8-bit RGB with R = G = B); export the band as a grey image"
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
-    pillow = needs(path, "PIL.Image", "pillow")
-    # From memory, because from a file Pillow allocates whatever length a damaged chunk claims.
+    pillow = import_optional(path, "PIL.Image", "pillow")
+    # Read from memory: from a file, Pillow allocates any length that a damaged chunk claims.
     content = BytesIO(path.read_bytes())
     with reading(path, "PNG"), pillow.open(content, formats=["PNG"]) as image:
         pixels = np.asarray(image)
@@ -165,9 +169,9 @@ WAVELENGTHS_NM = np.arange(400.0, 701.0, 10.0)
 def read_cave(path: Path, options: Options = DEFAULTS) -> Scene:
     """Read a CAVE scene: 31 grey PNGs of 16 bits, 400 to 700 nm; other files are ignored.
 
-    `path` is the inner or the outer folder. `watercolors_ms` is stored with 8 bits, which the
-    scene's notes say. Raises `UserError` naming missing, extra or doubled bands, mixed bit depths
-    and colour. Source: Yasuma et al., IEEE TIP 2010.
+    `path` is the inner or the outer folder. `watercolors_ms` is stored with 8 bits, as the scene's
+    notes say. Raises `UserError` that names missing, extra or doubled bands, mixed bit depths and
+    colour. Source: Yasuma et al., IEEE TIP 2010.
     """
     prefix, files = band_files(path)
     if not prefix.lower().endswith("_ms"):

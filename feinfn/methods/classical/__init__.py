@@ -1,1 +1,1 @@
-"""Classical methods: fusion that learns from nothing but the two images."""
+"""Classical methods: fusion without learning, from the two images alone."""

@@ -1,4 +1,4 @@
-"""The LMS itself: what every fusion has to beat."""
+"""Bicubic: the LMS itself, which every fusion should beat."""
 
 import numpy as np
 

@@ -1,9 +1,11 @@
 """CNMF: coupled non-negative matrix factorisation, after Yokoya et al., IEEE TGRS 2012.
 
-A scene is endmembers times abundances. The LR-HSI determines the endmembers, the MSI the
-abundances; each side is fitted in turn, starting from what the other one found. The paper updates
-both factors of either side in every turn; here, after the first factorisation of the LR-HSI, its
-side updates the endmembers alone and the MSI's side the abundances alone.
+A scene is endmembers times abundances. The LR-HSI determines the endmembers and the MSI the
+abundances; the two are fitted in turn, each starting from the other's result. The paper updates
+both factors in every turn. Here, after a first factorisation of the LR-HSI, its turns update the
+endmembers alone, and the MSI's turns the abundances alone.
+
+Legend: S bands, M MSI bands, K endmembers, H W HR size, N = H * W, n LR pixels.
 """
 
 import numpy as np
@@ -14,18 +16,18 @@ ENDMEMBERS = 20
 """Largest number of endmembers."""
 
 OUTER, INNER = 4, 150
-"""Largest numbers of changes between the two images, and of updates in each."""
+"""Largest numbers of turns and of updates in each."""
 
 TOLERANCE = 1e-4
-"""Stop once ten updates reduce the error by less than this part of it."""
+"""Relative decrease of the error over ten updates below which a turn stops."""
 
 SMALL = 1e-12
 
 
 def solve(problem: Problem) -> np.ndarray:
-    """Return endmembers times abundances, [S, H, W] >= 0; the seed of the start is fixed.
+    """Return endmembers times abundances, [S, H, W] >= 0; the start has a fixed seed.
 
-    Abundances need not sum to one: shading scales the spectra of one material.
+    Abundances need not sum to one, because shading scales the spectrum of a material.
     """
     size, low_size = problem.size, problem.lr_hsi_Shw.shape[1:]
     hsi_Sn = problem.lr_hsi_Shw.reshape(len(problem.lr_hsi_Shw), -1).clip(0)
@@ -54,7 +56,7 @@ def factorise(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return non-negative factors after multiplicative updates (Lee and Seung, NIPS 2000).
 
-    No update increases |data - ends abundances|^2.
+    No update increases |data - ends abundances|^2. Factors marked as fixed stay unchanged.
     """
     power, before = float((data_SN**2).sum()), np.inf
     for step in range(INNER):
@@ -76,20 +78,20 @@ def factorise(
 def endmembers(data_Sn: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Return `count` spectra [S, count] of the data by vertex component analysis.
 
-    Nascimento and Dias, IEEE TGRS 2005: the pixel that is extreme along a random direction
-    orthogonal to all found before, in the subspace of the data's first singular vectors.
+    Each is the pixel that is extreme along a random direction orthogonal to those before it, in the
+    subspace of the data's first singular vectors (Nascimento and Dias, IEEE TGRS 2005).
     """
     basis_SK = np.linalg.svd(data_Sn, full_matrices=False)[0][:, :count]
     x_Kn = basis_SK.T @ data_Sn
-    # Scaled to a plane, so that dark and bright pixels of one spectrum are one point.
+    # Project to a plane, so that dark and bright pixels of one spectrum become one point.
     mean_K = x_Kn.mean(axis=1)
     along_n = mean_K @ x_Kn
     x_Kn = np.where(along_n > 1e-3 * along_n.max(), x_Kn / along_n.clip(SMALL), 0)
-    found_KK = np.zeros((count, count))
+    vertices_KK = np.zeros((count, count))
     picks = []
     for i in range(count):
         direction_K = rng.standard_normal(count)
-        direction_K -= found_KK @ (np.linalg.pinv(found_KK) @ direction_K)
+        direction_K -= vertices_KK @ (np.linalg.pinv(vertices_KK) @ direction_K)
         picks.append(int(np.abs(direction_K @ x_Kn).argmax()))
-        found_KK[:, i] = x_Kn[:, picks[-1]]
+        vertices_KK[:, i] = x_Kn[:, picks[-1]]
     return data_Sn[:, picks].clip(SMALL)

@@ -1,4 +1,4 @@
-"""What a classical method starts from: two images, and how the protocol made them from one scene.
+"""The problem of a classical method: two images and the protocol that made them of one scene.
 
 Legend: S bands, M MSI bands, C any channels, h w LR size, H W HR size, N = H * W, n = h * w.
 """
@@ -16,7 +16,7 @@ from feinfn.protocols.simulate import Protocol, check_ratio, upsample
 
 @dataclass(frozen=True)
 class Problem:
-    """Fusion of one LR-HSI with one MSI under a protocol; all arrays float64."""
+    """Fusion of one LR-HSI with one MSI under a protocol; all arrays are float64."""
 
     lr_hsi_Shw: np.ndarray
     msi_MHW: np.ndarray
@@ -30,25 +30,25 @@ class Problem:
                     f"{name}: found shape {x.shape} or numbers that are not finite, expected "
                     "[bands, rows, columns] of finite reflectances"
                 )
-        found, expected = len(self.msi_MHW), len(self.protocol.msi_order)
-        if found != expected:
+        bands, expected = len(self.msi_MHW), len(self.protocol.msi_order)
+        if bands != expected:
             raise UserError(
-                f"MSI: found {found} bands, expected {expected}, as protocol {self.protocol.name} "
+                f"MSI: found {bands} bands, expected {expected}, as protocol {self.protocol.name} "
                 "has; give the MSI it makes or use another protocol"
             )
         check_ratio(self.lr_hsi_Shw.shape[1:], self.size, self.protocol.ratio, "MSI")
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return rows and columns of the MSI."""
+        """Rows and columns of the MSI."""
         return (self.msi_MHW.shape[1], self.msi_MHW.shape[2])
 
     def lms(self) -> np.ndarray:
-        """Return the LMS [S, H, W], which learned models start from."""
+        """Return the LMS [S, H, W], the start of learned models."""
         return _numpy(upsample(_torch(self.lr_hsi_Shw), self.protocol))
 
     def degrade(self, x_CHW: np.ndarray) -> np.ndarray:
-        """Return PSF and sampling of the protocol applied to every channel, [C, h, w]."""
+        """Return every channel after PSF and sampling of the protocol, [C, h, w]."""
         return _numpy(self.protocol.spatial()(_torch(x_CHW)))
 
     def adjoint(self, y_Chw: np.ndarray) -> np.ndarray:
@@ -56,42 +56,42 @@ class Problem:
         return _numpy(self.protocol.spatial().adjoint(_torch(y_Chw), self.size))
 
     def interpolate(self, y_Chw: np.ndarray) -> np.ndarray:
-        """Return channels [C, H, W] interpolated from where the protocol's LR pixels really lie.
+        """Return channels [C, H, W] interpolated from the true places of the protocol's LR pixels.
 
-        Cubic convolution (Keys, a = -1/2). The LMS instead takes them for the centres of their
-        cells, from which most protocols' sampling is off.
+        The interpolation is cubic convolution (Keys, a = -1/2). The LMS instead places LR pixels at
+        the centres of their cells, which most protocols' sampling misses.
         """
         rows, cols = (self._weights(k) for k in range(2))
         return np.asarray(rows @ y_Chw @ cols.T)
 
     def _weights(self, axis: int) -> np.ndarray:
         hr, lr = self.size[axis], self.lr_hsi_Shw.shape[1 + axis]
-        place = (np.arange(hr) - self.protocol.offset_px) / self.protocol.ratio
+        position = (np.arange(hr) - self.protocol.offset_px) / self.protocol.ratio
         weights = np.zeros((hr, lr))
         for step in range(-1, 3):
-            pick = np.floor(place).astype(int) + step
-            far = np.abs(place - pick)
-            near = (1.5 * far - 2.5) * far**2 + 1
-            wide = ((2.5 - 0.5 * far) * far - 4) * far + 2
-            weight = np.where(far < 1, near, np.where(far < 2, wide, 0.0))
+            pick = np.floor(position).astype(int) + step
+            distance = np.abs(position - pick)
+            inner = (1.5 * distance - 2.5) * distance**2 + 1
+            outer = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+            weight = np.where(distance < 1, inner, np.where(distance < 2, outer, 0.0))
             np.add.at(weights, (np.arange(hr), pick.clip(0, lr - 1)), weight)
         return weights
 
     @cached_property
     def low_msi(self) -> np.ndarray:
-        """The MSI as the LR-HSI's sensor would see it, [M, h, w]."""
+        """The MSI degraded to the LR-HSI's size by its PSF and sampling, [M, h, w]."""
         return self.degrade(self.msi_MHW)
 
     @cached_property
     def response(self) -> np.ndarray:
-        """The protocol's SRF [M, S]; where its MSI is measured, the best non-negative matrix.
+        """The protocol's SRF [M, S]; for a measured MSI, the best non-negative matrix.
 
-        The fit is least squares from the LR-HSI's spectra to the degraded MSI.
+        That matrix is the least squares fit from the LR-HSI's spectra to the degraded MSI.
         """
         bands = len(self.lr_hsi_Shw)
         if self.protocol.srf != "measured":
             return self.protocol.response(bands, self.wavelengths_nm).matrix.numpy()
-        # Takes a quarter of a second, which every command would wait for.
+        # Imported here, because it takes every command a quarter of a second.
         from scipy.optimize import nnls
 
         spectra_nS = self.lr_hsi_Shw.reshape(bands, -1).T

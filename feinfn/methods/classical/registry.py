@@ -1,4 +1,7 @@
-"""Classical fusion behind one interface; one more method is one file and one line here."""
+"""Classical methods behind one interface; a new method takes one file and one entry here.
+
+Legend: S bands, M MSI bands, h w LR size, H W HR size.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from feinfn.protocols.simulate import Protocol
 
 @dataclass(frozen=True)
 class Method:
-    """A method that learns from nothing but the two images."""
+    """A fusion method that does not learn: it uses the two images alone."""
 
     name: str
     solve: Callable[[Problem], np.ndarray]
@@ -28,10 +31,10 @@ class Method:
         protocol: Protocol,
         wavelengths_nm: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the fused HSI [S, H, W], float32, clipped to [0, 1]; equal on every call.
+        """Return the fused HSI [S, H, W], float32, clipped to [0, 1]; the same at every call.
 
-        `wavelengths_nm` [S] is read by methods that need the SRF where the protocol's is by
-        wavelength. Raises `UserError` where images and protocol do not fit.
+        Methods that need the SRF read `wavelengths_nm` [S] if the protocol's is by wavelength.
+        Raises `UserError` if images and protocol do not fit.
         """
         lr_hsi, msi = (np.asarray(x, dtype=np.float64) for x in (lr_hsi_Shw, msi_MHW))
         fused_SHW = self.solve(Problem(lr_hsi, msi, protocol, wavelengths_nm))
@@ -73,7 +76,7 @@ CLASSICAL: dict[str, Method] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ClassicalConfig:
-    """A classical method in the place of a network; it has no weights and is not trained."""
+    """Configuration of a classical method in place of a network; nothing is trained."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 

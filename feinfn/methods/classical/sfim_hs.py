@@ -1,8 +1,10 @@
-"""SFIM for hyperspectral images: every band is modulated by the relative detail of a sharp one.
+"""SFIM for hyperspectral images: modulate every band by the relative detail of a sharp band.
 
 Smoothing filter-based intensity modulation (Liu, Int. J. Remote Sensing 2000) with the sharp band
-of hypersharpening (Selva et al., IEEE JSTARS 2015): for each HSI band, the combination of the MSI
-bands that predicts it best at LR size.
+of hypersharpening (Selva et al., IEEE JSTARS 2015): for each HSI band, the combination of MSI bands
+that predicts it best at LR size.
+
+Legend: S bands, M MSI bands, H W HR size.
 """
 
 import numpy as np
@@ -10,13 +12,14 @@ import numpy as np
 from feinfn.methods.classical.problem import Problem
 
 LARGEST_GAIN = 2.0
-"""Bound of up(band) / low-pass(sharp band), which has no meaning where the latter is near zero."""
+"""Upper bound of up(band) / low-pass(sharp band), which is meaningless if the latter is near
+zero."""
 
 
 def solve(problem: Problem) -> np.ndarray:
     """Return up(LR-HSI) + up(LR-HSI) / low-pass(sharp) x (sharp - low-pass(sharp)), [S, H, W].
 
-    The low-pass is PSF, sampling and interpolation, which is what happened to the LR-HSI.
+    The low-pass is PSF, sampling and interpolation, the same steps that the LR-HSI passed.
     """
     gains_SM, constants_S = problem.prediction
     sharp_SHW = np.tensordot(gains_SM, problem.msi_MHW, 1) + constants_S[:, None, None]

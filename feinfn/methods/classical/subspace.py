@@ -1,7 +1,9 @@
-"""Least squares in a spectral subspace, with the known PSF and SRF.
+"""Least squares in a spectral subspace, with known PSF and SRF.
 
 In the spirit of HySure (Simoes et al., IEEE TGRS 2015), with a quadratic prior in place of total
 variation, so that the minimum solves one linear system.
+
+Legend: S bands, M MSI bands, K dimensions of the subspace, H W HR size, n LR pixels.
 """
 
 import numpy as np
@@ -11,30 +13,33 @@ from feinfn.methods.classical import gsa
 from feinfn.methods.classical.problem import Problem
 
 AXES = (1, 2)
+"""Row and column axes."""
 
 DIMENSIONS = 20
 """Largest dimension of the subspace."""
 
 SMOOTHNESS = 0.01
+"""Weight of the prior."""
 
 EDGE = 0.01
-"""Squared step between neighbours of the MSI that halves their weight, over its mean square."""
+"""Squared step between MSI neighbours that halves their weight, relative to its mean square."""
 
 ITERATIONS = 200
+"""Largest number of conjugate gradient steps."""
 
 TOLERANCE = 1e-5
-"""Of the residual of the linear system, relative to its right-hand side."""
+"""Residual of the linear system, relative to its right-hand side, at which to stop."""
 
 
 def solve(problem: Problem) -> np.ndarray:
-    """Return E Z [S, H, W], where Z [K, H, W] is found by conjugate gradients to minimise
+    """Return E Z [S, H, W] for the Z [K, H, W] that conjugate gradients find to minimise
 
     |D E Z - LR-HSI|^2 + |R E Z - MSI|^2 + SMOOTHNESS sum w |grad (Z - E' P)|^2.
 
-    D is PSF and sampling, R the SRF, P the regression of the LR-HSI on the degraded MSI, applied to
-    the MSI, and E the first K left singular vectors of the LR-HSI [S, n]. grad takes the steps
-    between neighbours, w = 1 / (1 + step^2 / (EDGE mean square)) in the MSI: what the regression
-    left over spreads up to the MSI's edges.
+    D is PSF and sampling, R the SRF, E the first K left singular vectors of the LR-HSI [S, n], and
+    P the MSI mapped by the regression of the LR-HSI on the degraded MSI. grad takes the steps
+    between neighbours, w = 1 / (1 + step^2 / (EDGE mean square)) in the MSI, so that the
+    regression's residual spreads up to the MSI's edges.
     """
     bands = len(problem.lr_hsi_Shw)
     basis_SK = np.linalg.svd(problem.lr_hsi_Shw.reshape(bands, -1), full_matrices=False)[0]
@@ -45,7 +50,7 @@ def solve(problem: Problem) -> np.ndarray:
 
     def normal(z: np.ndarray) -> np.ndarray:
         z_KHW = z.reshape(shape)
-        # E' E = 1, so the first term needs no spectra.
+        # E' E = 1, so the first term needs no E.
         out_KHW = problem.adjoint(problem.degrade(z_KHW))
         out_KHW += np.tensordot(response_MK.T @ response_MK, z_KHW, 1)
         return (out_KHW + SMOOTHNESS * _roughness(z_KHW, weights)).ravel()
@@ -66,7 +71,7 @@ def solve(problem: Problem) -> np.ndarray:
 def _weights(msi_MHW: np.ndarray, axis: int) -> np.ndarray:
     step = np.square(np.diff(msi_MHW, axis=axis)).mean(axis=0)
     scale = EDGE * np.square(msi_MHW).mean()
-    # A black image has no steps either.
+    # Avoids 0 / 0 for a black image, which has no steps either.
     return 1 / (1 + step / max(scale, 1e-12))
 
 

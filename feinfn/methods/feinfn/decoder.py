@@ -1,11 +1,11 @@
-"""The decoder's non-linearities and their gradients, written for strips that keep nothing.
+"""Decoder: Gabor filters of one latent map, multiplied by features of the other.
 
-The released decoder multiplies by exp(j w z - (s z)^2) and takes the real part after every product,
-which equals exp(-(s z)^2) cos(w z): no complex arithmetic is needed.
+The released decoder multiplies by exp(j w z - (s z)^2) and takes the real part after every product.
+That equals exp(-(s z)^2) cos(w z), so no complex arithmetic is needed. Filters have their gradients
+written out, because layers run in strips that store nothing for the backward pass.
 
-The decoder: Gabor filters of one latent map, multiplied by features of the other.
-
-Legend: B batch, L latent bands, C decoder channels, S bands, H W image size.
+Legend: B batch, L latent bands, C decoder channels, S bands, H W image size, Q queries (HR pixels
+of all images of the batch, in raster order).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,11 @@ VALUES: dict[Activation, tuple[str, ...]] = {
     "gelu": (),
     "leaky_relu": (),
 }
-"""What each filter has: a frequency, an inverse width."""
+"""Values of each kind of filter: a frequency, an inverse width, both or none."""
 
 EXPONENT = 60.0
-"""Where envelopes stop falling, exp(-60) = 1e-26: products with less would be subnormal numbers,
-which processors handle a hundred times slower."""
+"""Largest exponent of an envelope, exp(-60) = 1e-26. Products with smaller envelopes would be
+subnormal numbers, which are a hundred times slower on a CPU."""
 
 
 def _envelope(z: Tensor, scale: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ def _envelope(z: Tensor, scale: Tensor) -> Tensor:
 
 
 def activate(kind: Activation, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-    """Return the filter of `z`, and parts of it that `activate_backward` needs again.
+    """Return the filter of `z`, and the intermediate results that `activate_backward` needs.
 
-    `values` are the filter's frequency and inverse width, as far as it has them.
+    `values` are the filter's frequency and inverse width, if it has them.
     """
     match kind, values:
         case "gabor", (omega, scale):
@@ -64,7 +64,7 @@ def activate(kind: Activation, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]
 def activate_backward(
     kind: Activation, grad: Tensor, z: Tensor, parts: Sequence[Tensor], *values: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of z and of the values for a gradient of the filter; spoils `parts`."""
+    """Return the gradients of z and of the values, given that of the filter; overwrites `parts`."""
     match kind, values, parts:
         case "gabor", (omega, scale), (envelope, phase):
             by_envelope = envelope.mul_(grad)
@@ -90,7 +90,7 @@ def activate_backward(
 
 
 class Filter(nn.Module):
-    """The decoder's non-linearity; omega_0 and scale_0 are parameters, or buffers when fixed."""
+    """The decoder's non-linearity; omega_0 and scale_0 are parameters, or buffers if fixed."""
 
     omega_0: Tensor
     scale_0: Tensor
@@ -107,7 +107,7 @@ class Filter(nn.Module):
 
 @dataclass(frozen=True)
 class Layer:
-    """The tensors of one decoder layer; `w_kq` (what k sees of q) is missing in the first."""
+    """Tensors of one decoder layer; `w_kq` (weights of q in k) is None in the first."""
 
     w_ks: Tensor
     b_k: Tensor
@@ -120,7 +120,7 @@ class Layer:
 def _forward(
     kind: Activation, layers: Sequence[Layer], spatial_QL: Tensor, q_QC: Tensor
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Return q before, k, z, the filter and its parts of every layer, and q after the last."""
+    """Yield q before, k, z, the filter and its parts of every layer; at last, q alone."""
     for layer in layers:
         k_QC = F.linear(spatial_QL, layer.w_ks, layer.b_k)
         if layer.w_kq is not None:
@@ -140,18 +140,20 @@ def _linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class _Decode(torch.autograd.Function):
-    """All layers in strips of queries; the backward pass computes a strip again."""
+    """All layers in strips of queries; the backward pass recomputes each strip."""
 
     @staticmethod
     def layers(kind: Activation, count: int, tensors: Sequence[Tensor]) -> list[Layer]:
-        """Return the layers of tensors in the order of `Decoder.forward`."""
+        """Return the layers of tensors that are in the order of `Decoder.forward`."""
         linear, values = iter(tensors[: 5 * count - 1]), iter(tensors[5 * count - 1 :])
-        each, layers = len(VALUES[kind]), []
+        values_per_layer, layers = len(VALUES[kind]), []
         for i in range(count):
             w_kq = next(linear) if i else None
             w_ks, b_k, w_q, b_q = (next(linear) for _ in range(4))
             layers.append(
-                Layer(w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(each)), w_kq)
+                Layer(
+                    w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(values_per_layer)), w_kq
+                )
             )
         return layers
 
@@ -197,8 +199,8 @@ class _Decode(torch.autograd.Function):
                 by_a = widen(k_QC * grad_Q)
                 by_z, *by_values = activate_backward(ctx.kind, by_a, z_QC, parts, *layer.values)
                 by_z = by_z.to(q_QC.dtype)
-                for value, one in zip(total.values, by_values, strict=True):
-                    value += one
+                for value_sum, by_value in zip(total.values, by_values, strict=True):
+                    value_sum += by_value
                 total.w_ks.add_(by_k.t() @ spatial_QL[s])
                 total.b_k.add_(by_k.sum(dim=0))
                 total.w_q.add_(by_z.t() @ q_QC)
@@ -214,9 +216,9 @@ class _Decode(torch.autograd.Function):
 
 
 class Decoder(nn.Module):
-    """Latent maps (spatial, frequency) [B, H, W, L] each to a residual [B, H, W, S].
+    """Decoder of two latent maps (spatial, frequency), [B, H, W, L], to a residual [B, H, W, S].
 
-    q_0 = frequency; k_i = relu(K_i [q_i, spatial]) (K_0 sees spatial alone);
+    q_0 = frequency; k_i = relu(K_i [q_i, spatial]), with K_0 of spatial alone;
     q_(i+1) = k_i * filter(Q_i q_i); residual = last(q_n).
     """
 
@@ -237,7 +239,7 @@ class Decoder(nn.Module):
     def forward(
         self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
     ) -> Tensor:
-        """Return the residual [B, H, W, S], made in strips of `size` queries."""
+        """Return the residual [B, H, W, S], computed in strips of `size` queries."""
         latent, linear = spatial_BHWL.shape[-1], [*_linear(self.last)]
         for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
             w_k, b_k = _linear(key)

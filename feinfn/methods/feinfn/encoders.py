@@ -1,4 +1,4 @@
-"""EDSR encoders without upsampling: head, residual blocks, tail, and one long skip.
+"""EDSR encoders without upsampling: head, residual blocks, tail and one long skip.
 
 Legend: B batch, C channels, H W image size.
 """
@@ -17,7 +17,7 @@ def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3(relu(conv3(x)))."""
+    """A residual block: x + conv3(relu(conv3(x)))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3(channels, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        # In place: large new tensors cost more than the addition.
+        # In place, because allocating large tensors costs more than the addition.
         return self.conv2(F.relu(self.conv1(x_BCHW), inplace=True)).add_(x_BCHW)
 
 
 class Encoder(nn.Module):
-    """Image [B, C_in, H, W] to latent code [B, C, H, W]; no activation at either end."""
+    """Encoder from an image [B, C_in, H, W] to a latent code [B, C, H, W]; both ends are linear."""
 
     def __init__(self, channels_in: int, channels: int, blocks: int) -> None:
         super().__init__()
@@ -38,12 +38,12 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.tail = conv3(channels, channels)
 
-        # Every 3x3 convolution sees one pixel further.
+        # Every 3x3 convolution reaches one pixel further.
         self.halo = 2 * blocks + 2
 
     def forward(self, image: Tensor, recompute: bool = False) -> Tensor:
-        # Channels-last is the faster layout for 3x3 convolutions, and what the pixel-wise networks
-        # downstream read without a copy.
+        # Channels-last is faster for 3x3 convolutions, and the pixel-wise networks downstream read
+        # it without a copy.
         x_BCHW = self.head(image.contiguous(memory_format=torch.channels_last))
         code_BCHW = x_BCHW
         for block in self.blocks:
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         return self.tail(code_BCHW).add_(x_BCHW)
 
     def in_strips(self, image: Tensor, strips: Strips) -> Tensor:
-        """Return the latent code; without gradients in strips of rows, where they are given."""
+        """Return the latent code; without gradients, in strips of `strips.encoder_rows` rows."""
         height, rows = image.shape[2], strips.encoder_rows
         if torch.is_grad_enabled():
             return self(image, strips.recompute)
@@ -64,9 +64,9 @@ class Encoder(nn.Module):
         code: Tensor | None = None
         for strip in slices(height, rows):
             first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
-            part = self(image[:, :, first:last])[:, :, strip.start - first : strip.stop - first]
+            inner = self(image[:, :, first:last])[:, :, strip.start - first : strip.stop - first]
             if code is None:
-                code = part.new_empty(batch, height, width, channels).movedim(-1, 1)
-            code[:, :, strip] = part
+                code = inner.new_empty(batch, height, width, channels).movedim(-1, 1)
+            code[:, :, strip] = inner
         assert code is not None
         return code

@@ -1,15 +1,12 @@
-"""Amplitude and phase of an image's spectrum.
+"""Fourier fusion: amplitude and phase of the LR latent code and of the HR guide.
 
 The networks see the phase as an angle in (-pi, pi], which jumps at the negative real axis. Bins
-that must be real get +pi by rule, so that FFT libraries, devices and number types agree on them.
-What remains, in every preset, is an ordinary bin so near to that axis that rounding decides its
-side: rare, and then float32 and float64 runs can differ by up to 1e-3 somewhere in the image.
+that must be real get +pi by rule, so that FFT libraries, devices and number types agree on them. An
+ordinary bin can still lie so close to that axis that rounding decides its side. That is rare, but
+then float32 and float64 runs can differ by up to 1e-3 somewhere in the image, in every preset.
 
-Legend: B batch, C channels, H W image size.
-
-Fusion of the LR latent code with the HR guide in the Fourier domain.
-
-Legend: B batch, F features, G guide features, L latent bands, h w LR size, H W HR size.
+Legend: B batch, C channels, F features, G guide features, L latent bands, h w LR size, H W HR size
+(of `polar`, the image's).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +26,8 @@ def clear_real_bins(spectrum: Tensor) -> None:
     """Make the self-conjugate bins of the spectrum of a real image [..., H, W] real, in place.
 
     At frequency 0 or Nyquist along both axes the spectrum is real, but FFT libraries leave rounding
-    noise or a signed zero in the imaginary part, so that the phase of a negative bin would be +pi
-    or -pi by chance: with a positive zero it is +pi always.
+    noise or a signed zero in the imaginary part. The phase of a negative bin would be +pi or -pi by
+    chance; with a positive zero it is always +pi.
     """
     height, width = spectrum.shape[-2:]
     for row in {0, height // 2} if height % 2 == 0 else {0}:
@@ -39,16 +36,16 @@ def clear_real_bins(spectrum: Tensor) -> None:
 
 
 GROUP = 2**19
-"""Numbers per Fourier transform: what fits the processor's cache."""
+"""Numbers per Fourier transform that fit into a CPU's cache."""
 
 
-def _groups(x_BCHW: Tensor, each: int | None = None) -> list[tuple[int, slice]]:
-    """Return (image, channels) of every Fourier transform."""
+def _groups(x_BCHW: Tensor, channels_each: int | None = None) -> list[tuple[int, slice]]:
+    """Return (image, slice of channels) of every Fourier transform."""
     batch, channels, height, width = x_BCHW.shape
-    if each is None:
+    if channels_each is None:
         on_cpu = x_BCHW.device.type == "cpu"
-        each = max(16, GROUP // (height * width)) if on_cpu else channels
-    return [(i, group) for i in range(batch) for group in slices(channels, each)]
+        channels_each = max(16, GROUP // (height * width)) if on_cpu else channels
+    return [(i, group) for i in range(batch) for group in slices(channels, channels_each)]
 
 
 def _spectrum(x_CHW: Tensor) -> Tensor:
@@ -60,14 +57,14 @@ def _spectrum(x_CHW: Tensor) -> Tensor:
 def _parts(
     x_BCHW: Tensor,
     functions: Sequence[Callable[[Tensor], Tensor]],
-    found: Sequence[Tensor],
+    outputs: Sequence[Tensor],
     channels: int | None = None,
 ) -> None:
-    """Write functions of the spectrum into [B, H, W, C] each, some channels at a time."""
+    """Write functions of the spectrum into `outputs`, [B, H, W, C] each, `channels` at a time."""
     for i, group in _groups(x_BCHW, channels):
         spectrum = _spectrum(x_BCHW[i, group])
-        for part, function in zip(found, functions, strict=True):
-            part[i, ..., group] = function(spectrum).movedim(0, -1)
+        for output, function in zip(outputs, functions, strict=True):
+            output[i, ..., group] = function(spectrum).movedim(0, -1)
 
 
 def _channels_last(x_BCHW: Tensor) -> Tensor:
@@ -78,16 +75,16 @@ def _channels_last(x_BCHW: Tensor) -> Tensor:
 class _Polar(torch.autograd.Function):
     """Amplitude and phase of the spectrum of a real image, [B, H, W, C] each.
 
-    Some channels of one image at a time, and nothing is kept for the backward pass but the image.
-    The gradient at a zero bin is zero.
+    A group of channels of one image is transformed at a time, and only the image is kept for the
+    backward pass. The gradient at a zero bin is zero.
     """
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x_BCHW)
-        found = (_channels_last(x_BCHW), _channels_last(x_BCHW))
-        _parts(x_BCHW, (torch.abs, torch.angle), found)
-        return found
+        polar_parts = (_channels_last(x_BCHW), _channels_last(x_BCHW))
+        _parts(x_BCHW, (torch.abs, torch.angle), polar_parts)
+        return polar_parts
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -99,7 +96,7 @@ class _Polar(torch.autograd.Function):
             amplitude = spectrum.abs()
             inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
             along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
-            # Twice, as the square of a tiny amplitude is zero in floating point.
+            # Multiplied twice, because the square of a tiny amplitude underflows to zero.
             across = by_phase[i, ..., group].movedim(-1, 0) * inverse * inverse
             grad = torch.complex(along, across).mul_(spectrum)
             grad_BCHW[i, group] = torch.fft.ifft2(grad, norm="forward").real
@@ -109,30 +106,31 @@ class _Polar(torch.autograd.Function):
 def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tensor]:
     """Yield the amplitude, then the phase of the spectrum of an image, [B, H, W, C] each.
 
-    Without gradients only one of them lies in memory at a time; where `channels` are given, so many
-    are transformed at a time and the phase is written over the image.
+    Without gradients only one of them is in memory at a time. If `channels` is given, that many are
+    transformed at a time and the phase overwrites the image. `shifted` moves frequency zero to the
+    centre.
     """
 
-    def place(part: Tensor) -> Tensor:
-        return torch.fft.fftshift(part, dim=(1, 2)) if shifted else part
+    def shift(component: Tensor) -> Tensor:
+        return torch.fft.fftshift(component, dim=(1, 2)) if shifted else component
 
     if torch.is_grad_enabled():
-        yield from (place(part) for part in _Polar.apply(x_BCHW))
+        yield from (shift(component) for component in _Polar.apply(x_BCHW))
         return
-    part = _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.abs,), (part,), channels)
-    part = place(part)
-    yield part
-    del part
-    part = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.angle,), (part,), channels)
-    yield place(part)
+    component = _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.abs,), (component,), channels)
+    component = shift(component)
+    yield component
+    del component
+    component = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
+    _parts(x_BCHW, (torch.angle,), (component,), channels)
+    yield shift(component)
 
 
 class FourierFusion(nn.Module):
     """Fusion of amplitude and phase, and the inverse transform of the result.
 
-    Always float32 or wider: amplitudes grow with the image's area, beyond half precision.
+    It runs in float32 or wider: amplitudes grow with the image's area, beyond half precision.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -146,17 +144,17 @@ class FourierFusion(nn.Module):
         self.guide_phase = None if config.fuse_phase else nn.Linear(guide, latent)
 
     def forward(
-        self, feat_BFhw: Tensor, guide_BGHW: Tensor, where: Geometry, strips: Strips
+        self, feat_BFhw: Tensor, guide_BGHW: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         """Return the fused latent map [B, H, W, L]."""
         with torch.autocast(feat_BFhw.device.type, enabled=False):
             wide = torch.promote_types(feat_BFhw.dtype, torch.float32)
             feat = polar(feat_BFhw.to(wide), self.shifted, None)
-            # A memory budget makes the guide give its place to its phase: nothing reads it later.
+            # Under a memory budget the phase overwrites the guide, which is not read again.
             guide = polar(guide_BGHW.to(wide), self.shifted, strips.channels)
-            # Each part is dropped as soon as it is used.
-            amplitude = self._fuse_amplitude(next(feat), next(guide), where, strips)
-            phase = self._fuse_phase(next(feat), next(guide), where, strips)
+            # Each part is freed as soon as it is used.
+            amplitude = self._fuse_amplitude(next(feat), next(guide), geometry, strips)
+            phase = self._fuse_phase(next(feat), next(guide), geometry, strips)
             if torch.is_grad_enabled():
                 return self._image(amplitude, phase).movedim(1, -1)
             groups = slices(amplitude.shape[-1], strips.channels or 8)
@@ -164,18 +162,18 @@ class FourierFusion(nn.Module):
             return torch.cat(parts, dim=1).movedim(1, -1)
 
     def _fuse_amplitude(
-        self, feat_BhwF: Tensor, guide_BHWG: Tensor, where: Geometry, strips: Strips
+        self, feat_BhwF: Tensor, guide_BHWG: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         if self.amplitude is not None:
-            return self.amplitude([feat_BhwF], guide_BHWG, where, strips.queries)
+            return self.amplitude([feat_BhwF], guide_BHWG, geometry, strips.queries)
         assert self.guide_amplitude is not None
         return self.guide_amplitude(guide_BHWG)
 
     def _fuse_phase(
-        self, feat_BhwF: Tensor, guide_BHWG: Tensor, where: Geometry, strips: Strips
+        self, feat_BhwF: Tensor, guide_BHWG: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         if self.phase is not None:
-            return self.phase(feat_BhwF, guide_BHWG, where, strips)
+            return self.phase(feat_BhwF, guide_BHWG, geometry, strips)
         assert self.guide_phase is not None
         return self.guide_phase(guide_BHWG)
 

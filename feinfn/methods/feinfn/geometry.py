@@ -1,9 +1,10 @@
-"""Where an HR pixel looks in the LR grid: neighbour indices, offsets and the raster-index term.
+"""Geometry: the LR pixels that each HR pixel looks at, as indices and offsets.
 
-Pixel centres of an axis with n pixels lie at -1 + (2i + 1)/n. Nothing here depends on data, so the
-results are cached by size.
+Pixel centres of an axis with n pixels lie at -1 + (2i + 1)/n. Nothing here depends on the images'
+values, so results are cached by size.
 
-Legend: h w LR size, H W HR size, N = H * W query points in raster order.
+Legend: h w LR size, H W HR size, N = H * W query points in raster order, V neighbours of a query, B
+batch, K channels, R = B (h + 2) (w + 2) rows of the padded table.
 """
 
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TABLE_LENGTH = 4096
+"""Entries of the released table of sin k and cos k."""
 
 
 def _released_picks(lr: int, hr: int) -> list[np.ndarray]:
-    """Return the LR pixel before and after every HR pixel of an axis, -1 where outside."""
-    # The picks repeat the released float32 arithmetic (grid_sample's nearest, ties to even) for any
-    # dtype and device: for odd ratios the centre pixel of a cell falls exactly on a border and
-    # any other arithmetic would choose differently.
+    """Return the LR pixels before and after every HR pixel of an axis; -1 if outside the grid."""
+    # Same float32 arithmetic as the released code (grid_sample's nearest, ties to even), for any
+    # dtype and device: at odd ratios the middle pixel of a cell lies exactly on a border, and other
+    # arithmetic would choose differently.
     centre = np.float32(-1 + 1 / hr) + np.float32(2 / hr) * np.arange(hr, dtype=np.float32)
     picks = []
     for side in (-1, 1):
@@ -32,13 +34,13 @@ def _released_picks(lr: int, hr: int) -> list[np.ndarray]:
 
 
 def _clamped_picks(lr: int, hr: int) -> list[np.ndarray]:
-    """Return the LR pixel before and after every HR pixel, the border pixel where outside."""
+    """Return the LR pixels before and after every HR pixel, clamped to the grid."""
     before = ((2 * np.arange(hr) + 1) * lr - hr) // (2 * hr)
     return [np.clip(before, 0, lr - 1), np.clip(before + 1, 0, lr - 1)]
 
 
 def _nearest_picks(lr: int, hr: int) -> list[np.ndarray]:
-    """Return the LR pixel that holds every HR pixel's centre."""
+    """Return the LR pixel that contains the centre of every HR pixel."""
     return [(2 * np.arange(hr) + 1) * lr // (2 * hr)]
 
 
@@ -50,15 +52,16 @@ def _centres(pick: np.ndarray, size: int) -> np.ndarray:
 
 
 def raster_table() -> Tensor:
-    """Return (sin k, cos k) for k = 0..4095, float32 [2, 4096], as released checkpoints hold it."""
+    """Return (sin k, cos k) for k = 0 ... 4095, float32 [2, 4096], as in released checkpoints."""
     k = torch.arange(TABLE_LENGTH, dtype=torch.float32)
     return torch.stack([k.sin(), k.cos()])
 
 
 def raster_term(points: int) -> Tensor:
-    """Return (sin k, cos k), k = 0..4095, linearly resampled to all raster indices, float64 [N, 2].
+    """Return (sin k, cos k), k = 0 ... 4095, resampled to all raster indices, float64 [N, 2].
 
-    The period in pixels therefore grows with the image: 2 pi pixels along a row at 64x64 only.
+    Resampling is linear, so the period in pixels grows with the image: it is 2 pi pixels along a
+    row only at 64x64.
     """
     table = raster_table().double()
     if points <= 2:
@@ -68,12 +71,12 @@ def raster_term(points: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the V neighbours of every HR pixel lie.
+    """Places of the V neighbours of every HR pixel.
 
     `picks_NV` are raster indices into the LR grid padded by one ring of zeros, (h + 2) x (w + 2).
     `offset_NV2` are the distances (row, column) from the neighbours' centres, times (h, w), so that
-    neighbouring LR pixels are 2 apart; the centre of a neighbour outside the grid counts as (0, 0),
-    as in the released network. `raster_N2` is the raster-index term.
+    adjacent LR pixels are 2 apart; the centre of a neighbour outside the grid counts as (0, 0), as
+    in the released network. `raster_N2` is the raster-index term.
     """
 
     lr_size: tuple[int, int]
@@ -87,13 +90,13 @@ class Geometry:
         return F.pad(lr_BhwK, (0, 0, 1, 1, 1, 1)).flatten(0, 2)
 
     def picks(self, batch: int) -> Tensor:
-        """Return the row of `table` for every query and neighbour."""
+        """Return the row of `table` for every query and neighbour of a batch, [B N, V]."""
         rows = (self.lr_size[0] + 2) * (self.lr_size[1] + 2)
         first = torch.arange(batch, device=self.picks_NV.device) * rows
         return (first[:, None, None] + self.picks_NV).flatten(0, 1)
 
     def offsets(self, batch: int) -> Tensor:
-        """Return the offsets for every query and neighbour."""
+        """Return the offset for every query and neighbour of a batch, [B N, V, 2]."""
         return self.offset_NV2.expand(batch, -1, -1, -1).flatten(0, 1)
 
 
@@ -115,7 +118,7 @@ def _cached_tables(
             dx = x - np.where(inside, _centres(col, w), 0.0)
             picks.append(((row + 1)[:, None] * (w + 2) + col + 1).ravel())
             offsets.append(np.stack([dy * h, dx * w], axis=-1).reshape(-1, 2))
-    # A tensor made in inference mode could not be used by a training step that finds it here.
+    # A cached tensor made in inference mode could not be used in a later training step.
     with torch.inference_mode(False):
         return (
             torch.tensor(np.stack(picks, axis=1), device=device),
@@ -134,22 +137,22 @@ def _tables(
     return _cached_tables(lr_size, hr_size, rule, dtype, device)
 
 
-# What `torch.compiler.assume_constant_result` sets. That function imports the whole compiler, for
-# which every command would wait a second.
+# The attribute that `torch.compiler.assume_constant_result` sets. That function would import the
+# whole compiler, which takes every command a second.
 _tables._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def geometry(
+def sampling_geometry(
     lr_size: tuple[int, int],
     hr_size: tuple[int, int],
     rule: str,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Geometry:
-    """Return the sampling geometry from an LR grid (h, w) to an HR grid (H, W).
+    """Return the geometry of sampling from an LR grid (h, w) to an HR grid (H, W).
 
-    `rule`: four neighbours with a zero border (`zero`) or clamped to it (`clamped`), or the one
-    LR pixel around the HR centre (`nearest`). The last sizes are remembered; a network compiled for
-    one size (`dynamic=False`) holds them as constants.
+    `rule` is `zero` (four neighbours, zeros outside the grid), `clamped` (four neighbours, clamped
+    to the grid) or `nearest` (the one LR pixel around the HR centre). The last sizes are cached; a
+    network compiled for one size (`dynamic=False`) holds them as constants.
     """
     return Geometry(lr_size, hr_size, *_tables(lr_size, hr_size, rule, dtype, device))

@@ -1,17 +1,13 @@
-"""Votes of the neighbours of every HR pixel: computed, weighed and blended in strips.
+"""Implicit networks: from the LR latent code and the HR guide to one latent map at HR size.
 
-Legend: Q queries (HR pixels of all images of the batch, in raster order), V votes per query,
-P = Q * V, R rows of the table of LR codes, G guide features, K hidden width, L latent bands.
+Every HR pixel looks at four LR neighbours. A network maps (LR code, guide, offset) of each to a
+vote: L latent bands and one logit. The softmax over the four logits blends the votes. The first
+layer is linear in its parts, so its LR part is computed once per LR pixel, its guide part once per
+HR pixel, and only the sum is formed per vote. Votes are computed in strips of queries.
 
-Implicit networks: from the LR latent code and the HR guide to one latent map at HR size.
-
-Every HR pixel asks its four LR neighbours; a network maps (LR code, guide, offset) of each to L
-latent bands and one logit (a vote); the softmax over the four logits blends them. The first linear
-layer is linear in its parts, so its LR part is computed on the LR grid, its guide part once per
-pixel, and only the sum is made per vote.
-
-Legend: B batch, F features, G guide features, K hidden width, L latent bands, h w LR size,
-H W HR size, N = H * W.
+Legend: B batch, F features, G guide features, K hidden width, L latent bands, h w LR size, H W HR
+size, N = H * W, Q queries (HR pixels of all images of the batch, in raster order), V votes per
+query, P = Q * V, R rows of the table of LR codes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +28,7 @@ OCTAVES = 2
 
 
 def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
-    """Return the offset (row, column), with its sines and cosines where asked for."""
+    """Return the offset (row, column), with its sines and cosines if `positional` is fourier."""
     if positional != "fourier":
         return offset_HW2
     waves = [offset_HW2 * (torch.pi / 2 * 2**k) for k in range(OCTAVES)]
@@ -40,9 +36,9 @@ def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
 
 
 def blend(votes_QVC: Tensor) -> Tensor:
-    """Return the softmax-weighted mean of votes [Q, V, L + 1] whose last entry is the logit.
+    """Return the softmax-weighted mean of votes [Q, V, L + 1], whose last entry is the logit.
 
-    A single vote has no logit and is returned as it is.
+    A single vote has no logit and is returned unchanged.
     """
     if votes_QVC.shape[1] == 1:
         return votes_QVC[:, 0]
@@ -51,12 +47,12 @@ def blend(votes_QVC: Tensor) -> Tensor:
 
 
 def blend_one_by_one(votes: Iterator[Tensor]) -> Tensor:
-    """Return what `blend` does of votes [Q, L + 1], with only two of them in memory."""
+    """Return the result of `blend` for votes [Q, L + 1], with only two of them in memory."""
     first = next(votes)
     total_QC: Tensor | None = None
     for vote_QC in votes:
         if total_QC is None:
-            # The logit's column holds the sum of the weights, relative to the highest logit.
+            # The logit's column holds the sum of weights, relative to the highest logit so far.
             total_QC, top_Q1 = first, first[:, -1:].clone()
             total_QC[:, -1] = 1
         for q in slices(len(vote_QC), QUERIES):
@@ -88,17 +84,17 @@ def _activations(
     w_offset: Tensor,
     layers: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Return what every layer sees [P, C], and last the votes."""
+    """Return the inputs of every layer [P, C], and last the votes."""
     w_hr, bias, *hidden = layers
     x_PC = table_RK.index_select(0, picks_QV.flatten())
     x_PC.addmm_(offset_PO, w_offset.t())
     x_PC.view(*picks_QV.shape, -1).add_(F.linear(hr_QG, w_hr, bias)[:, None])
-    found = [x_PC.relu_()]
+    activations = [x_PC.relu_()]
     for i in range(0, len(hidden), 2):
         if i:
-            found[-1].relu_()
-        found.append(F.linear(found[-1], *hidden[i : i + 2]))
-    return found
+            activations[-1].relu_()
+        activations.append(F.linear(activations[-1], *hidden[i : i + 2]))
+    return activations
 
 
 class _Votes(torch.autograd.Function):
@@ -130,14 +126,16 @@ class _Votes(torch.autograd.Function):
             picks = picks_QV[q]
             offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
             offset_PO = offset_PO.to(hr_QG.dtype)
-            *seen, votes_PC = _activations(picks, offset_PO, hr_QG[q], table_RK, w_offset, layers)
+            *layer_inputs, votes_PC = _activations(
+                picks, offset_PO, hr_QG[q], table_RK, w_offset, layers
+            )
             votes_QVC = widen(votes_PC).view(*picks.shape, -1)
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
             for i in range(len(hidden) - 2, -1, -2):
-                x_PC = seen.pop()
+                x_PC = layer_inputs.pop()
                 by_layers[i + 2] += grad_PC.t() @ x_PC
                 by_layers[i + 3] += grad_PC.sum(dim=0)
-                # threshold_backward is relu's gradient, read from its output.
+                # threshold_backward is relu's gradient, computed from its output.
                 grad_PC = torch.ops.aten.threshold_backward(grad_PC @ hidden[i], x_PC, 0)
             by_offset += grad_PC.t() @ offset_PO
             by_table.index_add_(0, picks.flatten(), widen(grad_PC))
@@ -161,9 +159,10 @@ def fuse_votes(
 ) -> Tensor:
     """Return the fused latent codes [Q, L] of an implicit network, in strips of `size` queries.
 
-    A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)), `layers` being (w_hr,
-    bias, weight, bias, ...) with relu between, and the offset as `offset_features`. Gradients reach
-    all but picks and offsets. Under autocast the products are made in its type, sums in float32.
+    A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)). `layers` are (w_hr,
+    bias, weight, bias, ...) with relu in between, and the offset has passed `offset_features`.
+    Gradients reach everything except picks and offsets. Under autocast, products are computed in
+    its type and sums in float32.
     """
     tensors = for_products(hr_QG, table_RK, w_offset, *layers)
     with torch.autocast(hr_QG.device.type, enabled=False):
@@ -171,7 +170,7 @@ def fuse_votes(
 
 
 class Upsampler(nn.Module):
-    """How LR codes reach HR pixels: as the codes of neighbours, or interpolated."""
+    """Way from LR codes to HR pixels: codes of neighbours, or interpolation."""
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
@@ -182,24 +181,24 @@ class Upsampler(nn.Module):
 
     @staticmethod
     def has_offset(config: ModelConfig) -> bool:
-        """Return whether HR pixels ask LR neighbours and know their offset from them."""
+        """Return True if HR pixels ask LR neighbours and know their offset from them."""
         return config.upsampling in ("implicit", "nearest")
 
     @staticmethod
     def outputs(config: ModelConfig) -> int:
-        """Return the channels of one vote: latent bands, and a logit where votes are weighed."""
+        """Return the channels of one vote: latent bands, and a logit if votes are weighed."""
         return config.latent_bands + (config.upsampling == "implicit")
 
     def prepare(self, lr_BhwC: Tensor) -> Tensor:
-        """Return the LR codes, rearranged by pixel_shuffle (then already at HR size)."""
+        """Return the LR codes; pixel_shuffle rearranges them to HR size."""
         if self.kind != "pixel_shuffle":
             return lr_BhwC
         x = F.pixel_shuffle(self.expand(lr_BhwC).permute(0, 3, 1, 2), self.ratio)
         return x.permute(0, 2, 3, 1)
 
-    def interpolate(self, lr_BhwK: Tensor, where: Geometry) -> Tensor:
+    def interpolate(self, lr_BhwK: Tensor, geometry: Geometry) -> Tensor:
         """Return the code of every query [Q, K] for the kinds without an offset."""
-        size = where.hr_size
+        size = geometry.hr_size
         if self.kind == "pixel_shuffle":
             if tuple(lr_BhwK.shape[1:3]) != size:
                 raise UserError(
@@ -214,7 +213,7 @@ class Upsampler(nn.Module):
 class ImplicitMLP(nn.Module):
     """The pointwise network of one branch, evaluated for all votes of all pixels.
 
-    `lr` and `hr` give the channels of the LR parts and of the HR part; the released column order
+    `lr` and `hr` are the channels of the LR parts and of the HR part. The released column order
     [lr[0], hr, lr[1:], offset] is kept, so that released weights fit.
     """
 
@@ -231,28 +230,28 @@ class ImplicitMLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(
-        self, lr_BhwC: Sequence[Tensor], hr_BHWG: Tensor, where: Geometry, size: int | None
+        self, lr_BhwC: Sequence[Tensor], hr_BHWG: Tensor, geometry: Geometry, size: int | None
     ) -> Tensor:
-        """Return the fused latent map [B, H, W, L], made in strips of `size` queries."""
+        """Return the fused latent map [B, H, W, L], computed in strips of `size` queries."""
         weight, bias = self.layers[0].weight, self.layers[0].bias
         assert isinstance(weight, Tensor)
         w_lr0, w_hr, *w_lr_rest, w_offset = weight.split(self.columns, dim=1)
         w_lr = torch.cat([w_lr0, *w_lr_rest], dim=1)
-        # Linear maps commute with picking and interpolating pixels, so this one is made at LR size.
+        # Linear maps commute with picking and interpolation, so this one runs at LR size.
         lr_BhwK = F.linear(self.upsampler.prepare(torch.cat(list(lr_BhwC), dim=-1)), w_lr)
         hidden = [p for layer in self.layers[1:] for p in (layer.weight, layer.bias)]
         batch, hr_QG = len(hr_BHWG), hr_BHWG.flatten(0, 2)
         if self.has_offset:
-            picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
+            picks_QV, offset_QV2 = geometry.picks(batch), geometry.offsets(batch)
             if self.positional == "raster":
-                offset_QV2 = offset_QV2 + where.raster_N2.repeat(batch, 1)[:, None]
-            table_RK = where.table(lr_BhwK)
+                offset_QV2 = offset_QV2 + geometry.raster_N2.repeat(batch, 1)[:, None]
+            table_RK = geometry.table(lr_BhwK)
         else:
-            # One vote, whose code lies ready at every query.
-            table_RK = self.upsampler.interpolate(lr_BhwK, where)
+            # One vote per query, whose code is row q of the table.
+            table_RK = self.upsampler.interpolate(lr_BhwK, geometry)
             picks_QV = torch.arange(len(hr_QG), device=hr_QG.device)[:, None]
             offset_QV2 = hr_QG.new_empty(len(hr_QG), 1, 0)
         layers = [w_hr, bias, *hidden]
         maps = (picks_QV, offset_QV2, hr_QG)
         fused_QL = fuse_votes(*maps, table_RK, w_offset, layers, self.positional, size)
-        return fused_QL.view(batch, *where.hr_size, -1)
+        return fused_QL.view(batch, *geometry.hr_size, -1)

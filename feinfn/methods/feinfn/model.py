@@ -4,8 +4,10 @@
                                             |                     +--> decoder --> + --> HR-HSI
     MSI, LMS --spatial encoder--> guide ----+--> Fourier fusion --+               LMS
 
-Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 latent bands,
-h w LR size, H W HR size. LMS is the LR-HSI already upsampled to H x W.
+LMS is the LR-HSI already upsampled to H x W.
+
+Legend: B batch, S bands, M MSI bands, F features, G guide features, L = S + 1 latent bands, h w LR
+size, H W HR size.
 """
 
 import torch
@@ -15,21 +17,21 @@ from feinfn.config import ModelConfig
 from feinfn.methods.feinfn.decoder import Decoder
 from feinfn.methods.feinfn.encoders import Encoder
 from feinfn.methods.feinfn.fourier import FourierFusion
-from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.spatial import SpatialFusion
 from feinfn.methods.feinfn.strips import Strips, strips_within
 from feinfn.methods.network import Network, check_inputs
 
 
 class FeINFN(Network):
-    """Fuse an LR-HSI with an MSI of the same scene.
+    """Fusion of an LR-HSI with an MSI of the same scene.
 
     `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    Inputs are reflectances in [0, 1]; for other scales the decoder's envelopes vanish. The
-    network does not depend on the ratio H/h. Raises `UserError` where shapes do not fit.
+    Inputs are reflectances in [0, 1]; at other scales the decoder's envelopes vanish. The weights
+    do not depend on the ratio H/h. Raises `UserError` if shapes do not fit.
 
-    `memory_mib` bounds a forward without gradients (see `strips_within`); `recompute` trades a
-    third more training time for memory. Neither changes a result beyond rounding. Under
+    `memory_mib` bounds the memory of a forward without gradients (see `strips_within`); `recompute`
+    saves memory for a third more training time. Neither changes a result beyond rounding. Under
     `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph.
     """
 
@@ -60,9 +62,9 @@ class FeINFN(Network):
         h, w = feat_BFhw.shape[-2:]
         height, width = guide_BGHW.shape[-2:]
         rule = "nearest" if self.config.upsampling == "nearest" else self.config.border
-        where = geometry((h, w), (height, width), rule, lms_BSHW.dtype, lms_BSHW.device)
+        geometry = sampling_geometry((h, w), (height, width), rule, lms_BSHW.dtype, lms_BSHW.device)
         branches = (self.spatial_fusion, self.fourier_fusion)
-        maps = [b(feat_BFhw, guide_BGHW, where, strips) for b in branches if b is not None]
-        # A single branch stands for both.
+        maps = [b(feat_BFhw, guide_BGHW, geometry, strips) for b in branches if b is not None]
+        # With a single branch its map enters twice.
         residual_BHWS = self.decoder(maps[0], maps[-1], strips.queries)
         return lms_BSHW + residual_BHWS.movedim(-1, 1)

@@ -1,7 +1,8 @@
-"""The phase network of the Fourier branch.
+"""Phase network: the part of the Fourier branch that fuses phases by convolutions.
 
 Legend: B batch, F features, G guide features, L latent bands, h w LR size, H W HR size, N = H * W,
-C channels of the network's input, R rows of the table of LR codes.
+C channels of the network's input, J pixels of a strip, K hidden width, R rows of the table of LR
+codes.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from feinfn.methods.feinfn.strips import Strips, slices
 
 
 class PhaseStage(nn.Module):
-    """A 1x1 convolution, then a depthwise one, both without bias."""
+    """A 1x1 convolution, then a depthwise convolution, both without bias."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel_px: int) -> None:
         super().__init__()
@@ -38,19 +39,19 @@ class PhaseStage(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Return the 1x1 convolution as a matrix [out, in]."""
+        """The 1x1 convolution as a matrix [out, in]."""
         return self.pointwise.weight.flatten(1)
 
 
 STRIP = 2**14
-"""Pixels per strip of the phase network on a processor, where no gradient is asked for."""
+"""Pixels per strip of the phase network on a CPU without gradients."""
 
 
 @dataclass(frozen=True)
 class PhaseVote:
-    """What one neighbour tells the phase network about one image.
+    """The input that one neighbour gives to the phase network for one image.
 
-    `table_RF` holds the LR codes, `picks_N` its rows, `offset_N2` the offsets where there are any.
+    `table_RF` holds the LR codes, `picks_N` its rows, and `offset_N2` the offsets, if any.
     """
 
     table_RF: Tensor
@@ -58,7 +59,7 @@ class PhaseVote:
     offset_N2: Tensor | None
 
     def at(self, pixels: Tensor | slice) -> "PhaseVote":
-        """Return the vote at some pixels."""
+        """Return the vote restricted to some pixels."""
         offset = None if self.offset_N2 is None else self.offset_N2[pixels]
         return PhaseVote(self.table_RF, self.picks_N[pixels], offset)
 
@@ -88,9 +89,9 @@ class _Joined(torch.autograd.Function):
 class PhaseNetwork(nn.Module):
     """The phase branch: convolutions on a map of features, guide and offset.
 
-    In the `reviewed` layout its input [N, C] is re-viewed as [C, H, W], not permuted: a "channel"
-    mixes positions. Released weights were trained with it. Images and votes are taken one by one,
-    with the channels last: large maps and other layouts are much slower on a processor.
+    In the `reviewed` layout its input [N, C] is re-viewed as [C, H, W], not permuted, so that a
+    "channel" mixes positions; released weights were trained with it. Images and votes are processed
+    one by one, channels last: large maps and other layouts are much slower on a CPU.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -106,10 +107,10 @@ class PhaseNetwork(nn.Module):
         self.halo = len(self.stages) * (config.frequency_kernel_px // 2)
 
     def forward(
-        self, feat_BhwF: Tensor, guide_BHWG: Tensor, where: Geometry, strips: Strips
+        self, feat_BhwF: Tensor, guide_BHWG: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         """Return the fused phase map [B, H, W, L] in radians."""
-        height, width = where.hr_size
+        height, width = geometry.hr_size
         rows = height
         if not torch.is_grad_enabled():
             fits = STRIP // width if guide_BHWG.device.type == "cpu" else height
@@ -122,19 +123,19 @@ class PhaseNetwork(nn.Module):
             run = partial(checkpoint, self._vote, use_reentrant=False)
         lr_BhwF, hr_BHWG = self.upsampler.prepare(feat_BhwF), guide_BHWG
         if not self.reviewed:
-            # Channels stay channels: the first 1x1 convolution splits as a linear layer does.
+            # Channels stay channels, so the first 1x1 convolution splits like a linear layer.
             w_lr, w_hr, _ = self._first_weights()
             lr_BhwF = F.linear(lr_BhwF, w_lr)
             if whole:
                 hr_BHWG = F.linear(hr_BHWG, w_hr)
         images = []
         for lr_hwF, hr_NG in zip(lr_BhwF, hr_BHWG.flatten(1, 2).unbind(), strict=True):
-            votes = (run(vote, hr_NG, where.hr_size) for vote in self._votes(lr_hwF, where))
+            votes = (run(vote, hr_NG, geometry.hr_size) for vote in self._votes(lr_hwF, geometry))
             if torch.is_grad_enabled():
                 images.append(blend(torch.stack(list(votes), dim=1)))
             else:
                 images.append(blend_one_by_one(votes))
-        return torch.stack(images).unflatten(1, where.hr_size)
+        return torch.stack(images).unflatten(1, geometry.hr_size)
 
     @property
     def _stages(self) -> list[PhaseStage]:
@@ -143,17 +144,17 @@ class PhaseNetwork(nn.Module):
     def _first_weights(self) -> tuple[Tensor, ...]:
         return self._stages[0].weight.split(self.columns, dim=1)
 
-    def _votes(self, lr_hwF: Tensor, where: Geometry) -> Iterator[PhaseVote]:
+    def _votes(self, lr_hwF: Tensor, geometry: Geometry) -> Iterator[PhaseVote]:
         if not self.has_offset:
-            codes_NF = self.upsampler.interpolate(lr_hwF[None], where)
+            codes_NF = self.upsampler.interpolate(lr_hwF[None], geometry)
             yield PhaseVote(codes_NF, torch.arange(len(codes_NF), device=codes_NF.device), None)
             return
-        table_RF = where.table(lr_hwF[None])
-        for i in range(where.picks_NV.shape[1]):
-            yield PhaseVote(table_RF, where.picks_NV[:, i], where.offset_NV2[:, i])
+        table_RF = geometry.table(lr_hwF[None])
+        for i in range(geometry.picks_NV.shape[1]):
+            yield PhaseVote(table_RF, geometry.picks_NV[:, i], geometry.offset_NV2[:, i])
 
     def _inputs(self, vote: PhaseVote, hr_NG: Tensor) -> Tensor:
-        """Return the network's input [N, C], or already the first 1x1 convolution's output."""
+        """Return the network's input [N, C]; if not reviewed, after the first 1x1 convolution."""
         if self.reviewed:
             return _Joined.apply(vote.table_RF, vote.picks_N, hr_NG, vote.offset_N2)
         x_NK = vote.table_RF.index_select(0, vote.picks_N).add_(hr_NG)
@@ -167,7 +168,7 @@ class PhaseNetwork(nn.Module):
                 x_NC = F.linear(x_NC, stage.weight)
             x = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1))
             if i < len(self.stages) - 1:
-                # Here and not on the view below, which autograd would copy.
+                # Not on the view below, which autograd would copy.
                 x = F.relu(x, inplace=True)
             x_NC = x.movedim(1, -1).reshape(size[0] * size[1], -1)
         return x_NC
@@ -183,14 +184,14 @@ class PhaseNetwork(nn.Module):
     def _vote_in_strips(
         self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int], rows: int
     ) -> Tensor:
-        """Return the same, convolving strips of rows with as many more as convolutions see."""
+        """Return the result of `_vote`, convolving strips of rows with a halo."""
         (height, width), channels = size, self._stages[-1].weight.shape[0]
-        # The channels' order in memory is the layout's, so that the last view costs nothing.
+        # Memory is laid out so that the last view needs no copy.
         if self.reviewed:
             out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
         else:
             out_NC = hr_NG.new_empty(len(hr_NG), channels)
-        # One piece of memory for all strips: fresh memory is slow to touch.
+        # One buffer for all strips, because first access to new memory is slow.
         columns = hr_NG.new_empty(sum(self.columns), min(rows + 2 * self.halo, height) * width)
         for strip in slices(height, rows):
             first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
@@ -198,7 +199,7 @@ class PhaseNetwork(nn.Module):
             if self.reviewed:
                 x_JC = self._reviewed_columns(vote, hr_NG, cut, columns).t()
             else:
-                # Strip by strip: at full size it would be the largest map of all.
+                # Per strip, because at full size it would be the largest map of all.
                 x_JC = self._inputs(vote.at(cut), F.linear(hr_NG[cut], self._first_weights()[1]))
             part_JC = self._convolve(x_JC, (last - first, width))
             inner = slice((strip.start - first) * width, (strip.stop - first) * width)
@@ -210,8 +211,8 @@ class PhaseNetwork(nn.Module):
     ) -> Tensor:
         """Return columns `cut` of the input [N, C] re-viewed as [C, N].
 
-        Row c of the result is a run of the flat array that starts at c * N + cut.start: the whole
-        inputs of a few pixels, less a beginning and an end.
+        Row c of the result is a run of the flat array from c * N + cut.start: the inputs of a few
+        pixels without a start and an end.
         """
         points, channels, length = len(hr_NG), sum(self.columns), cut.stop - cut.start
         starts = [c * points + cut.start for c in range(channels)]

@@ -1,4 +1,4 @@
-"""Released checkpoints: their parameter names, and the parts of them that nothing uses."""
+"""Released checkpoints: names of their parameters, and their unused tensors."""
 
 import re
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ _MEAN_RGB = (0.4488, 0.4371, 0.4040)
 
 
 def released_name(name: str, config: ModelConfig) -> str:
-    """Return the released network's name of one of our parameters."""
+    """Return the released network's name for one of our parameters."""
     if match := re.fullmatch(rf"{_ENCODER}\.tail\.(\w+)", name):
         encoder, leaf = match.groups()
         blocks = config.spatial_blocks if encoder == "spatial_encoder" else config.spectral_blocks
         return f"{encoder}.body.{blocks}.{leaf}"
-    # In an nn.Sequential with activations between, the i-th layer has the number 2 i.
+    # In an nn.Sequential with activations in between, layer i has the number 2 i.
     if match := re.fullmatch(r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)", name):
         return f"imnet.layers.{2 * int(match[1])}.{match[2]}"
     if match := re.fullmatch(r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)", name):
@@ -48,7 +48,7 @@ def released_name(name: str, config: ModelConfig) -> str:
 
 
 def unused_released_tensors() -> dict[str, Tensor]:
-    """Return what released checkpoints hold beside parameters in use: MeanShift and buffers."""
+    """Return the unused tensors of released checkpoints: MeanShift layers and buffers."""
     tensors: dict[str, Tensor] = {}
     for encoder in ("spatial_encoder", "spectral_encoder"):
         for shift, sign in (("sub_mean", -1.0), ("add_mean", 1.0)):
@@ -60,26 +60,33 @@ def unused_released_tensors() -> dict[str, Tensor]:
 
 
 def load_released_state_dict(model: FeINFN, state: Mapping[str, Tensor]) -> None:
-    """Load a released state dict into a model of the same sizes, by name.
+    """Load a released state dict by name into a model of the same sizes.
 
-    Raises `UserError` that names the tensors that are missing, unknown or of another shape.
+    Raises `UserError` that names tensors that are missing, unknown or of another shape.
     """
-    own = model.state_dict()
-    names = {released_name(name, model.config): name for name in own}
+    tensors = model.state_dict()
+    names = {released_name(name, model.config): name for name in tensors}
     unused = unused_released_tensors()
     missing = sorted(set(names) - set(state))
     unknown = sorted(set(state) - set(names) - set(unused))
-    wrong = sorted(r for r, n in names.items() if r in state and state[r].shape != own[n].shape)
-    for problem, found in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
-        if found:
+    wrong = sorted(r for r, n in names.items() if r in state and state[r].shape != tensors[n].shape)
+    for problem, affected in (
+        ("missing", missing),
+        ("unknown", unknown),
+        ("of another shape", wrong),
+    ):
+        if affected:
             raise UserError(
-                f"released state dict: {len(found)} tensors {problem}, first {found[0]!r}; "
+                f"released state dict: {len(affected)} tensors {problem}, first {affected[0]!r}; "
                 f"expected the tensors of {model.config}"
             )
     model.load_state_dict({n: state[r] for r, n in names.items()})
 
 
 def released_state_dict(model: FeINFN) -> dict[str, Tensor]:
-    """Return the model's weights under released names, with the unused tensors, loadable there."""
-    own = {released_name(n, model.config): t for n, t in model.state_dict().items()}
-    return {**unused_released_tensors(), **own}
+    """Return the model's weights under released names, with the unused tensors.
+
+    The released network can load them.
+    """
+    weights = {released_name(n, model.config): t for n, t in model.state_dict().items()}
+    return {**unused_released_tensors(), **weights}

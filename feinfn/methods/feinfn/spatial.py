@@ -20,7 +20,7 @@ HIGH_PASS = {
 
 
 class SpatialFusion(nn.Module):
-    """Fusion of features, guide and the features' high-pass in the image domain."""
+    """Fusion of features, their high-pass and the guide in the image domain."""
 
     kernel: Tensor | None
 
@@ -28,14 +28,14 @@ class SpatialFusion(nn.Module):
         super().__init__()
         feat = config.feat_dim
         kernel = HIGH_PASS.get(config.high_pass)
-        # A buffer, so that it moves to the device with the model and not in every forward.
+        # A buffer moves to the device once, with the model, and not in every forward.
         tensor = None if kernel is None else torch.tensor(kernel)
         self.register_buffer("kernel", tensor, persistent=False)
         parts = [feat] if kernel is None else [feat, feat]
         self.mlp = ImplicitMLP(config, parts, config.guide_dim, config.positional)
 
     def forward(
-        self, feat_BFhw: Tensor, guide_BGHW: Tensor, where: Geometry, strips: Strips
+        self, feat_BFhw: Tensor, guide_BGHW: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         """Return the fused latent map [B, H, W, L]."""
         parts = [feat_BFhw.permute(0, 2, 3, 1)]
@@ -44,4 +44,4 @@ class SpatialFusion(nn.Module):
             kernel = self.kernel.to(feat_BFhw).expand(channels, 1, 3, 3)
             edges_BFhw = F.conv2d(feat_BFhw, kernel, padding=1, groups=channels)
             parts.append(edges_BFhw.permute(0, 2, 3, 1))
-        return self.mlp(parts, guide_BGHW.movedim(1, -1), where, strips.queries)
+        return self.mlp(parts, guide_BGHW.movedim(1, -1), geometry, strips.queries)

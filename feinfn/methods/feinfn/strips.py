@@ -1,10 +1,10 @@
-"""How much of an image is worked on at a time, and how much memory that takes.
+"""Strips: the part of an image that is processed at a time, and the memory it takes.
 
-Pixel-wise networks run in strips of queries, so that what a strip needs stays in the processor's
-cache. Nothing inside a strip is kept for the backward pass, which computes it again: cheaper than
-writing it to memory and reading it back, and the memory does not grow with the number of votes.
+Pixel-wise networks run in strips of queries, so that the data of a strip stays in the CPU's cache.
+Nothing inside a strip is stored for the backward pass, which recomputes it. That is faster than
+writing to memory and reading back, and memory does not grow with the number of votes.
 
-Legend: Q queries (HR pixels of all images of the batch, in raster order).
+Legend: Q queries (HR pixels of all images of the batch, in raster order), C channels.
 """
 
 import math
@@ -18,17 +18,17 @@ from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 
 QUERIES = 1024
-"""Queries per strip on a processor (a few MB); a GPU takes all at once."""
+"""Queries per strip on a CPU (a few MB); a GPU takes all at once."""
 
 
 @dataclass(frozen=True)
 class Strips:
-    """How much of an image is worked on at a time; results do not depend on it.
+    """Sizes of the parts of an image that are processed at a time; results do not depend on them.
 
-    `queries`: HR pixels per strip of the implicit networks and the decoder. Used without gradients
-    only: rows per strip of the spatial encoder and of the phase network, channels per Fourier
-    transform. Used with gradients only: `recompute` keeps no activations of residual blocks and
-    phase votes. None means what suits the device.
+    `queries`: HR pixels per strip of the implicit networks and the decoder. Only without gradients:
+    rows per strip of the spatial encoder and of the phase network, channels per Fourier transform.
+    Only with gradients: `recompute` stores no activations of residual blocks and phase votes. None
+    chooses by device.
     """
 
     queries: int | None = None
@@ -41,10 +41,10 @@ class Strips:
 MIB = 2**20
 
 OVERHEAD_MIB = 64
-"""What libraries take when they are first used."""
+"""Memory in MiB that libraries allocate on first use."""
 
 SLACK = 1.15
-"""Allocators keep some of what an earlier forward freed."""
+"""Factor for memory that allocators keep after an earlier forward freed it."""
 
 BUDGET_CHANNELS = 4
 """Channels per Fourier transform under a memory budget."""
@@ -57,44 +57,44 @@ def strips_within(
     hr_size: tuple[int, int],
     batch: int,
 ) -> Strips:
-    """Return strips with which a float32 forward without gradients fits `memory_mib`.
+    """Return strips with which a float32 forward without gradients fits into `memory_mib`.
 
-    The memory is counted above the resting process, without the inputs. What remains whatever the
-    strips are the guide, one part of its spectrum, the latent maps and the sampling geometry.
-    Raises `UserError` where even single rows do not fit.
+    The memory is counted above that of the idle process, without the inputs. Strips cannot reduce
+    the guide, one part of its spectrum, the latent maps and the sampling geometry. Raises
+    `UserError` if even single rows do not fit.
     """
     c, (height, width) = config, hr_size
     pixels, budget = batch * height * width, (memory_mib - OVERHEAD_MIB) * MIB / SLACK
     latent, inputs, hidden = c.latent_bands, c.feat_dim + c.guide_dim + 2, c.mlp_widths[0]
-    # Bytes: 4 a number, 8 a pick. First what all strips share, then what a row of a strip takes.
+    # Bytes: 4 per number, 8 per pick. First memory that all strips share, then that of a row.
     small = 4 * batch * lr_size[0] * lr_size[1] * (4 * c.feat_dim + 2 * hidden)
     encoding = small + 4 * pixels * (c.guide_dim + 2 * (c.msi_bands + c.hsi_bands))
-    # Twice what one strip takes: its freed memory is slow to return.
+    # Twice the size of one strip, because its freed memory returns slowly.
     encoding_row = 2 * 4 * width * 5 * batch * c.guide_dim
     geometry, extra = 18 / batch, 0.0
     if c.fourier_branch and c.spectrum_origin == "centre":
-        # A part of the spectrum lies there twice while it is shifted.
+        # A part of the spectrum exists twice while it is shifted.
         extra += 1.5 * c.guide_dim
     if c.upsampling not in ("implicit", "nearest"):
-        # Codes of every HR pixel instead of picks in a table; pixel_shuffle also makes them there.
+        # Codes of every HR pixel instead of picks in a table; pixel_shuffle makes them at HR size.
         extra += 2 * hidden + (c.upsampling == "pixel_shuffle") * 4 * c.feat_dim
     encoder_halo = 2 * c.spatial_blocks + 2
-    least: float = encoding + encoding_row * (1 + 2 * encoder_halo)
+    minimum: float = encoding + encoding_row * (1 + 2 * encoder_halo)
     transform = 6 * 4 * BUDGET_CHANNELS * height * width
-    # The amplitude lies beside the guide, the phase in its place.
+    # The amplitude exists beside the guide; the phase overwrites the guide.
     votes = 4 * pixels * (2 * c.guide_dim + 2 * latent + 18 + geometry + extra)
     phase = 4 * pixels * (c.guide_dim + 4 * latent + 2 + geometry + extra)
     votes, phase = small + transform + votes, small + transform + phase
     phase_row = 4 * width * (2 * inputs + 2 * sum(c.mlp_widths))
     phase_halo = (len(c.mlp_widths) + 1) * (c.frequency_kernel_px // 2)
     if c.fourier_branch:
-        least = max(least, votes, phase + phase_row * (1 + 2 * phase_halo))
+        minimum = max(minimum, votes, phase + phase_row * (1 + 2 * phase_halo))
     else:
-        # One latent map, beside it what votes take, later the residual and the result.
-        held = c.guide_dim + latent + max(18, 2 * c.hsi_bands) + geometry + extra
-        least = max(least, small + 4 * pixels * held)
-    if budget < least:
-        needed = math.ceil(SLACK * least / MIB) + OVERHEAD_MIB
+        # One latent map beside the votes' memory, later the residual and the result.
+        kept = c.guide_dim + latent + max(18, 2 * c.hsi_bands) + geometry + extra
+        minimum = max(minimum, small + 4 * pixels * kept)
+    if budget < minimum:
+        needed = math.ceil(SLACK * minimum / MIB) + OVERHEAD_MIB
         raise UserError(
             f"memory_mib: found {memory_mib:g}, expected at least {needed} for {batch} image(s) of "
             f"{height}x{width}; raise it, or fuse smaller images"
@@ -110,14 +110,14 @@ def slices(total: int, size: int) -> Iterator[slice]:
 
 
 def strip_size(map_QC: Tensor, size: int | None) -> int:
-    """Return `size`, or what suits the device."""
+    """Return `size`, or a size that suits the device."""
     if size is not None:
         return size
     return QUERIES if map_QC.device.type == "cpu" else len(map_QC)
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return `x` in float32 or wider, where gradients of strips are summed."""
+    """Return `x` in float32 or wider, the type in which gradients of strips are summed."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -126,6 +126,6 @@ def for_products(*tensors: Tensor) -> list[Tensor]:
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
-    # As autocast does: float64 stays.
-    wanted = torch.get_autocast_dtype(device)
-    return [x if x.dtype == torch.float64 else x.to(wanted) for x in tensors]
+    # Like autocast, keep float64.
+    dtype = torch.get_autocast_dtype(device)
+    return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]

@@ -1,1 +1,1 @@
-"""Learned methods beside FeINFN, each in one file."""
+"""Learned methods besides FeINFN, each in one file."""

@@ -1,13 +1,13 @@
 """Implicit fusion in the image domain alone, after LIIF (Chen et al., CVPR 2021).
 
-An HR pixel asks its four LR neighbours: a pointwise network maps (LR code, HR guide, offset) of
+An HR pixel looks at four LR neighbours. A pointwise network maps (LR code, HR guide, offset) of
 each to a residual spectrum, and the four are blended by the areas of LIIF's local ensemble. The
-encoders are FeINFN's, so that the difference is what becomes of the codes. Ours, where LIIF does
-not tell: the guide, and neither unfolded features nor cells, because the encoders see further than
-three pixels and the ratio is the protocol's.
+encoders are FeINFN's, so that the methods differ only in the use of the codes. Choices of ours that
+LIIF does not make: a guide is added, and there are neither unfolded features nor cells, because the
+encoders reach further than three pixels and the protocol fixes the ratio.
 
-Legend: B batch, S bands, M MSI bands, F features, G guide features, K hidden width, L widths,
-h w LR size, H W HR size, Q queries (HR pixels of the batch).
+Legend: B batch, S bands, M MSI bands, F features, G guide features, K hidden width, V neighbours, R
+rows of the table of LR codes, h w LR size, H W HR size, Q queries (HR pixels of the batch).
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.methods.feinfn.encoders import Encoder
-from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.strips import slices
 from feinfn.methods.network import Network, NetworkConfig, check_inputs
 
 QUERIES = 65536
-"""Queries worked on at a time, which bounds memory for large images."""
+"""Queries processed at a time, which bounds memory for large images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,10 @@ class ImplicitConfig(NetworkConfig):
 
 
 class ImplicitFusion(Network):
-    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    """Implicit fusion network, for any ratio.
 
-    Any ratio. Raises `UserError` where shapes do not fit.
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    Raises `UserError` if shapes do not fit.
     """
 
     def __init__(self, config: ImplicitConfig) -> None:
@@ -54,7 +55,7 @@ class ImplicitFusion(Network):
         self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.blocks)
         self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.blocks)
         first, *others = c.mlp_widths
-        # The first layer is linear in its parts: its LR part is made once per LR pixel.
+        # The first layer is linear in its parts, so its LR part is computed once per LR pixel.
         self.from_feat = nn.Linear(c.feat_dim, first)
         self.from_guide = nn.Linear(c.guide_dim, first, bias=False)
         self.from_offset = nn.Linear(2, first, bias=False)
@@ -67,15 +68,15 @@ class ImplicitFusion(Network):
         guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
         sizes = (tuple(feat_BFhw.shape[2:]), (height, width))
-        where = geometry(*sizes, "clamped", lms_BSHW.dtype, lms_BSHW.device)
-        table_RK = where.table(self.from_feat(feat_BFhw.movedim(1, -1)))
-        picks_QV, offset_QV2 = where.picks(batch), where.offsets(batch)
+        geometry = sampling_geometry(*sizes, "clamped", lms_BSHW.dtype, lms_BSHW.device)
+        table_RK = geometry.table(self.from_feat(feat_BFhw.movedim(1, -1)))
+        picks_QV, offset_QV2 = geometry.picks(batch), geometry.offsets(batch)
         guide_QG = guide_BGHW.movedim(1, -1).flatten(0, 2)
-        # A neighbour's weight is the rectangle between the pixel and the opposite neighbour; a
-        # little is added to each side, not to the area, because at the border a side can be zero.
+        # A neighbour's weight is the area of the rectangle between the pixel and the opposite
+        # neighbour. 1e-6 is added to each side, because at the border a side can be zero.
         area_QV = (offset_QV2.abs() + 1e-6).prod(dim=-1).flip(-1)
         weight_QV = area_QV / area_QV.sum(dim=-1, keepdim=True)
-        parts = []
+        residuals = []
         for s in slices(len(guide_QG), QUERIES):
             shared_QK = self.from_guide(guide_QG[s])
             residual_QS: Tensor | None = None
@@ -88,6 +89,6 @@ class ImplicitFusion(Network):
                 vote_QS = x_QK * weight_Q[:, None]
                 residual_QS = vote_QS if residual_QS is None else residual_QS + vote_QS
             assert residual_QS is not None
-            parts.append(residual_QS)
-        residual_BHWS = torch.cat(parts).view(batch, height, width, -1)
+            residuals.append(residual_QS)
+        residual_BHWS = torch.cat(residuals).view(batch, height, width, -1)
         return lms_BSHW + residual_BHWS.movedim(-1, 1)

@@ -1,13 +1,14 @@
-"""A U-shaped transformer whose attention runs between channels, after MST (Cai et al., CVPR 2022).
+"""A U-shaped transformer with attention between channels, after MST (Cai et al., CVPR 2022).
 
-Spectral-wise attention: every channel is one token, as long as the image has pixels, so that the
-cost is linear in pixels and any two places are related through the channels' similarities. MST
-reconstructs spectra from coded snapshots; ours is a fusion network on that idea and equals no
+In spectral-wise attention every channel is one token, as long as the image has pixels, so that the
+cost is linear in pixels and distant places are related through the channels' similarities. MST
+reconstructs spectra from coded snapshots. Ours is a fusion network on that idea and equals no
 released one: MSI and LMS enter together, the output is a residual to the LMS, both halves of a
-block are normalised first, and depths and widths are chosen for FeINFN's number of parameters.
-Attention sees the whole image, so fusing an image in tiles gives another result.
+block are normalised first, and depths and widths give FeINFN's number of parameters. Attention sees
+the whole image, so fusing an image in tiles gives another result.
 
-Legend: B batch, S bands, M MSI bands, C channels, D channels of a head, h w LR size, H W HR size.
+Legend: B batch, S bands, M MSI bands, C channels, D channels of a head, h w LR size, H W HR size, N
+= H * W (h, in `_BhDD` and `_BhDN`, counts heads).
 """
 
 from dataclasses import dataclass
@@ -27,15 +28,15 @@ class MSTConfig(NetworkConfig):
 
     name: Literal["mst"] = "mst"
     width: int = 48
-    """Channels at full size and of every head; doubled, like the heads, at each smaller scale."""
+    """Channels at full size and of every head; channels and heads double at each smaller scale."""
     blocks: tuple[int, ...] = (2, 2, 5)
-    """Blocks at each scale, from full size down; those of the last one are the bottom."""
+    """Blocks at each scale, from full size down; the last number is that of the bottom."""
     expansion: int = 4
-    """Widening of the feed-forward halves."""
+    """Widening factor of the feed-forward halves."""
 
 
 class SpectralAttention(nn.Module):
-    """Attention between the channels of each head; softmax over the channels that are asked."""
+    """Attention between the channels of each head; the softmax runs over the keys' channels."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -48,19 +49,19 @@ class SpectralAttention(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         q, k, v_BCHW = self.qkv(x_BCHW).chunk(3, dim=1)
         q, k, v = (t.flatten(2).unflatten(1, (self.heads, -1)) for t in (q, k, v_BCHW))
-        # Unit length over the pixels: images of any size give similarities in [-1, 1].
+        # Unit length over the pixels, so that images of any size give similarities in [-1, 1].
         likeness_BhDD = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-1, -2)
         mixed_BhDN = (self.sharpness * likeness_BhDD).softmax(dim=-1) @ v
         return self.out(mixed_BhDN.reshape(x_BCHW.shape)) + self.position(v_BCHW)
 
 
 def depthwise(channels: int) -> nn.Conv2d:
-    """Return a 3x3 convolution of every channel by itself."""
+    """Return a depthwise 3x3 convolution."""
     return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward network, each added to its input, normalised per pixel."""
+    """Attention, then a feed-forward network, each added to its input and normalised per pixel."""
 
     def __init__(self, channels: int, heads: int, expansion: int) -> None:
         super().__init__()
@@ -77,15 +78,16 @@ class Block(nn.Module):
 
 
 def per_pixel(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """Return the channels of every pixel normalised."""
+    """Return the image with the channels of every pixel normalised."""
     return norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
 
 
 class MSTFusion(Network):
-    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    """Spectral-wise transformer for fusion, for any image size.
 
-    Any size: sides are mirrored to multiples of 2 ** (scales - 1) and cut again. The LR-HSI is seen
-    through the LMS only. Raises `UserError` where shapes do not fit.
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    Sides are mirrored to multiples of 2 ** (scales - 1) and cut again. The LR-HSI enters only
+    through the LMS. Raises `UserError` if shapes do not fit.
     """
 
     def __init__(self, config: MSTConfig) -> None:

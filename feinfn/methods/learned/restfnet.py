@@ -1,8 +1,8 @@
 """ResTFNet: two encoders, fusion of their features, one decoder (Liu et al., Inf. Fusion 2020).
 
-Image features of MSI and LMS are made apart, joined at half size, reduced once more, and brought
-back with skip connections from all scales. Ours: the output is a residual to the LMS, and there is
-no batch normalisation, so that an image's result does not depend on its batch.
+Features of MSI and LMS are computed separately, joined at half size, reduced once more, and decoded
+with skip connections from all scales. Ours: the output is a residual to the LMS, and there is no
+batch normalisation, so that an image's result does not depend on its batch.
 
 Legend: B batch, S bands, M MSI bands, C width, h w LR size, H W HR size.
 """
@@ -17,7 +17,7 @@ from feinfn.methods.feinfn.encoders import conv3
 from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
 
 MULTIPLE = 4
-"""Sides are halved twice."""
+"""Divisor of the padded sides, which are halved twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class ResTFNetConfig(NetworkConfig):
 
 
 class Residual(nn.Module):
-    """x + conv3(prelu(conv3(x)))."""
+    """A residual block: x + conv3(prelu(conv3(x)))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,10 +53,11 @@ def double(channels_in: int, channels: int) -> nn.Sequential:
 
 
 class ResTFNet(Network):
-    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    """ResTFNet, for any image size.
 
-    Any size: sides are mirrored to multiples of 4 and cut again. The LR-HSI is seen through the LMS
-    only. Raises `UserError` where shapes do not fit.
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    Sides are mirrored to multiples of 4 and cut again. The LR-HSI enters only through the LMS.
+    Raises `UserError` if shapes do not fit.
     """
 
     def __init__(self, config: ResTFNetConfig) -> None:

@@ -1,9 +1,9 @@
 """SSRNet: spatial-spectral reconstruction in three small stages (Zhang et al., IEEE TGRS 2021).
 
-The MSI's bands take the places of some bands of the LMS; one convolution fuses the mixture, one
-restores spatial and one spectral edges. The paper trains the last two stages with losses on
-differences between neighbouring pixels and bands; they are not used here, because all models train
-with one loss. Ours: places evenly spread from the first to the last band, and every stage adds to
+The MSI's bands replace some bands of the LMS; one convolution fuses the mixture, one restores
+spatial and one spectral edges. The paper trains the last two stages with losses on differences
+between neighbouring pixels and bands. They are not used here, because all models train with one
+loss. Ours: the replaced bands are evenly spread from the first to the last, and every stage adds to
 its input, the first one to the LMS.
 
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
@@ -34,9 +34,10 @@ class SSRNetConfig(NetworkConfig):
 
 
 class SSRNet(Network):
-    """`forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
+    """SSRNet, for any image size.
 
-    The LR-HSI is seen through the LMS only. Raises `UserError` where shapes do not fit.
+    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped. The
+    LR-HSI enters only through the LMS. Raises `UserError` if shapes do not fit.
     """
 
     places_M: Tensor

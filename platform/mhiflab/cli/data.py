@@ -134,7 +134,7 @@ def inspect(
         table.add_row(
             escape(name),
             f"{f.shape[0]} bands {f.shape[1]}x{f.shape[2]}, {f.kind}, {f.bit_depth or '?'} bits",
-            f"{f.low:g} to {f.high:g} of {f.full_scale:g} ({f.used:.1%} used)",
+            f"{f.low:g} to {f.high:g} of {f.full_scale:g} ({f.used_fraction:.1%} used)",
             f.wavelengths,
             escape("\n".join(f.problems)),
         )
@@ -190,7 +190,7 @@ def prepare(
     """
     from feinfn.data.prepare import prepare as prepare_store
     from feinfn.data.readers.known import KNOWN
-    from feinfn.data.splits import split as read_split
+    from feinfn.data.splits import read_split
 
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
@@ -266,7 +266,7 @@ def export(
     ] = None,
 ) -> None:
     """Write simulated pairs as GT, LRHSI, RGB and HSI_up, for other training codes."""
-    from feinfn.data.export import STRIDE_PX, facts, simulated
+    from feinfn.data.export import STRIDE_PX, facts, simulated_pairs
     from feinfn.data.export import export as write
     from feinfn.data.store import manifest, read_stored
     from feinfn.protocols.named import PROTOCOLS
@@ -295,7 +295,7 @@ def export(
                 yield read_stored(source, name)
 
         about = facts(chosen, names, patch, step)
-        count = write(simulated(scenes(), chosen, patch, step), file, about)
+        count = write(simulated_pairs(scenes(), chosen, patch, step), file, about)
     out.print(f"{count} images of {len(names)} scenes  {file}", soft_wrap=True)
     out.print(f"{about['about']}; bands of RGB: {about['band_order_of_RGB']}", soft_wrap=True)
 

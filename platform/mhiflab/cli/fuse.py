@@ -141,11 +141,11 @@ def _trained(
 
 def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path) -> None:
     """Warn if the LR-HSI's bands lie elsewhere than those of the network's training."""
-    from feinfn.inference.inputs import bands_elsewhere
+    from feinfn.inference.inputs import band_mismatch
 
     if nm is None or not trained.wavelengths_nm:
         return
-    if difference := bands_elsewhere(nm, trained.wavelengths_nm):
+    if difference := band_mismatch(nm, trained.wavelengths_nm):
         out.print(f"[yellow]{escape(f'{path}: {difference}')}[/]", soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from feinfn.config import ModelConfig
-from feinfn.data.source import Survey, Surveyed, check_fit
+from feinfn.data.source import SceneSummary, Survey, check_fit
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import name_of
@@ -36,7 +36,7 @@ def check_trial(trial: Trial, data: Survey) -> None:
         )
 
 
-def _check_response(trial: Trial, scene: Surveyed) -> None:
+def _check_response(trial: Trial, scene: SceneSummary) -> None:
     """Raise `UserError` for a scene whose bands the protocol's response does not fit."""
     nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
     try:
@@ -45,7 +45,7 @@ def _check_response(trial: Trial, scene: Surveyed) -> None:
         raise UserError(f"{scene.source}: {error}") from None
 
 
-def _check_evaluated(trial: Trial, scene: Surveyed) -> None:
+def _check_evaluated(trial: Trial, scene: SceneSummary) -> None:
     """Raise `UserError` for a scene that is too small to score, or too large for the memory."""
     spec, size = trial.spec, scene.fused_size()
     ratio = spec.protocol.ratio

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from mlflow.entities import Metric
 
 from feinfn.config import STRICT, DataConfig
-from feinfn.data.source import Survey, Surveyed, resolve_data, survey
+from feinfn.data.source import SceneSummary, Survey, resolve_data, survey
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record.store import (
@@ -88,7 +88,7 @@ def known_data(folder: Path) -> DataAccess:
         for name, one in read_json(path).items():
             resolved[name] = build(DataConfig, one["resolved"], str(path))
             scenes = [
-                Surveyed(
+                SceneSummary(
                     **scene
                     | {
                         key: None if scene[key] is None else tuple(scene[key])

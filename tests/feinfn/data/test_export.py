@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated
+from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated_pairs
 from feinfn.data.readers.hdf5 import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
@@ -26,7 +26,7 @@ def scene(height: int = 80, width: int = 72, name: str = "a") -> Scene:
 
 def test_patches_are_degraded_by_themselves(tmp_path):
     one, path = scene(), tmp_path / "train.h5"
-    count = export(simulated([one], CAVE, 32, 20), path, facts(CAVE, ["a"], 32, 20))
+    count = export(simulated_pairs([one], CAVE, 32, 20), path, facts(CAVE, ["a"], 32, 20))
     assert count == 3 * 3
     with h5py.File(path) as file:
         assert sorted(file) == sorted(KEYS)
@@ -79,16 +79,16 @@ def test_imported_file_exports_to_the_same_bits(ratio, tmp_path):
 def test_a_scene_of_512_pixels_gives_196_patches():
     blank = make_scene("a", np.zeros((31, 512, 512), np.uint8), NM, "a")
     protocol = replace(CAVE, psf="delta", psf_px=1, psf_sigma_px=None)
-    grid = [len(p.reference_BSHW) for p in simulated([blank], protocol, 64)]
+    grid = [len(p.reference_BSHW) for p in simulated_pairs([blank], protocol, 64)]
     assert (STRIDE_PX, grid) == (34, [14] * 14)
 
 
 def test_whole_scenes_of_one_size_only(tmp_path):
     path = tmp_path / "test.h5"
-    assert export(simulated([scene(), scene()], CAVE, None), path, {}) == 2
+    assert export(simulated_pairs([scene(), scene()], CAVE, None), path, {}) == 2
     before = path.read_bytes()
     with pytest.raises(UserError, match="expected one shape; export patches"):
-        export(simulated([scene(), scene(72, 80)], CAVE, None), path, {})
+        export(simulated_pairs([scene(), scene(72, 80)], CAVE, None), path, {})
     assert path.read_bytes() == before, "a failed export leaves the file that was there"
     assert [p.name for p in tmp_path.iterdir()] == ["test.h5"]
 
@@ -96,14 +96,16 @@ def test_whole_scenes_of_one_size_only(tmp_path):
 def test_measured_msi_is_cut_with_its_scene():
     protocol = replace(CAVE, srf="measured", msi_order=("x", "y"))
     msi = np.random.default_rng(1).random((2, 80, 72)).astype(np.float32)
-    pair = list(simulated([replace(scene(), msi_MHW=msi)], protocol, 32, 20))[1]
+    pair = list(simulated_pairs([replace(scene(), msi_MHW=msi)], protocol, 32, 20))[1]
     np.testing.assert_array_equal(pair.msi_BMHW[2], msi[:, 20:52, 40:72])
 
 
 def test_noise_differs_between_patches_and_repeats():
     noisy = replace(CAVE, hsi_snr_db=20.0)
     flat = make_scene("a", np.full((31, 64, 64), 0.5, np.float32), NM, "a")
-    first, again = ([p.lr_hsi_BShw for p in simulated([flat], noisy, 32, 32)] for _ in range(2))
+    first, again = (
+        [p.lr_hsi_BShw for p in simulated_pairs([flat], noisy, 32, 32)] for _ in range(2)
+    )
     assert all(map(torch.equal, first, again))
     patches = torch.cat(first)
     assert len({x.numpy().tobytes() for x in patches}) == 4
@@ -112,7 +114,7 @@ def test_noise_differs_between_patches_and_repeats():
 @pytest.mark.parametrize(("patch", "stride"), [(30, 4), (128, 4), (32, 0), (0, 4)])
 def test_patches_that_do_not_fit_are_named(patch, stride, tmp_path):
     with pytest.raises(UserError, match=r"a\.h5: found patches of .* expected a multiple of 4"):
-        export(simulated([scene()], CAVE, patch, stride), tmp_path / "x.h5", {})
+        export(simulated_pairs([scene()], CAVE, patch, stride), tmp_path / "x.h5", {})
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="nothing to export"):
         export([], tmp_path / "x.h5", {})

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.export import export, simulated
+from feinfn.data.export import export, simulated_pairs
 from feinfn.data.pairs import (
     StoredPairs,
     has_reference,
@@ -83,7 +83,7 @@ def prepared(folder: Path, scenes: int = 2) -> tuple[DataConfig, list[Scene]]:
         for i in range(scenes)
     ]
     cave = PROTOCOLS["cave_x4"]
-    export(simulated(made, cave, 32, 32), folder / "train.h5", {})
+    export(simulated_pairs(made, cave, 32, 32), folder / "train.h5", {})
     data = DataConfig(source=str(folder), inputs="stored", train=("train",))
     return data, made
 

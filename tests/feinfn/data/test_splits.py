@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feinfn.data.splits import PARTS, SPLITS, split
+from feinfn.data.splits import PARTS, SPLITS, read_split
 from feinfn.errors import UserError
 
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_published_splits_are_disjoint_and_whole(name):
-    parts = split(name).parts()
+    parts = read_split(name).parts()
     sizes = [len(parts[part]) for part in PARTS]
     assert sizes == [17, 3, 11 if "20_11" in name else 12]
     assert len(set().union(*parts.values())) == sum(sizes)
 
 
 def test_validation_is_cut_by_the_stated_rule():
-    chosen = split("alphabetical_20_12")
+    chosen = read_split("alphabetical_20_12")
     assert chosen.validation == ("balloons_ms", "face_ms", "fake_and_real_sushi_ms")
-    a, b = split("mhfnet_20_12"), split("mhfnet_minus_watercolors_20_11")
+    a, b = read_split("mhfnet_20_12"), read_split("mhfnet_minus_watercolors_20_11")
     assert (a.train, a.validation) == (b.train, b.validation)
     assert set(a.test) - set(b.test) == {"watercolors_ms"}
 
@@ -36,10 +36,10 @@ def test_no_scene_can_stand_in_two_parts_of_a_users_file(parts):
         names = [name for part in PARTS for name in parts[part]]
         twice = [name for i, name in enumerate(names) if name in names[:i]]
         if names and not twice:
-            assert split(str(path)).parts() == {part: tuple(parts[part]) for part in PARTS}
+            assert read_split(str(path)).parts() == {part: tuple(parts[part]) for part in PARTS}
             return
         with pytest.raises(UserError, match=f"scene '{twice[0]}'" if twice else "no scenes") as e:
-            split(str(path))
+            read_split(str(path))
         assert "own.json" in str(e.value)
 
 
@@ -57,9 +57,9 @@ def test_bad_split_files_are_named(text, message, tmp_path):
     path = tmp_path / "own.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        split(str(path))
+        read_split(str(path))
 
 
 def test_unknown_split_lists_the_known_ones():
     with pytest.raises(UserError, match="'harvard': unknown, expected one of mhfnet_20_12"):
-        split("harvard")
+        read_split("harvard")

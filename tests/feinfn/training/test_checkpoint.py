@@ -185,7 +185,7 @@ def _with_best(folder: Path) -> Trainer:
     trainer = _trainer(folder)
     trainer.best = {"epoch": 3, "val_psnr": 30.0}
     trainer.best_weights = {k: w.clone() for k, w in trainer.model.state_dict().items()}
-    trainer.settle_best = lambda: None  # type: ignore[method-assign]
+    trainer.restore_best_file = lambda: None  # type: ignore[method-assign]
     save_weights(folder / BEST, trainer.best_weights, MODEL, trainer.best)
     trainer.save()
     return trainer

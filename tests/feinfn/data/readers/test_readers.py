@@ -12,7 +12,7 @@ from PIL import Image
 from feinfn.data.readers.common import Options
 from feinfn.data.readers.formats import KINDS, kind_of, read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_prepared
-from feinfn.data.readers.matlab import join, read_pair
+from feinfn.data.readers.matlab import join_pair, read_pair
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
@@ -225,7 +225,7 @@ def test_a_real_pair_keeps_both_images(tmp_path):
     scene = read_pair(mat5(tmp_path, HSim=hsi * 1.5, MSim=msi * 1.5), Options(full_scale=1.5))
     np.testing.assert_allclose(scene.cube(), FLOATS[:, :6, :5], rtol=1e-6)
     np.testing.assert_allclose(scene.msi_MHW, FLOATS[:4], rtol=1e-6)
-    two = join(
+    two = join_pair(
         read_any(tiff(tmp_path / "hs.tif", CUBE[:3, :6, :5])), read_any(tiff(tmp_path, CUBE[:2]))
     )
     np.testing.assert_array_equal(two.msi_MHW, FLOATS[:2])

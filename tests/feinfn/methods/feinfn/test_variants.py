@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.fourier import clear_real_bins
-from feinfn.methods.feinfn.geometry import geometry
+from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import count_parameters
 
@@ -96,7 +96,7 @@ def test_float64_stays_float64_under_autocast():
 
 
 def test_both_branches_off_is_refused():
-    with pytest.raises(UserError, match=r"model.spatial_branch: found False, expected true where"):
+    with pytest.raises(UserError, match=r"model.spatial_branch: found False, expected true if"):
         replace(TINY, fourier_branch=False, spatial_branch=False)
 
 
@@ -126,8 +126,8 @@ def test_any_size_runs_with_finite_gradients(preset, lr, hr):
 @pytest.mark.parametrize("rule", ["zero", "clamped"])
 def test_inside_neighbours_are_the_two_around_each_pixel(ratio, rule):
     lr, hr = 5, 5 * ratio
-    where = geometry((lr, lr), (hr, hr), rule, torch.float64, torch.device("cpu"))
-    offsets = where.offset_NV2.view(hr, hr, 4, 2).movedim(2, 0)
+    geometry = sampling_geometry((lr, lr), (hr, hr), rule, torch.float64, torch.device("cpu"))
+    offsets = geometry.offset_NV2.view(hr, hr, 4, 2).movedim(2, 0)
     inner = offsets[:, ratio:-ratio, ratio:-ratio]
     # Neighbouring LR pixels are 2 apart: every pixel lies between its neighbours along each axis,
     # by at most one LR pixel from either.
@@ -137,11 +137,11 @@ def test_inside_neighbours_are_the_two_around_each_pixel(ratio, rule):
 
 
 def test_clamped_border_repeats_the_border_pixel():
-    where = geometry((3, 3), (12, 12), "clamped", torch.float64, torch.device("cpu"))
-    rows = where.picks_NV.view(12, 12, 4) // (3 + 2)
+    geometry = sampling_geometry((3, 3), (12, 12), "clamped", torch.float64, torch.device("cpu"))
+    rows = geometry.picks_NV.view(12, 12, 4) // (3 + 2)
     assert rows[:2, 0, 0].tolist() == [1, 1]
     assert rows[-2:, 0, 3].tolist() == [3, 3]
-    assert where.offset_NV2.abs().max() <= 2
+    assert geometry.offset_NV2.abs().max() <= 2
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (12, 10), (1, 1)])
