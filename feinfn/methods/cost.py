@@ -38,8 +38,8 @@ def _addmm_flop(_total: list[int], a: list[int], b: list[int], **_: object) -> i
 def costs(config: Any, ratio: int) -> list[Cost]:
     """Return the costs of the whole network (named by its class) and of its modules, in order.
 
-    `config` is that of any model of `feinfn.models`; the work of a classical method, which depends
-    on the images, is not counted: there are no costs then.
+    `config` is that of any model of `feinfn.methods.registry`; the work of a classical
+    method, which depends on the images, is not counted: there are no costs then.
     """
     if isinstance(config, ClassicalConfig):
         return []

@@ -156,7 +156,7 @@ class Decimate(Operator):
 
 @dataclass(frozen=True, eq=False)
 class SpectralResponse(Operator):
-    """Weigh the S bands of every pixel to M bands; `feinfn.srf` resamples tables to matrices."""
+    """Weigh the S bands of every pixel to M bands; `protocols.response` has the tables."""
 
     matrix: Tensor
     """[M, S]."""
