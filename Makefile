@@ -19,7 +19,7 @@ test: lint
 test-faults: $(READY)
 	$(BIN)/python -m pytest tests -m "faults or slow"
 
-# Speed and memory of the network on this machine against a plain transcription; some minutes.
+# Speed and memory of the network on this machine against its readable reference; some minutes.
 bench: $(READY)
 	$(BIN)/python experiments/bench/bench.py
 

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import venv
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -62,13 +63,7 @@ def test_science_runs_where_nothing_else_is_installed(tmp_path):
 import importlib.util, pathlib, pkgutil, feinfn, torch
 for module in pkgutil.walk_packages(feinfn.__path__, 'feinfn.'):
     importlib.import_module(module.name)
-from feinfn.config import *
-from feinfn.data.pairs import ScenePairs
-from feinfn.data.patches import Patches
-from feinfn.data.source import load_scene, resolve_data
-from feinfn.protocols.named import PROTOCOLS
-from feinfn.methods.feinfn.model import FeINFN
-from feinfn.training.train import train
+from feinfn import *
 model = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)
 config = TrainConfig(epochs=1, patch_px=32, stride_px=64, batch_size=2)
 data, cave = resolve_data(DataConfig()), PROTOCOLS['cave_x4']
@@ -116,6 +111,8 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
         "mhiflab/render/report/page.html",
         "mhiflab/render/report/viewer.js",
         "mhiflab/requirements.lock",
+        "mhiflab/py.typed",
+        "feinfn/py.typed",
         "feinfn/data/sample/manifest.json",
         "feinfn/data/sample/README.md",
         "feinfn/protocols/srf/nikon_d700_akhtar_norm.csv",
@@ -167,6 +164,37 @@ start()
     shown = python(code, tmp_path, PYTHONPATH=str(site))
     assert shown.startswith(f"{site}/mhiflab/")
     assert "4 of 4 trials to execute" in shown
+
+
+TYPED = """
+from feinfn import FeINFN, ModelConfig, evaluate, no_such_name
+from mhiflab.paths import checkout
+reveal_type((ModelConfig().hsi_bands, evaluate, FeINFN.recompute, checkout()))
+"""
+
+
+def test_types_of_the_installed_wheel_are_seen(wheel, tmp_path):
+    # Torch is not there, so that nothing but the wheel's own types are read.
+    venv.create(tmp_path / "env", symlinks=True)
+    (packages,) = tmp_path.glob("env/lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    (tmp_path / "program.py").write_text(TYPED)
+    words = ["--python-executable", tmp_path / "env" / "bin" / "python", "program.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *map(str, words)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "MYPYPATH"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    unknown, revealed, _ = done.stdout.splitlines()
+    assert unknown.startswith(
+        'program.py:2: error: Module "feinfn" has no attribute "no_such_name"'
+    )
+    assert "tuple[int, def (" in revealed
+    assert "-> dict[str, float], bool, pathlib.Path | None]" in revealed
 
 
 def test_lock_pins_everything_and_nothing_else_pins_torch():

@@ -1,4 +1,4 @@
-"""Measure FeINFN against the plain transcription: time alternating in one process, memory apart.
+"""Measure FeINFN against its readable reference: time alternating in one process, memory apart.
 
 python experiments/bench/bench.py            all, results in experiments/bench/results/
 python experiments/bench/bench.py --quick    the training step at x4 only, nothing written
@@ -27,10 +27,8 @@ from torch import Tensor, nn
 from feinfn.config import PRESETS, ModelConfig, TrainConfig
 from feinfn.methods.cost import costs
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.feinfn.plain import PlainFeINFN, plain_loss
 from feinfn.training.losses import training_loss
-
-sys.path.insert(0, str(Path(__file__).parent))
-from plain import PlainFeINFN, plain_loss
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN, OURS, HALF = "plain", "ours", "ours bf16"
@@ -263,7 +261,7 @@ def main() -> None:
 
 
 def case_table(rows: list[dict], hardware: str) -> Table:
-    """Return the cases with their times, memory and ratios to the plain transcription."""
+    """Return the cases with their times, memory and ratios to the plain network."""
     table = Table(title=hardware)
     for column in ("case", "kind", "s", "faster", "MiB", "memory"):
         table.add_column(column, justify="left" if column in ("case", "kind") else "right")

@@ -2,7 +2,7 @@
 
 Three lines fuse two files:
 
-    from feinfn.inference.apply import fuse_files
+    from feinfn import fuse_files
     fused_SHW = fuse_files("best.safetensors", "lr_hsi.mat", "msi.npy", memory_mib=600)
 
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
