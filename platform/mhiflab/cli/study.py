@@ -152,7 +152,7 @@ def gc(
     States of failed and interrupted trials stay, because they continue from them. The record is
     not touched.
     """
-    from mhiflab.execute.driver import leftovers, remove
+    from mhiflab.execute.driver import leftovers, remove_leftovers
 
     folder = Lab(lab)
     places = leftovers(folder)
@@ -161,7 +161,7 @@ def gc(
         out.print(escape(line), soft_wrap=True)
     total = sum(place.size for place in places) / 2**20
     if not dry_run:
-        remove(places, folder)
+        remove_leftovers(places, folder)
     outcome = "would be removed" if dry_run else "removed"
     out.print(f"{total:.1f} MiB in {len(places)} places {outcome}")
 
