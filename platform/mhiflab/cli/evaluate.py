@@ -45,7 +45,7 @@ def evaluate(
     from feinfn.files import write_atomic
     from feinfn.metrics.conventions import CONVENTIONS, find_convention
     from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
-    from mhiflab.render.evaluation import LABELS, comparison, write_csv, write_map, write_mat
+    from mhiflab.render.evaluation import LABELS, comparison_table, write_csv, write_map, write_mat
 
     names = list(dict.fromkeys(convention or CONVENTIONS))
     rules = [find_convention(name) for name in names]
@@ -61,7 +61,7 @@ def evaluate(
     indices = [index for index, least in needs.items() if least <= side]
     found = compare(a, b, ratio, names, indices)
 
-    out.print(comparison(found))
+    out.print(comparison_table(found))
     if left := [LABELS[index][0] for index in ALL_INDICES if index not in indices]:
         out.print(f"Left out, their windows are larger than the image: {', '.join(left)}")
     for rule in rules:

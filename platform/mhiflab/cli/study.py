@@ -96,10 +96,10 @@ def run_paper(
     """
     from mhiflab.execute.run import execute_each
     from mhiflab.record.store import recorded_store
-    from mhiflab.render.paper import Plans, chosen, read_paper, study_files, write_parts
+    from mhiflab.render.paper import Plans, chosen_parts, read_paper, study_files, write_parts
 
     paper = read_paper(path)
-    parts = chosen(path, paper.parts, fill)
+    parts = chosen_parts(path, paper.parts, fill)
     execute_each(study_files(path, parts), smoke, lab, new_data)
     write_parts(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 

@@ -10,9 +10,9 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Cases, Images
-from mhiflab.render.figures.registry import KINDS, drawn_of
+from mhiflab.render.figures.registry import KINDS, make_drawing
 from mhiflab.render.figures.style import png
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 
 FIGURES_BYTES = 9_000_000
 """What a page's figures may take of it; those after it are named with their command."""
@@ -62,14 +62,14 @@ class Picture:
         return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
 
 
-def figures(recorded: Recorded, plan: Plan) -> tuple[list[Picture], list[str]]:
+def draw_figures(recorded: RecordedStudy, plan: Plan) -> tuple[list[Picture], list[str]]:
     """Draw what the record of a plan's finished trials holds; say what is not drawn, and why."""
     drawn: list[Picture] = []
     left: list[str] = []
     size = 0
     for title, kind, options, caption in FIGURES:
         try:
-            found = drawn_of(kind, options, recorded)
+            found = make_drawing(kind, options, recorded)
         except UserError as error:
             left.append(f"{title}: {error}")
             continue
@@ -110,7 +110,7 @@ def _about(numbers: pd.DataFrame) -> tuple[str, str]:
     return ", ".join(names), told and f"{told[0].upper()}{told[1:]}."
 
 
-def _left_out(kind: str, recorded: Recorded, plan: Plan) -> str:
+def _left_out(kind: str, recorded: RecordedStudy, plan: Plan) -> str:
     """Return a sentence on the cases without the runs that a kind draws of all of them."""
     options = KINDS[kind].options
     if not issubclass(options, Cases):

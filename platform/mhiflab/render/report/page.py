@@ -12,17 +12,17 @@ from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.show import counts_line, reasons
 from mhiflab.record.store import Store
-from mhiflab.render.report.drawings import figures, too_large
+from mhiflab.render.report.drawings import draw_figures, too_large
 from mhiflab.render.report.origin import differences, origin
 from mhiflab.render.report.sections import (
     image_grid,
     result_grid,
     state_grid,
     statistics,
-    told_apart,
+    with_distinct_labels,
 )
 from mhiflab.render.report.windows import read_windows, viewer_data
-from mhiflab.render.runs import Recorded, Results, collect
+from mhiflab.render.runs import RecordedStudy, Results, collect
 
 PAGE_BYTES = 15_000_000
 """No page grows larger, unless its tables of runs alone do: every image's numbers are left out,
@@ -63,11 +63,11 @@ def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
 
     Raises `UserError` where the store cannot be read.
     """
-    plan = told_apart(plan)
+    plan = with_distinct_labels(plan)
     done = plan.finished
     results, problem = _results(done, store)
     shared, runs = origin(plan, store)
-    recorded = Recorded(done, store)
+    recorded = RecordedStudy(done, store)
     windows = read_windows(recorded)
     values: dict[str, Any] = {
         "plan": plan,
@@ -94,7 +94,7 @@ def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     if _size(values) > page_bytes:
         values["images"] = None
     if results:
-        values["figures"], values["not_drawn"] = figures(recorded, plan)
+        values["figures"], values["not_drawn"] = draw_figures(recorded, plan)
     # Room for the note that the viewer is left out.
     while values["figures"] and _size(values) > page_bytes - 1000:
         values["not_drawn"].insert(0, too_large(values["figures"].pop(), done))

@@ -12,8 +12,8 @@ from mhiflab.plan.plan import Entry, Plan, labels_of
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import compare_methods
-from mhiflab.render.statistics.verdicts import HOW, baseline_case
-from mhiflab.render.tables.rows import printed, ranks, rows
+from mhiflab.render.statistics.verdicts import TEST_NOTE, baseline_case
+from mhiflab.render.tables.rows import number_text, ranks, rows
 from mhiflab.render.tables.table import heading
 
 
@@ -45,7 +45,7 @@ class Statistics:
     warnings: list[str]
 
 
-def told_apart(plan: Plan) -> Plan:
+def with_distinct_labels(plan: Plan) -> Plan:
     """Return the plan with a label of its own for every case."""
     labels = labels_of(plan.entries)
     entries = [replace(e, trial=replace(e.trial, label=labels[e.trial.case])) for e in plan.entries]
@@ -98,7 +98,7 @@ def result_grid(plan: Plan, results: Results) -> Grid:
             # A blank keeps the means below each other.
             below = " ".join(spreads) or "\u00a0"
             mark = "best" if marks[m][place] == "best" else ""
-            cells.append(Cell(printed(own.mean, digits), mark, below))
+            cells.append(Cell(number_text(own.mean, digits), mark, below))
         lines.append(cells)
     return Grid(["Method", "Seeds", *_heads(metrics)], lines)
 
@@ -145,4 +145,4 @@ def statistics(results: Results, baseline: str = "") -> Statistics:
     for one in found:
         verdicts.setdefault(one.method, []).append(one.verdict())
         warnings += [text for text in one.warnings() if text not in warnings]
-    return Statistics(verdicts, [*warnings, HOW])
+    return Statistics(verdicts, [*warnings, TEST_NOTE])

@@ -13,7 +13,7 @@ from feinfn.protocols.simulate import Pair
 from mhiflab.plan.plan import Entry
 from mhiflab.record.artifacts import WINDOW_STEPS
 from mhiflab.render.figures.style import MAPS
-from mhiflab.render.runs import Recorded, Window
+from mhiflab.render.runs import RecordedStudy, Window
 
 LEAST_PX = 32
 """Windows are not cut smaller than this; then cases are left out."""
@@ -39,7 +39,7 @@ class Windows:
         return next(iter(self.fused_SHW.values())).shape
 
 
-def read_windows(recorded: Recorded) -> Windows:
+def read_windows(recorded: RecordedStudy) -> Windows:
     """Return the windows of each case's first finished seed, where they show the same place."""
     found = Windows()
     first: dict[str, Entry] = {}

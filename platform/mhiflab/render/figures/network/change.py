@@ -19,9 +19,9 @@ from feinfn.analysis.change import (
     scale_conjugates,
 )
 from feinfn.config import ModelConfig, require
-from mhiflab.render.figures.kind import Drawn, Network, about
-from mhiflab.render.figures.style import MAPS, TEXT_IN, new_figure, picture, styled, wrapped
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Network, run_columns
+from mhiflab.render.figures.style import MAPS, TEXT_IN, new_figure, show_image, styled, wrapped
+from mhiflab.render.runs import RecordedStudy
 
 DECADES = 4
 
@@ -45,7 +45,7 @@ def change_figure(
         largest = float(np.abs(change).max()) or 1.0
         with np.errstate(divide="ignore"):
             decades = np.maximum(np.log10(np.abs(change.astype(np.float64)) / largest), -DECADES)
-        shown = picture(axis, decades, cmap=MAPS["amplitude"], vmin=-DECADES, vmax=0)
+        shown = show_image(axis, decades, cmap=MAPS["amplitude"], vmin=-DECADES, vmax=0)
         axis.set_title(wrapped(label, max(8, int(each * 14))))
         note = f"largest {largest:.1e}"
         if reaches is not None:
@@ -75,7 +75,7 @@ class ChangeOptions(Network):
     and 3, or as many as the LR code has."""
 
 
-def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
+def draw_change(recorded: RecordedStudy, options: ChangeOptions) -> Drawing:
     """Draw the change of the fused image for one pixel and for one frequency of a trained network.
 
     Both are changed in the LR code, and the frequency in the fused amplitude and phase too.
@@ -117,10 +117,10 @@ def draw_change(recorded: Recorded, options: ChangeOptions) -> Drawn:
                 "reach": reach(change_HW),
             }
         )
-    told = about(entry, recorded.labels[entry.trial.case]) | {"scene": window.scene}
+    told = run_columns(entry, recorded.labels[entry.trial.case]) | {"scene": window.scene}
     numbers = pd.DataFrame(rows).assign(**told)
     shares = dict(zip(numbers["change"], numbers["reach"], strict=True))
-    return Drawn(change_figure(maps, shares), numbers)
+    return Drawing(change_figure(maps, shares), numbers)
 
 
 def _fused_parts(config: ModelConfig) -> list[Place]:

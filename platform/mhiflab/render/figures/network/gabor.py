@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from feinfn.analysis.gabor import BOUND, Kind, closed_spreads, gabor, sampled_spreads, spectrum
 from feinfn.config import require
-from mhiflab.render.figures.kind import Drawn, Network, about
-from mhiflab.render.figures.style import COLOURS, TEXT_IN, look, new_figure, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Network, run_columns
+from mhiflab.render.figures.style import COLOURS, TEXT_IN, line_style, new_figure, styled
+from mhiflab.render.runs import RecordedStudy
 
 START = {"color": "0.55", "linewidth": 2.2}
 
@@ -44,7 +44,7 @@ def gabor_figure(
     """
     figure = new_figure(TEXT_IN, 2.2)
     in_time, in_frequency, against = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
-    both = [(wavelet, "trained", look(0))]
+    both = [(wavelet, "trained", line_style(0))]
     if start is not None:
         both.insert(0, (start[0], "start", START))
     for one, name, style in both:
@@ -72,7 +72,7 @@ def gabor_figure(
         fontsize=6.5,
     )
     for place, (label, values) in enumerate(products.items()):
-        against.plot(ratios, values, label=label, **look(place))
+        against.plot(ratios, values, label=label, **line_style(place))
     if start is not None:
         before = start[0].time * start[0].frequency
         against.plot([start[1]], [before], "o", color="black", markerfacecolor="none", markersize=5)
@@ -111,7 +111,7 @@ class GaborOptions(Network):
     """Decoder layer whose filter is drawn, from 1 (one filter may serve all layers)."""
 
 
-def draw_gabor(recorded: Recorded, options: GaborOptions) -> Drawn:
+def draw_gabor(recorded: RecordedStudy, options: GaborOptions) -> Drawing:
     """Draw the filter at the trained frequency and width, and where it was at the start.
 
     All spreads are sums over samples; the numbers hold the formulas' beside them.
@@ -159,7 +159,7 @@ def draw_gabor(recorded: Recorded, options: GaborOptions) -> Drawn:
     # Of the other layers, which lie on the same curve, the numbers tell.
     start, trained = ((_wavelet(*places[p]), ratios[p]) for p in ("start", shown))
     figure = gabor_figure(*trained, ratios_N, products, BOUND, start)
-    return Drawn(figure, numbers.assign(**about(entry, recorded.labels[entry.trial.case])))
+    return Drawing(figure, numbers.assign(**run_columns(entry, recorded.labels[entry.trial.case])))
 
 
 def _wavelet(omega: float, scale: float) -> Wavelet:

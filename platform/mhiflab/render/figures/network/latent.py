@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.analysis.latent import latent_spectra
-from mhiflab.render.figures.kind import Drawn, Network, about
-from mhiflab.render.figures.style import MAPS, TEXT_IN, look, new_figure, picture, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Network, run_columns
+from mhiflab.render.figures.style import MAPS, TEXT_IN, line_style, new_figure, show_image, styled
+from mhiflab.render.runs import RecordedStudy
 
 CURVES = {
     "amplitude_cosine": "amplitudes, cosine",
@@ -44,7 +44,7 @@ def latent_figure(
     }
     for row, (part, scale) in zip(axes, scales.items(), strict=True):
         for axis, key, name in zip(row, ("hr", "lr"), names, strict=True):
-            shown = picture(axis, panels[f"{key}_{part}"], cmap=MAPS[part], **scale)
+            shown = show_image(axis, panels[f"{key}_{part}"], cmap=MAPS[part], **scale)
             if part == "amplitude":
                 axis.set_title(f"code of the {name}")
         bar = left.colorbar(shown, ax=row.tolist(), aspect=12, pad=0.02)
@@ -56,7 +56,7 @@ def latent_figure(
     for place, (key, label) in enumerate(CURVES.items()):
         values = similarity[key]
         told = f"{label} (mean {np.nanmean(values):.2f})"
-        axis.plot(frequency, values, marker="osD^"[place], label=told, **look(place))
+        axis.plot(frequency, values, marker="osD^"[place], label=told, **line_style(place))
     axis.set_xlim(0, 0.52)
     axis.set_ylim(min(-0.1, float(np.nanmin([similarity[k] for k in CURVES])) - 0.05), 1.04)
     axis.set_xlabel("radial frequency (cycles per LR pixel)")
@@ -73,7 +73,7 @@ class LatentOptions(Network):
     """Radial frequency bands in which the codes are compared."""
 
 
-def draw_latent(recorded: Recorded, options: LatentOptions) -> Drawn:
+def draw_latent(recorded: RecordedStudy, options: LatentOptions) -> Drawing:
     """Draw what the trained spectral encoder makes of the kept part of the first test image."""
     entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
     window = recorded.window(entry)
@@ -83,6 +83,6 @@ def draw_latent(recorded: Recorded, options: LatentOptions) -> Drawn:
     numbers = pd.DataFrame(alike).rename(columns={"frequency": "cycles_per_lr_pixel"})
     numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
     numbers.insert(0, "band", [*range(1, options.bands + 1), "mean"])
-    told = about(entry, recorded.labels[entry.trial.case])
+    told = run_columns(entry, recorded.labels[entry.trial.case])
     numbers = numbers.assign(**told, scene=window.scene)
-    return Drawn(latent_figure(found.panels(), alike["frequency"], alike), numbers)
+    return Drawing(latent_figure(found.panels(), alike["frequency"], alike), numbers)

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from feinfn.analysis.radial import band_centres
 from feinfn.analysis.response import frequency_response
 from feinfn.errors import UserError
-from mhiflab.render.figures.kind import Drawn, Images, about
-from mhiflab.render.figures.style import TEXT_IN, legend_above, look, new_figure, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Images, run_columns
+from mhiflab.render.figures.style import TEXT_IN, legend_above, line_style, new_figure, styled
+from mhiflab.render.runs import RecordedStudy
 
 FLOOR_DB = -90.0
 
@@ -34,7 +34,7 @@ def response_figure(
             power = np.asarray(curves[feature], float)
             with np.errstate(divide="ignore"):
                 decibels = np.maximum(10 * np.log10(power), FLOOR_DB)
-            axis.plot(frequency_R, decibels, **look(place))
+            axis.plot(frequency_R, decibels, **line_style(place))
         axis.set_title(feature.replace("_", " "))
         axis.set_xlim(0, 0.5)
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
@@ -58,7 +58,7 @@ class ResponseOptions(Images):
     """Radial frequency bands."""
 
 
-def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
+def draw_response(recorded: RecordedStudy, options: ResponseOptions) -> Drawing:
     """Draw each case's share of power by frequency on the kept part of the first test image."""
     cases = options.cases or recorded.networks()
     entries = recorded.of_one_seed(cases, options.seed)
@@ -76,7 +76,7 @@ def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
                     f"{entry.trial.case}: " + ", ".join(found)
                 )
         curves[label] = {name: found[name] for name in wanted}
-        told = about(entry, label) | {"scene": window.scene}
+        told = run_columns(entry, label) | {"scene": window.scene}
         rows += [
             pd.DataFrame({"feature": name, "cycles_per_pixel": at_R, "share": share}).assign(**told)
             for name, share in curves[label].items()
@@ -87,4 +87,4 @@ def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
     ]
     common = common if options.features else common[:PANELS]
     shown = {label: {name: found[name] for name in common} for label, found in curves.items()}
-    return Drawn(response_figure(at_R, shown), pd.concat(rows, ignore_index=True))
+    return Drawing(response_figure(at_R, shown), pd.concat(rows, ignore_index=True))

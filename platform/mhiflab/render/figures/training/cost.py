@@ -16,9 +16,9 @@ from feinfn.errors import UserError
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.plan.plan import Entry
-from mhiflab.render.figures.kind import Cases, Drawn
+from mhiflab.render.figures.kind import Cases, Drawing
 from mhiflab.render.figures.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 from mhiflab.render.tables.published import NOT_TOLD, read_published
 
 LARGEST_PT2 = 420.0
@@ -210,7 +210,7 @@ class CostOptions(Cases):
     """Data set whose rows of that file are shown, at the study's ratio."""
 
 
-def draw_cost(recorded: Recorded, options: CostOptions) -> Drawn:
+def draw_cost(recorded: RecordedStudy, options: CostOptions) -> Drawing:
     """Draw the mean over seeds of the mean over test images; bubbles are operations."""
     entries = recorded.comparable(recorded.entries(options.cases))
     rows = []
@@ -237,7 +237,7 @@ def draw_cost(recorded: Recorded, options: CostOptions) -> Drawn:
         tables.append(_quoted(Path(options.published), options.data, ratio))
     numbers = pd.concat(tables, ignore_index=True)
     figure = cost_figure(numbers, f"GFLOP at {SIDE_PX} px")
-    return Drawn(figure, numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"}))
+    return Drawing(figure, numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"}))
 
 
 def _gflop(entry: Entry) -> float:

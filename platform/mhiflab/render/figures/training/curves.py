@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from feinfn.errors import UserError
 from mhiflab.plan.forecast import steps_per_epoch
 from mhiflab.plan.plan import Entry
-from mhiflab.render.figures.kind import Cases, Drawn, about
-from mhiflab.render.figures.style import COLUMN_IN, legend_above, look, new_figure, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Cases, Drawing, run_columns
+from mhiflab.render.figures.style import COLUMN_IN, legend_above, line_style, new_figure, styled
+from mhiflab.render.runs import RecordedStudy
 from mhiflab.render.tables.table import heading
 
 FEW = 20
@@ -36,10 +36,10 @@ def curves_figure(
         table = rows.pivot(index="step", columns="seed", values="value").sort_index().dropna()
         mean, seeds = table.mean(axis=1), table.shape[1]
         marker = "o" if len(mean) <= FEW else None
-        axis.plot(mean.index, mean, marker=marker, **look(place))
+        axis.plot(mean.index, mean, marker=marker, **line_style(place))
         counts.add(seeds)
         if seeds > 1:
-            std, colour = table.std(axis=1, ddof=1), look(place)["color"]
+            std, colour = table.std(axis=1, ddof=1), line_style(place)["color"]
             axis.fill_between(
                 mean.index, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0
             )
@@ -65,7 +65,7 @@ class CurvesOptions(Cases):
     """Optimiser steps, or minutes of training: the mean of a case's seeds at each epoch."""
 
 
-def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
+def draw_curves(recorded: RecordedStudy, options: CurvesOptions) -> Drawing:
     """Draw the mean over seeds and one standard deviation, with every seed of the study."""
     name = f"val_{options.metric}"
     found = [(e, recorded.history(e, name)) for e in recorded.entries(options.cases)]
@@ -78,7 +78,7 @@ def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
         )
     found = [(entry, history) for entry, history in found if history]
     numbers = pd.DataFrame(
-        about(entry, recorded.labels[entry.trial.case]) | {"epoch": epoch, "value": value}
+        run_columns(entry, recorded.labels[entry.trial.case]) | {"epoch": epoch, "value": value}
         for entry, history in found
         for epoch, value in sorted(history.items())
     ).assign(metric=options.metric)
@@ -95,7 +95,7 @@ def draw_curves(recorded: Recorded, options: CurvesOptions) -> Drawn:
     else:
         numbers["step"] = numbers["epoch"] * numbers["run_key"].map(per_epoch).astype(int)
         shown["step"], x = numbers["step"], "iteration"
-    return Drawn(curves_figure(shown, x, f"validation {heading(options.metric)}"), numbers)
+    return Drawing(curves_figure(shown, x, f"validation {heading(options.metric)}"), numbers)
 
 
 def _steps(entry: Entry) -> int | None:
