@@ -68,9 +68,9 @@ def draw(
     """
     paths = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
     check_targets(paths.values())
-    drawn = make_drawing(kind, options, recorded)
-    contents = {suffix: figure_bytes(drawn.figure, suffix) for suffix in formats}
-    table = drawn.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    drawing = make_drawing(kind, options, recorded)
+    contents = {suffix: figure_bytes(drawing.figure, suffix) for suffix in formats}
+    table = drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     contents["csv"] = table.encode()
     for suffix, path in paths.items():
         if suffix in contents:
@@ -85,11 +85,11 @@ def make_drawing(kind: str, options: dict[str, Any], recorded: RecordedStudy) ->
     figure_kind = find_kind(kind)
     kind_options = build(figure_kind.options, options, f"figure {kind}: options")
     with _one_thread():
-        drawn = figure_kind.draw(recorded, kind_options)
+        drawing = figure_kind.draw(recorded, kind_options)
     if not recorded.plan.smoke:
-        return drawn
-    add_footer(drawn.figure, MARK)
-    return Drawing(drawn.figure, drawn.numbers.assign(form="smoke"))
+        return drawing
+    add_footer(drawing.figure, MARK)
+    return Drawing(drawing.figure, drawing.numbers.assign(form="smoke"))
 
 
 def draw_each(
@@ -100,14 +100,14 @@ def draw_each(
     formats: Sequence[str] = FORMATS,
 ) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
     """Draw several kinds, each under its name; return files and errors by kind."""
-    drawn: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     undrawn: dict[str, UserError] = {}
     for kind in kinds:
         try:
-            drawn[kind] = draw(kind, options, recorded, folder, kind, formats)
+            files[kind] = draw(kind, options, recorded, folder, kind, formats)
         except UserError as error:
             undrawn[kind] = error
-    return drawn, undrawn
+    return files, undrawn
 
 
 @contextmanager

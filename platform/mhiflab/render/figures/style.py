@@ -183,16 +183,16 @@ def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
     """
     width_in = figure.get_figwidth()
     # A line's sample and the space around it take 0.45 in, a letter about 0.052 in.
-    shown = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]
-    longest = max(len(line) for label in shown for line in label.splitlines())
-    fitting = max(1, min(len(shown), int(width_in / (0.45 + 0.052 * longest))))
-    lines = -(-len(shown) // fitting)
-    wrapping = sum(label.count("\n") for label in shown)
+    wrapped_labels = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]
+    longest = max(len(line) for label in wrapped_labels for line in label.splitlines())
+    fitting = max(1, min(len(wrapped_labels), int(width_in / (0.45 + 0.052 * longest))))
+    lines = -(-len(wrapped_labels) // fitting)
+    wrapping = sum(label.count("\n") for label in wrapped_labels)
     figure.set_figheight(figure.get_figheight() + LINE_IN * (lines + wrapping))
     # Use no more columns than the number of lines needs.
-    columns = -(-len(shown) // lines)
+    columns = -(-len(wrapped_labels) // lines)
     return figure.legend(
-        handles, shown, loc="outside upper center", ncols=columns, handlelength=2.6
+        handles, wrapped_labels, loc="outside upper center", ncols=columns, handlelength=2.6
     )
 
 

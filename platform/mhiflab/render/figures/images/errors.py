@@ -40,10 +40,10 @@ def draw_errors(recorded: RecordedStudy, options: ErrorsOptions) -> Drawing:
     """Draw every case's errors of one test image on one scale."""
     entries = recorded.of_one_seed(options.cases, options.seed)
     scene = recorded.scene(entries, options.scene)
-    drawn = [(entry, FUSED) for entry in entries]
+    fused = [(entry, FUSED) for entry in entries]
     maps: dict[str, np.ndarray] = {}
     notes, rows = {}, []
-    for entry, method in [(entries[0], UPSAMPLED)] * options.upsampled + drawn:
+    for entry, method in [(entries[0], UPSAMPLED)] * options.upsampled + fused:
         key = f"{scene}/{method}/{options.map}"
         if key not in recorded.arrays(entry):
             raise UserError(
@@ -89,12 +89,12 @@ def errors_figure(
     for axis in axes.flat[len(errors) :]:
         axis.set_axis_off()
     for axis, title, (label, error) in zip(axes.flat, page.titles, errors.items(), strict=False):
-        shown = show_image(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
+        image = show_image(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
         axis.set_title(title)
         if notes:
             axis.set_xlabel(notes[label])
     bar = figure.colorbar(
-        shown,
+        image,
         ax=axes.ravel().tolist(),
         extend="max",
         extendfrac=0.03,

@@ -152,11 +152,11 @@ def fused_figure(
         _draw_image(list(column), title, method, zoom)
         used += list(column[: len(ratios) - bool(errors)])
         if method.error is not None:
-            shown = show_image(column[-1], method.error, cmap=MAPS["error"], vmin=0, vmax=limit)
+            image = show_image(column[-1], method.error, cmap=MAPS["error"], vmin=0, vmax=limit)
             used.append(column[-1])
         column[-1].set_xlabel(method.note)
     for scale in axes[len(ratios) - 1 :: len(ratios), -1] if errors else ():
-        bar = figure.colorbar(shown, cax=scale, extend="max", extendfrac=0.03)
+        bar = figure.colorbar(image, cax=scale, extend="max", extendfrac=0.03)
         bar.set_label(wrapped(unit, 16))
         used.append(scale)
     for axis in axes.flat:
