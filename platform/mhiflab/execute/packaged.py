@@ -61,12 +61,12 @@ def save_packaged(
     weights: Path,
     model: Any,
     protocol: Protocol,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     wavelengths_nm: Sequence[float] | None = None,
 ) -> None:
     """Write a model folder around a weights file that training kept; contact no server.
 
-    `about` becomes the model's metadata; `wavelengths_nm` are the band centres [S] it was trained
+    `metadata` is stored with the model; `wavelengths_nm` are the band centres [S] it was trained
     on.
     """
     from mlflow import pyfunc
@@ -93,7 +93,7 @@ def save_packaged(
         },
         # Listed here, because inferring them loads the model in another process and goes online.
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-        metadata=about,
+        metadata=metadata,
     )
     shutil.copyfile(weights, folder / BEST)
     json_files: dict[str, Any] = {CONFIG_FILE: asdict(model), PROTOCOL_FILE: asdict(protocol)}

@@ -96,13 +96,13 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
         record.artifact(folder / name)
     if not job.spec.trained:
         return
-    about = {"run_key": job.key, "protocol": job.spec.protocol.name}
+    metadata = {"run_key": job.key, "protocol": job.spec.protocol.name}
     grids = {scene.wavelengths_nm for scene in job.survey.scenes if scene.part == "train"}
     wavelengths_nm = grids.pop() if len(grids) == 1 else None
     with TemporaryDirectory(prefix="mhiflab-") as temporary:
         packaged = Path(temporary) / "model"
         save_packaged(
-            packaged, folder / BEST, job.spec.model, job.spec.protocol, about, wavelengths_nm
+            packaged, folder / BEST, job.spec.model, job.spec.protocol, metadata, wavelengths_nm
         )
         record.artifact(packaged)
 
@@ -260,12 +260,12 @@ def _train(
             until=job.until,
             warn=warn,
         )
-    about = {
+    facts = {
         "warnings": warnings,
         "parameters": count_parameters(model),
         "best_epoch": best["epoch"] + 1,
     }
-    return ReadyMethod(lambda image: fuse(model, image.inputs)[0], about, reports)
+    return ReadyMethod(lambda image: fuse(model, image.inputs)[0], facts, reports)
 
 
 class SystemMetrics:

@@ -50,14 +50,14 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _difference(title: str, what: str, runs: Sequence[RecordedRun], part: str) -> Section:
+def _difference(title: str, column: str, runs: Sequence[RecordedRun], part: str) -> Section:
     """Return a section on the differences in one part of the records."""
     values = [getattr(run, part) for run in runs]
     names = _differing(values)
     if not names:
         return Section(title, ["Nothing differs."])
     rows = [[name, *(_shown(one, name) for one in values)] for name in names]
-    return Section(title, grids=[Grid("", [what, *(run.name for run in runs)], rows)])
+    return Section(title, grids=[Grid("", [column, *(run.name for run in runs)], rows)])
 
 
 def _overview(runs: Sequence[RecordedRun]) -> Section:
@@ -204,16 +204,16 @@ def _line(comparison: Comparison, chance: bool) -> list[str]:
         for x in (comparison.effect.mean, comparison.low, comparison.high)
     ]
     within = NONE if math.isnan(comparison.low) else f"{ends[1]} to {ends[2]}"
-    shown = ("better" if comparison.better else "worse") if comparison.shown else "no"
+    verdict = ("better" if comparison.better else "worse") if comparison.shown else "no"
     if chance:
-        shown = "chance in training"
+        verdict = "chance in training"
     return [
         comparison.method,
         metric.name + metric.unit,
         ends[0],
         within,
         f"{comparison.p_holm:.3f}",
-        shown,
+        verdict,
     ]
 
 

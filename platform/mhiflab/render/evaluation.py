@@ -96,10 +96,10 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
         finite = values[np.isfinite(values)]
         # A few large errors would hide all others.
         limit = float(np.percentile(finite, 99.5)) if finite.size else 0.0
-        shown = axis.imshow(
+        image = axis.imshow(
             values, cmap="cividis", vmin=0, vmax=limit or 1, interpolation="nearest"
         )
-        figure.colorbar(shown, ax=axis, extend="max")
+        figure.colorbar(image, ax=axis, extend="max")
         axis.set_title(title)
     for axis in axes:
         axis.set_xticks([])

@@ -277,11 +277,11 @@ def write_parts(
     With `leave`, figures whose data archives do not hold are only printed if others were written.
     """
     folder = plans.lab.rendered_of(plans.path, plans.smoke)
-    made, failed = render_parts(paper, plans, parts, folder, partial)
-    if made:
-        written = "  ".join(str(path) for paths in made.values() for path in paths)
+    files, failed = render_parts(paper, plans, parts, folder, partial)
+    if files:
+        written = "  ".join(str(path) for paths in files.values() for path in paths)
         out.print("\nWritten " + escape(written), soft_wrap=True)
-    skipped = not_archived(failed) if leave and made else {}
+    skipped = not_archived(failed) if leave and files else {}
     print_undrawn(skipped)
     raise_failures(plans.path, failed, skipped)
 
@@ -316,20 +316,20 @@ def render_parts(
 
     Returns the files by part, and the errors of the parts that failed.
     """
-    made: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     failed: dict[str, UserError] = {}
     for name in parts:
         try:
             if name in paper.figures:
-                made[name] = draw_figure(paper, name, plans, folder)
+                files[name] = draw_figure(paper, name, plans, folder)
             else:
                 table = paper_table(paper, name, plans, partial)
-                made[name] = write_table(table, folder, name)
+                files[name] = write_table(table, folder, name)
                 if not quiet:
                     out.print(Markdown(markdown(table)))
         except UserError as error:
             failed[name] = error
-    return made, failed
+    return files, failed
 
 
 def draw_paper(

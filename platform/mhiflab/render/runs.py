@@ -375,19 +375,19 @@ class RecordedStudy:
         Raises `UserError` if the run kept none or `scene` is another image.
         """
         arrays, end = self.arrays(entry), "/window/place"
-        kept = [key.removesuffix(end) for key in arrays if key.endswith(end)]
-        if not kept:
+        scenes = [key.removesuffix(end) for key in arrays if key.endswith(end)]
+        if not scenes:
             raise UserError(
                 f"{entry.who}: found a run without any image's bands (no <image>{end} in its "
                 f"{QUICKLOOK_FILE}), which older versions made; delete the run and run the study "
                 f"again: mhiflab run {self.plan.command}"
             )
-        if scene not in (None, *kept):
+        if scene not in (None, *scenes):
             raise UserError(
-                f"{self.plan.path}: option scene: found {scene!r}, expected {kept[0]!r}, the only "
-                "test image that is kept with all its bands"
+                f"{self.plan.path}: option scene: found {scene!r}, expected {scenes[0]!r}, the "
+                "only test image that is kept with all its bands"
             )
-        key = f"{kept[0]}/window"
+        key = f"{scenes[0]}/window"
 
         def image(name: str) -> torch.Tensor:
             return torch.from_numpy(arrays[f"{key}/{name}"].astype(np.float32) / WINDOW_STEPS)[None]
@@ -398,4 +398,4 @@ class RecordedStudy:
             inputs = Pair(*inputs.inputs(), image("reference"))
         row, col = (int(n) for n in arrays[f"{key}/place"])
         wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
-        return Window(kept[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)
+        return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)

@@ -247,7 +247,7 @@ def verify_paper(
     ):
         fresh = Path(temporary)
         parts = paper.parts
-        made, failed = render_parts(paper, plans, parts, fresh, quiet=True)
+        files, failed = render_parts(paper, plans, parts, fresh, quiet=True)
         skipped = not_archived(failed)
         raise_failures(path, failed, skipped)
         unchecked = {file for name in skipped for file in files_of(name, parts[name])}
@@ -257,7 +257,7 @@ def verify_paper(
             f"{folder}: {len(problems)} differences from what the recorded runs give:\n  "
             + "\n  ".join(problems)
         )
-    count = sum(map(len, made.values()))
+    count = sum(map(len, files.values()))
     summary = f"{count} files in {escape(str(folder))} follow from the recorded runs"
     if skipped:
         figures = "figure" if len(skipped) == 1 else "figures"

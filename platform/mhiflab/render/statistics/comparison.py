@@ -198,10 +198,13 @@ def differences(
     if their images or seeds differ, or if no image has finite values.
     """
     a, b = metric_table(frame, metric, method), metric_table(frame, metric, baseline)
-    for quantity, one, other in (("scenes", a.index, b.index), ("seeds", a.columns, b.columns)):
-        if quantity == "seeds" and (one.isna().all() or other.isna().all()):
+    for quantity, of_method, of_baseline in (
+        ("scenes", a.index, b.index),
+        ("seeds", a.columns, b.columns),
+    ):
+        if quantity == "seeds" and (of_method.isna().all() or of_baseline.isna().all()):
             continue
-        unshared = one.symmetric_difference(other)
+        unshared = of_method.symmetric_difference(of_baseline)
         if len(unshared):
             raise UserError(
                 f"{method} and {baseline}: {quantity} {', '.join(map(str, unshared))} belong to "
@@ -246,8 +249,11 @@ def compare_methods(
         tests = [(wilcoxon_p(image_means(d_IK)), crossed_p(d_IK)) for d_IK, _ in arrays]
         # The crossed test needs two images, and adds nothing to Wilcoxon's for one training.
         several = [d_IK.shape[0] > 1 and d_IK.shape[1] > 1 for d_IK, _ in arrays]
-        p = [max(both) if more else both[0] for both, more in zip(tests, several, strict=True)]
-        for pair, (d_IK, without), both, adjusted in zip(
+        p = [
+            max(p_values) if more else p_values[0]
+            for p_values, more in zip(tests, several, strict=True)
+        ]
+        for pair, (d_IK, without), p_values, adjusted in zip(
             pairs, arrays, tests, holm(p), strict=True
         ):
             low, high = interval(d_IK, level)
@@ -261,9 +267,9 @@ def compare_methods(
                     low=low,
                     high=high,
                     level=level,
-                    p_wilcoxon=both[0],
+                    p_wilcoxon=p_values[0],
                     p_permutation=permutation_p(image_means(d_IK)),
-                    p_crossed=both[1],
+                    p_crossed=p_values[1],
                     p_holm=adjusted,
                     family=len(pairs),
                     without=without,
