@@ -224,7 +224,7 @@ def leftovers(lab: Lab) -> list[Leftover]:
 
 
 def clear_scratch(lab: Lab) -> None:
-    """Remove the files of interrupted sweeps, unless a driver is at work."""
+    """Remove the files of interrupted sweeps if no driver is at work."""
     if any(lab.ray.glob("*")):
         with suppress(UserError), only_driver(lab, "clearing"):
             for folder in lab.ray.iterdir():

@@ -320,7 +320,7 @@ def inherit_state(
 
 
 def copy_state(lab: Lab, donor: str, key: str, epochs: int) -> None:
-    """Copy a training state of at most `epochs` epochs to another run, unless that has a state."""
+    """Copy a training state of at most `epochs` epochs to another run if that has none."""
     source, target = lab.checkpoints(donor), lab.checkpoints(key)
     payload = None if (target / STATE).exists() else newest_state(source / STATE, lambda text: None)
     if payload is None:

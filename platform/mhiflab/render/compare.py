@@ -24,7 +24,7 @@ from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
 
 AT_MOST = len(COLOURS)
-"""Lines that can be told apart in one figure."""
+"""Largest number of runs, each with a colour of its own in one figure."""
 
 PROTOCOL, PROTOCOL_HASH = "mhiflab.protocol", "mhiflab.protocol_hash"
 

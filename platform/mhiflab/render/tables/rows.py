@@ -111,8 +111,8 @@ def _costs(entries: Sequence[Entry]) -> dict[str, float]:
         known_costs["parameters"] = parameters_of(spec.model)
         known_costs["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
     for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
-        told = [entry.run.data.metrics for entry in entries if entry.run is not None]
-        measured = [metrics[metric] for metrics in told if metric in metrics]
+        run_metrics = [entry.run.data.metrics for entry in entries if entry.run is not None]
+        measured = [metrics[metric] for metrics in run_metrics if metric in metrics]
         if measured:
             known_costs[name] = median(measured)
     return known_costs
