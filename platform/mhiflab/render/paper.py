@@ -148,7 +148,7 @@ def _check_figure(where: str, part: PaperFigure) -> None:
 
 def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
     if part.published and not paper.published:
-        raise UserError(f"{where}: found without a file of values; name one in the paper's own key")
+        raise UserError(f"{where}: found no file of values; name one in the paper's key published")
     for heading in part.published:
         if heading not in part.studies:
             raise UserError(
