@@ -34,11 +34,11 @@ RESULTS = Path(__file__).parent / "results"
 PLAIN, OURS, HALF = "plain", "ours", "ours bf16"
 COMPILED, COMPILED_HALF = "compiled", "compiled bf16"
 BUDGET, BUDGET_MIB = "ours, budget of 580 MiB", 580.0
-"""Kinds of measurements; compiled ones on a GPU only, the last for memory only."""
+"""Kinds of measurements: compiled ones on a GPU only, the last one for memory only."""
 
 
 def inputs(batch: int, size: int, ratio: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return (MSI, LMS, LR-HSI, reference) of random reflectances."""
+    """Return MSI, upsampled LR-HSI, LR-HSI and reference [B, C, H, W] of random reflectances."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, size), (31, size), (31, size // ratio), (31, size)]
     made = [torch.rand(batch, c, n, n, generator=generator) for c, n in shapes]
@@ -55,14 +55,14 @@ def build(
         return PlainFeINFN(model), plain_loss
     network: nn.Module = model
     if kind in (COMPILED, COMPILED_HALF):
-        # Records CUDA graphs.
+        # This mode records CUDA graphs.
         compiled = torch.compile(model, fullgraph=True, dynamic=False, mode="reduce-overhead")
         network = cast(nn.Module, compiled)
     return network, lambda a, b: training_loss(TrainConfig(), a, b)
 
 
 def autocast(kind: str, device: torch.device) -> torch.autocast:
-    """Return the autocast of a kind."""
+    """Return the autocast of a kind: bfloat16 for half precision, else off."""
     half = kind in (HALF, COMPILED_HALF)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
@@ -70,7 +70,7 @@ def autocast(kind: str, device: torch.device) -> torch.autocast:
 def train_step(
     kind: str, ratio: int, device: torch.device, config: ModelConfig | None = None
 ) -> Callable[[], None]:
-    """Return one training step: forward, loss, backward, AdamW; batch 4 of 64x64."""
+    """Return a function of one training step (forward, loss, backward, AdamW) on 4 x 64x64."""
     model, objective = build(kind, device, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, fused=kind != PLAIN)
     *data, reference = inputs(4, 64, ratio, device)
@@ -86,7 +86,7 @@ def train_step(
 
 
 def forward(kind: str, size: int, device: torch.device) -> Callable[[], None]:
-    """Return one whole-image forward at ratio 4."""
+    """Return a function of one forward pass of a whole image at ratio 4."""
     model, _ = build(kind, device)
     if isinstance(model, FeINFN) and kind == BUDGET:
         model.memory_mib = BUDGET_MIB
@@ -110,7 +110,7 @@ CASES: dict[str, Callable[[str, torch.device], Callable[[], None]]] = {
 
 
 def sync(device: torch.device) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -138,7 +138,7 @@ def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
 
 
 def field_costs(device: torch.device) -> dict[str, float]:
-    """Return the training step's time with one field as described, over that of `released`."""
+    """Return the time of a training step with each field of `described`, relative to `released`."""
     released, described = PRESETS["released"], PRESETS["described"]
     configs = {"released": released, "all of described": described}
     for one in fields(ModelConfig):
@@ -153,8 +153,8 @@ def field_costs(device: torch.device) -> dict[str, float]:
 def floors(device: torch.device) -> dict[str, float]:
     """Return the measured GFLOP/s of this machine, and the floor of a x4 training step in seconds.
 
-    The floor is three forward passes (one forward, two backward) of the network's products and
-    convolutions at the rates of its most frequent product and convolution.
+    The floor is the time of three forward passes (the backward pass counts twice) of the network's
+    products and convolutions, at the rates of its most frequent product and convolution.
     """
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -189,19 +189,19 @@ def floors(device: torch.device) -> dict[str, float]:
 
 
 def peak_mib(case: str, kind: str) -> float:
-    """Return the peak memory above the resting process, measured in a process of its own."""
+    """Return the peak memory above that at rest in MiB, measured in a new process."""
     words = [sys.executable, __file__, "--peak", case, kind]
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
 def high_water_mib() -> float:
-    """Return this process's peak resident memory; ru_maxrss would start at the parent's."""
+    """Return this process's peak resident memory in MiB; ru_maxrss would start at the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def print_peak(case: str, kind: str, device: torch.device) -> None:
-    """Print the peak memory of three repetitions in MiB."""
+    """Print the peak memory of three steps in MiB."""
     step = CASES[case](kind, device)
     rest = high_water_mib()
     if device.type == "cuda":

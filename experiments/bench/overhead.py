@@ -1,4 +1,4 @@
-"""What the laboratory costs beside training: seconds and memory per trial, and of planning.
+"""Overhead of the laboratory beside training: seconds and memory per trial, and of planning.
 
     python experiments/bench/overhead.py              # everything, about 15 minutes on two cores
     python experiments/bench/overhead.py --trials 20  # a shorter long study
@@ -62,7 +62,7 @@ def write(folder: Path, name: str, workers: int, seeds: int) -> Path:
 
 
 class Memory(threading.Thread):
-    """Samples the unique memory of a process and all its children."""
+    """A thread that samples the unique memory of a process and all its children."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -83,7 +83,7 @@ class Memory(threading.Thread):
 
 
 def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
-    """Run a study and return what it took."""
+    """Run a study; return its seconds, memory and number of processes."""
     name = f"w{workers}n{seeds}"
     study, lab = write(folder, name, workers, seeds), folder / f"lab-{name}"
     words = [sys.executable, "-m", "mhiflab", "run", str(study), "--lab", str(lab)]
@@ -105,7 +105,7 @@ def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
 
 
 def planning(folder: Path, count: int) -> tuple[float, float]:
-    """Return the seconds of `plan` and `status` for a study whose trials are all on record."""
+    """Return the seconds of `plan` and of `status` for a study whose trials are all recorded."""
     study, lab = write(folder, "many", 0, count), Lab(folder / "lab-many")
     plan = read_plan(study)
     store = open_store(lab, tracking_uri(lab))
@@ -130,7 +130,7 @@ def planning(folder: Path, count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all cases and print them as a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

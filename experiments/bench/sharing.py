@@ -1,10 +1,10 @@
-"""Memory of concurrent trials that share their scenes, and how fast patches are made.
+"""Memory of concurrent trials that share their scenes, and the speed of the patch feeder.
 
     python experiments/bench/sharing.py [--mib 256]
 
-For 1, 2 and 4 concurrent Ray tasks that hold the same scenes and draw batches from them: the sum of
-their private memory, beside what copies of the scenes would take. Then samples a second of the
-patch feeder beside those of a training step, for a narrow and the released network.
+First print the private memory of 1, 2 and 4 concurrent Ray tasks that draw batches from the same
+scenes, beside the memory of copies of the scenes. Then print samples per second of the patch feeder
+and of a training step, for a narrow and the released network.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NARROW = ModelConfig(feat_dim=32, guide_dim=32, mlp_widths=(64, 32), decoder_wid
 
 
 def scenes(mib: int) -> list[Scene]:
-    """Return random scenes of 512x512x31 in 16 bit, about `mib` MiB together."""
+    """Return random scenes of 512x512x31 in 16 bits, about `mib` MiB in total."""
     draw = np.random.default_rng(0)
     nm = np.arange(400, 701, 10.0)
     count = max(1, round(mib * 2**20 / (31 * 512 * 512 * 2)))
@@ -49,7 +49,7 @@ def memory_mib() -> dict[str, float]:
 
 
 def draw_batches(scenes: list[Scene], count: int) -> Patches:
-    """Make some batches of four patches all over the scenes."""
+    """Draw `count` batches of four patches from all over the scenes; return the feeder."""
     patches = Patches(scenes, CAVE, TrainConfig(sampling="random"), CPU)
     windows = patches.windows(1, 0)
     for i in range(count):
@@ -59,9 +59,9 @@ def draw_batches(scenes: list[Scene], count: int) -> Patches:
 
 @ray.remote(num_cpus=0.5)
 def trial(refs: list, wait_s: float) -> dict[str, float]:
-    """Draw patches from shared scenes as a trial does, and tell the memory that it took."""
+    """Draw patches from shared scenes as a trial does; return the memory that it took in MiB."""
     torch.set_num_threads(1)
-    # Libraries and allocator first, so that what grows later is due to the scenes.
+    # Load libraries and allocator first, so that later growth is due to the scenes.
     draw_batches(scenes(16), 20)
     before = memory_mib()
     patches = draw_batches([ray.get(ref) for ref in refs], 50)
@@ -73,7 +73,7 @@ def trial(refs: list, wait_s: float) -> dict[str, float]:
 
 
 def sharing(mib: int) -> None:
-    """Print the memory of 1, 2 and 4 tasks that hold the same scenes at the same time."""
+    """Print the memory of 1, 2 and 4 concurrent tasks that hold the same scenes."""
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2 * mib << 20
     )
@@ -88,7 +88,7 @@ def sharing(mib: int) -> None:
 
 
 def feeding() -> None:
-    """Print samples a second of feeder and training step, batch 4 of 64x64."""
+    """Print samples per second of feeder and training step, for batches of 4 patches of 64x64."""
     patches = Patches(scenes(64), CAVE, TrainConfig(sampling="random"), CPU)
     windows = patches.windows(1, 0)[:4]
 

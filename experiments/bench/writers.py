@@ -1,10 +1,10 @@
-"""Many processes that record runs into one store at once: is anything lost, and how fast is it?
+"""Many processes that record runs into one store at once: check for losses, measure the speed.
 
     python experiments/bench/writers.py [--writers 16] [--steps 50] [--uri URI] [--lab FOLDER]
 
-Every writer records one run: parameters, one batch of metrics a step, and artifacts. Afterwards all
-is read back and counted; the exit code is 1 where a point, parameter or artifact is missing. The
-store is a new SQLite file unless --uri names one; on a server the runs stay, under study `writers`.
+Every writer records one run: parameters, one batch of metrics per step, and artifacts. Then all is
+read back and counted. The exit code is 1 if a point, parameter or artifact is missing. The store is
+a new SQLite file if --uri is not given. On a server, the runs stay under study `writers`.
 """
 
 import argparse
@@ -29,14 +29,14 @@ READY: Barrier
 
 
 def prepare(ready: Barrier) -> None:
-    """Give a writer's process what all wait at."""
+    """Give a writer's process the barrier at which all writers wait."""
     global READY
     READY = ready
     quieten()
 
 
 def write(lab: Lab, uri: str, parent: str, steps: int, key: str) -> tuple[float, float, float]:
-    """Record one run when all writers are ready; return when it began, had written, and ended."""
+    """Record one run when all writers are ready; return the times of begin, last write and end."""
     READY.wait()
     started = time.time()
     with trial_record(lab, uri, key, f"writer {key[:8]}", parent, {}) as record:
@@ -51,7 +51,7 @@ def write(lab: Lab, uri: str, parent: str, steps: int, key: str) -> tuple[float,
 
 
 def count(lab: Lab, uri: str, keys: list[str]) -> dict[str, int]:
-    """Return what the store holds of some runs; a repeated point counts as often as it is there."""
+    """Return counts of what the store holds of some runs; repeated points count every time."""
     store = open_store(lab, uri)
     found = [run for key, run in trial_runs(store).items() if key in keys]
     ids = [run.info.run_id for run in found]
@@ -65,7 +65,7 @@ def count(lab: Lab, uri: str, keys: list[str]) -> dict[str, int]:
 
 
 def main() -> int:
-    """Write, read back, print a table; return the exit code."""
+    """Write, read back and print a table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--steps", type=int, default=50, help="batches of each writer")
@@ -84,7 +84,7 @@ def main() -> int:
         with spawn.Pool(given.writers, prepare, [ready]) as pool:
             times = pool.map(partial(write, lab, uri, parent, given.steps), keys, chunksize=1)
             late = replay(lab, uri)
-            # A writer whose wait is over may still have one request on its way.
+            # A writer that stopped waiting may still have one request under way.
             while late.waiting and time.time() < max(t[2] for t in times) + 120:
                 time.sleep(1)
                 late = replay(lab, uri)

@@ -61,7 +61,7 @@ def compare(
     from mhiflab.record.store import KEY, recorded_store
     from mhiflab.render.choose import runs_of_filter, runs_of_study
     from mhiflab.render.compare import compare_runs
-    from mhiflab.render.compare_page import page, print_sections
+    from mhiflab.render.compare_page import html_page, print_sections
 
     if sum(map(bool, (runs, study, filter_))) != 1:
         raise UserError(
@@ -85,7 +85,7 @@ def compare(
     print_sections(sections, out)
     keys = [run.data.tags[KEY][:8] for run in chosen]
     path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
-    text = page(f"Runs {', '.join(keys)}", sections)
+    text = html_page(f"Runs {', '.join(keys)}", sections)
     write_bytes(path, text.encode())
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
@@ -112,7 +112,7 @@ def robustness(
     from mhiflab.execute.robustness import Grid, evaluate_grid
     from mhiflab.plan.plan import current_plan
     from mhiflab.record.store import recorded_store
-    from mhiflab.render.figures.images.robustness import record_picture, summary
+    from mhiflab.render.figures.images.robustness import cell_means, record_picture
     from mhiflab.render.tables.table import frame_table
 
     folder = Lab(lab)
@@ -132,7 +132,7 @@ def robustness(
         scores = evaluate_grid(entry, store, folder, grid, out)
         path = record_picture(store, entry, scores, folder)
         out.print(
-            frame_table(summary(scores), f"{entry.trial.label}, seed {entry.trial.spec.seed}")
+            frame_table(cell_means(scores), f"{entry.trial.label}, seed {entry.trial.spec.seed}")
         )
         out.print(f"Picture  {path}", soft_wrap=True)
 

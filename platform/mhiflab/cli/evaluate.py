@@ -44,10 +44,10 @@ def evaluate(
     """
     from feinfn.files import write_atomic
     from feinfn.inference.scores import score_files
-    from mhiflab.render.evaluation import LABELS, comparison, write_csv, write_map, write_mat
+    from mhiflab.render.evaluation import LABELS, comparison_table, write_csv, write_map, write_mat
 
     scores = score_files(fused, reference, ratio, convention or (), key, reference_key or key)
-    out.print(comparison(scores.values))
+    out.print(comparison_table(scores.values))
     if scores.left_out:
         names = ", ".join(LABELS[index][0] for index in scores.left_out)
         out.print(f"Left out, their windows are larger than the image: {names}")

@@ -157,7 +157,7 @@ def figure(
 
     from mhiflab.plan.plan import plan_with_store
     from mhiflab.render.figures.registry import FORMATS, KINDS, draw_each, find_kind
-    from mhiflab.render.runs import Recorded
+    from mhiflab.render.runs import RecordedStudy
     from mhiflab.render.study import print_undrawn
 
     kinds = list(KINDS) if kind == ALL else [kind]
@@ -166,7 +166,7 @@ def figure(
     formats = FORMATS if format_ in (None, "both") else (format_,)
     with plan_with_store(path, smoke, Lab(lab), record) as (plan, store):
         place = folder or Lab(lab).rendered(plan.name)
-        drawn, undrawn = draw_each(kinds, options, Recorded(plan, store), place, formats)
+        drawn, undrawn = draw_each(kinds, options, RecordedStudy(plan, store), place, formats)
     if not drawn:
         raise next(iter(undrawn.values()))
     for kind_drawn, written in drawn.items():

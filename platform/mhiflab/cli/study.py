@@ -98,10 +98,10 @@ def run_paper(
     """
     from mhiflab.execute.run import execute_each
     from mhiflab.record.store import recorded_store
-    from mhiflab.render.paper import Plans, chosen, read_paper, study_files, write_parts
+    from mhiflab.render.paper import Plans, chosen_parts, read_paper, study_files, write_parts
 
     paper = read_paper(path)
-    parts = chosen(path, paper.parts, fill)
+    parts = chosen_parts(path, paper.parts, fill)
     execute_each(study_files(path, parts), smoke, lab, new_data)
     write_parts(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
 
@@ -154,7 +154,7 @@ def gc(
     Failed and interrupted trials keep their states, because they continue from them. The record is
     not touched.
     """
-    from mhiflab.execute.driver import leftovers, remove
+    from mhiflab.execute.driver import leftovers, remove_leftovers
 
     folder = Lab(lab)
     places = leftovers(folder)
@@ -163,7 +163,7 @@ def gc(
         out.print(escape(line), soft_wrap=True)
     total = sum(place.size for place in places) / 2**20
     if not dry_run:
-        remove(places, folder)
+        remove_leftovers(places, folder)
     outcome = "would be removed" if dry_run else "removed"
     out.print(f"{total:.1f} MiB in {len(places)} places {outcome}")
 

@@ -1,6 +1,6 @@
-"""One driver at a time: who holds a lab folder, the lease of a study on a server, and `stop`.
+"""Drivers: one at a time per lab folder and per study on a server; stop one, and clean up.
 
-What lies in a lab folder and is needed by no run: found, told and removed.
+Cleaning up removes the files of a lab folder that no run needs.
 """
 
 import json
@@ -23,12 +23,13 @@ from mhiflab.record.lab_lock import driver_at_work, lock, lock_file
 from mhiflab.record.store import Store, existing_store, read_tag, trial_runs, write_tag
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
+"""Tags of a study's run: who holds it, and the request to stop."""
 
 HEARTBEAT_S = 10.0
-"""Seconds between renewals of a lease; also how often a driver looks for a request to stop."""
+"""Seconds between renewals of a lease, and between looks for a request to stop."""
 
 EXPIRY_S = 6 * HEARTBEAT_S
-"""Age at which a lease counts as left behind by a driver that died."""
+"""Age at which a lease expires, because its driver must have died."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Driver:
     token: str
 
     @property
-    def told(self) -> str:
-        """The driver as people look for it."""
+    def description(self) -> str:
+        """Process, host and study in words."""
         return f"process {self.pid} on {self.host}, study {self.study}"
 
 
@@ -55,12 +56,12 @@ def _read(lab: Lab) -> Driver | None:
 
 @contextmanager
 def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
-    """Hold the lab for one driver at a time; raise `UserError` where another works in it.
+    """Hold the lab for one driver; raise `UserError` if another driver works in it.
 
-    The system releases the lock with the process, however it ends.
+    The system releases the lock when the process ends, however it ends.
     """
     lab.root.mkdir(parents=True, exist_ok=True)
-    # Opened without truncation: the one that holds the lock wrote who it is.
+    # Opened without truncation, because the holder of the lock wrote its name here.
     with lock_file(lab).open("a") as file:
         try:
             lock(file)
@@ -68,85 +69,85 @@ def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
             other = _read(lab)
             raise UserError(
                 f"{lab.root}: another mhiflab run is at work in this folder"
-                f"{f' ({other.told})' if other else ''}; wait for it, stop it (mhiflab stop), or "
-                "choose another folder with --lab"
+                f"{f' ({other.description})' if other else ''}; wait for it, stop it (mhiflab "
+                "stop), or choose another folder with --lab"
             ) from None
-        own = Driver(os.getpid(), platform.node(), study, uuid.uuid4().hex)
+        driver = Driver(os.getpid(), platform.node(), study, uuid.uuid4().hex)
         file.truncate(0)
-        file.write(json.dumps(asdict(own)))
+        file.write(json.dumps(asdict(driver)))
         file.flush()
-        before = signal.getsignal(signal.SIGTERM)
+        earlier_handler = signal.getsignal(signal.SIGTERM)
         take_sigterm_as_ctrl_c()
         try:
-            yield own
+            yield driver
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, earlier_handler)
             file.truncate(0)
 
 
 def take_sigterm_as_ctrl_c() -> None:
-    """Let SIGTERM interrupt this process as Ctrl-C does, which a script's background ignores.
+    """Let SIGTERM interrupt this process as Ctrl-C does.
 
-    `stop` sends it, and so do systems that run batches. Ray's start brings a handler of its own:
-    call this again after it.
+    `mhiflab stop` and batch systems send SIGTERM; processes in a script's background ignore Ctrl-C.
+    Ray sets its own handler when it starts, so call this again after that.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
-def leased(store: Store, parent: str, own: Driver) -> Iterator[None]:
-    """Hold a study on its MLflow server, for drivers whose labs lie elsewhere.
+def leased(store: Store, parent: str, driver: Driver) -> Iterator[None]:
+    """Hold a study on its MLflow server against drivers with other lab folders.
 
-    A lease is renewed every 10 s and expires after a minute; one left by a dead process of this
-    machine is taken at once. A request to stop arrives as SIGTERM. Raises `UserError` where
-    another driver holds the study.
+    The lease is renewed every 10 s and expires after a minute. If its holder was a process of this
+    machine that has died, it is taken at once. A request to stop arrives as SIGTERM. Raises
+    `UserError` if another driver holds the study.
     """
-    _refuse_other(store, parent, own)
+    _refuse_other(store, parent, driver)
     write_tag(store, parent, STOP_TAG, "")
-    _renew(store, parent, own)
-    # Of two that take it in the same moment the later writer has it.
+    _renew(store, parent, driver)
+    # If two drivers take it at the same moment, the later writer holds it.
     time.sleep(0.5 if store.uri.startswith("http") else 0)
-    _refuse_other(store, parent, own)
+    _refuse_other(store, parent, driver)
     done = threading.Event()
 
-    def keep() -> None:
+    def keep_lease() -> None:
         while not done.wait(HEARTBEAT_S):
-            # An outage of the server must not end the training; the lease is renewed after it.
+            # An outage of the server must not end the training: renew the lease afterwards.
             with suppress(UserError):
                 if read_tag(store, parent, STOP_TAG):
-                    os.kill(own.pid, signal.SIGTERM)
+                    os.kill(driver.pid, signal.SIGTERM)
                     return
-                _renew(store, parent, own)
+                _renew(store, parent, driver)
                 if done.is_set():
-                    # Ended while this renewal was under way: the lease must not outlive it.
+                    # The block ended during this renewal: the lease must not outlive it.
                     write_tag(store, parent, LEASE, "")
 
-    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread = threading.Thread(target=keep_lease, name="lease", daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
-        # Not for long: it may be asking a server that is away.
+        # Do not wait longer: the server may be away.
         thread.join(2)
         with suppress(UserError):
             write_tag(store, parent, LEASE, "")
 
 
-def _renew(store: Store, parent: str, own: Driver) -> None:
-    write_tag(store, parent, LEASE, json.dumps({**asdict(own), "time": time.time()}))
+def _renew(store: Store, parent: str, driver: Driver) -> None:
+    write_tag(store, parent, LEASE, json.dumps({**asdict(driver), "time": time.time()}))
 
 
 def _holder(store: Store, parent: str) -> Driver | None:
-    """Return the driver that holds a study, None where it is free or the lease is left behind."""
+    """Return the driver that holds a study; None if it is free or its holder has died."""
     text = read_tag(store, parent, LEASE)
     if not text:
         return None
-    value = json.loads(text)
-    when = value.pop("time")
-    holder = Driver(**value)
+    lease = json.loads(text)
+    renewed_s = lease.pop("time")
+    holder = Driver(**lease)
     dead = holder.host == platform.node() and not _lives(holder.pid)
-    return None if dead or time.time() - when > EXPIRY_S else holder
+    return None if dead or time.time() - renewed_s > EXPIRY_S else holder
 
 
 def _lives(pid: int) -> bool:
@@ -159,38 +160,41 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _refuse_other(store: Store, parent: str, own: Driver) -> None:
+def _refuse_other(store: Store, parent: str, driver: Driver) -> None:
     holder = _holder(store, parent)
-    if holder is not None and holder.token != own.token:
+    if holder is not None and holder.token != driver.token:
         raise UserError(
-            f"study {own.study}: another driver is at work on it ({holder.told}); wait for it, or "
-            "stop it (mhiflab stop)"
+            f"study {driver.study}: another driver is at work on it ({holder.description}); wait "
+            "for it, or stop it (mhiflab stop)"
         )
 
 
 def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
-    """Ask the driver of a study to stop and return what was done.
+    """Ask the driver of a study to stop; return in words what was done.
 
-    A driver of this machine gets SIGTERM; one elsewhere finds the request on its server.
+    A driver on this machine gets SIGTERM; one elsewhere reads the request from its server. Raises
+    `UserError` if no driver is at work.
     """
-    own = _read(lab) if driver_at_work(lab) else None
-    if own is not None and own.host == platform.node():
+    driver = _read(lab) if driver_at_work(lab) else None
+    if driver is not None and driver.host == platform.node():
         with suppress(ProcessLookupError):
-            os.kill(own.pid, signal.SIGTERM)
-        return f"asked {own.told} to stop; its trials continue with the next run"
+            os.kill(driver.pid, signal.SIGTERM)
+        return f"asked {driver.description} to stop; its trials continue with the next run"
     if store is not None and parent is not None and (holder := _holder(store, parent)):
         write_tag(store, parent, STOP_TAG, "true")
-        return f"asked {holder.told} to stop; it looks for that every {HEARTBEAT_S:.0f} s"
+        return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that may go, its bytes, and why."""
+    """A folder that can be removed."""
 
     path: Path
     size: int
+    """Bytes."""
     why: str
+    """Reason why no run needs it."""
 
 
 def _size(folder: Path) -> int:
@@ -201,9 +205,9 @@ def leftovers(lab: Lab) -> list[Leftover]:
     """Return training states that no run continues from, and Ray's folders of ended sweeps."""
     store = existing_store(lab)
     runs = trial_runs(store) if store else {}
-    found = []
+    removable = []
     for folder in sorted(lab.states.glob("*")):
-        # Nothing that we did not name after a run key is ours to remove.
+        # Remove only what we named after a run key.
         if not re.fullmatch(r"[0-9a-f]{64}", folder.name) or folder.is_symlink():
             continue
         run = runs.get(folder.name)
@@ -213,21 +217,22 @@ def leftovers(lab: Lab) -> list[Leftover]:
         elif run.info.status == "FINISHED" and not (lab.spool / folder.name).exists():
             why = "its run is finished, and holds the weights"
         if why:
-            found.append(Leftover(folder, _size(folder), why))
+            removable.append(Leftover(folder, _size(folder), why))
     sweeps = sorted(lab.ray.glob("*"))
-    return found + [Leftover(one, _size(one), "left by a sweep that was cut off") for one in sweeps]
+    why = "left by an interrupted sweep"
+    return removable + [Leftover(folder, _size(folder), why) for folder in sweeps]
 
 
 def clear_scratch(lab: Lab) -> None:
-    """Remove what a driver that was cut off left of its sweep, unless another is at work."""
+    """Remove the files of interrupted sweeps if no driver is at work."""
     if any(lab.ray.glob("*")):
         with suppress(UserError), only_driver(lab, "clearing"):
-            for one in lab.ray.iterdir():
-                shutil.rmtree(one)
+            for folder in lab.ray.iterdir():
+                shutil.rmtree(folder)
 
 
-def remove(found: list[Leftover], lab: Lab) -> None:
-    """Remove leftovers; raises `UserError` while a driver is at work in the lab."""
+def remove_leftovers(folders: list[Leftover], lab: Lab) -> None:
+    """Remove leftovers; raise `UserError` if a driver is at work in the lab."""
     with only_driver(lab, "gc"):
-        for one in found:
-            shutil.rmtree(one.path)
+        for leftover in folders:
+            shutil.rmtree(leftover.path)

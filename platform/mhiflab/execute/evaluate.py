@@ -1,7 +1,4 @@
-"""What a finished network is scored by: tables and pictures of its test images.
-
-Seconds and peak memory of one piece of work.
-"""
+"""Evaluation of a finished network: metrics, pictures, seconds and memory of its test images."""
 
 import ctypes
 import time
@@ -36,7 +33,7 @@ from mhiflab.study.spec import Spec
 
 @dataclass(frozen=True)
 class TestImage:
-    """One image to be fused, and its reference where one exists."""
+    """One image to be fused, and its reference if it has one."""
 
     name: str
     inputs: Inputs
@@ -45,12 +42,12 @@ class TestImage:
 
     @property
     def reference(self) -> Tensor | None:
-        """The reference [S, H, W]."""
+        """The reference [S, H, W]; None for a real pair without one."""
         return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
 
 
 def scene_images(scenes: list[Scene], spec: Spec, device: torch.device) -> Iterator[TestImage]:
-    """Yield the test images of scenes: simulated, or as a real pair was measured."""
+    """Yield the test images of scenes: simulated, or measured if there is no reference."""
     for scene in scenes:
         inputs: Inputs
         if has_reference(scene):
@@ -62,29 +59,29 @@ def scene_images(scenes: list[Scene], spec: Spec, device: torch.device) -> Itera
 
 
 def stored_images(pairs: StoredPairs) -> Iterator[TestImage]:
-    """Yield the images of prepared files."""
+    """Yield the test images of prepared files."""
     for name, pair in zip(pairs.names(), pairs, strict=True):
         yield TestImage(name, pair, None, measured_msi=False)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Every number and picture that later tables and figures are made of."""
+    """All numbers and pictures of a run's test images, from which tables and figures are made."""
 
     images: pd.DataFrame
-    """One row an image, method and convention."""
+    """One row per image, method and convention."""
     bands: pd.DataFrame
-    """One row an image, method and band, in the default convention."""
+    """One row per image, method and band, in the default convention."""
     pictures: dict[str, np.ndarray]
-    """`<image>/<method>/rgb`, `.../error` and `.../sam`; of the first image a `window` too."""
+    """`<image>/<method>/rgb`, `.../error` and `.../sam`; for the first image also its `window`."""
     effort: dict[str, float]
-    """Mean seconds of fusing an image, and the largest peak of memory in MiB where it is known."""
+    """Mean seconds per fused image, and the largest peak of memory in MiB if it is known."""
 
 
 def score(
     fuse_one: Callable[[TestImage], Tensor], images: Iterator[TestImage], spec: Spec
 ) -> Scores:
-    """Fuse every image once; return all conventions' metrics, per-band metrics and pictures.
+    """Fuse every image once; return its metrics in all conventions and per band, and pictures.
 
     `fuse_one` returns the fused HSI [S, H, W] in [0, 1].
     """
@@ -103,29 +100,29 @@ def score(
         if not rows:
             pictures |= window(image, methods, spec.protocol.ratio)
         for method, fused in methods.items():
-            about = {"scene": image.name, "method": method, "protocol": spec.protocol.name}
-            here = f"{image.name}/{method}"
-            pictures[f"{here}/rgb"] = pseudo_rgb(fused.cpu().numpy(), image.wavelengths_nm)
-            rows += [about | row for row in _rows(fused, image, spec.protocol.ratio)]
+            identity = {"scene": image.name, "method": method, "protocol": spec.protocol.name}
+            key = f"{image.name}/{method}"
+            pictures[f"{key}/rgb"] = pseudo_rgb(fused.cpu().numpy(), image.wavelengths_nm)
+            rows += [identity | row for row in _rows(fused, image, spec.protocol.ratio)]
             if image.reference is not None:
-                bands.append(_bands(fused, image).assign(**about))
-                found = maps(fused, image.reference)
-                pictures[f"{here}/error"] = found["error"].cpu().numpy().astype(np.float16)
-                pictures[f"{here}/sam"] = found["sam_deg"].cpu().numpy().astype(np.float16)
-    told = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
+                bands.append(_bands(fused, image).assign(**identity))
+                error_maps = maps(fused, image.reference)
+                pictures[f"{key}/error"] = error_maps["error"].cpu().numpy().astype(np.float16)
+                pictures[f"{key}/sam"] = error_maps["sam_deg"].cpu().numpy().astype(np.float16)
+    effort_values = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:
-        told[FUSE_MEMORY] = max(peaks)
+        effort_values[FUSE_MEMORY] = max(peaks)
     per_image = pd.DataFrame(rows)
-    return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures, told)
+    return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures, effort_values)
 
 
 def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str, np.ndarray]:
-    """Return the middle of an image with all bands, for spectra and for looking into a network.
+    """Return the middle of an image with all bands, for spectra and figures of a network.
 
-    Keys are `<image>/window/<what>`: `reference` and every method, uint16 [S, H, W] of
-    `WINDOW_STEPS`; the inputs `msi` [M, H, W] and `lr_hsi` [S, h, w], float32, of the same place;
-    `place`, its first row and column; and `wavelengths_nm` [S] where the scene knows them.
+    Keys are `<image>/window/<part>`: `reference` and every method, uint16 [S, H, W] in steps of
+    1 / `WINDOW_STEPS`; the inputs `msi` [M, H, W] and `lr_hsi` [S, h, w], float32, of the same
+    place; `place`, its first row and column; and `wavelengths_nm` [S] if the scene has them.
     """
     lr_hsi_Shw, msi_MHW = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
     lr_sizes = [min(n, WINDOW_PX // ratio) for n in lr_hsi_Shw.shape[1:]]
@@ -138,78 +135,80 @@ def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str
         return x_CHW[:, rows, columns].cpu().numpy()
 
     images = dict(methods) if image.reference is None else {"reference": image.reference, **methods}
-    found = {
+    arrays = {
         name: np.rint(cut(x, ratio).clip(0, 1) * WINDOW_STEPS).astype(np.uint16)
         for name, x in images.items()
     }
-    found |= {"msi": cut(msi_MHW, ratio), "lr_hsi": cut(lr_hsi_Shw, 1)}
-    found["place"] = np.array(lr_first) * ratio
+    arrays |= {"msi": cut(msi_MHW, ratio), "lr_hsi": cut(lr_hsi_Shw, 1)}
+    arrays["place"] = np.array(lr_first) * ratio
     if image.wavelengths_nm is not None:
-        found["wavelengths_nm"] = image.wavelengths_nm
-    return {f"{image.name}/window/{what}": x for what, x in found.items()}
+        arrays["wavelengths_nm"] = image.wavelengths_nm
+    return {f"{image.name}/window/{part}": x for part, x in arrays.items()}
 
 
 def _rows(fused_SHW: Tensor, image: TestImage, ratio: int) -> Iterator[dict[str, object]]:
     if image.reference is not None:
-        found = compare(fused_SHW, image.reference, ratio, tuple(CONVENTIONS), METRICS)
-        for convention, values in found.items():
+        by_convention = compare(fused_SHW, image.reference, ratio, tuple(CONVENTIONS), METRICS)
+        for convention, values in by_convention.items():
             yield {"convention": convention, **values}
     if image.measured_msi:
         lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
-        # Blocks of 32 pixels, as near as ratio and image allow.
+        # Blocks of 32 pixels, or as close to that as ratio and image allow.
         block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
         yield {"convention": WITHOUT_REFERENCE, **qnr(fused_SHW, lr_hsi, msi, block_px=block)}
 
 
 def _bands(fused_SHW: Tensor, image: TestImage) -> pd.DataFrame:
     assert image.reference is not None, "bands are compared with a reference"
-    wanted = [index for index in PER_BAND if index in ("psnr", "ssim", "rmse")]
-    values = per_band(fused_SHW, image.reference, CONVENTION, wanted)
+    indices = [index for index in PER_BAND if index in ("psnr", "ssim", "rmse")]
+    values = per_band(fused_SHW, image.reference, CONVENTION, indices)
     table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
     table.insert(0, "band", range(1, len(table) + 1))
-    nm = image.wavelengths_nm
-    return table.assign(wavelength_nm=np.nan if nm is None else nm, convention=CONVENTION)
+    wavelengths_nm = image.wavelengths_nm
+    return table.assign(
+        wavelength_nm=np.nan if wavelengths_nm is None else wavelengths_nm, convention=CONVENTION
+    )
 
 
 @dataclass
 class Effort:
-    """What a piece of work took, filled in when it ends."""
+    """Seconds and memory of one piece of work, filled in when it ends."""
 
     seconds: float = 0.0
     memory_mib: float | None = None
-    """Peak above what was held before; None where the system does not tell."""
+    """Peak above the memory held before; None if the system does not report it."""
 
 
 @contextmanager
 def measured_effort(device: torch.device) -> Iterator[Effort]:
-    """Measure what happens inside; on a GPU memory is the GPU's, else the process's."""
-    found = Effort()
+    """Measure the work inside this block; memory is the GPU's on a GPU, else the process's."""
+    effort = Effort()
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if cuda else _restart_peak()
     started = time.perf_counter()
-    yield found
+    yield effort
     if cuda:
         torch.cuda.synchronize(device)
-    found.seconds = time.perf_counter() - started
-    peak = torch.cuda.max_memory_allocated(device) if cuda else _told("VmHWM:")
+    effort.seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated(device) if cuda else _status_bytes("VmHWM:")
     if before is not None and peak is not None:
-        found.memory_mib = (peak - before) / 2**20
+        effort.memory_mib = (peak - before) / 2**20
 
 
 def _restart_peak() -> int | None:
-    """Let Linux forget this process's peak, and return what it holds now, in bytes."""
+    """Reset this process's peak memory; return the bytes it holds now, None without Linux."""
     with suppress(OSError, AttributeError):
-        # What training left free inside the process would hide what is asked for next.
+        # Memory that training freed but the process still holds would hide the next peak.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        return _told("VmRSS:")
+        return _status_bytes("VmRSS:")
     return None
 
 
-def _told(field: str) -> int | None:
+def _status_bytes(field: str) -> int | None:
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(field):

@@ -1,4 +1,4 @@
-"""What a trial is told: its spec, what it runs on, and where its record goes."""
+"""Jobs: the spec, resources and record of one trial, ready to travel to a worker."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from mhiflab.study.spec import Resources, Spec
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a trial needs, on whatever machine it runs."""
+    """Everything that a trial needs on the machine where it runs."""
 
     spec: Spec
     resources: Resources
@@ -32,34 +32,34 @@ class Job:
     code: dict[str, Any]
     retry: Retry = field(default_factory=Retry)
     forecast_s: float | None = None
-    """Expected wall time, as the plan said it."""
+    """Wall time that the plan expected."""
     note: str = ""
     """The run's description, in Markdown."""
     avoid: tuple[str, ...] = ()
-    """Ids of nodes that its workers stay away from."""
+    """Ids of nodes that its workers must not use."""
     until: int | None = None
-    """Epochs after which its training pauses, with its state saved; None: it is finished."""
+    """Epochs after which its training pauses with its state saved; None: never."""
     test: bool = True
-    """Open the test scenes once training has ended; a search leaves them closed."""
+    """Evaluate the test scenes after training; a search leaves them closed."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """Scenes for training and choosing by name, as references to Ray's object store."""
+    """Training and validation scenes by name, as references to Ray's object store."""
 
     def scenes(self, names: tuple[str, ...]) -> list[Scene]:
-        """Return scenes without a copy where the driver shared them, else from their source."""
-        found = []
+        """Return scenes by name: from shared memory if the driver put them there, else read."""
+        scenes = []
         for name in names:
             if name in self.shared:
                 import ray
 
-                found.append(ray.get(self.shared[name]))
+                scenes.append(ray.get(self.shared[name]))
             else:
-                found.append(self._unchanged(load_scene(self.spec.data, name)))
-        return found
+                scenes.append(self._unchanged(load_scene(self.spec.data, name)))
+        return scenes
 
     def _unchanged(self, scene: Scene) -> Scene:
         """Return the scene; raise `UserError` if its pixels are not those of the run's identity."""
-        known = {one.name: one.content for one in self.survey.scenes}
-        if scene.pixel_hash() != known[scene.name]:
+        planned_hashes = {one.name: one.content for one in self.survey.scenes}
+        if scene.pixel_hash() != planned_hashes[scene.name]:
             raise UserError(
                 f"{scene.source}: the pixels of {scene.name} changed since the run was planned; "
                 "bring the file back, or plan and run again with the new one"
@@ -68,11 +68,11 @@ class Job:
 
     @property
     def pauses(self) -> bool:
-        """Whether it is paused before its last epoch."""
+        """True if its training pauses before the last epoch."""
         return self.until is not None and self.until < self.spec.train.epochs
 
     def record(self) -> Record:
-        """Open this trial's run; its store need not answer."""
+        """Open this trial's run; its store may be away."""
         tags = {
             STUDY: self.study,
             CASE: self.case,

@@ -26,11 +26,11 @@ REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
 
 CONFIG_FILE = "config.json"
 LOADER = "mhiflab.packaged"
-"""Recorded models name it, so it stays where it is whatever this module's place."""
+"""Module that recorded models name as their loader, so it must not move."""
 
 
 class Fuser:
-    """Fuses arrays with a network and the upsampling of the protocol it was trained under."""
+    """A trained network that fuses arrays, with the upsampling of its training protocol."""
 
     def __init__(self, folder: Path) -> None:
         self.trained = load_trained(folder)
@@ -38,19 +38,21 @@ class Fuser:
     def predict(self, data: dict[str, np.ndarray], params: dict | None = None) -> np.ndarray:
         """Return the fused HSI [B, S, H, W] in [0, 1] of `hsi` [B, S, h, w] and `msi` [B, M, H, W].
 
-        Both float32, in [0, 1]. Raises `UserError` for values far beyond, and where H x W is no
-        multiple of h x w, 2 or more.
+        Both are float32 in [0, 1]. Raises `UserError` if values lie far outside, if an axis is
+        empty, or if H x W is not h x w times an integer of 2 or more.
         """
         hsi, msi = (torch.from_numpy(np.array(data[name], np.float32)) for name in ("hsi", "msi"))
         if not all((*hsi.shape, *msi.shape)):
-            raise UserError(f"hsi, msi: found shapes {hsi.shape}, {msi.shape}, expected no 0")
+            raise UserError(
+                f"hsi, msi: found shapes {hsi.shape}, {msi.shape}; expected no empty axis"
+            )
         for name, values in (("hsi", hsi), ("msi", msi)):
             check_unit(values.numpy(), name, "", "divide by the number that means 1")
         return self.trained.fuse(hsi, msi).numpy()
 
 
 def _load_pyfunc(path: str) -> Fuser:
-    """Return the model of a folder; MLflow calls this by name."""
+    """Load the model of a folder; MLflow calls this by name."""
     return Fuser(Path(path))
 
 
@@ -59,12 +61,13 @@ def save_packaged(
     weights: Path,
     model: Any,
     protocol: Protocol,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     wavelengths_nm: Sequence[float] | None = None,
 ) -> None:
-    """Write a model folder around a weights file that training kept; nothing is contacted.
+    """Write a model folder around a weights file that training kept; contact no server.
 
-    `about` becomes metadata of the model; wavelengths are the band centres [S] of its training.
+    `metadata` is stored with the model; `wavelengths_nm` are the band centres [S] it was trained
+    on.
     """
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -83,19 +86,19 @@ def save_packaged(
             Schema([cube(model.hsi_bands, "hsi"), cube(model.msi_bands, "msi")]),
             Schema([cube(model.hsi_bands)]),
         ),
-        # The smallest request that a server answers, to copy; bigger ones make the folder big.
+        # The smallest request that a server answers: larger examples make the folder large.
         input_example={
             "hsi": grey(model.hsi_bands, 2),
             "msi": grey(model.msi_bands, 2 * protocol.ratio),
         },
-        # Given, because inferring them loads the model in another process and asks the network.
+        # Listed here, because inferring them loads the model in another process and goes online.
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
-        metadata=about,
+        metadata=metadata,
     )
     shutil.copyfile(weights, folder / BEST)
-    beside: dict[str, Any] = {CONFIG_FILE: asdict(model), PROTOCOL_FILE: asdict(protocol)}
+    json_files: dict[str, Any] = {CONFIG_FILE: asdict(model), PROTOCOL_FILE: asdict(protocol)}
     if wavelengths_nm is not None:
-        beside[WAVELENGTHS_FILE] = list(wavelengths_nm)
-    for name, value in beside.items():
-        text = json.dumps(value, indent=2, sort_keys=True)
+        json_files[WAVELENGTHS_FILE] = list(wavelengths_nm)
+    for name, content in json_files.items():
+        text = json.dumps(content, indent=2, sort_keys=True)
         (folder / name).write_text(text + "\n", encoding="utf-8")

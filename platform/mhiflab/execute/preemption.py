@@ -1,8 +1,8 @@
-"""Termination of a trial's process: noticed before it ends, so that training can save its state.
+"""Preemption: delay SIGTERM in a trial's process until training has saved its state.
 
-Training runs in a thread, where no signal handler can be set, and Ray's worker sets its own in the
-main thread when everything else is up. So `install`, which Ray calls at a worker's start, wraps
-whatever handler Ray sets later.
+Training runs in a thread, which cannot set a signal handler, and Ray's worker sets its own handler
+in the main thread last of all. So `install`, which Ray calls when a worker starts, wraps the
+handler that Ray sets later.
 """
 
 import signal
@@ -14,25 +14,24 @@ from typing import Any
 
 from feinfn.errors import Preempted
 
-_asked = threading.Event()
-
+_sigterm_received = threading.Event()
 _deferring = threading.Event()
 
 
 def preempted() -> bool:
-    """Return whether this process was asked to end (SIGTERM)."""
-    return _asked.is_set()
+    """Return True if this process has received SIGTERM."""
+    return _sigterm_received.is_set()
 
 
 def install() -> None:
-    """Let `deferred` hold back Ray's own handling of SIGTERM; for `worker_process_setup_hook`."""
+    """Make Ray's SIGTERM handler wait for `deferred`; called by `worker_process_setup_hook`."""
     from ray._private import utils
 
-    def set_wrapped(rays: Callable[[int, FrameType | None], Any]) -> None:
+    def set_wrapped(ray_handler: Callable[[int, FrameType | None], Any]) -> None:
         def handle(number: int, frame: FrameType | None) -> None:
-            _asked.set()
+            _sigterm_received.set()
             if not _deferring.is_set():
-                rays(number, frame)
+                ray_handler(number, frame)
 
         signal.signal(signal.SIGTERM, handle)
 
@@ -41,11 +40,11 @@ def install() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Keep SIGTERM from ending this process inside; raise `Preempted` after it if one came."""
+    """Hold back SIGTERM inside this block; raise `Preempted` at its end if one came."""
     _deferring.set()
     try:
         yield
     finally:
         _deferring.clear()
     if preempted():
-        raise Preempted("preempted after the last epoch, whose state is saved; run again to go on")
+        raise Preempted("preempted after an epoch whose state is saved; run again to continue")

@@ -1,4 +1,4 @@
-"""What Ray Train leaves behind when a worker dies in the moment that training is handed out."""
+"""A fix for Ray Train: free what a group holds if a worker dies just before training starts."""
 
 from typing import Any
 
@@ -6,25 +6,25 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 
 
 class FreeUnlaunched(WorkerGroupCallback, ControllerCallback):
-    """Frees a group whose worker died after the group had started and before its training had.
+    """A callback that frees a worker group that started but whose training did not.
 
-    Ray forgets such a group together with the CPUs and GPUs it holds, and the next group waits for
-    them until the job's end.
+    If a worker dies in between, Ray forgets the group together with its CPUs and GPUs, and the next
+    group waits for them until the job ends.
     """
 
     def __init__(self) -> None:
         self.unlaunched: Any = None
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """Remember what the group holds."""
+        """Remember the group and what it holds."""
         self.unlaunched = worker_group.get_worker_group_state()
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
-        """Leave it to Ray, which knows the group from here on."""
+        """Forget the group: Ray manages it from here on."""
         self.unlaunched = None
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        """End the workers that are left, and give back what they were placed on."""
+        """End the remaining workers and free their resources."""
         if self.unlaunched is not None:
             self.unlaunched.shutdown()
             self.unlaunched = None

@@ -1,7 +1,7 @@
-"""A finished run evaluated off its protocol: every PSF, SRF and noise level of a grid.
+"""Robustness: evaluate a finished run off its protocol, at every PSF, SRF and noise of a grid.
 
-Finished cells are kept beside the run's training state as they come, so that a grid that was cut
-off continues; the complete table and its picture become artifacts of the run.
+Each finished cell is written beside the run's training state, so that an interrupted grid
+continues. The complete table and its picture become artifacts of the run.
 """
 
 import itertools
@@ -35,48 +35,48 @@ from mhiflab.study.spec import Spec
 
 @dataclass(frozen=True)
 class Grid:
-    """What is varied around a run's own protocol; the run's own values are always among them."""
+    """Variations of a run's protocol; its own values are always included."""
 
     sigma_factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    """PSF widths as multiples of the protocol's own; the kernel grows along."""
+    """PSF widths as multiples of the protocol's; the kernel grows with them."""
     srfs: tuple[str, ...] = ()
-    """Further response tables."""
+    """More spectral response tables."""
     snrs_db: tuple[float, ...] = (float("inf"), 40.0, 30.0, 20.0)
     """Signal-to-noise ratios of LR-HSI and MSI; inf adds no noise."""
 
     def __post_init__(self) -> None:
-        good = all(0 < f < float("inf") for f in self.sigma_factors)
-        require(good, "--sigma", self.sigma_factors, "finite factors > 0")
-        good = all(snr > float("-inf") for snr in self.snrs_db)
-        require(good, "--snr", self.snrs_db, "decibels, or inf")
+        valid = all(0 < f < float("inf") for f in self.sigma_factors)
+        require(valid, "--sigma", self.sigma_factors, "finite factors > 0")
+        valid = all(snr > float("-inf") for snr in self.snrs_db)
+        require(valid, "--snr", self.snrs_db, "decibels, or inf")
 
-    def protocols(self, own: Protocol) -> dict[tuple[float, str, float], Protocol]:
-        """Return the protocol of every cell."""
+    def protocols(self, protocol: Protocol) -> dict[tuple[float, str, float], Protocol]:
+        """Return the protocol of every cell by (factor, SRF, SNR)."""
         factors = sorted({1.0, *self.sigma_factors})
-        srfs = list(dict.fromkeys([own.srf, *self.srfs]))
+        srfs = list(dict.fromkeys([protocol.srf, *self.srfs]))
         levels = sorted({float("inf"), *self.snrs_db}, reverse=True)
         return {
-            (factor, srf, snr): _varied(own, factor, srf, snr)
+            (factor, srf, snr): _varied_protocol(protocol, factor, srf, snr)
             for factor, srf, snr in itertools.product(factors, srfs, levels)
         }
 
 
-def _varied(own: Protocol, factor: float, srf: str, snr_db: float) -> Protocol:
-    if own.noisy:
+def _varied_protocol(protocol: Protocol, factor: float, srf: str, snr_db: float) -> Protocol:
+    if protocol.noisy:
         raise UserError(
-            f"protocol {own.name}: found noise of its own, expected a protocol without, because "
-            "the grid adds noise; evaluate a run that was trained without noise"
+            f"protocol {protocol.name}: found noise, expected none, because the grid adds noise; "
+            "evaluate a run that was trained without noise"
         )
-    changed = replace(own, name=f"{own.name} off protocol", srf=srf)
+    changed = replace(protocol, name=f"{protocol.name} off protocol", srf=srf)
     if factor != 1:
-        # As many taps as keep the same number of standard deviations, an odd number more or less.
-        more = 2 * round(own.psf_px * (factor - 1) / 2)
-        size = max(own.psf_px + more, 1)
-        sigma = None if own.psf_sigma_px is None else own.psf_sigma_px * factor
-        if own.psf == "delta" or (size == own.psf_px and sigma is None):
+        # Keep the number of standard deviations; an even change keeps the size's parity.
+        added_px = 2 * round(protocol.psf_px * (factor - 1) / 2)
+        size = max(protocol.psf_px + added_px, 1)
+        sigma = None if protocol.psf_sigma_px is None else protocol.psf_sigma_px * factor
+        if protocol.psf == "delta" or (size == protocol.psf_px and sigma is None):
             raise UserError(
                 f"--sigma: found {factor:g}, expected 1 or a factor that changes the PSF of "
-                f"protocol {own.name} ({own.psf}, {own.psf_px} px)"
+                f"protocol {protocol.name} ({protocol.psf}, {protocol.psf_px} px)"
             )
         changed = replace(changed, psf_sigma_px=sigma, psf_px=size)
     if np.isfinite(snr_db):
@@ -96,11 +96,11 @@ def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, s
 def evaluate_grid(
     entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console
 ) -> pd.DataFrame:
-    """Return the metrics of a finished trial in every cell of a grid, one row a scene.
+    """Return the metrics of a finished trial in every cell of a grid, one row per scene.
 
     Only cells that are not on record are computed. A real pair without reference is evaluated as in
-    training, both images degraded by the ratio. Raises `UserError` for a trial without a finished
-    run or with stored inputs, or a PSF or SRF that does not fit its scenes.
+    training, with both images degraded by the ratio. Raises `UserError` if the trial has no
+    finished run, stored inputs or no trained network, or if a PSF or SRF does not fit its scenes.
     """
     spec = entry.trial.spec
     if spec.data.inputs == "stored":
@@ -120,10 +120,10 @@ def evaluate_grid(
         )
     run_id = entry.run.info.run_id
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
-    table = _recorded(store, run_id, path)
-    have = set(table[[*CELL, "protocol_hash"]].itertuples(index=False, name=None))
+    table = _recorded_cells(store, run_id, path)
+    recorded_cells = set(table[[*CELL, "protocol_hash"]].itertuples(index=False, name=None))
     cells = grid.protocols(spec.protocol)
-    missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in have}
+    missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in recorded_cells}
     if missing:
         with artifact_file(store, run_id, "model/best.safetensors") as weights:
             model = load_model(weights)
@@ -131,32 +131,32 @@ def evaluate_grid(
             model.memory_mib = entry.trial.resources.memory_mib
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
         for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
-            about = dict(zip(CELL, cell, strict=True)) | {"convention": CONVENTION}
-            rows = [about | row for row in _evaluate(model, scenes, protocol, spec)]
+            identity = dict(zip(CELL, cell, strict=True)) | {"convention": CONVENTION}
+            rows = [identity | row for row in _evaluate(model, scenes, protocol, spec)]
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
             table = table.sort_values([*CELL, "scene"], ignore_index=True)
             _write(table, path)
-    # Also where nothing is missing: an earlier call may have been cut off before this.
+    # Even if nothing was missing: an earlier call may have been interrupted before this.
     if not path.is_file():
         _write(table, path)
     add_artifact(store, run_id, path)
-    wanted = [(*c, p.hash()[:12]) for c, p in cells.items()]
+    keys_of_cells = [(*c, p.hash()[:12]) for c, p in cells.items()]
     keys = table[[*CELL, "protocol_hash"]].apply(tuple, axis=1)
-    return table[keys.isin(wanted)].reset_index(drop=True)
+    return table[keys.isin(keys_of_cells)].reset_index(drop=True)
 
 
-def _recorded(store: Store, run_id: str, path: Path) -> pd.DataFrame:
-    """Return the cells computed so far: on record, and here since then."""
+def _recorded_cells(store: Store, run_id: str, path: Path) -> pd.DataFrame:
+    """Return the cells computed so far, from the record and from this lab."""
     columns = [*CELL, "convention", "scene", "protocol_hash", *METRICS]
-    found = [pd.DataFrame(columns=columns)]
+    tables = [pd.DataFrame(columns=columns)]
     if has_artifact(store, run_id, ROBUSTNESS_FILE):
-        with artifact_file(store, run_id, ROBUSTNESS_FILE) as recorded:
-            found.append(read_numbers(recorded, TEXT))
+        with artifact_file(store, run_id, ROBUSTNESS_FILE) as artifact:
+            tables.append(read_numbers(artifact, TEXT))
     if path.is_file():
-        found.append(read_numbers(path, TEXT))
-    known = [table for table in found if len(table)] or found[:1]
-    both = pd.concat(known, ignore_index=True)
-    return both.drop_duplicates([*CELL, "scene", "protocol_hash"], ignore_index=True)
+        tables.append(read_numbers(path, TEXT))
+    filled_tables = [table for table in tables if len(table)] or tables[:1]
+    cells = pd.concat(filled_tables, ignore_index=True)
+    return cells.drop_duplicates([*CELL, "scene", "protocol_hash"], ignore_index=True)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Running a study: execute what is missing, and say what it costs and what failed."""
+"""`mhiflab run`: execute the missing trials of studies; print their cost and what failed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ MISSING = ("new", "resume")
 
 
 def upload_waiting_runs(lab: Lab) -> int:
-    """Upload the runs that wait in the spool to the store; return how many still wait."""
+    """Upload the runs that wait in the spool to the store; return the number that still wait."""
     upload = replay(lab, tracking_uri(lab))
     if upload.replayed:
         out.print(f"{upload.replayed} runs brought to the record from {lab.spool}")
@@ -36,13 +36,13 @@ def upload_waiting_runs(lab: Lab) -> int:
 
 
 class StoppedError(UserError):
-    """Somebody stopped the run; nothing failed."""
+    """Error of a run that was stopped by hand or by a batch system; nothing failed."""
 
 
 def _carry_out(
     execute: "Callable[..., Outcome]", plan: Plan, entries: Sequence[Entry], lab: Lab
 ) -> "Outcome":
-    """Say what trials will cost, execute them, and say how long it took."""
+    """Print the forecast of some trials, execute them, and print the time they took."""
     started = time.monotonic()
     expected = print_forecast(plan, entries)
     out.print()
@@ -65,63 +65,67 @@ def execute_study(
     states: tuple[str, ...] = MISSING,
     new_data: bool = False,
 ) -> Plan:
-    """Execute a study's trials in some states and return its plan.
+    """Execute a study's trials that are in one of `states`; return its plan.
 
-    Raises `UserError` for what failed or did not end.
+    Raises `UserError` if a trial failed or did not end, or if another driver is at work on it.
     """
     upload_waiting_runs(lab)
-    now = plan_refresher(study, smoke, lab, new_data)
-    wanted = now()
-    print_plan(wanted)
-    if wanted.unsearched:
+    refresh_plan = plan_refresher(study, smoke, lab, new_data)
+    plan = refresh_plan()
+    print_plan(plan)
+    if plan.unsearched:
         from mhiflab.execute.search import execute_searches
 
-        outcome = _carry_out(execute_searches, wanted, wanted.unsearched, lab)
-        wanted = now()
-        print_plan(wanted)
-        if wanted.unsearched:
-            first = [*outcome.failed.values(), *outcome.left.values(), "none was reported"][0]
+        outcome = _carry_out(execute_searches, plan, plan.unsearched, lab)
+        plan = refresh_plan()
+        print_plan(plan)
+        if plan.unsearched:
+            first_failure = [
+                *outcome.failed.values(),
+                *outcome.unfinished.values(),
+                "none was reported",
+            ][0]
             raise UserError(
                 "the search is not complete, what is finished is on record; it continues with: "
-                f"mhiflab run {wanted.command}; first failure: {first}"
+                f"mhiflab run {plan.command}; first failure: {first_failure}"
             )
-    entries = wanted.unique(*states)
-    running = wanted.unique("running")
+    entries = plan.unique(*states)
+    running = plan.unique("running")
     if running and not entries:
         raise UserError(
             f"{lab.root}: another mhiflab run is at work in this folder on {len(running)} trials "
-            f"of this study; see: mhiflab status {wanted.command}"
+            f"of this study; see: mhiflab status {plan.command}"
         )
     if entries:
         from mhiflab.execute.sweep import execute
 
-        outcome = _carry_out(execute, wanted, entries, lab)
+        outcome = _carry_out(execute, plan, entries, lab)
         if outcome.failed:
             raise UserError(
                 f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
                 f"first: {next(iter(outcome.failed.values()))}; after a remedy: mhiflab retry "
-                f"{wanted.command}"
+                f"{plan.command}"
             )
-        if outcome.left:
+        if outcome.unfinished:
             raise UserError(
-                f"{len(outcome.left)} of {len(entries)} trials did not end; first: "
-                f"{next(iter(outcome.left.values()))}; they continue with: mhiflab run "
-                f"{wanted.command}"
+                f"{len(outcome.unfinished)} of {len(entries)} trials did not end; first: "
+                f"{next(iter(outcome.unfinished.values()))}; they continue with: mhiflab run "
+                f"{plan.command}"
             )
-        wanted = now()
-    if not wanted.unfinished:
-        _close_study(wanted, lab)
-    return wanted
+        plan = refresh_plan()
+    if not plan.unfinished:
+        _close_study(plan, lab)
+    return plan
 
 
 def execute_each(files: Sequence[Path], smoke: bool, lab: Lab, new_data: bool = False) -> None:
-    """Execute what several studies lack; one that fails does not end the others.
+    """Execute the missing trials of several studies; a failure does not stop the others.
 
-    Raises `UserError` for the first that failed.
+    Raises `UserError` that quotes the first failure.
     """
     failed: list[str] = []
-    for place, file in enumerate(files, 1):
-        out.rule(f"{place} of {len(files)}: {escape(file.stem)}", align="left")
+    for number, file in enumerate(files, 1):
+        out.rule(f"{number} of {len(files)}: {escape(file.stem)}", align="left")
         try:
             execute_study(str(file), smoke, lab, new_data=new_data)
         except StoppedError:
@@ -137,7 +141,7 @@ def execute_each(files: Sequence[Path], smoke: bool, lab: Lab, new_data: bool = 
 
 
 def _close_study(plan: Plan, lab: Lab) -> None:
-    """Close a finished study's run and clear its scratch, if whoever made them could not."""
+    """Close a finished study's run and clear its scratch, in case its driver could not."""
     clear_scratch(lab)
     store = recorded_store(lab)
     parent = find_study(store, plan.name)

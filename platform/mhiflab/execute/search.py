@@ -1,11 +1,8 @@
-"""The Tune driver of searches: asks for suggestions, trains them, and keeps the test scenes closed.
+"""Tune drivers of searches: train suggestions or a population, with the test scenes closed.
 
-Every suggestion is put on record before it is trained. A new driver therefore continues what an
-earlier one left, whatever became of Tune's own state.
-
-The Tune driver of a population: trains all members to the next comparison, again and again.
-
-Who is replaced follows from the record alone, so a new driver goes on where another one ended.
+Every suggestion is recorded before it is trained, and the record alone decides which members of a
+population are replaced. So a new driver continues where an earlier one stopped, without Tune's
+own state. A population is trained to its next comparison, again and again.
 """
 
 import json
@@ -28,7 +25,7 @@ from feinfn.files import BEST, STATE, write_atomic
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from mhiflab.cluster.fit import Fit
 from mhiflab.execute.job import Job
-from mhiflab.execute.sweep import Follow, Outcome, StopRules, execute, run_tuner
+from mhiflab.execute.sweep import Outcome, StopRules, TrialMonitor, execute, run_tuner
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
@@ -59,170 +56,174 @@ def run_suggestion(config: dict[str, Any], template: Job) -> None:
     run_trial(config, {job.key: job})
 
 
-def suggested(
-    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, one: Suggestion
+def register_suggestion(
+    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, suggestion: Suggestion
 ) -> Job:
-    """Add the job of a suggestion to the jobs by run key, and return it."""
-    label = f"#{one.index} ({one.text})"
-    jobs[one.key] = replace(
+    """Add the job of a suggestion to `jobs` by run key, and return it."""
+    label = f"#{suggestion.index} ({suggestion.text})"
+    jobs[suggestion.key] = replace(
         template,
-        spec=one.trial.spec,
-        key=one.key,
+        spec=suggestion.trial.spec,
+        key=suggestion.key,
         case=f"{plan.base.case}/search",
         label=label,
-        note=trial_note(study, label, one.trial.spec, plan.where),
+        note=trial_note(study, label, suggestion.trial.spec, plan.where),
     )
-    return jobs[one.key]
+    return jobs[suggestion.key]
 
 
 class Suggester(Searcher):
-    """Hands Tune the suggestions that have no result yet: unfinished ones first, then new ones."""
+    """A Tune searcher of suggestions without a result: unfinished ones first, then new ones."""
 
     def __init__(self, plan: SearchPlan, template: Job, jobs: dict[str, Job], study: Study) -> None:
         super().__init__()
         self.plan, self.template, self.jobs, self.study = plan, template, jobs, study
         self.store = open_store(template.lab, template.uri)
-        self.known = {one.index: one for one in plan.suggestions}
+        self.suggestions = {one.index: one for one in plan.suggestions}
         self.waiting = [one.index for one in plan.suggestions if not one.finished]
-        self.live: dict[str, tuple[Suggestion, str]] = {}
+        self.running: dict[str, tuple[Suggestion, str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune saves its searchers; all that this one knows is on record.
+        # Tune saves its searchers, but this one reads its state from the record.
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Leave nothing: all is on record."""
+        """Write an empty file: the state is on record."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """Leave all as it is: it came from the record."""
+        """Do nothing: the state came from the record."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next suggestion to be trained; those with a recorded result are passed by."""
-        while self.waiting or len(self.known) < self.plan.search.trials:
-            one = self._next()
-            running = {other.key for other, _ in self.live.values()}
-            run_id = self._join(one)
-            self._refresh(one.key)
-            if self.known[one.index].finished or one.key in running:
+        """Return the next suggestion to train; skip those with a recorded result."""
+        while self.waiting or len(self.suggestions) < self.plan.search.trials:
+            suggestion = self._next()
+            running_keys = {other.key for other, _ in self.running.values()}
+            run_id = self._join(suggestion)
+            self._refresh(suggestion.key)
+            if self.suggestions[suggestion.index].finished or suggestion.key in running_keys:
                 continue
-            self.live[trial_id] = one, run_id
-            spec = json.dumps(asdict(one.trial.spec))
-            return {"key": one.key, "label": self.jobs[one.key].label, "spec": spec}
+            self.running[trial_id] = suggestion, run_id
+            spec = json.dumps(asdict(suggestion.trial.spec))
+            return {"key": suggestion.key, "label": self.jobs[suggestion.key].label, "spec": spec}
         return Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
-        """Record where a trial was stopped, and read its result."""
-        one, run_id = self.live.pop(trial_id)
-        # A worker that was stopped could not bring the end of its journal to the store.
+        """Record the epoch at which a trial was stopped, and read its result."""
+        suggestion, run_id = self.running.pop(trial_id)
+        # A stopped worker could not upload the end of its journal.
         replay(self.template.lab, self.template.uri)
-        # A trial that ends by itself says so in its last report.
+        # The last report of a trial that ends by itself has a state.
         if result and not error and "state" not in result:
             stop_run(self.store, run_id, result["epoch"])
-        self._refresh(one.key)
+        self._refresh(suggestion.key)
 
     def _next(self) -> Suggestion:
         if self.waiting:
-            return self.known[self.waiting.pop(0)]
-        index = next(i for i in range(self.plan.search.trials) if i not in self.known)
+            return self.suggestions[self.waiting.pop(0)]
+        index = next(i for i in range(self.plan.search.trials) if i not in self.suggestions)
         if index == 0:
             return self.plan.suggestion(index, self.plan.values_of_base())
-        told = [
+        results = [
             Told(one.values, one.objectives, one.state == "failed")
-            for _, one in sorted(self.known.items())
+            for _, one in sorted(self.suggestions.items())
         ]
-        return self.plan.suggestion(index, suggest(self.plan.search, index, told))
+        return self.plan.suggestion(index, suggest(self.plan.search, index, results))
 
-    def _join(self, one: Suggestion) -> str:
-        """Put a suggestion on record, with a run if there is none, and return the run's id."""
-        self.known[one.index] = one
-        job = suggested(self.jobs, self.plan, self.template, self.study, one)
-        run = trial_runs(self.store, one.key).get(one.key)
+    def _join(self, suggestion: Suggestion) -> str:
+        """Record a suggestion, in a new run if it has none, and return the run's id."""
+        self.suggestions[suggestion.index] = suggestion
+        job = register_suggestion(self.jobs, self.plan, self.template, self.study, suggestion)
+        run = trial_runs(self.store, suggestion.key).get(suggestion.key)
         if run is None:
-            # Its worker finds this run and fills it.
+            # Its worker will find this run by key and fill it.
             job.record().close()
-            run = trial_runs(self.store, one.key)[one.key]
+            run = trial_runs(self.store, suggestion.key)[suggestion.key]
         run_id = run.info.run_id
-        place = f"{SEARCH_TAG}.{self.plan.id}.{one.index}"
-        write_tag(self.store, run_id, place, json.dumps(one.values))
+        tag = f"{SEARCH_TAG}.{self.plan.id}.{suggestion.index}"
+        write_tag(self.store, run_id, tag, json.dumps(suggestion.values))
         return run_id
 
     def _refresh(self, key: str) -> None:
         runs = trial_runs(self.store, key)
-        for index, one in self.known.items():
-            if one.key == key:
-                self.known[index] = outcome(self.plan, one, runs, self.store, self.template.lab)
+        for index, suggestion in self.suggestions.items():
+            if suggestion.key == key:
+                self.suggestions[index] = outcome(
+                    self.plan, suggestion, runs, self.store, self.template.lab
+                )
 
 
 class Median(MedianStoppingRule):
-    """Median stopping where the row that says how a trial ended carries no metric."""
+    """Median stopping that ignores last reports without a metric, which only hold an end state."""
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
-        """Keep a last row that has the metric."""
+        """Pass on a last report that has the metric."""
         if self._metric in result:
             super().on_trial_complete(tune_controller, trial, result)
 
 
 def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
-    """Return Tune's scheduler; no trial is judged at its last epoch, when it is trained anyway."""
-    (metric, mode), wanted = next(iter(search.objectives.items())), search.scheduler
-    about = {"time_attr": "epoch", "metric": metric, "mode": mode}
-    if wanted.name == "asha":
+    """Return Tune's scheduler; it never stops a trial at its last epoch, which saves nothing."""
+    (metric, mode), rule = next(iter(search.objectives.items())), search.scheduler
+    common = {"time_attr": "epoch", "metric": metric, "mode": mode}
+    if rule.name == "asha":
         return ASHAScheduler(
-            **about,
+            **common,
             max_t=epochs - 1,
-            grace_period=wanted.grace_epochs,
-            reduction_factor=wanted.reduction,
+            grace_period=rule.grace_epochs,
+            reduction_factor=rule.reduction,
             stop_last_trials=False,
         )
-    if wanted.name == "median":
-        return Median(**about, grace_period=wanted.grace_epochs)
+    if rule.name == "median":
+        return Median(**common, grace_period=rule.grace_epochs)
     return FIFOScheduler()
 
 
 def execute_searches(
     plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
 ) -> Outcome:
-    """Train the suggestions that stand-in entries wait for, and return how they ended.
+    """Train the suggestions of a plan's incomplete searches, and return their outcome.
 
-    Raises `UserError` like `execute`.
+    `entries` stand for the searches in the plan. Raises `UserError` as `execute` does.
     """
-    lacking = [one for one in plan.searches if not one.complete]
+    incomplete = [one for one in plan.searches if not one.complete]
 
     def drive(
-        jobs: dict[str, Job], fits: dict[Resources, Fit], follow: Follow, stop: StopRules
+        jobs: dict[str, Job], fits: dict[Resources, Fit], monitor: TrialMonitor, stop: StopRules
     ) -> None:
-        templates = {one.id: replace(jobs[f"{one.id}.0"], test=False) for one in lacking}
-        # From here on the jobs are those of the suggestions.
+        templates = {one.id: replace(jobs[f"{one.id}.0"], test=False) for one in incomplete}
+        # From here on, `jobs` holds the jobs of suggestions.
         jobs.clear()
-        for search in lacking:
-            placed = fits[search.base.resources]
-            template = replace(templates[search.id], resources=placed.resources, avoid=placed.avoid)
+        for search in incomplete:
+            placement = fits[search.base.resources]
+            template = replace(
+                templates[search.id], resources=placement.resources, avoid=placement.avoid
+            )
             if search.search.population:
                 drive_population(
                     search,
                     template,
-                    partial(suggested, jobs, search, template, plan.study),
-                    follow,
+                    partial(register_suggestion, jobs, search, template, plan.study),
+                    monitor,
                     stop,
-                    placed.at_once,
+                    placement.at_once,
                 )
                 continue
-            # As it stands now: searches may share runs.
+            # Read it again: searches may share runs.
             store = open_store(lab, template.uri)
-            now = look(search, trial_runs(store), store, lab)
+            current = look(search, trial_runs(store), store, lab)
             run_tuner(
                 tune.with_parameters(run_suggestion, template=template),
                 template,
-                follow,
+                monitor,
                 stop,
                 {},
-                search_alg=Suggester(now, template, jobs, plan.study),
+                search_alg=Suggester(current, template, jobs, plan.study),
                 scheduler=scheduler_of(search.search, search.base.spec.train.epochs),
                 num_samples=search.search.trials,
-                max_concurrent_trials=placed.at_once,
+                max_concurrent_trials=placement.at_once,
             )
 
     nested = any(one.base.resources.workers for one in plan.searches)
@@ -233,36 +234,42 @@ def drive_population(
     search: SearchPlan,
     template: Job,
     job_of: Callable[[Suggestion], Job],
-    follow: Follow,
+    monitor: TrialMonitor,
     stop: StopRules,
     at_once: int,
 ) -> None:
-    """Train a population to its last epoch, or to where trials were lost or a rule said stop.
+    """Train a population to its last epoch; end early if trials are lost or a stop rule applies.
 
     `job_of` makes and registers the job of a member.
     """
     store, lab = open_store(template.lab, template.uri), template.lab
-    before: tuple[int | None, list[str]] | None = None
+    last_round: tuple[int | None, list[str]] | None = None
     while not stop.stop_all():
-        # A worker that was lost could not bring the end of its journal to the store.
+        # A lost worker could not upload the end of its journal.
         replay(lab, template.uri)
         runs = trial_runs(store)
-        now = look(search, runs, store, lab)
-        members = {one.key: one for one in now.suggestions if one.index < now.search.trials}
-        leave(now, members, runs, store, follow)
+        current = look(search, runs, store, lab)
+        members = {
+            member.key: member
+            for member in current.suggestions
+            if member.index < current.search.trials
+        }
+        close_left_runs(current, members, runs, store, monitor)
         jobs = {}
-        for key, one in members.items():
-            follow.lanes[key] = f"{search.id}.{one.index}"
-            if not one.finished and (one.epochs < (now.until or 0) or now.until == ends(search)):
-                jobs[key] = replace(job_of(one), until=now.until)
-                take_over(jobs[key], search, one, runs, store)
-        if not jobs or (now.until, list(jobs)) == before:
+        for key, member in members.items():
+            monitor.lanes[key] = f"{search.id}.{member.index}"
+            if not member.finished and (
+                member.epochs < (current.until or 0) or current.until == total_epochs(search)
+            ):
+                jobs[key] = replace(job_of(member), until=current.until)
+                inherit_state(jobs[key], search, member, runs, store)
+        if not jobs or (current.until, list(jobs)) == last_round:
             return
-        before = now.until, list(jobs)
+        last_round = current.until, list(jobs)
         run_tuner(
             tune.with_parameters(run_trial, jobs=jobs),
             template,
-            follow,
+            monitor,
             stop,
             {"key": tune.grid_search(list(jobs))},
             max_concurrent_trials=at_once,
@@ -270,58 +277,58 @@ def drive_population(
         )
 
 
-def ends(search: SearchPlan) -> int:
-    """Return the epochs of a whole training."""
+def total_epochs(search: SearchPlan) -> int:
+    """Return the number of epochs of a whole training."""
     return search.base.spec.train.epochs
 
 
-def leave(
-    now: SearchPlan,
+def close_left_runs(
+    current: SearchPlan,
     members: dict[str, Suggestion],
     runs: dict[str, Run],
     store: Store,
-    follow: Follow,
+    monitor: TrialMonitor,
 ) -> None:
-    """Close the runs of what members were before they took over another's weights."""
-    for one in now.suggestions:
-        if one.key not in members and one.key in runs:
-            follow.outcome.left.pop(one.key, None)
-            run = runs[one.key]
+    """Close the runs that members left when they took over another's weights."""
+    for suggestion in current.suggestions:
+        if suggestion.key not in members and suggestion.key in runs:
+            monitor.outcome.unfinished.pop(suggestion.key, None)
+            run = runs[suggestion.key]
             if run.info.status in ("RUNNING", "KILLED") and STOPPED_TAG not in run.data.tags:
-                stop_run(store, run.info.run_id, one.epochs)
+                stop_run(store, run.info.run_id, suggestion.epochs)
 
 
-def take_over(
-    job: Job, search: SearchPlan, one: Suggestion, runs: dict[str, Run], store: Store
+def inherit_state(
+    job: Job, search: SearchPlan, member: Suggestion, runs: dict[str, Run], store: Store
 ) -> None:
-    """Give a member that has just changed the weights and the history of the run it goes on from.
+    """Copy the state and history of the run from which a replaced member continues.
 
-    Where that run's state is gone or has gone on, the member is trained from the start instead,
-    with the same result: its values change at the same epochs.
+    If that run's state is gone or has more epochs, the member is trained from the start instead.
+    The result is the same, because its values change at the same epochs.
     """
-    if not one.earlier or one.epochs >= one.since:
+    if not member.earlier or member.epochs >= member.since:
         return
-    donor = search.lineage(one.index, one.earlier)
-    copy_state(job.lab, donor.key, job.key, one.since)
+    donor = search.lineage(member.index, member.earlier)
+    copy_state(job.lab, donor.key, job.key, member.since)
     run = runs[donor.key]
     names = [name for name in run.data.metrics if not name.startswith("system/")]
     history = metric_history(store, run.info.run_id, names)
     with job.record() as record:
-        for epoch in range(1, one.since + 1):
-            told = {name: found[epoch] for name, found in history.items() if epoch in found}
-            record.metrics(epoch, told)
+        for epoch in range(1, member.since + 1):
+            metrics = {name: values[epoch] for name, values in history.items() if epoch in values}
+            record.metrics(epoch, metrics)
 
 
 def copy_state(lab: Lab, donor: str, key: str, epochs: int) -> None:
-    """Copy a training state of at most so many epochs to another run, unless that has its own."""
-    here, there = lab.checkpoints(donor), lab.checkpoints(key)
-    payload = None if (there / STATE).exists() else newest_state(here / STATE, lambda text: None)
+    """Copy a training state of at most `epochs` epochs to another run if that has none."""
+    source, target = lab.checkpoints(donor), lab.checkpoints(key)
+    payload = None if (target / STATE).exists() else newest_state(source / STATE, lambda text: None)
     if payload is None:
         return
-    state = parse_state(payload, torch.device("cpu"), here / STATE)
+    state = parse_state(payload, torch.device("cpu"), source / STATE)
     if epochs_begun(state) > epochs:
         return
-    there.mkdir(parents=True, exist_ok=True)
-    if (here / BEST).exists():
-        write_atomic(there / BEST, partial(shutil.copyfile, here / BEST))
-    save_state(there / STATE, state)
+    target.mkdir(parents=True, exist_ok=True)
+    if (source / BEST).exists():
+        write_atomic(target / BEST, partial(shutil.copyfile, source / BEST))
+    save_state(target / STATE, state)

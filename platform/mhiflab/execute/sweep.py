@@ -1,4 +1,4 @@
-"""The Tune driver: executes what a plan lacks, as many trials at once as fit."""
+"""The Tune driver: execute the missing trials of a plan, as many at once as fit."""
 
 import logging
 import shutil
@@ -44,15 +44,15 @@ from mhiflab.study.schema import Stop
 from mhiflab.study.spec import Resources
 
 ROOM_FOR_TRIAL = 72
-"""Bytes of disk a trial takes per parameter: two states with both Adam moments, average and best
-weights, a third while one is replaced, and the best weights as files of their own, thrice."""
+"""Bytes of disk per parameter of a trial: two states with both Adam moments, average and best
+weights, a third one while another is replaced, and three files of the best weights."""
 
 ROOM_FOR_STUDY = 200 * 2**20
 """Bytes of disk for the record and Ray's session."""
 
 
 def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
-    """Raise `UserError` where the lab folder's disk cannot hold what the plan will write."""
+    """Raise `UserError` if the lab folder's disk is too small for the files of these trials."""
     sizes = [parameters_of(e.trial.spec.model) for e in entries]
     need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
     existing = next(p for p in (lab.root.resolve(), *lab.root.resolve().parents) if p.exists())
@@ -67,7 +67,7 @@ def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
 
 @contextmanager
 def _progress(console: Console, epochs: int) -> Iterator[Any]:
-    """Yield a function (trial id, epoch, description) that moves one bar with an ETA."""
+    """Yield a function of run key, epoch and description that moves one bar with an ETA."""
     bar = Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -76,7 +76,7 @@ def _progress(console: Console, epochs: int) -> Iterator[Any]:
         TextColumn("ETA"),
         TimeRemainingColumn(elapsed_when_finished=False),
         console=console,
-        # ETA from all epochs so far: trials come in waves with pauses between.
+        # ETA from all epochs so far: trials report in waves with pauses between.
         speed_estimate_period=3600,
     )
     done: dict[str, int] = {}
@@ -92,24 +92,24 @@ def _progress(console: Console, epochs: int) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the trials of one `run` ended."""
+    """End states of the trials of one `mhiflab run`."""
 
     done: list[str]
     """Run keys."""
     failed: dict[str, str]
     """Messages by run key."""
-    left: dict[str, str]
-    """Trials that were lost, interrupted or never begun, with what is known; run again."""
+    unfinished: dict[str, str]
+    """States of lost, interrupted and waiting trials by run key; the next run continues them."""
 
 
-class Follow(Callback):
-    """Shows each report as it reaches the driver; Tune's own output is off."""
+class TrialMonitor(Callback):
+    """A callback that shows each report of a trial, in place of Tune's output."""
 
     def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
         self.jobs, self.advance, self.log = jobs, advance, log
         self.outcome = Outcome([], {}, {})
         self.lanes: dict[str, str] = {}
-        """Runs that count as one training's on the bar, by key."""
+        """Name of the training that a run belongs to on the bar, by run key."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks; a console belongs to this process only.
@@ -119,45 +119,47 @@ class Follow(Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """Move the bar, or log a trial's end."""
-        key, end = trial.config["key"], result.get("state")
+        key, state = trial.config["key"], result.get("state")
         if "warning" in result:
-            self.log(f"[yellow]warning[/] {escape(self._who(key))}: {escape(result['warning'])}")
+            self.log(
+                f"[yellow]warning[/] {escape(self._trial_name(key))}: {escape(result['warning'])}"
+            )
         if "epoch" in result:
-            self.outcome.left[key] = f"interrupted after epoch {result['epoch']}"
-            self.advance(self.lanes.get(key, key), result["epoch"], self._who(key))
-        elif end == "done":
-            self.outcome.left.pop(key, None)
+            self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
+            self.advance(self.lanes.get(key, key), result["epoch"], self._trial_name(key))
+        elif state == "done":
+            self.outcome.unfinished.pop(key, None)
             self.outcome.done.append(key)
-            self.log(f"[green]done[/]   {escape(self._who(key))}")
-        elif end == "failed":
-            self.outcome.left.pop(key, None)
-            self.outcome.failed[key] = f"{self._who(key)}: {result['error']}"
+            self.log(f"[green]done[/]   {escape(self._trial_name(key))}")
+        elif state == "failed":
+            self.outcome.unfinished.pop(key, None)
+            self.outcome.failed[key] = f"{self._trial_name(key)}: {result['error']}"
             self.log(f"[red]failed[/] {escape(self.outcome.failed[key])}")
-        elif end == "lost":
-            self._lose(key, result["error"])
+        elif state == "lost":
+            self._record_lost(key, result["error"])
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Move the bar past epochs that were not needed."""
+        """Move the bar past the epochs that a trial did not need."""
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
             epochs = self.jobs[key].spec.train.epochs
-            self.advance(self.lanes.get(key, key), epochs, self._who(key))
+            self.advance(self.lanes.get(key, key), epochs, self._trial_name(key))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Log a trial whose process ended without a word more often than it may."""
-        self._lose(trial.config["key"], "its process ended")
+        """Log a trial whose process died more often than it may."""
+        self._record_lost(trial.config["key"], "its process ended")
 
-    def _who(self, key: str) -> str:
+    def _trial_name(self, key: str) -> str:
         job = self.jobs[key]
         return f"{job.label}, seed {job.spec.seed}"
 
-    def _lose(self, key: str, reason: str) -> None:
-        self.outcome.left[key] = f"lost: {reason}"
-        self.log(f"[yellow]lost[/]   {escape(f'{self._who(key)}: {reason}')}")
+    def _record_lost(self, key: str, reason: str) -> None:
+        self.outcome.unfinished[key] = f"lost: {reason}"
+        self.log(f"[yellow]lost[/]   {escape(f'{self._trial_name(key)}: {reason}')}")
 
 
 class StopRules(Stopper):
-    """Ends a study's run by its rules; what is left continues with the next."""
+    """A Tune stopper that follows the study's rules; the next run continues the rest."""
 
     def __init__(self, rules: Stop, started: float, failed: dict[str, str]) -> None:
         self.rules, self.started, self.failed = rules, started, failed
@@ -166,7 +168,7 @@ class StopRules(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the hours are over, or too many trials have failed."""
+        """Return True if the hours are over or too many trials have failed."""
         hours, failures = self.rules.hours, self.rules.failures
         late = hours is not None and time.monotonic() - self.started > 3600 * hours
         return late or (failures is not None and len(self.failed) >= failures)
@@ -177,48 +179,48 @@ def _short_name(trial: Any) -> str:
 
 
 def _tune_groups(
-    jobs: dict[str, Job], fits: dict[Resources, Fit], follow: Follow, stop: StopRules
+    jobs: dict[str, Job], fits: dict[Resources, Fit], monitor: TrialMonitor, stop: StopRules
 ) -> None:
-    """Run jobs, those of equal resources under one Tuner, so that each group packs the cluster."""
-    follow.outcome.left.update(dict.fromkeys(jobs, "not begun"))
-    for wanted, placed in fits.items():
-        group = {
-            key: replace(job, resources=placed.resources, avoid=placed.avoid)
+    """Run jobs, one Tuner for each kind of resources, so that each group packs the cluster."""
+    monitor.outcome.unfinished.update(dict.fromkeys(jobs, "not begun"))
+    for resources, placement in fits.items():
+        group_jobs = {
+            key: replace(job, resources=placement.resources, avoid=placement.avoid)
             for key, job in jobs.items()
-            if job.resources == wanted
+            if job.resources == resources
         }
         if not stop.stop_all():
-            function = tune.with_parameters(run_trial, jobs=group)
-            space = {"key": tune.grid_search(list(group))}
-            one = next(iter(group.values()))
+            function = tune.with_parameters(run_trial, jobs=group_jobs)
+            space = {"key": tune.grid_search(list(group_jobs))}
+            example = next(iter(group_jobs.values()))
             run_tuner(
                 function,
-                one,
-                follow,
+                example,
+                monitor,
                 stop,
                 space,
-                max_concurrent_trials=placed.at_once,
-                # A new process for every trial would import torch again. No scheduler stops these
-                # trials, so that none leaves a training behind in its process.
+                max_concurrent_trials=placement.at_once,
+                # A new process for every trial would import torch again. Reuse is safe, because no
+                # scheduler stops these trials halfway.
                 reuse_actors=True,
             )
 
 
-Drive = Callable[[dict[str, Job], dict[Resources, Fit], Follow, StopRules], None]
-"""Starts jobs, given what fits, who follows them and the rules that stop them."""
+Drive = Callable[[dict[str, Job], dict[Resources, Fit], TrialMonitor, StopRules], None]
+"""A function that starts jobs, from the fit of each resources, a monitor and the stop rules."""
 
 
 def run_tuner(
     function: Any,
-    alike: Job,
-    follow: Follow,
+    example: Job,
+    monitor: TrialMonitor,
     stop: StopRules,
     space: dict[str, Any],
     **options: Any,
 ) -> None:
-    """Run trials that ask for what one of them asks; `options` are those of Tune's TuneConfig."""
-    resources = trial_request(alike.resources, alike.avoid)
-    # `Follow` tells of every error, in one line.
+    """Run trials of the same resources as `example`; `options` are those of Tune's TuneConfig."""
+    resources = trial_request(example.resources, example.avoid)
+    # `TrialMonitor` prints every error in one line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(function, resources),
@@ -230,10 +232,10 @@ def run_tuner(
         ),
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
-            storage_path=str(alike.scratch),
-            callbacks=[follow],
-            # Only a process that ended reaches Tune: trials report their own failures.
-            failure_config=FailureConfig(max_failures=alike.retry.lost),
+            storage_path=str(example.scratch),
+            callbacks=[monitor],
+            # Tune sees only dead processes: trials report their failures themselves.
+            failure_config=FailureConfig(max_failures=example.retry.lost),
             stop=stop,
             verbose=0,
         ),
@@ -242,10 +244,10 @@ def run_tuner(
 
 
 def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
-    """Put every scene that trials train or choose on into Ray's object store, once.
+    """Put every training and validation scene into Ray's object store once.
 
-    Workers read them in place: one copy a node, however many trials. Test scenes are left out:
-    a trial opens them itself when its training has ended.
+    Workers read them in place: one copy per node for all trials. Test scenes are left out, because
+    a trial opens them itself after its training.
     """
     import ray
 
@@ -263,20 +265,25 @@ def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sweep keeps things."""
+class SweepFolders:
+    """Folders of a sweep."""
 
     lab: Lab
     scratch: Path
-    """Ray's folders of this sweep; progress only, removed in the end."""
+    """Ray's files of this sweep, progress only; removed at the end."""
 
 
 def make_jobs(
-    plan: Plan, entries: Sequence[Entry], forecast: Forecast, parent: str, uri: str, place: Place
+    plan: Plan,
+    entries: Sequence[Entry],
+    forecast: Forecast,
+    parent: str,
+    uri: str,
+    folders: SweepFolders,
 ) -> dict[str, Job]:
     """Return the job of every trial by run key."""
     shared = share_scenes(entries)
-    code, here = code_provenance(), replace(place.lab, root=place.lab.root.resolve())
+    code, lab = code_provenance(), replace(folders.lab, root=folders.lab.root.resolve())
     jobs = {}
     for entry in entries:
         assert entry.survey is not None, "a trial that is not blocked has a survey"
@@ -289,9 +296,9 @@ def make_jobs(
             label=entry.trial.label,
             study=plan.name,
             parent=parent,
-            lab=here,
+            lab=lab,
             uri=uri,
-            scratch=place.scratch,
+            scratch=folders.scratch,
             code=code,
             retry=plan.study.retry,
             forecast_s=forecast.seconds.get(entry.key),
@@ -310,55 +317,55 @@ def execute(
     drive: Drive = _tune_groups,
     dashboard: bool = False,
 ) -> Outcome:
-    """Run trials and return how they ended; what Ctrl-C or a rule cuts off continues later.
+    """Run trials and return their outcome; the next run continues those that are interrupted.
 
-    `drive` starts the jobs, which it may replace by others. Disk and resources are checked first,
-    before anything is written; raises `UserError`.
+    `drive` starts the jobs and may replace them by others. Raises `UserError`, before anything is
+    written, if the disk or the cluster's resources are too small or another driver is at work.
     """
     check_disk(entries, lab)
     epochs = sum(entry.trial.spec.train.epochs for entry in entries)
-    # A trial that Tune stops frees its workers' resources through the dashboard's state service.
-    stops = dashboard or plan.study.stop != Stop()
+    # When Tune stops a trial, the dashboard's state service frees its workers' resources.
+    needs_dashboard = dashboard or plan.study.stop != Stop()
     with (
-        only_driver(lab, plan.name) as own,
+        only_driver(lab, plan.name) as driver,
         _progress(console, epochs) as advance,
-        connected(dashboard=stops) as nodes,
+        connected(dashboard=needs_dashboard) as nodes,
     ):
         take_sigterm_as_ctrl_c()
-        wanted = dict.fromkeys(entry.trial.resources for entry in entries)
-        if any(one.gpu_memory_gib for one in wanted):
+        resource_kinds = dict.fromkeys(entry.trial.resources for entry in entries)
+        if any(resources.gpu_memory_gib for resources in resource_kinds):
             nodes = with_gpu_memory(nodes)
-        fits = {one: fit(one, nodes) for one in wanted}
+        fits = {resources: fit(resources, nodes) for resources in resource_kinds}
         uri = tracking_uri(lab)
         store = open_store(lab, uri)
         note = study_note(plan.study, str(plan.path))
         parent = study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
-        place = Place(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
-        # What a driver left that was killed: nobody else works in this lab.
+        folders = SweepFolders(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
+        # Remove the files of killed drivers: no other driver works in this lab.
         shutil.rmtree(lab.ray, ignore_errors=True)
-        place.scratch.mkdir(parents=True)
-        with leased(store, parent, own):
+        folders.scratch.mkdir(parents=True)
+        with leased(store, parent, driver):
             for entry in entries:
                 if entry.run is not None:
                     go_on(store, entry.run)
-            jobs = make_jobs(plan, entries, forecast, parent, uri, place)
-            follow = Follow(jobs, advance, console.print)
-            stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)
+            jobs = make_jobs(plan, entries, forecast, parent, uri, folders)
+            monitor = TrialMonitor(jobs, advance, console.print)
+            stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)
             try:
-                drive(jobs, fits, follow, stop)
+                drive(jobs, fits, monitor, stop)
             finally:
                 _close(store, lab, plan.name, jobs)
-    shutil.rmtree(place.scratch, ignore_errors=True)
-    return follow.outcome
+    shutil.rmtree(folders.scratch, ignore_errors=True)
+    return monitor.outcome
 
 
 def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
-    """Leave no run of this sweep open; where the store is away, the next run does it.
+    """Close the open runs of this sweep; if the store is away, the next `mhiflab run` does it.
 
-    Whether the study is finished is for the next comparison with its whole plan to say.
+    The study stays open: only a comparison with its whole plan tells if it is complete.
     """
     with suppress(UserError):
         runs = trial_runs(store)
-        own = [runs[key].info for key in jobs if key in runs]
-        close_interrupted(store, [info.run_id for info in own if info.status == "RUNNING"])
+        infos = [runs[key].info for key in jobs if key in runs]
+        close_interrupted(store, [info.run_id for info in infos if info.status == "RUNNING"])
         finish_study(lab, store.uri, study, complete=False)

@@ -1,7 +1,7 @@
 """One trial as a Tune function: starts its Ray Train workers, or trains by itself.
 
-Ray carries progress only. Training state lies under the lab folder by run key and the record is
-MLflow, so a new driver continues where any earlier one stopped.
+Ray carries progress only. The training state lies in the lab folder by run key and the results lie
+in MLflow, so a new driver continues where an earlier one stopped.
 """
 
 import gc
@@ -26,11 +26,11 @@ from mhiflab.execute.ray_fixes import FreeUnlaunched
 from mhiflab.execute.worker import run_worker
 
 LOG_LINES = 60
-"""Last lines of a failed worker's log that are kept with its traceback."""
+"""Last lines of a failed worker's log to keep with its traceback."""
 
 
 def log_tail() -> str:
-    """Return the last lines that this Ray worker printed, where it has log files."""
+    """Return the last lines that this Ray worker printed; empty if it has no log files."""
     context = get_runtime_context()
     folder = Path(ray_log_folder())
     lines: list[str] = []
@@ -50,24 +50,24 @@ def _worker_loop(config: dict[str, Any]) -> None:
     try:
         run_worker(config["job"], get_device(), ray_train.report)
     except Exception as error:
-        # Ray's transport drops tracebacks, but a note travels with its exception.
+        # Ray drops tracebacks in transport, but a note travels with its exception.
         error.add_note(f"In the worker:\n{traceback.format_exc()}\nIts last lines:\n{log_tail()}")
         raise
 
 
 def _train_with_workers(job: Job) -> None:
-    wanted = job.resources
+    resources = job.resources
     trainer = TorchTrainer(
         _worker_loop,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=wanted.workers,
-            use_gpu=wanted.gpus_per_worker > 0,
-            resources_per_worker=worker_request(wanted),
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=worker_request(resources),
             label_selector=selector(job.avoid) or None,
         ),
         run_config=RunConfig(
-            # A reused name would silently resume Ray's own state.
+            # Ray silently resumes its own state under a name that it knows.
             name=f"{job.key[:12]}-{uuid.uuid4().hex[:6]}",
             storage_path=str(job.scratch),
             callbacks=[TuneReportCallback(), FreeUnlaunched()],
@@ -82,17 +82,18 @@ def _train_here(job: Job) -> None:
     run_worker(job, torch.device("cuda" if cuda else "cpu"), tune.report)
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the exceptions that workers raised, below Ray's wrapping."""
+def _worker_errors(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that workers raised, unwrapped from Ray's."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         return [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
     return [error]
 
 
-def _lost(causes: list[BaseException]) -> bool:
-    """Return whether a worker's process or node is gone, rather than its training wrong.
+def _is_lost(causes: list[BaseException]) -> bool:
+    """Return True if a worker's process or node died, rather than its training failed.
 
-    Ray says so in errors of its own; the worker's peers, often first, that a connection broke.
+    Ray reports this with its own error types. Often the worker's peers report a broken connection
+    first.
     """
     return any(
         isinstance(one, Preempted)
@@ -103,15 +104,15 @@ def _lost(causes: list[BaseException]) -> bool:
     )
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
-    # Ray's own errors take a dozen lines.
+    # Ray's errors take a dozen lines.
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
-def _smaller(job: Job) -> Job | None:
-    """Return the job with its batches in twice as many parts, None where that cannot be."""
+def _with_more_parts(job: Job) -> Job | None:
+    """Return the job with each batch in twice as many parts; None if that is impossible."""
     share = job.spec.train.batch_size // max(job.resources.workers, 1)
     parts = 2 * job.resources.accumulate
     if job.retry.oom != "accumulate" or share % parts:
@@ -120,12 +121,12 @@ def _smaller(job: Job) -> Job | None:
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Execute a trial and return how it ended: state done, paused, failed or lost, and the error.
+    """Execute a trial; return its end state (done, paused, failed or lost) and the error, if any.
 
-    A worker that was lost is replaced as often as the job's retry rules say; the training goes on
-    from its last saved state. A failure is recorded, never raised into the study.
+    A lost worker is replaced as often as the job's retry rules allow, and training continues from
+    its last saved state. A failure is recorded and not raised, so that the study goes on.
     """
-    lost = 0
+    losses = 0
     while True:
         try:
             if job.resources.workers:
@@ -134,38 +135,38 @@ def run_job(job: Job) -> dict[str, Any]:
                 _train_here(job)
             return {"state": "paused" if job.pauses else "done"}
         except Preempted:
-            # This process ends; Tune starts the trial again in another.
+            # This process ends; Tune starts the trial again in a new one.
             raise
         except Exception as error:
             if not job.resources.workers:
                 error.add_note(f"Its last lines:\n{log_tail()}")
-            causes = _causes(error)
-        if _lost(causes):
-            lost += 1
-            if lost > job.retry.lost:
-                return {"state": "lost", "error": _told(causes[0])}
+            causes = _worker_errors(error)
+        if _is_lost(causes):
+            losses += 1
+            if losses > job.retry.lost:
+                return {"state": "lost", "error": _message(causes[0])}
             continue
         cause = causes[0]
-        smaller = _smaller(job) if isinstance(cause, OutOfMemory) else None
-        if smaller is None:
+        split_job = _with_more_parts(job) if isinstance(cause, OutOfMemory) else None
+        if split_job is None:
             return {"state": "failed", "error": _record_failure(job, cause)}
-        job = smaller
-        # What the failed step held must be free before the next one asks for memory.
+        job = split_job
+        # Free the memory of the failed step before the next one asks for some.
         del causes, cause
         gc.collect()
 
 
 def _record_failure(job: Job, cause: BaseException) -> str:
     """Record a failure and return its message."""
-    message = _told(cause)
+    message = _message(cause)
     try:
         job.record().fail(message, "".join(traceback.format_exception(cause)))
-    except UserError as unrecorded:
-        # The first error is the one to show; a store that is gone cannot take it.
-        message += f" (not recorded: {unrecorded})"
+    except UserError as store_error:
+        # Show the training's error first: the store is away and cannot record it.
+        message += f" (not recorded: {store_error})"
     return message
 
 
 def run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
-    """Execute the job whose key `config` names, and report how it ended."""
+    """Execute the job whose key `config` names, and report its end state."""
     tune.report(run_job(jobs[config["key"]]))

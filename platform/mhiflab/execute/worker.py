@@ -1,6 +1,6 @@
-"""What one worker of a trial does: train, and on rank 0 evaluate and record.
+"""One worker of a trial: train, and on rank 0 evaluate the test scenes and record all.
 
-How busy the machine was: MLflow's own monitors, read once an epoch.
+MLflow's monitors of CPU, memory and GPUs are read once per epoch.
 """
 
 import time
@@ -96,12 +96,14 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
         record.artifact(folder / name)
     if not job.spec.trained:
         return
-    about = {"run_key": job.key, "protocol": job.spec.protocol.name}
-    grids = {one.wavelengths_nm for one in job.survey.scenes if one.part == "train"}
-    nm = grids.pop() if len(grids) == 1 else None
-    with TemporaryDirectory(prefix="mhiflab-") as place:
-        packaged = Path(place) / "model"
-        save_packaged(packaged, folder / BEST, job.spec.model, job.spec.protocol, about, nm)
+    metadata = {"run_key": job.key, "protocol": job.spec.protocol.name}
+    grids = {scene.wavelengths_nm for scene in job.survey.scenes if scene.part == "train"}
+    wavelengths_nm = grids.pop() if len(grids) == 1 else None
+    with TemporaryDirectory(prefix="mhiflab-") as temporary:
+        packaged = Path(temporary) / "model"
+        save_packaged(
+            packaged, folder / BEST, job.spec.model, job.spec.protocol, metadata, wavelengths_nm
+        )
         record.artifact(packaged)
 
 
@@ -114,7 +116,7 @@ def _stored(job: Job, names: tuple[str, ...], device: torch.device) -> StoredPai
 def _training_data(
     job: Job, device: torch.device
 ) -> tuple[Patches | StoredPairs, ScenePairs | StoredPairs]:
-    """Return what to train on, and what the best epoch is chosen on."""
+    """Return the training patches, and the validation pairs that choose the best epoch."""
     spec, data = job.spec, job.spec.data
     if data.inputs == "stored":
         return _stored(job, data.train, device), _stored(job, data.validation, device)
@@ -130,10 +132,10 @@ def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one trial's share; on rank 0 also evaluate the job's test scenes once, and record all.
+    """Train this worker's share of a trial; on rank 0 also evaluate it once and record all.
 
-    `report` is called on every rank after every epoch. Test scenes are first opened when training
-    has ended.
+    `report` is called on every rank after every epoch. Test scenes stay closed until training has
+    ended.
     """
     with job.record() if world()[0] == 0 else nullcontext() as record:
         _train_and_record(job, device, report, record)
@@ -150,20 +152,20 @@ def _train_and_record(
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
     if record:
         _record_start(record, job)
-        # Half-written files of a process that was killed; the record keeps others off the folder.
+        # A killed process leaves half-written files. The record's lock keeps others away.
         for partial_file in folder.glob(".*.partial"):
             partial_file.unlink()
     if world()[1] > 1:
-        # The record keeps a second process off this trial. No worker may read the training state
-        # while one of an earlier, dying group could still write it.
+        # Wait for rank 0, which holds the record's lock: no worker may read the training state
+        # while a worker of an earlier, dying group could still write it.
         dist.barrier()
     if spec.trained:
-        found = _train(job, device, report, record)
+        method = _train(job, device, report, record)
     else:
-        found = Trained(partial(_solve, CLASSICAL[name_of(spec.model)], spec.protocol, device))
+        method = ReadyMethod(partial(_solve, CLASSICAL[name_of(spec.model)], spec.protocol, device))
     if record and not job.pauses:
         if job.test:
-            scores = score(found.fuse_one, _test_images(job, device), spec)
+            scores = score(method.fuse_one, _test_images(job, device), spec)
             _record_end(record, job, folder, scores)
         record.settings({}, {TESTED_TAG: str(job.test).lower()})
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
@@ -176,29 +178,31 @@ def _train_and_record(
                 "resources": asdict(job.resources),
                 "workers": world()[1],
                 "wall_seconds": round(time.perf_counter() - started, 3),
-                **found.about,
+                **method.about,
             },
             "provenance.json",
         )
         if job.code["git_diff"]:
             record.text(job.code["git_diff"], "uncommitted.diff")
-        if found.reports:
-            # A run that was continued says nothing about its forecast.
-            forecast = job.forecast_s if found.reports[0].epoch == 1 else None
-            trained_s = found.reports[-1].metrics["train_seconds"]
+        if method.reports:
+            # A continued run cannot check the forecast of a whole one.
+            forecast = job.forecast_s if method.reports[0].epoch == 1 else None
+            trained_s = method.reports[-1].metrics["train_seconds"]
             wall_s = time.perf_counter() - started
-            told = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
-            record.metrics(spec.train.epochs, told)
+            speeds = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            record.metrics(spec.train.epochs, speeds)
         record.finish()
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What is ready to fuse test images, and what is told of how it came about."""
+class ReadyMethod:
+    """A method that is ready to fuse test images, with facts about its training."""
 
     fuse_one: Callable[[TestImage], Tensor]
     about: dict[str, Any] = field(default_factory=dict)
+    """Facts for the run's provenance."""
     reports: list[Report] = field(default_factory=list)
+    """One report per epoch; none if nothing was trained."""
 
 
 def _solve(method: Method, protocol: Protocol, device: torch.device, image: TestImage) -> Tensor:
@@ -213,7 +217,7 @@ def _train(
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
     record: Record | None,
-) -> Trained:
+) -> ReadyMethod:
     spec = job.spec
     torch.manual_seed(spec.seed)
     model = build(spec.model).to(device)
@@ -223,22 +227,23 @@ def _train(
     patches, validation = _training_data(job, device)
     system = SystemMetrics(device)
     reports: list[Report] = []
-
     warnings: list[str] = []
-    fresh: list[str] = []
+    unreported: list[str] = []
 
     def warn(text: str) -> None:
         warnings.append(text)
-        fresh.append(text)
+        unreported.append(text)
 
-    def on_epoch(epoch: Report) -> None:
-        reports.append(epoch)
+    def on_epoch(result: Report) -> None:
+        reports.append(result)
         if record:
-            record.metrics(epoch.epoch, {"epoch": epoch.epoch, **epoch.metrics, **system.sample()})
-        told = " ".join(f"{name} {value:.6g}" for name, value in epoch.metrics.items())
-        print(f"epoch {epoch.epoch}/{epoch.epochs} {told}", flush=True)
-        news = {"warning": fresh.pop()} if fresh else {}
-        report({"epoch": epoch.epoch, **epoch.metrics, **news})
+            record.metrics(
+                result.epoch, {"epoch": result.epoch, **result.metrics, **system.sample()}
+            )
+        line = " ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
+        print(f"epoch {result.epoch}/{result.epochs} {line}", flush=True)
+        news = {"warning": unreported.pop()} if unreported else {}
+        report({"epoch": result.epoch, **result.metrics, **news})
 
     with deferred():
         best = train(
@@ -255,30 +260,30 @@ def _train(
             until=job.until,
             warn=warn,
         )
-    about = {
+    facts = {
         "warnings": warnings,
         "parameters": count_parameters(model),
         "best_epoch": best["epoch"] + 1,
     }
-    return Trained(lambda image: fuse(model, image.inputs)[0], about, reports)
+    return ReadyMethod(lambda image: fuse(model, image.inputs)[0], facts, reports)
 
 
 class SystemMetrics:
-    """Reads CPU and memory, and every GPU where the training uses one."""
+    """Monitors of CPU and memory, and of every GPU if the training uses one."""
 
     def __init__(self, device: torch.device) -> None:
         self._monitors: list[Any] = [CPUMonitor()]
         if device.type == "cuda":
-            # Without nvidia-ml-py, or where a container hides NVML, the others still tell.
+            # nvidia-ml-py may be missing, or a container may hide NVML: measure the rest.
             with suppress(ImportError, RuntimeError):
                 self._monitors.append(GPUMonitor())
         self.sample()
 
     def sample(self) -> dict[str, float]:
-        """Return the values since the last call, by MLflow's names: `system/...`."""
-        found: dict[str, float] = {}
+        """Return the values since the last call by MLflow's names, `system/...`."""
+        values: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
-            found |= monitor.aggregate_metrics()
+            values |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        return {f"system/{name}": value for name, value in found.items()}
+        return {f"system/{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Choice of the runs to compare: those of a study, or those that an MLflow filter finds."""
+"""Runs to compare: those of a study, or those that match an MLflow filter."""
 
 import re
 
@@ -14,26 +14,26 @@ from mhiflab.render.compare import AT_MOST
 
 
 def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[Run]:
-    """Return the finished runs of a study, of some cases and seeds if they are named.
+    """Return a study's finished runs of the given cases and seeds, by default of all.
 
-    First the study's baseline, then cases as they were named, or in the study's order. Raises
-    `UserError` for an unknown case or seed, and for more runs than are compared.
+    The study's baseline comes first, then the cases as given, or in the study's order. Raises
+    `UserError` if a case or seed is unknown, or if there are more runs than can be compared.
     """
-    cases_of_study = list(dict.fromkeys(entry.trial.case for entry in plan.entries))
+    known_cases = list(dict.fromkeys(entry.trial.case for entry in plan.entries))
     for case in cases:
-        if case not in cases_of_study:
-            raise UserError(f"--case: found {case!r}, expected one of {', '.join(cases_of_study)}")
+        if case not in known_cases:
+            raise UserError(f"--case: found {case!r}, expected one of {', '.join(known_cases)}")
     for seed in seeds:
         if seed not in plan.study.seeds:
             names = ", ".join(map(str, plan.study.seeds))
             raise UserError(f"--seed: found {seed}, expected one of {names}")
-    base = plan.study.baseline
-    order = list(dict.fromkeys(cases)) or cases_of_study
-    # Of a case with axes it is the first point, as in tables.
-    order.sort(key=lambda case: base is None or case.split("/")[0] != base)
+    baseline = plan.study.baseline
+    ordered_cases = list(dict.fromkeys(cases)) or known_cases
+    # The baseline of a case with axes is its first point, as in tables.
+    ordered_cases.sort(key=lambda case: baseline is None or case.split("/")[0] != baseline)
     entries = [
         entry
-        for case in order
+        for case in ordered_cases
         for entry in plan.entries
         if entry.trial.case == case and (not seeds or _is_of(entry, seeds))
     ]
@@ -42,27 +42,32 @@ def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[Run]:
         out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
     finished = [entry for entry in entries if entry.state == "done"]
     if len(finished) > AT_MOST:
-        ways = {
+        counts = {
             f"--seed {seed}": sum(_is_of(entry, [seed]) for entry in finished)
             for seed in dict.fromkeys(entry.trial.spec.seed for entry in finished)
         }
-        ways |= {f"--case {c!r}": sum(entry.trial.case == c for entry in finished) for c in order}
-        advice = ", ".join(f"{way} leaves {count}" for way, count in ways.items())
+        counts |= {
+            f"--case {c!r}": sum(entry.trial.case == c for entry in finished) for c in ordered_cases
+        }
+        choices = ", ".join(f"{way} leaves {count}" for way, count in counts.items())
         raise UserError(
             f"compare: found {len(finished)} finished runs of {plan.name}, expected 2 to "
-            f"{AT_MOST}, which can be told apart: {advice}; or compare cases over all seeds: "
+            f"{AT_MOST}, which can be told apart: {choices}; or compare cases over all seeds: "
             f"mhiflab table {plan.command}"
         )
     return [entry.run for entry in finished if entry.run]
 
 
 def _is_of(entry: Entry, seeds: list[int]) -> bool:
-    # A method that is not trained has one run for all seeds.
+    # A method without training has one run for all seeds.
     return entry.trial.spec.seed in seeds or not entry.trial.spec.trained
 
 
 def runs_of_filter(store: Store, text: str) -> list[Run]:
-    """Return the finished runs that a filter finds, the oldest first."""
+    """Return the finished runs that match an MLflow filter, the oldest first.
+
+    Raises `UserError` if MLflow refuses the filter, or if fewer than two runs match.
+    """
     try:
         runs = search_runs(
             store, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED' and {text}"
@@ -83,12 +88,12 @@ def runs_of_filter(store: Store, text: str) -> list[Run]:
 
 
 def _unknown_metrics(store: Store, text: str) -> str:
-    """Return in words which metrics that a filter names are those of no run."""
-    recorded = {name for run in trial_runs(store).values() for name in run.data.metrics}
-    matches = re.findall(r"\bmetrics?\.(?:`([^`]+)`|\"([^\"]+)\"|([\w.]+))", text)
-    unknown = dict.fromkeys(name for match in matches if (name := "".join(match)) not in recorded)
+    """Return in words the metrics of a filter that no run has."""
+    recorded_names = {name for run in trial_runs(store).values() for name in run.data.metrics}
+    named = re.findall(r"\bmetrics?\.(?:`([^`]+)`|\"([^\"]+)\"|([\w.]+))", text)
+    unknown = dict.fromkeys(name for one in named if (name := "".join(one)) not in recorded_names)
     return "; ".join(
-        f"no run has a metric {name!r}, {nearest(name, recorded)}expected one that a run's page in "
-        "MLflow lists"
+        f"no run has a metric {name!r}, {nearest(name, recorded_names)}expected one that a run's "
+        "page in MLflow lists"
         for name in unknown
     )

@@ -24,7 +24,7 @@ from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
 
 AT_MOST = len(COLOURS)
-"""Lines that can be told apart in one figure."""
+"""Largest number of runs, each with a colour of its own in one figure."""
 
 PROTOCOL, PROTOCOL_HASH = "mhiflab.protocol", "mhiflab.protocol_hash"
 
@@ -34,12 +34,12 @@ NONE = "–"
 
 
 def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names whose values are not equal in all, or missing in some."""
-    names = dict.fromkeys(name for one in values for name in one)
+    """Return the names whose values differ or are missing in one of the mappings."""
+    names = dict.fromkeys(name for mapping in values for name in mapping)
     return [
         name
         for name in names
-        if any(name not in one or one[name] != values[0].get(name) for one in values)
+        if any(name not in mapping or mapping[name] != values[0].get(name) for mapping in values)
     ]
 
 
@@ -50,14 +50,14 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _difference(title: str, what: str, runs: Sequence[RecordedRun], part: str) -> Section:
-    """Return a section on what differs in one part of the records."""
+def _difference(title: str, column: str, runs: Sequence[RecordedRun], part: str) -> Section:
+    """Return a section on the differences in one part of the records."""
     values = [getattr(run, part) for run in runs]
     names = _differing(values)
     if not names:
         return Section(title, ["Nothing differs."])
     rows = [[name, *(_shown(one, name) for one in values)] for name in names]
-    return Section(title, grids=[Grid("", [what, *(run.name for run in runs)], rows)])
+    return Section(title, grids=[Grid("", [column, *(run.name for run in runs)], rows)])
 
 
 def _overview(runs: Sequence[RecordedRun]) -> Section:
@@ -77,7 +77,7 @@ def _overview(runs: Sequence[RecordedRun]) -> Section:
 
 
 def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
-    """Return the runs that differ from the first in nothing but the seed."""
+    """Return the names of the runs that differ from the first only in the seed."""
     base, *others = runs
     return [
         run.name
@@ -88,34 +88,36 @@ def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def _mixed(runs: Sequence[RecordedRun]) -> list[str]:
-    """Return in words that the runs' protocols differ, where they do."""
-    known = {run.tags.get(PROTOCOL_HASH, NONE): run.tags.get(PROTOCOL, NONE) for run in runs}
-    if len(known) == 1:
+    """Return a caution if the runs' protocols differ."""
+    names_by_hash = {
+        run.tags.get(PROTOCOL_HASH, NONE): run.tags.get(PROTOCOL, NONE) for run in runs
+    }
+    if len(names_by_hash) == 1:
         return []
-    told = ", ".join(f"{name} ({digits[:8]})" for digits, name in known.items())
+    protocols = ", ".join(f"{name} ({digits[:8]})" for digits, name in names_by_hash.items())
     return [
-        f"The protocols differ: {told}. Differences in metrics are then not those of the networks "
-        "alone, and must not be read as such."
+        f"The protocols differ: {protocols}. Differences in metrics are then not those of the "
+        "networks alone, and must not be read as such."
     ]
 
 
-def _convention(runs: Sequence[RecordedRun], wanted: str | None) -> str | None:
-    """Return the convention to compare in, None where the runs share no usual one."""
+def _convention(runs: Sequence[RecordedRun], requested: str | None) -> str | None:
+    """Return the convention to compare in; None if the runs share no usual one."""
     shared = set.intersection(*(set(run.images["convention"]) for run in runs))
-    if wanted is not None and wanted not in shared:
+    if requested is not None and requested not in shared:
         raise UserError(
-            f"--convention: found {wanted!r}, {nearest(wanted, shared)}expected one that all runs "
-            f"were evaluated in: {', '.join(sorted(shared)) or 'there is none'}"
+            f"--convention: found {requested!r}, {nearest(requested, shared)}expected one that all "
+            f"runs were evaluated in: {', '.join(sorted(shared)) or 'there is none'}"
         )
     usual = [name for name in (CONVENTION, WITHOUT_REFERENCE) if name in shared]
-    return wanted or next(iter(usual), None)
+    return requested or next(iter(usual), None)
 
 
 def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return the metrics of images that all runs share, and what was left out, in sentences.
+    """Return the metrics of the images that all runs share, and sentences on those left out.
 
-    Rows have scene, method (the run's name), seed (1: each run is one training; none where nothing
-    is trained) and metrics.
+    Rows have scene, method (the run's name), seed (1, because each run is one training; NaN if
+    nothing is trained) and metrics.
     """
     metrics = list(metrics_of(convention))
     tables = []
@@ -123,76 +125,96 @@ def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame,
         rows = run.images[run.images["convention"] == convention]
         by_method = {m: rows[rows["method"] == m].set_index("scene") for m in (FUSED, UPSAMPLED)}
         tables.append({name: table[metrics] for name, table in by_method.items()})
-    everywhere = set.intersection(*(set(one[FUSED].index) for one in tables))
-    left = sorted(set.union(*(set(one[FUSED].index) for one in tables)) - everywhere)
-    told = [f"Not paired, because some runs lack them: {', '.join(left)}."] if left else []
+    shared = set.intersection(*(set(methods[FUSED].index) for methods in tables))
+    unpaired = sorted(set.union(*(set(methods[FUSED].index) for methods in tables)) - shared)
+    sentences = (
+        [f"Not paired, because some runs lack them: {', '.join(unpaired)}."] if unpaired else []
+    )
     if len({run.tags.get(PROTOCOL_HASH) for run in runs}) == 1:
-        # One protocol makes the same upsampled image of the same pixels.
+        # The same pixels and protocol give the same upsampled image.
         first = tables[0][UPSAMPLED]
-        apart = [
-            abs(one[UPSAMPLED] - first).div(abs(first).clip(lower=1)).max(axis=1) for one in tables
+        distances = [
+            abs(methods[UPSAMPLED] - first).div(abs(first).clip(lower=1)).max(axis=1)
+            for methods in tables
         ]
-        other = sorted(
-            scene for scene in everywhere if any(d.get(scene, 0.0) > SAME_IMAGE for d in apart)
+        changed = sorted(
+            scene for scene in shared if any(d.get(scene, 0.0) > SAME_IMAGE for d in distances)
         )
-        everywhere -= set(other)
-        if other:
-            told.append(f"Not paired, because their pixels differ: {', '.join(other)}.")
-    kept = [
-        one[FUSED]
-        .loc[sorted(everywhere)]
+        shared -= set(changed)
+        if changed:
+            sentences.append(f"Not paired, because their pixels differ: {', '.join(changed)}.")
+    frames = [
+        methods[FUSED]
+        .loc[sorted(shared)]
         .reset_index()
         .assign(
             method=run.name,
             seed=math.nan if run.spec.get("model.name") in CLASSICAL else 1.0,
         )
-        for run, one in zip(runs, tables, strict=True)
+        for run, methods in zip(runs, tables, strict=True)
     ]
-    return pd.concat(kept, ignore_index=True), told
+    return pd.concat(frames, ignore_index=True), sentences
 
 
-def _metrics(runs: Sequence[RecordedRun], wanted: str | None) -> Section:
+def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
     title = "Metrics"
-    convention = _convention(runs, wanted)
+    convention = _convention(runs, requested)
     if convention is None:
         return Section(
             title, cautions=["The runs have no metric convention in common: nothing is compared."]
         )
     frame, cautions = _paired(runs, convention)
-    own = list(dict.fromkeys(run.tags.get(CONVENTION_TAG, NONE) for run in runs))
-    if len(own) > 1:
+    conventions = list(dict.fromkeys(run.tags.get(CONVENTION_TAG, NONE) for run in runs))
+    if len(conventions) > 1:
         cautions.append(
-            f"The runs' own metric conventions differ: {', '.join(own)}. Here all are compared in "
-            f"{convention} alone."
+            f"The runs' own metric conventions differ: {', '.join(conventions)}. Here all are "
+            f"compared in {convention} alone."
         )
     if frame.empty:
         return Section(title, cautions=[*cautions, "The runs share no test image."])
     metrics, names = list(metrics_of(convention)), [run.name for run in runs]
-    found = compare_methods(frame, metrics, names, baseline=names[0])
-    warnings = [text for one in found for text in one.warnings()]
+    comparisons = compare_methods(frame, metrics, names, baseline=names[0])
+    warnings = [text for one in comparisons for text in one.warnings()]
     sentences = [f"Convention {convention}. Differences are those to {names[0]}."]
     chance = _other_seeds(runs)
-    verdicts = [one.verdict() for one in found if one.shown and one.method not in chance]
+    verdicts = [one.verdict() for one in comparisons if one.shown and one.method not in chance]
     sentences += verdicts or ["No difference was shown."]
     heads = [f"{METRICS[m].name}{METRICS[m].unit}" for m in metrics]
-    interval = f"{100 * found[0].level:g}% interval"
+    interval = f"{100 * comparisons[0].level:g}% interval"
     differences = Grid(
         "Mean differences over images",
-        ["run", "metric", "difference", interval, f"p (Holm over {found[0].family})", "shown"],
-        [_line(one, one.method in chance) for one in found],
+        [
+            "run",
+            "metric",
+            "difference",
+            interval,
+            f"p (Holm over {comparisons[0].family})",
+            "shown",
+        ],
+        [_line(one, one.method in chance) for one in comparisons],
     )
     images = Grid("Images", ["image", "run", *heads], _images(frame, names, metrics))
     return Section(title, sentences, [*cautions, *dict.fromkeys(warnings)], [differences, images])
 
 
-def _line(one: Comparison, chance: bool) -> list[str]:
-    metric = METRICS[one.metric]
-    ends = [f"{x:+z.{metric.digits}f}" for x in (one.effect.mean, one.low, one.high)]
-    within = NONE if math.isnan(one.low) else f"{ends[1]} to {ends[2]}"
-    shown = ("better" if one.better else "worse") if one.shown else "no"
+def _line(comparison: Comparison, chance: bool) -> list[str]:
+    metric = METRICS[comparison.metric]
+    ends = [
+        f"{x:+z.{metric.digits}f}"
+        for x in (comparison.effect.mean, comparison.low, comparison.high)
+    ]
+    within = NONE if math.isnan(comparison.low) else f"{ends[1]} to {ends[2]}"
+    verdict = ("better" if comparison.better else "worse") if comparison.shown else "no"
     if chance:
-        shown = "chance in training"
-    return [one.method, metric.name + metric.unit, ends[0], within, f"{one.p_holm:.3f}", shown]
+        verdict = "chance in training"
+    return [
+        comparison.method,
+        metric.name + metric.unit,
+        ends[0],
+        within,
+        f"{comparison.p_holm:.3f}",
+        verdict,
+    ]
 
 
 def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
@@ -218,10 +240,10 @@ def _curves(runs: Sequence[RecordedRun]) -> Section:
         for run in runs
         for step, value in sorted(run.curve.items())
     ]
-    without = [run.name for run in runs if not run.curve]
-    told = [f"No validation PSNR on record: {', '.join(without)}."] if without else []
+    curveless = [run.name for run in runs if not run.curve]
+    sentences = [f"No validation PSNR on record: {', '.join(curveless)}."] if curveless else []
     if not rows:
-        return Section(title, told)
+        return Section(title, sentences)
     ends = [
         f"{run.name}: best validation PSNR {max(run.curve.values()):.2f} dB, after epoch "
         f"{max(run.curve, key=lambda step: run.curve[step])}."
@@ -229,16 +251,16 @@ def _curves(runs: Sequence[RecordedRun]) -> Section:
         if run.curve
     ]
     figure = curves_figure(pd.DataFrame(rows), x="epoch")
-    return Section(title, [*ends, *told], png=png(figure))
+    return Section(title, [*ends, *sentences], png=png(figure))
 
 
 def compare_runs(
     runs: Sequence[Run], read: Callable[[Run], RecordedRun], convention: str | None = None
 ) -> list[Section]:
-    """Return what differs between runs, the first being the baseline.
+    """Return the differences between runs as sections; the first run is the baseline.
 
-    Raises `UserError` for fewer than two or too many runs, one given twice, and a convention that
-    not all were evaluated in.
+    Raises `UserError` if there are fewer than two or too many runs, if a run is given twice, or if
+    a run was not evaluated in the convention.
     """
     keys = [run.data.tags[KEY] for run in runs]
     if not 2 <= len(runs) <= AT_MOST:
@@ -247,14 +269,14 @@ def compare_runs(
             f"compare: found {len(runs)} finished run{'s' * (len(runs) != 1)}{shown}, expected 2 "
             f"to {AT_MOST}; choose {'more' if len(keys) < 2 else 'fewer'}"
         )
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise UserError(f"compare: found run {twice[0]} twice, expected each once; name another")
-    found = [read(run) for run in runs]
+    if repeated := [key for key in keys if keys.count(key) > 1]:
+        raise UserError(f"compare: found run {repeated[0]} twice, expected each once; name another")
+    records = [read(run) for run in runs]
     return [
-        _overview(found),
-        _difference("Specification", "setting", found, "spec"),
-        _difference("Code and machine", "what", found, "code"),
-        _difference("Data", "what", found, "data"),
-        _metrics(found, convention),
-        _curves(found),
+        _overview(records),
+        _difference("Specification", "setting", records, "spec"),
+        _difference("Code and machine", "what", records, "code"),
+        _difference("Data", "what", records, "data"),
+        _metrics(records, convention),
+        _curves(records),
     ]

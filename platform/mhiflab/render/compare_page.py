@@ -1,6 +1,6 @@
-"""A comparison as sections of sentences, tables and figures: on a console, and as one HTML file.
+"""A comparison as sections of sentences, tables and figures, on a console or in one HTML file.
 
-The file needs neither network nor scripts; the same sections give the same bytes.
+The file needs no network and no scripts. The same sections give the same bytes.
 """
 
 from base64 import b64encode
@@ -37,19 +37,19 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """What a report says under one heading."""
+    """A heading of a comparison with its sentences, tables and figure."""
 
     title: str
     sentences: Sequence[str] = ()
     cautions: Sequence[str] = ()
-    """What a reader must know before believing the rest."""
+    """Cautions that a reader must know before believing the rest."""
     grids: Sequence[Grid] = ()
     png: bytes = b""
-    """A figure, for the file alone."""
+    """A figure, in the file only."""
 
 
 def print_sections(sections: Sequence[Section], out: Console) -> None:
-    """Print the sections, without figures."""
+    """Print sections without their figures."""
     for section in sections:
         out.print(f"[bold]{escape(section.title)}[/]")
         for text in section.cautions:
@@ -70,8 +70,8 @@ def print_sections(sections: Sequence[Section], out: Console) -> None:
         out.print()
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """Return the sections as one HTML document."""
+def html_page(title: str, sections: Sequence[Section]) -> str:
+    """Return sections as one HTML document."""
     body = "\n".join(map(_section, sections))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

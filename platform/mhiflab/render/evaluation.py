@@ -1,4 +1,4 @@
-"""A fused image against its reference: the table, and the files that are written of it."""
+"""A fused image against its reference: a table on the console, and CSV, .mat and PNG files."""
 
 import csv
 import math
@@ -24,25 +24,25 @@ LABELS = {
     "uiqi": ("UIQI", 4),
     "q2n": ("Q2n", 4),
 }
-"""Index -> row name and decimals."""
+"""Row name and decimals by index."""
 
 
-def comparison(found: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return indices by conventions; a second line shows the difference to the first column."""
-    first = next(iter(found.values()))
+def comparison_table(by_convention: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of indices by convention, with differences to the first column below."""
+    first = next(iter(by_convention.values()))
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("index", no_wrap=True)
-    for name in found:
+    for name in by_convention:
         table.add_column(name.replace("_", "_\n"), justify="right")
     for index, base in first.items():
         label, digits = LABELS[index]
-        cells = [_cell(values[index], base, digits) for values in found.values()]
+        cells = [_cell(values[index], base, digits) for values in by_convention.values()]
         table.add_row(label, *cells)
     return table
 
 
 def _cell(value: float, base: float, digits: int) -> str:
-    """Return the value, and below it the difference where its digits tell it from the base."""
+    """Return the value, and below it the difference if its printed digits differ from the base."""
     text = f"{value:.{digits}f}"
     if text == f"{base:.{digits}f}":
         return text
@@ -50,18 +50,21 @@ def _cell(value: float, base: float, digits: int) -> str:
     return f"[yellow]{text}{difference}[/]"
 
 
-def write_csv(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
-    """Write one row per convention and index, with all digits."""
+def write_csv(path: Path, by_convention: Mapping[str, Mapping[str, float]]) -> None:
+    """Write one row per convention and index, with all digits, as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["convention", "index", "value"])
-        writer.writerows([c, i, repr(v)] for c, values in found.items() for i, v in values.items())
+        writer.writerows(
+            [c, i, repr(v)] for c, values in by_convention.items() for i, v in values.items()
+        )
 
 
 def write_mat(path: Path, fused_SHW: np.ndarray, reference_SHW: np.ndarray, ratio: int) -> None:
-    """Write what the MATLAB package reads: `sr` and `gt` [H, W, S] and `ratio`, version 5.
+    """Write a .mat file (version 5) for the MATLAB package: `sr`, `gt` [H, W, S] and `ratio`.
 
-    float64, because from float32 images its SAM differs by up to 7e-4 degrees.
+    Images are float64, because the package's SAM of float32 images differs by up to 7e-4 degrees.
+    Raises `UserError` if an image is too large for version 5.
     """
     from scipy.io import savemat
 
@@ -90,13 +93,13 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     panels = (("error", "Mean absolute error"), ("sam_deg", "SAM (deg), white: left out"))
     for axis, (key, title) in zip(axes[1:], panels, strict=True):
         values = np.asarray(maps[key])
-        seen = values[np.isfinite(values)]
-        # A few wrong pixels would hide all others.
-        limit = float(np.percentile(seen, 99.5)) if seen.size else 0.0
-        shown = axis.imshow(
+        finite = values[np.isfinite(values)]
+        # A few large errors would hide all others.
+        limit = float(np.percentile(finite, 99.5)) if finite.size else 0.0
+        image = axis.imshow(
             values, cmap="cividis", vmin=0, vmax=limit or 1, interpolation="nearest"
         )
-        figure.colorbar(shown, ax=axis, extend="max")
+        figure.colorbar(image, ax=axis, extend="max")
         axis.set_title(title)
     for axis in axes:
         axis.set_xticks([])

@@ -1,15 +1,17 @@
-"""Metrics as tables and sentences write them: name, unit, digits, direction."""
+"""Metrics as tables and sentences write them: name, unit, decimals, direction."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written, and which way is better."""
+    """Name, unit, decimals and direction of a metric."""
 
     name: str
     unit: str
+    """With a leading blank; empty without a unit."""
     digits: int
+    """Decimals in tables and sentences."""
     higher_is_better: bool
 
 

@@ -1,4 +1,4 @@
-"""A paper: tables and figures by name, each made of studies."""
+"""Papers: tables and figures by name, each made from studies."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,30 +17,29 @@ from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_of, runs_of
 from mhiflab.record.store import NotArchivedError, Store
 from mhiflab.render.figures.registry import FORMATS, draw, find_kind
-from mhiflab.render.runs import Recorded, collect
+from mhiflab.render.runs import RecordedStudy, collect
 from mhiflab.render.study import print_undrawn
 from mhiflab.render.tables.formats import markdown, write_table
-from mhiflab.render.tables.published import Quoted, read_published
+from mhiflab.render.tables.published import QuotedRow, read_published
 from mhiflab.render.tables.table import Block, Table
 from mhiflab.study.spec import ON_DISK, DataAccess
 from mhiflab.study.yaml_values import build, check_file, check_line, read_yaml
 
 TABLE_ENDS = (".md", ".tex", ".csv", ".html", ".json", "-statistics.csv")
-
 FIGURE_ENDS = (*(f".{suffix}" for suffix in FORMATS), ".csv")
-"""What follows a table's or figure's name in the names of its files."""
+"""Ends of file names after a table's or figure's name."""
 
 Cost = Literal["parameters", "flops", "seconds", "memory"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Which published numbers stand below a table."""
+    """Published numbers to quote below a table."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     data: str
-    """Data set, as the file of published values names it."""
+    """Name of the data set in the file of published values."""
     ratio: int
 
 
@@ -51,14 +50,14 @@ class PaperTable:
     __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
-    """Its caption."""
+    """Caption."""
     studies: dict[str, str]
-    """Headings and the study under each; a file beside the paper's, without .yaml. With one study
-    the heading is not printed."""
+    """Heading and study of each block. A study is a file beside the paper's, without .yaml. The
+    heading of a single study is not printed."""
     costs: list[Cost] = field(default_factory=list)
     """Columns beside the metrics."""
     published: dict[str, Published] = field(default_factory=dict)
-    """Quoted below our own rows, by heading of the study."""
+    """Published numbers quoted below our own rows, by heading."""
     convention: str | None = None
     """Metric convention; null: the usual one."""
 
@@ -70,13 +69,13 @@ class PaperFigure:
     __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
-    """What it shows."""
+    """Title, which says what the figure shows."""
     study: str
-    """The study whose runs it is made of; a file beside the paper's, without .yaml."""
+    """Study whose runs it shows: a file beside the paper's, without .yaml."""
     kind: str
-    """What is drawn."""
+    """Kind of figure."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Of its kind."""
+    """Options of its kind."""
 
 
 Part = PaperTable | PaperFigure
@@ -90,25 +89,25 @@ class Paper:
 
     title: str
     published: str | None = None
-    """File of published values, beside the paper's."""
+    """File of published values, beside the paper's file."""
     tables: dict[str, PaperTable] = field(default_factory=dict)
     figures: dict[str, PaperFigure] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Part]:
-        """Tables and figures."""
+        """Tables and figures by name."""
         return {**self.tables, **self.figures}
 
 
 def read_paper(path: Path) -> Paper:
-    """Read a paper's file; raise `UserError` naming file, key and remedy."""
+    """Read a paper's file; raise `UserError` with file, key and remedy if it is invalid."""
     check_file(path)
     value = read_yaml(path)
     if {"base", "cases"} & value.keys():
         raise UserError(f"{path}: found a study, expected a paper, which has tables and figures")
     paper: Paper = build(Paper, value, str(path))
     check_line(paper.title, f"{path}: title")
-    # Systems that do not tell letters' cases apart have one file for both.
+    # Some file systems ignore case, so names must differ in more than case.
     owners = {"readme.md": "a folder's own text"}
     for kind, parts in (("tables", paper.tables), ("figures", paper.figures)):
         for name, part in parts.items():
@@ -149,7 +148,7 @@ def _check_figure(where: str, part: PaperFigure) -> None:
 
 def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
     if part.published and not paper.published:
-        raise UserError(f"{where}: found without a file of values; name one in the paper's own key")
+        raise UserError(f"{where}: found no file of values; name one in the paper's key published")
     for heading in part.published:
         if heading not in part.studies:
             raise UserError(
@@ -159,7 +158,7 @@ def _check_quoted(where: str, part: PaperTable, paper: Paper) -> None:
 
 
 def studies_of(part: Part) -> list[str]:
-    """Return the studies that a table or figure is made of."""
+    """Return the names of the studies of a table or figure."""
     return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]
 
 
@@ -174,8 +173,8 @@ def study_file(paper: Path, study: str) -> Path:
     return paper.parent / f"{study}.yaml"
 
 
-def chosen(path: Path, parts: Mapping[str, Part], names: Iterable[str]) -> Mapping[str, Part]:
-    """Return some of a paper's parts by name, all without any; raise `UserError` for others."""
+def chosen_parts(path: Path, parts: Mapping[str, Part], names: Iterable[str]) -> Mapping[str, Part]:
+    """Return a paper's parts of these names, or all; raise `UserError` if a name is unknown."""
     for name in names:
         if name not in parts:
             raise UserError(
@@ -186,63 +185,63 @@ def chosen(path: Path, parts: Mapping[str, Part], names: Iterable[str]) -> Mappi
 
 
 def study_files(path: Path, parts: Mapping[str, Part]) -> list[Path]:
-    """Return the files of all studies that tables and figures are made of, each once."""
+    """Return the files of all studies of some tables and figures, each once."""
     names = [study for part in parts.values() for study in studies_of(part)]
     return [study_file(path, name) for name in dict.fromkeys(names)]
 
 
 @dataclass
 class Plans:
-    """A paper's studies against the record, each compared once."""
+    """Plans of a paper's studies, each compared with the record once."""
 
     path: Path
     smoke: bool
     store: Store
     lab: Lab
     data_access: DataAccess = ON_DISK
-    _known: dict[str, Plan] = field(default_factory=dict)
-    _recorded: dict[str, Recorded] = field(default_factory=dict)
+    _plans: dict[str, Plan] = field(default_factory=dict)
+    _recorded: dict[str, RecordedStudy] = field(default_factory=dict)
 
-    def of(self, study: str) -> Plan:
-        """Return a study's plan."""
-        if study not in self._known:
-            wanted = read_plan(study_file(self.path, study), self.smoke, self.data_access)
-            self._known[study] = reconcile(wanted, self.store, self.lab)
-        return self._known[study]
+    def plan(self, study: str) -> Plan:
+        """Return a study's plan, compared with the record."""
+        if study not in self._plans:
+            plan = read_plan(study_file(self.path, study), self.smoke, self.data_access)
+            self._plans[study] = reconcile(plan, self.store, self.lab)
+        return self._plans[study]
 
-    def recorded(self, study: str) -> Recorded:
+    def recorded(self, study: str) -> RecordedStudy:
         """Return a study's runs as figures read them."""
         if study not in self._recorded:
-            self._recorded[study] = Recorded(self.of(study), self.store)
+            self._recorded[study] = RecordedStudy(self.plan(study), self.store)
         return self._recorded[study]
 
 
 def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) -> Table:
     """Return a table of a paper from the record.
 
-    Raises `UserError` for missing runs, unless `partial`, and for blocks of different metrics.
+    Raises `UserError` if a run is missing and `partial` is false, or if blocks differ in metrics.
     """
     part = paper.tables[name]
     blocks = []
     for heading, study in part.studies.items():
-        plan = plans.of(study)
+        plan = plans.plan(study)
         title = heading if len(part.studies) > 1 else ""
         results = collect(plan, plans.store, part.convention, partial)
-        quoted: tuple[Quoted, ...] = ()
-        # A smoke variant's numbers are of other images, whatever the heading says.
+        quoted: tuple[QuotedRow, ...] = ()
+        # A smoke variant has other images, so that published numbers do not belong beside it.
         if heading in part.published and not plans.smoke:
             assert paper.published is not None, "a paper with quoted rows was read with their file"
-            wanted = part.published[heading]
+            published = part.published[heading]
             file = plans.path.parent / paper.published
-            quoted = tuple(read_published(file, wanted.data, wanted.ratio))
+            quoted = tuple(read_published(file, published.data, published.ratio))
         blocks.append(Block(plan, results, title, plan.study.baseline or "", quoted))
     if len({tuple(block.results.metrics) for block in blocks}) > 1:
         raise UserError(
             f"{plans.path}: tables.{name}: found studies of different metrics, expected one kind; "
             "set its convention or make two tables"
         )
-    marked = " (smoke)" if plans.smoke else ""
-    return Table(part.title + marked, tuple(blocks), tuple(part.costs))
+    suffix = " (smoke)" if plans.smoke else ""
+    return Table(part.title + suffix, tuple(blocks), tuple(part.costs))
 
 
 def table_paper(
@@ -253,19 +252,19 @@ def table_paper(
     partial: bool = False,
     record: Path | None = None,
 ) -> None:
-    """Print and write a paper's tables (those of `names`, or all) from the record or an archive.
+    """Print and write a paper's tables (those in `names`, or all) from the record or an archive.
 
-    Raises `UserError` where runs are missing, unless `partial`.
+    Raises `UserError` if a run is missing and `partial` is false.
     """
     paper = read_paper(path)
-    parts = chosen(path, paper.tables, names)
+    parts = chosen_parts(path, paper.tables, names)
     with paper_plans(path, smoke, lab, record) as plans:
         write_parts(paper, plans, parts, partial)
 
 
 @contextmanager
 def paper_plans(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[Plans]:
-    """Yield a paper's plans against the lab's record or an archive."""
+    """Yield a paper's plans, compared with the lab's record or an archive."""
     with runs_of(record, lab) as store:
         yield Plans(path, smoke, store, lab, data_of(record))
 
@@ -273,33 +272,36 @@ def paper_plans(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Itera
 def write_parts(
     paper: Paper, plans: Plans, parts: Iterable[str], partial: bool = False, leave: bool = False
 ) -> None:
-    """Make what the record allows, print it, and raise `UserError` for the rest.
+    """Write the tables and figures that the record allows; raise `UserError` for the rest.
 
-    With `leave`, what archives do not hold is only told, where anything could be made.
+    With `leave`, figures whose data archives do not hold are only printed if others were written.
     """
     folder = plans.lab.rendered_of(plans.path, plans.smoke)
-    made, failed = render_parts(paper, plans, parts, folder, partial)
-    if made:
-        written = "  ".join(str(path) for paths in made.values() for path in paths)
+    files, failed = render_parts(paper, plans, parts, folder, partial)
+    if files:
+        written = "  ".join(str(path) for paths in files.values() for path in paths)
         out.print("\nWritten " + escape(written), soft_wrap=True)
-    left = unarchived(failed) if leave and made else {}
-    print_undrawn(left)
-    refuse_unmade(plans.path, failed, left)
+    skipped = not_archived(failed) if leave and files else {}
+    print_undrawn(skipped)
+    raise_failures(plans.path, failed, skipped)
 
 
-def unarchived(failed: Mapping[str, UserError]) -> dict[str, UserError]:
+def not_archived(failed: Mapping[str, UserError]) -> dict[str, UserError]:
+    """Return the failures of parts whose data archives do not hold."""
     return {name: error for name, error in failed.items() if isinstance(error, NotArchivedError)}
 
 
-def refuse_unmade(path: Path, failed: Mapping[str, UserError], left: Collection[str] = ()) -> None:
-    """Raise `UserError` that tells every reason once, but of parts that are left out."""
+def raise_failures(
+    path: Path, failed: Mapping[str, UserError], skipped: Collection[str] = ()
+) -> None:
+    """Raise `UserError` with every reason once, except for the parts in `skipped`."""
     reasons: dict[str, list[str]] = {}
     for name, error in failed.items():
-        if name not in left:
+        if name not in skipped:
             reasons.setdefault(str(error), []).append(name)
     if reasons:
-        told = "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
-        raise UserError(f"{path}: cannot be made from the record:{told}")
+        lines = "".join(f"\n  {', '.join(names)}: {why}" for why, names in reasons.items())
+        raise UserError(f"{path}: cannot be made from the record:{lines}")
 
 
 def render_parts(
@@ -310,24 +312,24 @@ def render_parts(
     partial: bool = False,
     quiet: bool = False,
 ) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
-    """Write some of a paper's tables and figures; print tables unless `quiet`.
+    """Write some of a paper's tables and figures; print the tables if `quiet` is false.
 
-    Returns their files, and why the others have none.
+    Returns the files by part, and the errors of the parts that failed.
     """
-    made: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     failed: dict[str, UserError] = {}
     for name in parts:
         try:
             if name in paper.figures:
-                made[name] = draw_figure(paper, name, plans, folder)
+                files[name] = draw_figure(paper, name, plans, folder)
             else:
                 table = paper_table(paper, name, plans, partial)
-                made[name] = write_table(table, folder, name)
+                files[name] = write_table(table, folder, name)
                 if not quiet:
                     out.print(Markdown(markdown(table)))
         except UserError as error:
             failed[name] = error
-    return made, failed
+    return files, failed
 
 
 def draw_paper(
@@ -337,25 +339,25 @@ def draw_paper(
     names: Sequence[str] = (),
     record: Path | None = None,
 ) -> None:
-    """Draw a paper's figures (those of `names`, or all) from the record or an archive.
+    """Draw a paper's figures (those in `names`, or all) from the record or an archive.
 
-    Figures of what archives do not hold are told, unless they are named. Raises `UserError` where
-    runs are missing, or do not hold what a figure needs.
+    Without `names`, figures whose data archives do not hold are only listed. Raises `UserError` if
+    a run is missing or lacks the data of a figure.
     """
     paper = read_paper(path)
-    parts = chosen(path, paper.figures, names)
+    parts = chosen_parts(path, paper.figures, names)
     with paper_plans(path, smoke, lab, record) as plans:
         write_parts(paper, plans, parts, leave=not names)
 
 
 def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Path]:
-    """Draw one figure of a paper and return its paths."""
+    """Draw one figure of a paper; return the paths of its files."""
     part = paper.figures[name]
     options = dict(part.options)
     if plans.smoke:
-        # As in tables: its numbers are of other images.
+        # As in tables: a smoke variant has other images.
         options.pop("published", None)
     if "published" in options:
-        # Beside the paper, like the file of its tables.
+        # The file lies beside the paper, like that of its tables.
         options["published"] = str(plans.path.parent / str(options["published"]))
     return draw(part.kind, options, plans.recorded(part.study), folder, name)

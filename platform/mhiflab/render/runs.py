@@ -1,6 +1,6 @@
-"""Finished runs of a study as tables and figures read them.
+"""Finished runs of a study, as tables and figures read them.
 
-Per-image numbers, artifacts and histories come from the record and from nothing else.
+All numbers, artifacts and histories come from the record.
 """
 
 import json
@@ -46,17 +46,17 @@ class Results:
 
     @property
     def done(self) -> list[Entry]:
-        """The trials whose numbers these are."""
+        """The finished trials, whose numbers these are."""
         return [entry for entry in self.entries if entry.state == "done"]
 
     @property
     def labels(self) -> dict[str, str]:
-        """Every case's name in tables, in the order of the file; no two are equal."""
+        """Distinct name of every case in tables, in the order of the file."""
         return labels_of(self.entries)
 
     @property
     def suffix(self) -> str:
-        """What files of another convention than the usual one are named by."""
+        """Suffix of file names; empty in the usual convention."""
         return "" if self.convention == CONVENTION else f"-{self.convention}"
 
     @property
@@ -77,7 +77,7 @@ class Results:
     def fused(self) -> pd.DataFrame:
         """Return the fused images alone, with the case's label as `method`.
 
-        Trials that are not trained have no seed (NaN).
+        Trials without training have no seed (NaN).
         """
         rows = self.images[self.images["method"] == FUSED]
         trained = {e.trial.case: e.trial.spec.trained for e in self.entries}
@@ -85,25 +85,25 @@ class Results:
         return rows.assign(method=rows["case"].map(self.labels), seed=seeds)
 
     def upsampled(self) -> pd.DataFrame:
-        """Return the metrics of the upsampled LR-HSI, one row a scene, no seed.
+        """Return the metrics of the upsampled LR-HSI, one row per scene, without seeds.
 
-        Numbers are those of the run whose key comes first. Runs of one protocol must agree on them
-        but for what two devices make of it; raises `UserError` if they do not.
+        The numbers are those of the run whose key comes first. Raises `UserError` if two runs
+        disagree by more than the rounding of devices.
         """
         rows = self.images[self.images["method"] == UPSAMPLED]
         of_run = {(e.trial.case, e.trial.spec.seed): e for e in self.done}
         runs = [of_run[at] for at in zip(rows["case"], rows["seed"], strict=True)]
         rows = rows.assign(key=[e.key for e in runs], who=[e.who for e in runs])
         by_scene = rows.sort_values(["scene", "key"], kind="stable").groupby("scene")
-        for scene, found in by_scene:
-            values_RM = found[self.metrics].to_numpy()
+        for scene, scene_rows in by_scene:
+            values_RM = scene_rows[self.metrics].to_numpy()
             first_M = values_RM[0]
             sizes_M = np.nan_to_num(abs(first_M), posinf=0)
             allowed_M = SAME_IMAGE * np.maximum(sizes_M, 1)
-            other_RM = ~np.isclose(values_RM, first_M, rtol=0, atol=allowed_M, equal_nan=True)
-            if other_RM.any():
-                at, metric = np.argwhere(other_RM)[0]
-                (who, key), (other, other_key) = found[["who", "key"]].to_numpy()[[0, at]]
+            differing_RM = ~np.isclose(values_RM, first_M, rtol=0, atol=allowed_M, equal_nan=True)
+            if differing_RM.any():
+                at, metric = np.argwhere(differing_RM)[0]
+                (who, key), (other, other_key) = scene_rows[["who", "key"]].to_numpy()[[0, at]]
                 raise UserError(
                     f"{scene}: {self.metrics[metric]} of the upsampled LR-HSI: found "
                     f"{first_M[metric]:.6g} in the run of {who} ({key[:12]}) and "
@@ -117,11 +117,11 @@ class Results:
 def collect(
     plan: Plan, store: Store, convention: str | None = None, partial: bool = False
 ) -> Results:
-    """Read the per-image tables of all trials from the record, in one metric convention.
+    """Read the per-image metrics of all trials from the record, in one convention.
 
-    By default the usual one, or for real pairs without reference the one that needs none. Raises
-    `UserError` if a trial has no finished run (unless `partial`; some must have one), if protocols
-    are mixed, or if a run has no numbers in this convention.
+    The default is the usual convention, or for real pairs without reference the one that needs
+    none. Raises `UserError` if a run is missing and `partial` is false, if no run is finished, if
+    trials differ in protocol or test scenes, or if a run has no numbers in the convention.
     """
     done = plan.finished.entries
     if not partial or not done:
@@ -152,22 +152,22 @@ def collect(
 def _in_convention(
     images: pd.DataFrame, convention: str | None, plan: Plan
 ) -> tuple[pd.DataFrame, str]:
-    found = list(images["convention"].unique())
+    conventions = list(images["convention"].unique())
     if convention is None:
-        convention = CONVENTION if CONVENTION in found else WITHOUT_REFERENCE
-    if convention not in found:
+        convention = CONVENTION if CONVENTION in conventions else WITHOUT_REFERENCE
+    if convention not in conventions:
         raise UserError(
-            f"--convention: found {convention!r}, {nearest(convention, found)}expected one that "
-            f"the runs of {plan.path} were evaluated in: " + ", ".join(found)
+            f"--convention: found {convention!r}, {nearest(convention, conventions)}expected one "
+            f"that the runs of {plan.path} were evaluated in: " + ", ".join(conventions)
         )
-    chosen = images[images["convention"] == convention].reset_index(drop=True)
-    counts = chosen.groupby(["case", "seed"]).size()
+    selected = images[images["convention"] == convention].reset_index(drop=True)
+    counts = selected.groupby(["case", "seed"]).size()
     if counts.nunique() != 1 or len(counts) != len(images.groupby(["case", "seed"])):
         raise UserError(
             f"{plan.path}: not every run has all its images in convention {convention}; run the "
             "study again, or use another convention"
         )
-    return chosen, convention
+    return selected, convention
 
 
 T = TypeVar("T")
@@ -181,12 +181,12 @@ class Window:
     place: tuple[int, int]
     """Its first row and column in the image."""
     inputs: Inputs
-    """A `Pair` where the image has a reference; batch of one."""
+    """A `Pair` if the image has a reference; batch of one."""
     fused_SHW: np.ndarray
     wavelengths_nm: np.ndarray | None
 
     def pair(self, who: str) -> Pair:
-        """Return the inputs with their reference; raise `UserError` where there is none."""
+        """Return the inputs with their reference; raise `UserError` if there is none."""
         if isinstance(self.inputs, Pair):
             return self.inputs
         raise UserError(
@@ -196,8 +196,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A plan with its runs, the store that holds them, and what was read of them so far."""
+class RecordedStudy:
+    """A study's plan with the store of its runs; keeps what it has read from them."""
 
     plan: Plan
     store: Store
@@ -205,20 +205,20 @@ class Recorded:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Every case's label; two cases of one label are told apart by their names."""
+        """Distinct label of every case; equal labels get the case's name."""
         return labels_of(self.plan.entries)
 
     def entries(self, cases: Sequence[str] = (), seed: int | None = None) -> list[Entry]:
-        """Return the finished runs of cases (none given: all) in their order, of one seed or all.
+        """Return the finished runs of cases in their order, by default of all cases and seeds.
 
-        Raises `UserError` for an unknown case or seed, and where a run is missing.
+        Raises `UserError` if a case or seed is unknown or a run is missing.
         """
-        known = self.labels
+        known_cases = self.labels
         for case in cases:
-            if case not in known:
+            if case not in known_cases:
                 raise UserError(
-                    f"{self.plan.path}: option cases: found {case!r}, {nearest(case, known)}"
-                    "expected cases of this study: " + ", ".join(known)
+                    f"{self.plan.path}: option cases: found {case!r}, {nearest(case, known_cases)}"
+                    "expected cases of this study: " + ", ".join(known_cases)
                 )
         seeds = list(dict.fromkeys(entry.trial.spec.seed for entry in self.plan.entries))
         if seed is not None and seed not in seeds:
@@ -226,57 +226,58 @@ class Recorded:
                 f"{self.plan.path}: option seed: found {seed}, expected one of "
                 + ", ".join(map(str, seeds))
             )
-        chosen = [
+        selected = [
             entry
-            for case in dict.fromkeys(cases or known)
+            for case in dict.fromkeys(cases or known_cases)
             for entry in self.plan.entries
             if entry.trial.case == case
-            # What is not trained has one run for all seeds.
+            # A method without training has one run for all seeds.
             and (seed in (None, entry.trial.spec.seed) or not entry.trial.spec.trained)
         ]
-        missing = [entry.who for entry in chosen if entry.state != "done"]
+        missing = [entry.who for entry in selected if entry.state != "done"]
         if missing:
             raise UserError(
-                f"{self.plan.path}: {len(missing)} of the figure's {len(chosen)} runs are missing "
-                f"({'; '.join(missing[:4])}); execute them first: mhiflab run {self.plan.command}"
+                f"{self.plan.path}: {len(missing)} of the figure's {len(selected)} runs are "
+                f"missing ({'; '.join(missing[:4])}); execute them first: mhiflab run "
+                f"{self.plan.command}"
             )
-        return chosen
+        return selected
 
     def of_one_seed(self, cases: Sequence[str] = (), seed: int | None = None) -> list[Entry]:
-        """Return one finished run a case: of a seed, by default the study's first.
+        """Return one finished run per case, of a seed that is by default the study's first.
 
-        Raises `UserError` as `entries` does, and for cases of several protocols or test sets.
+        Raises `UserError` as `entries` does, and if cases differ in protocol or test scenes.
         """
         seed = self.plan.entries[0].trial.spec.seed if seed is None else seed
         return self.comparable(self.entries(cases, seed))
 
     def comparable(self, entries: list[Entry]) -> list[Entry]:
-        """Return runs that one figure may show together; raise `UserError` for others."""
+        """Return runs for one figure; raise `UserError` if protocols or test scenes differ."""
         specs = [entry.trial.spec for entry in entries]
         differing = {
             "protocols": {s.protocol.hash(): s.protocol.name for s in specs}.values(),
             "test scenes": {s.data.test: ", ".join(s.data.test) for s in specs}.values(),
         }
-        for what, found in differing.items():
-            if len(found) > 1:
+        for quantity, values in differing.items():
+            if len(values) > 1:
                 raise UserError(
-                    f"{self.plan.path}: one figure cannot mix {what}, found "
-                    f"{' and '.join(found)}; choose cases that share them: --option cases=[...]"
+                    f"{self.plan.path}: one figure cannot mix {quantity}, found "
+                    f"{' and '.join(values)}; choose cases that share them: --option cases=[...]"
                 )
         return entries
 
     def networks(
         self, part: str = "a decoder", has: Callable[[ModelConfig], bool] = lambda _: True
     ) -> list[str]:
-        """Return the cases that are a FeINFN with some part; raise `UserError` where none is."""
+        """Return the cases that are a FeINFN with some part; raise `UserError` if there is none."""
         specs = {entry.trial.case: entry.trial.spec for entry in self.plan.entries}
-        found = [c for c, s in specs.items() if isinstance(s.model, ModelConfig) and has(s.model)]
-        if not found:
+        fitting = [c for c, s in specs.items() if isinstance(s.model, ModelConfig) and has(s.model)]
+        if not fitting:
             raise UserError(
                 f"{self.plan.path}: found no case that is a FeINFN with {part}, expected one, into "
                 "which this figure looks; choose another study"
             )
-        return found
+        return fitting
 
     def network_entry(
         self,
@@ -285,9 +286,9 @@ class Recorded:
         part: str = "a decoder",
         has: Callable[[ModelConfig], bool] = lambda _: True,
     ) -> Entry:
-        """Return the finished run of a case, by default of the first that is a FeINFN with a part.
+        """Return the finished run of a case, by default the first FeINFN with some part.
 
-        Raises `UserError` where the case, or every case, lacks it.
+        Raises `UserError` if the case, or every case, lacks the part.
         """
         fitting = self.networks(part, has)
         entry = self.of_one_seed([case or fitting[0]], seed)[0]
@@ -299,7 +300,7 @@ class Recorded:
         return entry
 
     def _once(self, entry: Entry, name: str, read: Callable[[Path], T]) -> T:
-        """Return what `read` makes of an artifact, read once."""
+        """Return the result of `read` for an artifact; read it only once."""
         assert entry.run is not None, "a done entry has a run"
         key = (entry.run.info.run_id, name)
         if key not in self._read:
@@ -308,9 +309,9 @@ class Recorded:
         return self._read[key]
 
     def arrays(self, entry: Entry) -> Mapping[str, np.ndarray]:
-        """Return the arrays of a run's pictures, unpacked when asked for (see `scores.Scores`).
+        """Return the arrays of a run's pictures (see `evaluate.Scores`), each unpacked on access.
 
-        Raises `UserError` for a damaged file, now or when the array that is damaged is asked for.
+        Raises `UserError` if the file is damaged, now or on access to a damaged array.
         """
         assert entry.run is not None, "a done entry has a run"
         who = f"{entry.who}: {QUICKLOOK_FILE} of run {entry.run.info.run_id}"
@@ -318,11 +319,11 @@ class Recorded:
         return self._once(entry, QUICKLOOK_FILE, lambda p: Pictures(p.read_bytes(), who, remedy))
 
     def images(self, entry: Entry) -> pd.DataFrame:
-        """Return a run's metrics: one row an image, method and convention."""
+        """Return a run's metrics, one row per image, method and convention."""
         return self._once(entry, IMAGES_FILE, read_images)
 
     def provenance(self, entry: Entry) -> dict[str, Any]:
-        """Return a run's provenance."""
+        """Return a run's provenance: code, machine and facts about its training."""
         return self._once(
             entry, "provenance.json", lambda path: json.loads(path.read_text(encoding="utf-8"))
         )
@@ -333,7 +334,7 @@ class Recorded:
         return metric_history(self.store, entry.run.info.run_id, [name])[name]
 
     def model(self, entry: Entry) -> FeINFN:
-        """Return a run's trained network; raise `UserError` where it is no FeINFN."""
+        """Return a run's trained network; raise `UserError` if it is not a FeINFN."""
         if not isinstance(entry.trial.spec.model, ModelConfig):
             raise UserError(
                 f"{self.plan.path}: case {entry.trial.case}: found "
@@ -344,20 +345,20 @@ class Recorded:
         assert isinstance(model, FeINFN), "weights are of the model that the spec names"
         return model
 
-    def scene(self, entries: Sequence[Entry], wanted: str | None) -> str:
-        """Return a test image's name, by default the first; raise `UserError` for an unknown."""
+    def scene(self, entries: Sequence[Entry], requested: str | None) -> str:
+        """Return a test image's name, by default the first; raise `UserError` if it is unknown."""
         names = list(self.images(entries[0])["scene"].unique())
-        if wanted is not None and wanted not in names:
+        if requested is not None and requested not in names:
             raise UserError(
-                f"{self.plan.path}: option scene: found {wanted!r}, {nearest(wanted, names)}"
+                f"{self.plan.path}: option scene: found {requested!r}, {nearest(requested, names)}"
                 "expected a test image: " + ", ".join(names)
             )
-        return wanted or names[0]
+        return requested or names[0]
 
     def means(self, entry: Entry, scene: str | None = None, method: str = FUSED) -> pd.Series:
-        """Return the metrics of one test image, or their means over all, and the `convention`.
+        """Return the metrics of one test image, or their means over all, and their `convention`.
 
-        The usual convention, or for real pairs without reference the one that needs none.
+        It is the usual convention, or for real pairs without reference the one that needs none.
         """
         table = self.images(entry)
         rows = table[(table["method"] == method) & (scene is None or table["scene"] == scene)]
@@ -369,32 +370,32 @@ class Recorded:
         return means
 
     def window(self, entry: Entry, scene: str | None = None) -> Window:
-        """Return the part of a test image that a run kept with all bands.
+        """Return the part of the first test image that a run kept with all bands.
 
-        Raises `UserError` for a run that kept none, and for another image than the first.
+        Raises `UserError` if the run kept none or `scene` is another image.
         """
         arrays, end = self.arrays(entry), "/window/place"
-        kept = [key.removesuffix(end) for key in arrays if key.endswith(end)]
-        if not kept:
+        scenes = [key.removesuffix(end) for key in arrays if key.endswith(end)]
+        if not scenes:
             raise UserError(
                 f"{entry.who}: found a run without any image's bands (no <image>{end} in its "
                 f"{QUICKLOOK_FILE}), which older versions made; delete the run and run the study "
                 f"again: mhiflab run {self.plan.command}"
             )
-        if scene not in (None, *kept):
+        if scene not in (None, *scenes):
             raise UserError(
-                f"{self.plan.path}: option scene: found {scene!r}, expected {kept[0]!r}, the only "
-                "test image that is kept with all its bands"
+                f"{self.plan.path}: option scene: found {scene!r}, expected {scenes[0]!r}, the "
+                "only test image that is kept with all its bands"
             )
-        at = f"{kept[0]}/window"
+        key = f"{scenes[0]}/window"
 
-        def image(what: str) -> torch.Tensor:
-            return torch.from_numpy(arrays[f"{at}/{what}"].astype(np.float32) / WINDOW_STEPS)[None]
+        def image(name: str) -> torch.Tensor:
+            return torch.from_numpy(arrays[f"{key}/{name}"].astype(np.float32) / WINDOW_STEPS)[None]
 
-        msi, lr_hsi = (torch.from_numpy(arrays[f"{at}/{w}"])[None] for w in ("msi", "lr_hsi"))
+        msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
         inputs = Inputs(msi, image(UPSAMPLED), lr_hsi)
-        if f"{at}/reference" in arrays:
+        if f"{key}/reference" in arrays:
             inputs = Pair(*inputs.inputs(), image("reference"))
-        row, col = (int(n) for n in arrays[f"{at}/place"])
-        nm = arrays.get(f"{at}/wavelengths_nm")
-        return Window(kept[0], (row, col), inputs, image(FUSED)[0].numpy(), nm)
+        row, col = (int(n) for n in arrays[f"{key}/place"])
+        wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
+        return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)

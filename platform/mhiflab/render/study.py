@@ -1,4 +1,4 @@
-"""Render a study: its table on the console, tables and figures as files."""
+"""Rendering of a study: its table on the console, its tables and figures as files."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ from mhiflab.plan.plan import Plan
 from mhiflab.record.store import Store, shown, tracking_uri
 from mhiflab.render.figures.registry import draw_each
 from mhiflab.render.figures.training.search import write_searches
-from mhiflab.render.runs import Recorded, collect
+from mhiflab.render.runs import RecordedStudy, collect
 from mhiflab.render.tables.formats import markdown, write_table
 from mhiflab.render.tables.table import study_table
 
@@ -30,9 +30,9 @@ def render_study(
     costs: Sequence[str] = (),
     partial: bool = False,
 ) -> None:
-    """Print a study's table, and write tables and figures from the runs of a store.
+    """Print a study's table; write its tables and figures from the runs of a store.
 
-    Only finished studies, unless `partial`.
+    Raises `UserError` if a run is missing and `partial` is false, or if a search is not complete.
     """
     folder = lab.rendered(plan.name)
     written: list[Path] = []
@@ -48,15 +48,15 @@ def render_study(
         table = study_table(plan, results, costs)
         written += write_table(table, folder, f"table{results.suffix}")
         out.print(Markdown(markdown(table)))
-    recorded = Recorded(plan.finished, store)
-    drawn, left = draw_each(("fused", "curves"), {}, recorded, folder, ("png",))
+    recorded = RecordedStudy(plan.finished, store)
+    drawn, undrawn = draw_each(("fused", "curves"), {}, recorded, folder, ("png",))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
-    print_undrawn(left)
+    print_undrawn(undrawn)
     if store.uri != tracking_uri(lab):
-        return  # an archive, which is gone when this is read
+        return  # The store is a temporary one, made from an archive.
     out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
-    # Under make the command is in .venv/bin, which need not be on the PATH.
+    # Under make, the command is in .venv/bin, which may be missing from the PATH.
     words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
     if Path(sys.argv[0]).name == "__main__.py":
         words = ["python", "-m", "mhiflab"]
@@ -64,7 +64,7 @@ def render_study(
     out.print(f"Browse the runs in MLflow:  [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
-def print_undrawn(left: Mapping[str, UserError]) -> None:
-    """Print which kinds of figures could not be drawn, and why."""
-    for kind, why in left.items():
-        out.print(f"[yellow]{kind:8} not drawn: {escape(str(why))}[/]", soft_wrap=True)
+def print_undrawn(errors: Mapping[str, UserError]) -> None:
+    """Print the kinds of figures that were not drawn, and the reasons."""
+    for kind, error in errors.items():
+        out.print(f"[yellow]{kind:8} not drawn: {escape(str(error))}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Verification: rendered tables and figures against the recorded runs, cell by cell."""
+"""Verification: compare rendered tables and figures with the recorded runs, cell by cell."""
 
 import csv
 import io
@@ -20,51 +20,51 @@ from mhiflab.console import out
 from mhiflab.paths import Lab, study_name
 from mhiflab.render.paper import (
     files_of,
+    not_archived,
     paper_plans,
+    raise_failures,
     read_paper,
-    refuse_unmade,
     render_parts,
-    unarchived,
 )
 
 AT_MOST = 20
-"""Differences that are named of one file."""
+"""Differences reported per file."""
 
 SHOWN = 80
-"""Characters that are shown of a cell."""
+"""Characters of a cell to show."""
 
 UNREADABLE = (
     *(OSError, ValueError, SyntaxError, AssertionError, RecursionError),
     *(csv.Error, struct.error),
 )
-"""What readers raise for damaged files: of PNG a SyntaxError, of HTML an AssertionError."""
+"""Errors of readers for damaged files: SyntaxError for PNG, AssertionError for HTML."""
 
 
 def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> list[str]:
-    """Return a line for every file, cell or pixel in which two folders differ.
+    """Return a line for every file, cell or image in which two folders differ.
 
-    `committed` is what lies there, `fresh` what the record gives now; the files named in `leave`
-    must be there, and are not compared.
+    `committed` holds the files to check and `fresh` those that the record gives now. Files named in
+    `leave` must exist but are not compared.
     """
-    found: list[str] = []
+    problems: list[str] = []
     for name in sorted({*leave, *_files(committed), *_files(fresh)}):
         old, new = committed / name, fresh / name
         if not old.is_file():
-            found.append(f"{name}: is not there, the paper makes it; render it again")
+            problems.append(f"{name}: is not there, the paper makes it; render it again")
         elif name in leave:
             continue
         elif not new.is_file():
-            found.append(f"{name}: nothing in the paper makes it; remove it")
+            problems.append(f"{name}: nothing in the paper makes it; remove it")
         else:
             lines = _lines(name, old, new)
-            found += lines[:AT_MOST]
+            problems += lines[:AT_MOST]
             if len(lines) > AT_MOST:
-                found.append(f"{name}: {len(lines) - AT_MOST} more")
-    return found
+                problems.append(f"{name}: {len(lines) - AT_MOST} more")
+    return problems
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Yield what lies below a folder but its own text; a link to a folder counts as a file."""
+    """Yield the names of all files below a folder except its README; links count as files."""
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
         if name != "README.md" and (path.is_file() or path.is_symlink()):
@@ -97,7 +97,7 @@ def _cells(old: Path, new: Path) -> Iterator[str]:
 
 
 def _values(where: str, a: Any, b: Any) -> Iterator[str]:
-    """Yield the places in which two JSON values differ, rows by their method's name."""
+    """Yield a line for every difference of two JSON values; rows are named by their method."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in [*a, *(key for key in b if key not in a)]:
             yield from _values(f"{where}, {key}", a.get(key), b.get(key))
@@ -106,28 +106,30 @@ def _values(where: str, a: Any, b: Any) -> Iterator[str]:
             name = x.get("method") if isinstance(x, dict) else None
             yield from _values(f"{where} {name or place}", x, y)
     elif a != b or type(a) is not type(b):
-        # Only as JSON a text and a number of the same digits look different.
+        # Written as JSON, a text and a number of the same digits look different.
         alike = isinstance(a, str) and isinstance(b, str)
         texts = (a, b) if alike else (json.dumps(x, ensure_ascii=False) for x in (a, b))
-        yield f"{where}: {_both(*texts)}"
+        yield f"{where}: {_both_texts(*texts)}"
 
 
-def _both(old: str, new: str) -> str:
-    """Return what was found and what the record gives, long texts around their first difference."""
-    apart = next((i for i, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), None)
-    at = min(len(old), len(new)) if apart is None else apart
-    return f"found {_short(old, at)}, the record gives {_short(new, at)}"
+def _both_texts(old: str, new: str) -> str:
+    """Return both texts in words, long ones cut around their first difference."""
+    first_difference = next(
+        (i for i, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), None
+    )
+    place = min(len(old), len(new)) if first_difference is None else first_difference
+    return f"found {_shortened(old, place)}, the record gives {_shortened(new, place)}"
 
 
-def _short(text: str, at: int = 0) -> str:
-    """Return a text, or where it is long the part around a place, with dots where it is cut."""
-    start = max(0, min(at - SHOWN // 2, len(text) - SHOWN))
+def _shortened(text: str, place: int = 0) -> str:
+    """Return a text; cut a long one around a place, with dots at the cuts."""
+    start = max(0, min(place - SHOWN // 2, len(text) - SHOWN))
     end = start + SHOWN
     return repr("..." * (start > 0) + text[start:end] + "..." * (end < len(text)))
 
 
 class _Rows(HTMLParser):
-    """The cells of all rows, and texts outside of tables as rows of one cell."""
+    """A parser of HTML that keeps the cells of all rows, and other texts as rows of one cell."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +138,7 @@ class _Rows(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         cell = tag in ("td", "th")
-        # A damaged file may have cells without a row.
+        # A damaged file may have cells outside a row.
         if tag == "tr" or (cell and not self.rows):
             self.rows.append([])
         if cell:
@@ -155,7 +157,7 @@ class _Rows(HTMLParser):
 
 
 def _grid(kind: str, text: str) -> list[list[str]]:
-    """Return the rows and cells of a table in any of the formats; prose is rows of one cell."""
+    """Return the rows of cells of a table in any format; prose lines are rows of one cell."""
     if kind == ".csv":
         return list(csv.reader(io.StringIO(text)))
     if kind == ".html":
@@ -182,7 +184,7 @@ def _grid(kind: str, text: str) -> list[list[str]]:
 def _grid_differences(
     name: str, a: list[list[str]], b: list[list[str]], counted: str
 ) -> Iterator[str]:
-    """Yield a line for every cell in which two tables differ; `counted` is what their rows are."""
+    """Yield a line for every cell in which two tables differ; `counted` is the word for a row."""
     if len(a) != len(b):
         yield f"{name}: found {len(a)} lines, the record gives {len(b)}"
     firsts = Counter(row[0] for row in a if row)
@@ -194,11 +196,11 @@ def _grid_differences(
         for place, (old, new) in enumerate(zip(x, y, strict=True)):
             if old != new:
                 column = header[place] if len(x) == len(header) else ""
-                where = f"{counted} {line}"
+                position = f"{counted} {line}"
                 if column:
-                    several = f" ({where})" if firsts[x[0]] > 1 else ""
-                    where = f"row {_short(x[0])}{several}, column {column!r}"
-                yield f"{name}, {where}: {_both(old, new)}"
+                    several = f" ({position})" if firsts[x[0]] > 1 else ""
+                    position = f"row {_shortened(x[0])}{several}, column {column!r}"
+                yield f"{name}, {position}: {_both_texts(old, new)}"
 
 
 def _pixels(old: Path, new: Path) -> Iterator[str]:
@@ -223,11 +225,11 @@ def _pixels(old: Path, new: Path) -> Iterator[str]:
 def verify_paper(
     path: Path, smoke: bool, lab: Lab, rendered: Path | None = None, record: Path | None = None
 ) -> None:
-    """Render a paper anew and compare it with what lies in a folder, cell by cell.
+    """Render a paper again and compare it with the files of a folder, cell by cell.
 
-    The runs are the lab's, or those of an archive (`record`), which needs neither scenes nor a
-    store; figures of what archives do not hold must lie there, and are told. Raises `UserError`
-    that names every difference.
+    The runs are the lab's, or those of an archive (`record`), which needs no scenes and no store.
+    Figures whose data archives do not hold must exist; they are listed as not checked. Raises
+    `UserError` that names every difference.
     """
     paper = read_paper(path)
     name = study_name(path, smoke)
@@ -240,27 +242,27 @@ def verify_paper(
             "or name that with --rendered"
         )
     with (
-        TemporaryDirectory(prefix="mhiflab-") as place,
+        TemporaryDirectory(prefix="mhiflab-") as temporary,
         paper_plans(path, smoke, lab, record) as plans,
     ):
-        fresh = Path(place)
+        fresh = Path(temporary)
         parts = paper.parts
-        made, failed = render_parts(paper, plans, parts, fresh, quiet=True)
-        left = unarchived(failed)
-        refuse_unmade(path, failed, left)
-        unseen = {file for name in left for file in files_of(name, parts[name])}
-        found = differences(folder, fresh, leave=unseen)
-    if found:
+        files, failed = render_parts(paper, plans, parts, fresh, quiet=True)
+        skipped = not_archived(failed)
+        raise_failures(path, failed, skipped)
+        unchecked = {file for name in skipped for file in files_of(name, parts[name])}
+        problems = differences(folder, fresh, leave=unchecked)
+    if problems:
         raise UserError(
-            f"{folder}: {len(found)} differences from what the recorded runs give:\n  "
-            + "\n  ".join(found)
+            f"{folder}: {len(problems)} differences from what the recorded runs give:\n  "
+            + "\n  ".join(problems)
         )
-    count = sum(map(len, made.values()))
-    told = f"{count} files in {escape(str(folder))} follow from the recorded runs"
-    if left:
-        figures = "figure" if len(left) == 1 else "figures"
-        told += (
-            f"; {len(left)} {figures} not checked (their runs' pictures and weights are not in the "
-            f"archive): {', '.join(left)}"
+    count = sum(map(len, files.values()))
+    summary = f"{count} files in {escape(str(folder))} follow from the recorded runs"
+    if skipped:
+        figures = "figure" if len(skipped) == 1 else "figures"
+        summary += (
+            f"; {len(skipped)} {figures} not checked (their runs' pictures and weights are not in "
+            f"the archive): {', '.join(skipped)}"
         )
-    out.print(told, soft_wrap=True)
+    out.print(summary, soft_wrap=True)

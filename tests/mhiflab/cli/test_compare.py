@@ -19,7 +19,7 @@ from mhiflab.record.store import KEY, recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
-from mhiflab.render.compare_page import page
+from mhiflab.render.compare_page import html_page
 from mhiflab.render.metrics import METRICS
 
 
@@ -304,7 +304,7 @@ def test_other_protocols_and_conventions_are_said_in_words(compared):
     assert re.match(r"The protocols differ: cave_x4 \(\w{8}\), cave_x4 \(f{8}\)\. ", caution)
     (own,) = (text for text in found["Metrics"].cautions if "conventions" in text)
     assert "differ: matlab, other. Here all are compared in matlab alone." in own
-    text = "".join(checked(page("x", found.values())).text)
+    text = "".join(checked(html_page("x", found.values())).text)
     assert caution in text
     assert own in text
 
@@ -361,7 +361,7 @@ def test_markup_in_names_is_text(compared, capsys):
     def named(run):
         return replace(run, name="<b>&[/x] [bold]", spec={**run.spec, "<i>": "</table>"})
 
-    html = page("<title>", compared(named).values())
+    html = html_page("<title>", compared(named).values())
     text = "".join(checked(html).text)
     assert "<b>&[/x] [bold]" in text
     assert "</table>" in text

@@ -12,7 +12,7 @@ from feinfn.data.images import read_cube
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS
 from mhiflab.cli.evaluate import evaluate
-from mhiflab.render.evaluation import comparison, write_mat
+from mhiflab.render.evaluation import comparison_table, write_mat
 
 RNG = np.random.default_rng(5)
 REFERENCE = RNG.uniform(0.2, 0.8, (6, 40, 44))
@@ -154,10 +154,12 @@ def test_images_smaller_than_a_window(tmp_path, capsys):
 
 
 def test_only_differing_cells_show_a_difference():
-    table = comparison({"matlab": {"psnr": 40.0}, "a": {"psnr": 40.0001}, "b": {"psnr": 41.5}})
+    table = comparison_table(
+        {"matlab": {"psnr": 40.0}, "a": {"psnr": 40.0001}, "b": {"psnr": 41.5}}
+    )
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells == ["PSNR (dB)", "40.000", "40.000", "[yellow]41.500\n+1.500[/]"]
-    endless = comparison({"matlab": {"psnr": math.inf}, "sfno": {"psnr": 80.0}})
+    endless = comparison_table({"matlab": {"psnr": math.inf}, "sfno": {"psnr": 80.0}})
     assert next(iter(endless.columns[2].cells)) == "[yellow]80.000[/]"
 
 

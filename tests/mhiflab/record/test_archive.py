@@ -63,7 +63,7 @@ def change_runs(record: Path, change: Change, case: str | None = None) -> list[s
 
 def results(record: Path, lab: Path) -> Results:
     store = archived_store(record, Lab(lab))
-    plan = Plans(LAPTOP, False, store, Lab(lab), known_data(record)).of(STUDY_NAME)
+    plan = Plans(LAPTOP, False, store, Lab(lab), known_data(record)).plan(STUDY_NAME)
     return collect(plan, store)
 
 

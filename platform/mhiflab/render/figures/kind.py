@@ -1,4 +1,4 @@
-"""The interface of a kind of figure: its options, and what drawing one returns."""
+"""Interface of the kinds of figures: options, and the drawing that each returns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from feinfn.config import STRICT
 from mhiflab.plan.plan import Entry, upsampled_label
 from mhiflab.record.artifacts import FUSED, metrics_of
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 
 UNITS = {"psnr": " dB", "sam": "°"}
+"""Units in notes below pictures, which stand for the metric's name."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """A figure and the numbers behind it."""
 
     figure: Figure
@@ -26,10 +27,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure: the options it takes, and how it is drawn from records."""
+    """A kind of figure: its options, and the function that draws it from records."""
 
     options: type[Any]
-    draw: Callable[[Recorded, Any], Drawn]
+    draw: Callable[[RecordedStudy, Any], Drawing]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Cases:
     __pydantic_config__: ClassVar[dict] = STRICT
 
     cases: tuple[str, ...] = ()
-    """Names of the cases, in the order they are drawn; none: all of the study."""
+    """Names of the cases in the order of drawing; empty: all of the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,9 @@ class Images(Cases):
     """Options of figures of several cases' images."""
 
     seed: int | None = None
-    """Seed whose runs are drawn; null: the study's first."""
+    """Seed of the runs; null: the study's first."""
     scene: str | None = None
-    """Test image; null: the first."""
+    """Name of the test image; null: the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +60,29 @@ class Network:
     __pydantic_config__: ClassVar[dict] = STRICT
 
     case: str | None = None
-    """Name of the case; null: the first that has what the figure looks into."""
+    """Name of the case; null: the first with the part that the figure shows."""
     seed: int | None = None
-    """Seed whose run is drawn; null: the study's first."""
+    """Seed of the run; null: the study's first."""
 
 
-def note(values: Mapping[str, Any]) -> str:
-    """Return the first two metrics of an image on two lines, by their units or names."""
+def metric_note(values: Mapping[str, Any]) -> str:
+    """Return the first two metrics of an image on two lines, with their units or names."""
     names = metrics_of(values["convention"])[:2]
     shown = ((METRICS[m], m, f"{values[m]:.{METRICS[m].digits}f}") for m in names)
     return "\n".join(f"{x}{UNITS[m]}" if m in UNITS else f"{one.name} {x}" for one, m, x in shown)
 
 
-def about(entry: Entry, label: str) -> dict[str, Any]:
-    """Return what tells a run's numbers from others."""
+def run_columns(entry: Entry, label: str) -> dict[str, Any]:
+    """Return the columns that identify a run in a figure's numbers."""
     trial = entry.trial
     return {"label": label, "case": trial.case, "seed": trial.spec.seed, "run_key": entry.key}
 
 
-def row_of(recorded: Recorded, entry: Entry, scene: str, method: str = FUSED) -> dict[str, Any]:
-    """Return one test image's metrics of a run beside what identifies them."""
+def metric_row(
+    recorded: RecordedStudy, entry: Entry, scene: str, method: str = FUSED
+) -> dict[str, Any]:
+    """Return one test image's metrics of a run, with the columns that identify them."""
     fused = method == FUSED
     label = recorded.labels[entry.trial.case] if fused else upsampled_label(recorded.plan.entries)
-    told = about(entry, label) | {"scene": scene, "method": method}
-    return told | dict(recorded.means(entry, scene, method))
+    columns = run_columns(entry, label) | {"scene": scene, "method": method}
+    return columns | dict(recorded.means(entry, scene, method))

@@ -1,4 +1,4 @@
-"""The kinds of figures by name, and writing one with the numbers behind it."""
+"""Kinds of figures by name; write a figure with the numbers behind it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from mhiflab.paths import check_targets
 from mhiflab.render.figures.images.errors import ErrorsOptions, draw_errors
 from mhiflab.render.figures.images.fused import FusedOptions, draw_fused
 from mhiflab.render.figures.images.spectra import SpectraOptions, draw_spectra
-from mhiflab.render.figures.kind import Drawn, Kind
+from mhiflab.render.figures.kind import Drawing, Kind
 from mhiflab.render.figures.network.change import ChangeOptions, draw_change
 from mhiflab.render.figures.network.gabor import GaborOptions, draw_gabor
 from mhiflab.render.figures.network.latent import LatentOptions, draw_latent
 from mhiflab.render.figures.network.response import ResponseOptions, draw_response
-from mhiflab.render.figures.style import mark, rendered
+from mhiflab.render.figures.style import add_footer, figure_bytes
 from mhiflab.render.figures.training.cost import CostOptions, draw_cost
 from mhiflab.render.figures.training.curves import CurvesOptions, draw_curves
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 from mhiflab.study.smoke import MARK
 from mhiflab.study.yaml_values import build
 
@@ -38,10 +38,11 @@ KINDS: dict[str, Kind] = {
 }
 
 FORMATS = ("png", "pdf")
+"""Formats of a figure."""
 
 
 def find_kind(name: str) -> Kind:
-    """Return a kind of figure; raise `UserError` for an unknown name."""
+    """Return a kind of figure; raise `UserError` if the name is unknown."""
     if name not in KINDS:
         raise UserError(
             f"figure kind: found {name!r}, {nearest(name, KINDS)}expected one of "
@@ -53,66 +54,65 @@ def find_kind(name: str) -> Kind:
 def draw(
     kind: str,
     options: dict[str, Any],
-    recorded: Recorded,
+    recorded: RecordedStudy,
     folder: Path,
     stem: str,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Draw a figure from recorded artifacts; return the paths of `stem`.png, .pdf and .csv.
 
-    The same records give the same bytes. Numbers are written with six digits, because networks
-    are computed anew and their last bits are the machine's. Nothing is written unless all could be
-    drawn, and no other format of an older figure stays beside it. Raises `UserError` for an unknown
-    kind or option, where the records do not hold what the kind needs, and for files that cannot be
-    written.
+    The same records give the same bytes. Numbers are written with six digits, because networks are
+    computed again and their last bits depend on the machine. Files are written only after
+    everything is drawn, and other formats of an older figure are removed. Raises `UserError` if the
+    kind or an option is unknown, if the records lack the data, or if a file cannot be written.
     """
-    every = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
-    check_targets(every.values())
-    drawn = drawn_of(kind, options, recorded)
-    contents = {suffix: rendered(drawn.figure, suffix) for suffix in formats}
-    table = drawn.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    paths = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
+    check_targets(paths.values())
+    drawing = make_drawing(kind, options, recorded)
+    contents = {suffix: figure_bytes(drawing.figure, suffix) for suffix in formats}
+    table = drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     contents["csv"] = table.encode()
-    for suffix, path in every.items():
+    for suffix, path in paths.items():
         if suffix in contents:
             write_bytes(path, contents[suffix])
         else:
             path.unlink(missing_ok=True)
-    return [every[suffix] for suffix in contents]
+    return [paths[suffix] for suffix in contents]
 
 
-def drawn_of(kind: str, options: dict[str, Any], recorded: Recorded) -> Drawn:
-    """Return a figure drawn from recorded artifacts, as `draw` writes it."""
-    found = find_kind(kind)
-    given = build(found.options, options, f"figure {kind}: options")
+def make_drawing(kind: str, options: dict[str, Any], recorded: RecordedStudy) -> Drawing:
+    """Return a figure and its numbers from recorded artifacts, as `draw` writes them."""
+    figure_kind = find_kind(kind)
+    kind_options = build(figure_kind.options, options, f"figure {kind}: options")
     with _one_thread():
-        drawn = found.draw(recorded, given)
+        drawing = figure_kind.draw(recorded, kind_options)
     if not recorded.plan.smoke:
-        return drawn
-    mark(drawn.figure, MARK)
-    return Drawn(drawn.figure, drawn.numbers.assign(form="smoke"))
+        return drawing
+    add_footer(drawing.figure, MARK)
+    return Drawing(drawing.figure, drawing.numbers.assign(form="smoke"))
 
 
 def draw_each(
     kinds: Iterable[str],
     options: dict[str, Any],
-    recorded: Recorded,
+    recorded: RecordedStudy,
     folder: Path,
     formats: Sequence[str] = FORMATS,
 ) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
-    """Draw several kinds, each under its name; return their files, and why the others have none."""
-    drawn: dict[str, list[Path]] = {}
-    left: dict[str, UserError] = {}
+    """Draw several kinds, each under its name; return files and errors by kind."""
+    files: dict[str, list[Path]] = {}
+    undrawn: dict[str, UserError] = {}
     for kind in kinds:
         try:
-            drawn[kind] = draw(kind, options, recorded, folder, kind, formats)
+            files[kind] = draw(kind, options, recorded, folder, kind, formats)
         except UserError as error:
-            left[kind] = error
-    return drawn, left
+            undrawn[kind] = error
+    return files, undrawn
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let sums be taken in one order, however many cores there are."""
+    """Use one thread, so that the order of sums does not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The look that all figures share, and how they are written."""
+"""The style that all figures share, and their bytes in a file."""
 
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,23 +17,25 @@ from matplotlib.legend import Legend
 from feinfn.errors import UserError
 
 COLUMN_IN, TEXT_IN = 3.3, 6.9
-"""Width of a column and of the text of a two-column paper."""
+"""Widths in inches of a column and of the text of a two-column paper."""
 
 LINE_IN = 0.13
-"""Height of a line of text."""
+"""Height in inches of a line of text."""
 
 PAGE_IN, LEAST_IN = 9.0, 0.6
-"""Height of a page's text, and width of a picture below which its notes meet the next one's."""
+"""Height in inches of a page's text, and least width of a picture whose notes stay apart."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, told apart with all kinds of colour vision; yellow is too light for lines."""
+"""Colours of Okabe and Ito (2008), distinct for all kinds of colour vision; yellow is too light."""
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 2)))
+"""Dashes of lines."""
 
 MAPS = {"error": "cividis", "amplitude": "viridis", "phase": "twilight"}
+"""Colour maps by quantity."""
 
 HIDDEN_SHARE = 0.5
-"""Percent of the largest errors that lie above the end of an error scale."""
+"""Percent of the errors that lie above the end of an error scale."""
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -51,7 +53,7 @@ _RC = {
     "axes.spines.right": False,
     "figure.dpi": 300,
     "savefig.dpi": 300,
-    # Names are shown as they are: a dollar is a dollar.
+    # A dollar in a name is a dollar, not mathematics.
     "text.parse_math": False,
     # Text stays text in PDF files.
     "pdf.fonttype": 42,
@@ -68,7 +70,7 @@ P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw under the project's style, whatever the user's own settings are."""
+    """Return a function that draws in the project's style, whatever the user's settings are."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -79,72 +81,72 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that keeps its parts from overlapping."""
+    """Return an empty figure whose layout keeps its parts apart."""
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 @styled
-def mark(figure: Figure, text: str) -> Figure:
-    """Write a line below everything else in a figure, which grows by it, and return it."""
+def add_footer(figure: Figure, text: str) -> Figure:
+    """Write a line at the bottom of a figure, make it higher by that, and return it."""
     width_in, height_in = figure.get_size_inches()
     figure.set_size_inches(width_in, height_in + LINE_IN)
-    before = figure.get_supxlabel()
-    figure.supxlabel(f"{before}\n{text}" if before else text, fontsize=6)
+    existing = figure.get_supxlabel()
+    figure.supxlabel(f"{existing}\n{text}" if existing else text, fontsize=6)
     return figure
 
 
-def rendered(figure: Figure, kind: str) -> bytes:
-    """Return a figure as the bytes of a png (300 dpi) or pdf; raise `UserError` for other kinds."""
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Return a figure as bytes of png (300 dpi) or pdf; raise `UserError` for other formats."""
     if kind not in _METADATA:
         raise UserError(f"figure: found format {kind!r}, expected {' or '.join(_METADATA)}")
-    drawn = BytesIO()
+    buffer = BytesIO()
     with style.context(["default", _RC]):
-        figure.savefig(drawn, format=kind, metadata=_METADATA[kind])
-    return drawn.getvalue()
+        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    return buffer.getvalue()
 
 
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG (300 dpi)."""
-    return rendered(figure, "png")
+    return figure_bytes(figure, "png")
 
 
-def look(place: int) -> dict[str, Any]:
-    """Return colour and dashes of the line at a place; the first seven are told apart in grey too.
+def line_style(place: int) -> dict[str, Any]:
+    """Return colour and dashes of the line at a place; the first seven are distinct in grey too.
 
-    From the eighth on colours come again, with other dashes. Raises `UserError` beyond the 49th,
-    which would look like another.
+    From the eighth line on, colours repeat with other dashes. Raises `UserError` beyond the 49th
+    line, which would look like an earlier one.
     """
-    again, colour = divmod(place, len(COLOURS))
-    if again >= len(LINES):
+    repeat, colour = divmod(place, len(COLOURS))
+    if repeat >= len(LINES):
         most = len(COLOURS) * len(LINES)
         raise UserError(
             f"figure: found more than {most} lines, expected at most {most}, which can be told "
             "apart; choose fewer cases: --option cases=[...]"
         )
-    return {"color": COLOURS[colour], "linestyle": LINES[(colour + again) % len(LINES)]}
+    return {"color": COLOURS[colour], "linestyle": LINES[(colour + repeat) % len(LINES)]}
 
 
 def wrapped(label: str, width: int) -> str:
-    """Return a label on several lines of at most `width` letters where words allow."""
+    """Return a label in lines of at most `width` letters; longer words stay whole."""
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
 
 
 def most_lines(texts: Iterable[str]) -> int:
-    """Return how many lines the longest of some texts has."""
+    """Return the largest number of lines of some texts."""
     return max((text.count("\n") + 1 for text in texts), default=0)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Titled pictures in rows on a page."""
+    """Layout of titled pictures in rows on a page."""
 
     titles: list[str]
     columns: int
     rows: int
     each_in: float
-    """Width of a picture."""
+    """Width of a picture in inches."""
     height_in: float
-    """Of all rows."""
+    """Height of all rows in inches."""
 
 
 def fit_page(
@@ -155,11 +157,11 @@ def fit_page(
     ratio: float,
     gap_in: float,
 ) -> Page:
-    """Return the layout of the fewest columns, from `least` on, that is no higher than a page.
+    """Return the layout with the fewest columns, at least `least`, that fits the height of a page.
 
-    `notes` stand below the pictures, `width_in` tells a picture's width by the columns, `ratio` its
-    height in its widths, `gap_in` what is left free below every row. Raises `UserError` where
-    pictures would be too small then.
+    `notes` stand below the pictures. `width_in` gives a picture's width for a number of columns,
+    `ratio` its height as a multiple of its width, and `gap_in` the free space below every row.
+    Raises `UserError` if pictures would be too small.
     """
     below = most_lines(notes)
     for columns in range(least, int(TEXT_IN / LEAST_IN)):
@@ -175,39 +177,39 @@ def fit_page(
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Legend:
-    """Write a legend above all axes in as many columns as fit; the figure grows by its lines.
+    """Write a legend above all axes in as many columns as fit; make the figure higher by it.
 
-    Labels are given, as artists keep none that begins with an underscore.
+    Labels are passed apart from artists, which drop labels that begin with an underscore.
     """
     width_in = figure.get_figwidth()
-    # The sample and the space around it take 0.45 in, a letter about 0.052.
-    shown = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]
-    longest = max(len(line) for label in shown for line in label.splitlines())
-    fitting = max(1, min(len(shown), int(width_in / (0.45 + 0.052 * longest))))
-    lines = -(-len(shown) // fitting)
-    wrapping = sum(label.count("\n") for label in shown)
+    # A line's sample and the space around it take 0.45 in, a letter about 0.052 in.
+    wrapped_labels = [wrapped(label, int((width_in - 0.5) / 0.052)) for label in labels]
+    longest = max(len(line) for label in wrapped_labels for line in label.splitlines())
+    fitting = max(1, min(len(wrapped_labels), int(width_in / (0.45 + 0.052 * longest))))
+    lines = -(-len(wrapped_labels) // fitting)
+    wrapping = sum(label.count("\n") for label in wrapped_labels)
     figure.set_figheight(figure.get_figheight() + LINE_IN * (lines + wrapping))
-    # No more columns than fill the lines.
-    columns = -(-len(shown) // lines)
+    # Use no more columns than the number of lines needs.
+    columns = -(-len(wrapped_labels) // lines)
     return figure.legend(
-        handles, shown, loc="outside upper center", ncols=columns, handlelength=2.6
+        handles, wrapped_labels, loc="outside upper center", ncols=columns, handlelength=2.6
     )
 
 
-def picture(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
-    """Show an image pixel by pixel, without ticks."""
+def show_image(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
+    """Show an image pixel by pixel in a frame without ticks."""
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set_visible(True)
-    # Half precision cannot be drawn; "none" leaves the pixels to the reader of a PDF.
+    # Matplotlib cannot draw half precision. "none" keeps the pixels of the image in a PDF.
     shown = image.astype(np.float32) if image.dtype == np.float16 else image
     return axis.imshow(shown, interpolation="none", **more)
 
 
 def error_limit(maps: Iterable[np.ndarray]) -> float:
-    """Return where a common error scale ends: few pixels lie above; 1 where nothing is seen."""
-    every = np.concatenate([np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps)])
-    seen = every[np.isfinite(every)]
-    limit = float(np.percentile(seen, 100 - HIDDEN_SHARE)) if seen.size else 0.0
+    """Return the end of a common error scale, which few pixels exceed; 1 if no error is finite."""
+    errors = np.concatenate([np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps)])
+    finite = errors[np.isfinite(errors)]
+    limit = float(np.percentile(finite, 100 - HIDDEN_SHARE)) if finite.size else 0.0
     return limit or 1.0

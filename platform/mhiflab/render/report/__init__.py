@@ -1,1 +1,1 @@
-"""A study's report: one HTML file with all it needs inside."""
+"""Report of a study: one HTML file that needs no other file."""

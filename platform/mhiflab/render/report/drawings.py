@@ -1,4 +1,4 @@
-"""The figures of a report, each with what it shows in words."""
+"""Figures of a report, each with a description in words."""
 
 import base64
 from collections.abc import Sequence
@@ -10,14 +10,15 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Cases, Images
-from mhiflab.render.figures.registry import KINDS, drawn_of
+from mhiflab.render.figures.registry import KINDS, make_drawing
 from mhiflab.render.figures.style import png
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 
 FIGURES_BYTES = 9_000_000
-"""What a page's figures may take of it; those after it are named with their command."""
+"""Largest size of all figures of a page; further ones are replaced by their command."""
 
 DOTS_PER_CSS_PX = 2
+"""Dots of a picture per CSS pixel."""
 
 FIGURES: Sequence[tuple[str, str, dict[str, Any], str]] = (
     (
@@ -44,84 +45,88 @@ class Picture:
 
     title: str
     command: str
-    """What follows the study's name in the command that draws it by itself."""
+    """Options of the command `mhiflab figure` that draws it by itself."""
     png: bytes
     caption: str
     alt: str
-    """What it shows, for who cannot see it."""
+    """Text for readers who cannot see the picture."""
 
     @property
     def source(self) -> str:
-        """The picture as an address that holds it."""
+        """Data URL of the picture."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
     @property
     def width(self) -> int:
-        """CSS pixels at which letters of all figures are of one size, that of the page's notes."""
-        # The first number of a PNG's header.
+        """Width in CSS pixels at which letters are as large as the page's notes, in all figures."""
+        # The width is the first number of a PNG's header.
         return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
 
 
-def figures(recorded: Recorded, plan: Plan) -> tuple[list[Picture], list[str]]:
-    """Draw what the record of a plan's finished trials holds; say what is not drawn, and why."""
-    drawn: list[Picture] = []
-    left: list[str] = []
+def draw_figures(recorded: RecordedStudy, plan: Plan) -> tuple[list[Picture], list[str]]:
+    """Draw the figures that the record allows; return them, and the reasons for missing ones."""
+    pictures: list[Picture] = []
+    undrawn: list[str] = []
     size = 0
     for title, kind, options, caption in FIGURES:
         try:
-            found = drawn_of(kind, options, recorded)
+            drawing = make_drawing(kind, options, recorded)
         except UserError as error:
-            left.append(f"{title}: {error}")
+            undrawn.append(f"{title}: {error}")
             continue
-        shown, facts = _about(found.numbers)
+        labels, facts = _labels_and_facts(drawing.numbers)
         command = f"--kind {kind}" + "".join(f" --option {k}={x}" for k, x in options.items())
-        one = Picture(
+        picture = Picture(
             title,
             command,
-            png(found.figure),
+            png(drawing.figure),
             f"{caption} {facts}{_left_out(kind, recorded, plan)}",
-            f"{title}: {caption} Shown: {shown}. {facts}",
+            f"{title}: {caption} Shown: {labels}. {facts}",
         )
-        if size + len(one.source) > FIGURES_BYTES:
-            left.append(too_large(one, recorded.plan))
+        if size + len(picture.source) > FIGURES_BYTES:
+            undrawn.append(too_large_note(picture, recorded.plan))
             continue
-        size += len(one.source)
-        drawn.append(one)
-    return drawn, left
+        size += len(picture.source)
+        pictures.append(picture)
+    return pictures, undrawn
 
 
-def too_large(one: Picture, plan: Plan) -> str:
-    """Return what stands in the place of a picture that makes its page too large."""
+def too_large_note(picture: Picture, plan: Plan) -> str:
+    """Return the note in place of a picture that would make its page too large."""
     return (
-        f"{one.title}: the page would grow too large; draw it by itself: mhiflab figure "
-        f"{plan.command} {one.command}"
+        f"{picture.title}: the page would grow too large; draw it by itself: mhiflab figure "
+        f"{plan.command} {picture.command}"
     )
 
 
-def _about(numbers: pd.DataFrame) -> tuple[str, str]:
-    """Return what a figure's numbers are of: names, and a sentence of image, case and seeds."""
+def _labels_and_facts(numbers: pd.DataFrame) -> tuple[str, str]:
+    """Return the labels of a figure's numbers, and a sentence on image, case and seeds."""
     names = list(numbers["label" if "label" in numbers else "method"].unique())
     facts = [f"image {numbers['scene'].iloc[0]}"] if "scene" in numbers else []
     facts += [f"case {names[0]}"] if len(names) == 1 else []
     if "seed" in numbers:
         seeds = sorted(numbers["seed"].unique())
         facts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
-    told = ", ".join(facts)
-    return ", ".join(names), told and f"{told[0].upper()}{told[1:]}."
+    sentence = ", ".join(facts)
+    return ", ".join(names), sentence and f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _left_out(kind: str, recorded: Recorded, plan: Plan) -> str:
-    """Return a sentence on the cases without the runs that a kind draws of all of them."""
+def _left_out(kind: str, recorded: RecordedStudy, plan: Plan) -> str:
+    """Return a sentence on the cases that a figure leaves out, as they have no finished run."""
     options = KINDS[kind].options
     if not issubclass(options, Cases):
         return ""
-    # As `of_one_seed` chooses it.
+    # The default seed of `of_one_seed`.
     seed = recorded.plan.entries[0].trial.spec.seed if issubclass(options, Images) else None
-    has = {
+    drawn_cases = {
         entry.trial.case
         for entry in recorded.plan.entries
         if seed in (None, entry.trial.spec.seed) or not entry.trial.spec.trained
     }
-    left = [e.trial.label for e in plan.entries if e.trial.case not in has]
+    labels = [e.trial.label for e in plan.entries if e.trial.case not in drawn_cases]
     run = "run" if seed is None else f"run of seed {seed}"
-    return f" Left out, without a finished {run}: {', '.join(dict.fromkeys(left))}." if left else ""
+    return (
+        f" Left out, without a finished {run}: {', '.join(dict.fromkeys(labels))}."
+        if labels
+        else ""
+    )

@@ -1,4 +1,4 @@
-"""The origin of a report's numbers: what all runs share, and what tells them apart."""
+"""Origin of a report's numbers: facts that all runs share, and facts in which they differ."""
 
 import json
 from dataclasses import asdict
@@ -20,58 +20,58 @@ def _time(milliseconds: int | None) -> str:
 
 
 def _facts(entry: Entry, store: Store) -> dict[str, str]:
-    """Return what a finished run recorded about itself."""
+    """Return the facts that a finished run recorded about its code, data and machine."""
     assert entry.run is not None, "a done entry has a run"
     with artifact_file(store, entry.run.info.run_id, PROVENANCE_FILE) as path:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        provenance: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     tags, protocol = entry.run.data.tags, entry.trial.spec.protocol
     dirty = {True: "yes, see the run's uncommitted.diff", False: "no"}
     facts = {
-        "Git commit": told.get("git_commit"),
-        "Uncommitted changes": dirty.get(told.get("git_dirty"), "not known"),  # type: ignore[arg-type]
-        "Lock file (SHA-256)": told.get("lock_sha256"),
+        "Git commit": provenance.get("git_commit"),
+        "Uncommitted changes": dirty.get(provenance.get("git_dirty"), "not known"),  # type: ignore[arg-type]
+        "Lock file (SHA-256)": provenance.get("lock_sha256"),
         "Data": entry.trial.spec.data.source,
         "Data fingerprint": tags.get(FINGERPRINT),
         "Protocol": f"{protocol.name}: {protocol.about}",
         "Protocol hash": tags.get("mhiflab.protocol_hash"),
         "Metric convention": tags.get("mhiflab.convention"),
-        "Host": told.get("host"),
-        "System": told.get("system"),
-        "Device": told.get("device"),
-        "Threads": told.get("threads"),
-        "Workers": told.get("workers"),
-        "Python": told.get("python"),
-        **told.get("versions", {}),
+        "Host": provenance.get("host"),
+        "System": provenance.get("system"),
+        "Device": provenance.get("device"),
+        "Threads": provenance.get("threads"),
+        "Workers": provenance.get("workers"),
+        "Python": provenance.get("python"),
+        **provenance.get("versions", {}),
         "Began": _time(entry.run.info.start_time),
         "Ended": _time(entry.run.info.end_time),
-        "Wall time (s)": told.get("wall_seconds"),
-        "Best epoch": told.get("best_epoch"),
-        "Parameters": f"{told['parameters']:,}" if "parameters" in told else None,
-        "Warnings": " ".join(told.get("warnings", [])) or "none",
+        "Wall time (s)": provenance.get("wall_seconds"),
+        "Best epoch": provenance.get("best_epoch"),
+        "Parameters": f"{provenance['parameters']:,}" if "parameters" in provenance else None,
+        "Warnings": " ".join(provenance.get("warnings", [])) or "none",
     }
     return {name: "not recorded" if x in (None, "") else str(x) for name, x in facts.items()}
 
 
 def origin(plan: Plan, store: Store) -> tuple[dict[str, str], Grid]:
-    """Return what all finished runs share, and a table of every trial with what differs."""
+    """Return the facts that all finished runs share, and a table of all trials with the others."""
     facts = {e.key: _facts(e, store) for e in plan.entries if e.state == "done"}
-    every = list(facts.values())
-    names = dict.fromkeys(name for one in every for name in one)
-    values = {name: [one.get(name, "not recorded") for one in every] for name in names}
-    shared = {name: found[0] for name, found in values.items() if len(set(found)) == 1}
-    apart = [name for name in names if name not in shared]
+    facts_of_runs = list(facts.values())
+    names = dict.fromkeys(name for one in facts_of_runs for name in one)
+    values = {name: [one.get(name, "not recorded") for one in facts_of_runs] for name in names}
+    shared = {name: texts[0] for name, texts in values.items() if len(set(texts)) == 1}
+    differing = [name for name in names if name not in shared]
     rows = []
     for entry in plan.entries:
         run_id = entry.run.info.run_id if entry.run else ""
         cells = [Cell(entry.trial.label), Cell(str(entry.trial.spec.seed)), Cell(entry.state)]
         cells += [Cell(entry.key or "–", "key"), Cell(run_id or "–", "key")]
-        cells += [Cell(facts.get(entry.key, {}).get(name, "–")) for name in apart]
+        cells += [Cell(facts.get(entry.key, {}).get(name, "–")) for name in differing]
         rows.append(cells)
-    return shared, Grid(["Case", "Seed", "State", "Run key", "MLflow run", *apart], rows)
+    return shared, Grid(["Case", "Seed", "State", "Run key", "MLflow run", *differing], rows)
 
 
 def differences(plan: Plan) -> Grid:
-    """Return the settings in which cases differ, one column a case."""
+    """Return a table of the settings in which cases differ, one column per case."""
     settings = {
         e.trial.label: flatten({k: v for k, v in asdict(e.trial.spec).items() if k != "seed"})
         for e in plan.entries

@@ -1,4 +1,4 @@
-"""A study's report: one HTML file with all it needs inside, the same bytes for the same records."""
+"""Page of a report: one HTML file with all it needs; the same records give the same bytes."""
 
 import base64
 import hashlib
@@ -12,23 +12,25 @@ from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.show import counts_line, reasons
 from mhiflab.record.store import Store
-from mhiflab.render.report.drawings import figures, too_large
+from mhiflab.render.report.drawings import draw_figures, too_large_note
 from mhiflab.render.report.origin import differences, origin
 from mhiflab.render.report.sections import (
     image_grid,
     result_grid,
     state_grid,
     statistics,
-    told_apart,
+    with_distinct_labels,
 )
 from mhiflab.render.report.windows import read_windows, viewer_data
-from mhiflab.render.runs import Recorded, Results, collect
+from mhiflab.render.runs import RecordedStudy, Results, collect
 
 PAGE_BYTES = 15_000_000
-"""No page grows larger, unless its tables of runs alone do: every image's numbers are left out,
-then the last figures, pixels and cases of the viewer, all of it; notes say so in their place."""
+"""Largest size of a page. To stay below, it leaves out the numbers of images, then the last
+figures, then pixels and cases of the viewer, then the viewer, with notes in their place. Tables of
+runs always stay."""
 
 SCRIPTS = ("tables.js", "viewer.js")
+"""Scripts inside a page."""
 
 
 def _asset(name: str) -> str:
@@ -36,7 +38,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(style: str, scripts: list[str]) -> str:
-    """Return a policy that lets nothing be fetched, and nothing run but this page's own code."""
+    """Return a content security policy that allows no requests and only this page's code."""
 
     def sources(texts: list[str]) -> str:
         hashes = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in texts]
@@ -59,15 +61,15 @@ def _render(values: dict[str, Any]) -> str:
 
 
 def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
-    """Return a study's page; of an unfinished one, what is on record and what is missing.
+    """Return a study's page; for an unfinished study, it shows what is recorded and missing.
 
-    Raises `UserError` where the store cannot be read.
+    Raises `UserError` if the store cannot be read.
     """
-    plan = told_apart(plan)
+    plan = with_distinct_labels(plan)
     done = plan.finished
     results, problem = _results(done, store)
     shared, runs = origin(plan, store)
-    recorded = Recorded(done, store)
+    recorded = RecordedStudy(done, store)
     windows = read_windows(recorded)
     values: dict[str, Any] = {
         "plan": plan,
@@ -94,13 +96,13 @@ def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     if _size(values) > page_bytes:
         values["images"] = None
     if results:
-        values["figures"], values["not_drawn"] = figures(recorded, plan)
-    # Room for the note that the viewer is left out.
+        values["figures"], values["not_drawn"] = draw_figures(recorded, plan)
+    # Leave room for the note on a missing viewer.
     while values["figures"] and _size(values) > page_bytes - 1000:
-        values["not_drawn"].insert(0, too_large(values["figures"].pop(), done))
+        values["not_drawn"].insert(0, too_large_note(values["figures"].pop(), done))
     if windows.fused_SHW:
         notes = list(windows.notes)
-        # Room for the notes on what is left out.
+        # Leave room for the viewer's notes.
         values["viewer"] = viewer_data(windows, page_bytes - _size(values) - 20_000)
         if _size(values) > page_bytes:
             values["viewer"] = None
@@ -113,7 +115,7 @@ def _size(values: dict[str, Any]) -> int:
 
 
 def _results(done: Plan, store: Store) -> tuple[Results | None, str]:
-    """Return the finished runs' numbers, or why one table cannot hold them."""
+    """Return the finished runs' numbers, or the reason why one table cannot hold them."""
     if not done.entries:
         return None, "No run is finished yet."
     try:

@@ -1,4 +1,4 @@
-"""The cubes that a report's viewer shows, from the windows that runs recorded."""
+"""Cubes for a report's viewer, from the windows that runs recorded."""
 
 import base64
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from feinfn.protocols.simulate import Pair
 from mhiflab.plan.plan import Entry
 from mhiflab.record.artifacts import WINDOW_STEPS
 from mhiflab.render.figures.style import MAPS
-from mhiflab.render.runs import Recorded, Window
+from mhiflab.render.runs import RecordedStudy, Window
 
 LEAST_PX = 32
-"""Windows are not cut smaller than this; then cases are left out."""
+"""Smallest side of a window; if it is still too large, cases are left out."""
 
 
 @dataclass
 class Windows:
-    """One place of one test image: its reference, what was upsampled, and every case's result."""
+    """A part of a test image: its reference, its upsampled inputs and every case's result."""
 
     image: str = ""
     place: tuple[int, int] = (0, 0)
@@ -31,7 +31,7 @@ class Windows:
     upsampled_SHW: dict[str, np.ndarray] = field(default_factory=dict)
     fused_SHW: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """What is not shown, and why."""
+    """Reasons for what is not shown."""
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -39,88 +39,98 @@ class Windows:
         return next(iter(self.fused_SHW.values())).shape
 
 
-def read_windows(recorded: Recorded) -> Windows:
-    """Return the windows of each case's first finished seed, where they show the same place."""
-    found = Windows()
-    first: dict[str, Entry] = {}
+def read_windows(recorded: RecordedStudy) -> Windows:
+    """Return the windows of each case's first finished seed that show the same place."""
+    windows = Windows()
+    first_entries: dict[str, Entry] = {}
     for entry in recorded.plan.finished.entries:
-        first.setdefault(entry.trial.case, entry)
-    for entry in first.values():
+        first_entries.setdefault(entry.trial.case, entry)
+    for entry in first_entries.values():
         try:
-            _add(found, entry, recorded.window(entry))
+            _add(windows, entry, recorded.window(entry))
         except UserError as error:
-            found.notes.append(str(error))
-    return found
+            windows.notes.append(str(error))
+    return windows
 
 
 def _steps(cube: np.ndarray | Tensor) -> np.ndarray:
-    """Return the integers of `WINDOW_STEPS` that a run recorded; float32 holds them exactly."""
+    """Return the integers (steps of 1 / `WINDOW_STEPS`) that a run recorded; exact in float32."""
     return np.rint(np.asarray(cube) * np.float32(WINDOW_STEPS)).astype(np.uint16)
 
 
-def _add(found: Windows, entry: Entry, window: Window) -> None:
-    inputs, nm = window.inputs, window.wavelengths_nm
+def _add(windows: Windows, entry: Entry, window: Window) -> None:
+    inputs, wavelengths_nm = window.inputs, window.wavelengths_nm
     reference = _steps(inputs.reference_BSHW[0]) if isinstance(inputs, Pair) else None
     upsampled = _steps(inputs.lms_BSHW[0])
-    if not found.fused_SHW:
-        found.image, found.place, found.reference_SHW = window.scene, window.place, reference
-        found.wavelengths_nm = None if nm is None else [float(x) for x in nm]
-    elif (found.image, found.place, found.size) != (
+    if not windows.fused_SHW:
+        windows.image, windows.place, windows.reference_SHW = window.scene, window.place, reference
+        windows.wavelengths_nm = (
+            None if wavelengths_nm is None else [float(x) for x in wavelengths_nm]
+        )
+    elif (windows.image, windows.place, windows.size) != (
         window.scene,
         window.place,
         upsampled.shape,
-    ) or not _same(found.reference_SHW, reference):
-        found.notes.append(f"{entry.who}: left out, its window shows another image.")
+    ) or not _same(windows.reference_SHW, reference):
+        windows.notes.append(f"{entry.who}: left out, its window shows another image.")
         return
-    found.fused_SHW[entry.who] = _steps(window.fused_SHW)
-    if not any(_same(upsampled, x) for x in found.upsampled_SHW.values()):
+    windows.fused_SHW[entry.who] = _steps(window.fused_SHW)
+    if not any(_same(upsampled, x) for x in windows.upsampled_SHW.values()):
         name = f"{entry.trial.spec.protocol.upsampling.capitalize()} upsampling"
-        name += f" ({entry.trial.label})" if name in found.upsampled_SHW else ""
-        found.upsampled_SHW[name] = upsampled
+        name += f" ({entry.trial.label})" if name in windows.upsampled_SHW else ""
+        windows.upsampled_SHW[name] = upsampled
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
-def viewer_data(found: Windows, room_bytes: int) -> dict[str, Any]:
-    """Return what the viewer's script reads; cubes are base64 of little-endian uint16 [S, H, W].
+def viewer_data(windows: Windows, room_bytes: int) -> dict[str, Any]:
+    """Return the data of the viewer's script; cubes are base64 of little-endian uint16 [S, H, W].
 
-    Where they take more than the room, the place is cut down around its middle and then cases are
-    left out; `found.notes` say so.
+    If the cubes take more than `room_bytes`, the window is cut around its middle, and then cases
+    are left out; `windows.notes` say so.
     """
-    bands, height, width = found.size
-    always = (found.reference_SHW is not None) + len(found.upsampled_SHW)
-    # Four letters of base64 hold three bytes; a pixel of a band takes two.
+    bands, height, width = windows.size
+    shared_cubes = (windows.reference_SHW is not None) + len(windows.upsampled_SHW)
+    # Four letters of base64 hold three bytes, and a pixel of a band takes two bytes.
     pixels = max(0, room_bytes) * 3 // 8 // bands
-    cubes = always + len(found.fused_SHW)
-    side = min(max(height, width), max(LEAST_PX, int((pixels / cubes) ** 0.5)))
+    cube_count = shared_cubes + len(windows.fused_SHW)
+    side = min(max(height, width), max(LEAST_PX, int((pixels / cube_count) ** 0.5)))
     rows, columns = _middle(height, side), _middle(width, side)
     if side < max(height, width):
-        found.notes.append(
+        windows.notes.append(
             f"The window is cut from {height} x {width} to {rows.stop - rows.start} x "
             f"{columns.stop - columns.start} pixels, so that this page does not grow too large."
         )
-    shown = max(1, pixels // ((rows.stop - rows.start) * (columns.stop - columns.start)) - always)
-    if left := list(found.fused_SHW)[shown:]:
-        found.notes.append(
-            f"Left out, so that this page does not grow too large: {', '.join(left)}."
+    case_count = max(
+        1, pixels // ((rows.stop - rows.start) * (columns.stop - columns.start)) - shared_cubes
+    )
+    if cases_left_out := list(windows.fused_SHW)[case_count:]:
+        windows.notes.append(
+            f"Left out, so that this page does not grow too large: {', '.join(cases_left_out)}."
         )
-    every = [] if found.reference_SHW is None else [("reference", "Reference", found.reference_SHW)]
-    every += [("upsampled", label, x) for label, x in found.upsampled_SHW.items()]
-    every += [("fused", label, x) for label, x in list(found.fused_SHW.items())[:shown]]
+    cubes_shown = (
+        [] if windows.reference_SHW is None else [("reference", "Reference", windows.reference_SHW)]
+    )
+    cubes_shown += [("upsampled", label, x) for label, x in windows.upsampled_SHW.items()]
+    cubes_shown += [
+        ("fused", label, x) for label, x in list(windows.fused_SHW.items())[:case_count]
+    ]
     cut = slice(None), rows, columns
-    map_ = mpl.colormaps[MAPS["error"]](np.arange(256), bytes=True)[:, :3]
+    colours = mpl.colormaps[MAPS["error"]](np.arange(256), bytes=True)[:, :3]
     return {
         "height": rows.stop - rows.start,
         "width": columns.stop - columns.start,
         "bands": bands,
-        "row": found.place[0] + rows.start,
-        "column": found.place[1] + columns.start,
+        "row": windows.place[0] + rows.start,
+        "column": windows.place[1] + columns.start,
         "steps": WINDOW_STEPS,
-        "wavelengths_nm": found.wavelengths_nm,
-        "map": map_.ravel().tolist(),
-        "cubes": [{"kind": k, "label": label, "data": _text(x[cut])} for k, label, x in every],
+        "wavelengths_nm": windows.wavelengths_nm,
+        "map": colours.ravel().tolist(),
+        "cubes": [
+            {"kind": k, "label": label, "data": _text(x[cut])} for k, label, x in cubes_shown
+        ],
     }
 
 

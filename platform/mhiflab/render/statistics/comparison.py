@@ -1,4 +1,4 @@
-"""Comparisons of methods on the same images, in numbers and in words."""
+"""Comparisons of two methods on the same images, in numbers and in words."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from mhiflab.render.statistics.significance import (
 )
 
 FEW_IMAGES = 6
-"""Below this no two-sided test of sign flips reaches 0.05."""
+"""Number of images below which no two-sided test of sign flips reaches 0.05."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +35,45 @@ class Comparison:
     baseline: str
     images: int
     seeds: int
-    """0 where neither method is trained."""
+    """Number of seeds; 0 if neither method is trained."""
     effect: Effect
     low: float
     high: float
-    """Interval of the mean difference (`stats.interval`, crossed), not widened for the family."""
+    """Interval of the mean difference (`significance.interval`), not widened for the family."""
     level: float
     p_wilcoxon: float
     p_permutation: float
     p_crossed: float
-    """Over images and seeds together (`stats.crossed_p`)."""
+    """P value over images and seeds together (`significance.crossed_p`)."""
     p_holm: float
     """The larger of Wilcoxon's and the crossed p value, adjusted for the family."""
     family: int
-    """Comparisons made together: those in the same metric."""
+    """Number of comparisons in the same metric."""
     without: tuple[str, ...] = ()
-    """Images left out, on which one of the two has no finite value."""
+    """Images left out because one of the two methods has no finite value."""
 
     @property
     def alpha(self) -> float:
-        """The chance of a false claim that is accepted for the whole family."""
+        """Accepted chance of a false claim in the whole family."""
         return round(1 - self.level, 12)
 
     @property
     def shown(self) -> bool:
-        """Whether test, interval, mean and ranks agree on a difference."""
+        """True if test, interval, mean and ranks agree on a difference."""
         same_sign = self.effect.mean * self.effect.rank_biserial > 0
         beyond = self.low > 0 or self.high < 0
         return self.p_holm < self.alpha and beyond and same_sign
 
     @property
     def better(self) -> bool:
-        """Whether a difference was shown in the method's favour."""
+        """True if a difference was shown in the method's favour."""
         return self.shown and (self.effect.mean > 0) == METRICS[self.metric].higher_is_better
 
     def verdict(self) -> str:
         """Return the result as one sentence."""
         metric, mean = METRICS[self.metric], self.effect.mean
 
-        # A difference that was shown keeps two digits, however small.
+        # Show two significant digits of a difference, however small.
         tiny = 1 - math.floor(math.log10(abs(mean))) if self.shown else 0
         digits = max(metric.digits, tiny)
 
@@ -83,32 +83,32 @@ class Comparison:
         count = f"n = {_counted(self.images, 'image')}"
         if self.seeds:
             count += f" x {_counted(self.seeds, 'seed')}"
-        after = f" after Holm over {self.family}" if self.family > 1 else ""
-        test = f"p {_p_text(self.p_holm)}{after}, {count}"
+        correction = f" after Holm over {self.family}" if self.family > 1 else ""
+        test = f"p {_p_text(self.p_holm)}{correction}, {count}"
         percent = f"{100 * self.level:g}% interval"
         if not self.shown:
-            known = (
+            interval_text = (
                 ""
                 if math.isnan(self.low)
                 else (f", {percent} {number(self.low)} to {number(self.high)}")
             )
             return (
                 f"No difference in {metric.name} between {self.method} and {self.baseline} was "
-                f"shown (mean {number(mean)}{metric.unit}{known}, {test}){self._why_not()}."
+                f"shown (mean {number(mean)}{metric.unit}{interval_text}, {test}){self._why_not()}."
             )
         ends = sorted((abs(self.low), abs(self.high)))
         amount = f"{number(abs(mean))}{metric.unit}"
         if metric.higher_is_better:
-            what = f"{'gains' if mean > 0 else 'loses'} {amount} {metric.name} "
-            what += f"{'over' if mean > 0 else 'to'} {self.baseline}"
+            claim = f"{'gains' if mean > 0 else 'loses'} {amount} {metric.name} "
+            claim += f"{'over' if mean > 0 else 'to'} {self.baseline}"
         else:
-            what = f"{'raises' if mean > 0 else 'lowers'} {metric.name} by {amount}".rstrip()
-            what += f" against {self.baseline}, which is {'worse' if mean > 0 else 'better'}"
-        within = f"{percent} {number(ends[0])} to {number(ends[1])}"
-        return f"{self.method} {what} ({within}, {test})."
+            claim = f"{'raises' if mean > 0 else 'lowers'} {metric.name} by {amount}".rstrip()
+            claim += f" against {self.baseline}, which is {'worse' if mean > 0 else 'better'}"
+        interval_of_amount = f"{percent} {number(ends[0])} to {number(ends[1])}"
+        return f"{self.method} {claim} ({interval_of_amount}, {test})."
 
     def _why_not(self) -> str:
-        """Return why nothing was shown, where the p value in the sentence does not tell it."""
+        """Return the reason why nothing was shown if the p value in the sentence is not one."""
         if self.p_holm < self.alpha:
             return ": mean and ranks disagree, or the interval holds 0"
         if self.seeds > 1 and self.p_wilcoxon * self.family < self.alpha:
@@ -116,32 +116,32 @@ class Comparison:
         return ""
 
     def warnings(self) -> list[str]:
-        """Return what the numbers of images and seeds cannot support, one sentence each."""
-        found = []
-        least = min(1.0, self.family * smallest_p(self.images))
-        if least >= self.alpha:
+        """Return the limits that few images or seeds set, one sentence each."""
+        sentences = []
+        smallest = min(1.0, self.family * smallest_p(self.images))
+        if smallest >= self.alpha:
             family = f" in a family of {self.family} comparisons" if self.family > 1 else ""
-            found.append(
+            sentences.append(
                 f"{_counted(self.images, 'image')} cannot show a difference{family}: the smallest "
-                f"p they can reach is {least:.2g}; evaluate more images."
+                f"p they can reach is {smallest:.2g}; evaluate more images."
             )
         if self.images < FEW_IMAGES:
-            found.append(
+            sentences.append(
                 f"Fewer than {FEW_IMAGES} images: means and intervals depend on single images."
             )
         if self.without:
-            found.append(
+            sentences.append(
                 f"{METRICS[self.metric].name}: without {', '.join(self.without)}, on which "
                 f"{self.method} or {self.baseline} has no finite value."
             )
         if self.seeds == 2:
-            found.append("Two seeds hardly tell how much trainings differ; run more.")
+            sentences.append("Two seeds hardly tell how much trainings differ; run more.")
         if self.seeds == 1:
-            found.append(
+            sentences.append(
                 "One seed: another training may differ from this one as much as two methods do; "
                 "run more seeds."
             )
-        return found
+        return sentences
 
 
 def _counted(count: int, word: str) -> str:
@@ -149,40 +149,40 @@ def _counted(count: int, word: str) -> str:
 
 
 def _p_text(p: float) -> str:
-    # Told apart from the limit of claims.
+    # More digits near 0.05, the usual limit of claims.
     digits = 4 if 0.0495 <= p < 0.0505 else 3 if p < 0.1 else 2
     return "< 0.001" if p < 0.001 else f"= {p:.{digits}f}"
 
 
-def values(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
+def metric_table(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
     """Return one method's metric with images as rows and seeds as columns, both sorted.
 
-    `frame` has columns scene, seed, method and the metric. A method without seeds (missing in all
-    its rows) has the one column NaN. Raises `UserError` where a row is twice there or missing.
+    `frame` has columns scene, seed, method and the metric. A method without seeds has the single
+    column NaN. Raises `UserError` if a row is missing or repeated.
     """
-    absent = {"scene", "seed", "method", metric} - set(frame.columns)
-    if absent:
+    missing = {"scene", "seed", "method", metric} - set(frame.columns)
+    if missing:
         raise UserError(
-            f"metrics: columns {', '.join(sorted(absent))} are missing, found "
+            f"metrics: columns {', '.join(sorted(missing))} are missing, found "
             + ", ".join(map(str, frame.columns))
         )
     rows = frame[frame["method"] == method]
     if rows.empty:
         known = ", ".join(sorted(frame["method"].astype(str).unique()))
         raise UserError(f"method: found {method!r}, expected one of {known}")
-    twice = rows.duplicated(["scene", "seed"])
-    if twice.any():
-        row = rows[twice].sort_values(["scene", "seed"]).iloc[0]
+    repeated = rows.duplicated(["scene", "seed"])
+    if repeated.any():
+        row = rows[repeated].sort_values(["scene", "seed"]).iloc[0]
         raise UserError(
             f"metrics of {method}: scene {row['scene']!r} seed {row['seed']} is there more than "
             "once, expected one row; choose one convention and one run"
         )
-    there = rows.pivot(index="scene", columns="seed", values="method").notna()
-    if not there.to_numpy().all():
-        i, k = np.argwhere(~there.to_numpy())[0]
+    present = rows.pivot(index="scene", columns="seed", values="method").notna()
+    if not present.to_numpy().all():
+        i, k = np.argwhere(~present.to_numpy())[0]
         raise UserError(
-            f"metrics of {method}: scene {there.index[i]!r} seed {there.columns[k]} is missing, "
-            "expected all scenes for all seeds; run what is missing"
+            f"metrics of {method}: scene {present.index[i]!r} seed {present.columns[k]} is "
+            "missing, expected all scenes for all seeds; run what is missing"
         )
     table = rows.pivot(index="scene", columns="seed", values=metric).sort_index().sort_index(axis=1)
     return table.astype(float)
@@ -191,21 +191,24 @@ def values(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
 def differences(
     frame: pd.DataFrame, metric: str, method: str, baseline: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return method less baseline, [I, K], images and seeds sorted, and the images left out.
+    """Return method less baseline [I, K], images and seeds sorted, and the images left out.
 
-    Left out are images without a finite value, such as an ERGAS where a band is black. A method
-    without seeds stands beside every seed of the other; K = 1 for two such methods. Raises
-    `UserError` unless both were measured on the same images and seeds, some with finite values.
+    Images without a finite value are left out, such as the ERGAS of a black band. A method without
+    seeds is compared with every seed of the other; K = 1 for two such methods. Raises `UserError`
+    if their images or seeds differ, or if no image has finite values.
     """
-    a, b = values(frame, metric, method), values(frame, metric, baseline)
-    for what, one, other in (("scenes", a.index, b.index), ("seeds", a.columns, b.columns)):
-        if what == "seeds" and (one.isna().all() or other.isna().all()):
+    a, b = metric_table(frame, metric, method), metric_table(frame, metric, baseline)
+    for quantity, of_method, of_baseline in (
+        ("scenes", a.index, b.index),
+        ("seeds", a.columns, b.columns),
+    ):
+        if quantity == "seeds" and (of_method.isna().all() or of_baseline.isna().all()):
             continue
-        odd = one.symmetric_difference(other)
-        if len(odd):
+        unshared = of_method.symmetric_difference(of_baseline)
+        if len(unshared):
             raise UserError(
-                f"{method} and {baseline}: {what} {', '.join(map(str, odd))} belong to one of them "
-                "only, expected the same for both; run the missing ones"
+                f"{method} and {baseline}: {quantity} {', '.join(map(str, unshared))} belong to "
+                "one of them only, expected the same for both; run the missing ones"
             )
     finite = np.isfinite(a.to_numpy()).all(axis=1) & np.isfinite(b.to_numpy()).all(axis=1)
     if not finite.any():
@@ -227,11 +230,11 @@ def compare_methods(
     baseline: str | None = None,
     level: float = 0.95,
 ) -> list[Comparison]:
-    """Compare methods with a baseline, or each with each without one.
+    """Compare methods with a baseline, or all pairs if there is none.
 
-    All comparisons in one metric are one family under Holm's rule: they answer one question, while
-    metrics are views of the same errors and all of them are told. Any order of rows gives the same
-    result. Raises `UserError` for methods, metrics or rows that are missing.
+    All comparisons in one metric are one family under Holm's rule, because they answer one
+    question; metrics are views of the same errors, and all are reported. The order of rows does not
+    matter. Raises `UserError` if a method, metric or row is missing.
     """
     for metric in metrics:
         if metric not in METRICS:
@@ -240,18 +243,21 @@ def compare_methods(
     pairs = list(combinations(others, 2)) if baseline is None else [(m, baseline) for m in others]
     if not pairs:
         raise UserError(f"methods: found {', '.join(methods)}, expected two or more to compare")
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for metric in metrics:
         arrays = [differences(frame, metric, *pair) for pair in pairs]
         tests = [(wilcoxon_p(image_means(d_IK)), crossed_p(d_IK)) for d_IK, _ in arrays]
-        # One image has no crossed test, and none of one training says more than that of the images.
+        # The crossed test needs two images, and adds nothing to Wilcoxon's for one training.
         several = [d_IK.shape[0] > 1 and d_IK.shape[1] > 1 for d_IK, _ in arrays]
-        p = [max(both) if more else both[0] for both, more in zip(tests, several, strict=True)]
-        for pair, (d_IK, without), both, adjusted in zip(
+        p = [
+            max(p_values) if more else p_values[0]
+            for p_values, more in zip(tests, several, strict=True)
+        ]
+        for pair, (d_IK, without), p_values, adjusted in zip(
             pairs, arrays, tests, holm(p), strict=True
         ):
             low, high = interval(d_IK, level)
-            found.append(
+            comparisons.append(
                 Comparison(
                     metric,
                     *pair,
@@ -261,12 +267,12 @@ def compare_methods(
                     low=low,
                     high=high,
                     level=level,
-                    p_wilcoxon=both[0],
+                    p_wilcoxon=p_values[0],
                     p_permutation=permutation_p(image_means(d_IK)),
-                    p_crossed=both[1],
+                    p_crossed=p_values[1],
                     p_holm=adjusted,
                     family=len(pairs),
                     without=without,
                 )
             )
-    return found
+    return comparisons

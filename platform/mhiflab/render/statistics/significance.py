@@ -1,8 +1,9 @@
 """Paired statistics of two methods over images and seeds.
 
-A claim is about new images and new trainings. Tests of signs and effect sizes see one number an
-image, its mean over seeds, and speak of the trainings at hand; the crossed test and the intervals
-see both, since one network is trained per seed and judged on every image.
+A claim is about new images and new trainings. Tests of signs and effect sizes use one number per
+image, its mean over seeds, so that they hold for the given trainings only. The crossed test and the
+intervals use images and seeds, because one network is trained per seed and evaluated on every
+image.
 
 Legend: I images, K seeds.
 """
@@ -17,18 +18,18 @@ from scipy import stats
 from scipy.special import ndtr
 
 ENUMERATED = 20_000
-"""Most sign flips that the permutation test goes through one by one."""
+"""Largest number of sign flips that the permutation test enumerates."""
 
 EXACT_IMAGES = 200
-"""Most images for which the signed-rank distribution is computed exactly."""
+"""Largest number of images for an exact signed-rank distribution."""
 
 DECIMALS = 10
-"""Differences are rounded to so many decimals, so that rounding errors neither make nor break
+"""Decimals to which differences are rounded, so that rounding errors neither make nor break
 ties."""
 
 
 def image_means(difference_IK: np.ndarray) -> np.ndarray:
-    """Return the mean over seeds of every image, [I], free of rounding noise."""
+    """Return the mean over seeds of every image [I], without rounding noise."""
     return np.round(np.asarray(difference_IK, float).mean(axis=1), DECIMALS) + 0.0
 
 
@@ -38,10 +39,11 @@ def _signed_ranks(difference_I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def wilcoxon_p(difference_I: np.ndarray) -> float:
-    """Return the two-sided p value of the signed-rank test, 1 where all differences are zero.
+    """Return the two-sided p value of the signed-rank test; 1 if all differences are zero.
 
-    Zeros are ranked and then left out, ties get midranks. Up to 200 images the distribution under
-    sign flips is exact even so; beyond, it is the normal approximation with a tie correction.
+    Zeros are ranked and then left out (Pratt 1959); ties get midranks. Up to 200 images the
+    distribution under sign flips is exact, also with ties. Beyond, it is the normal approximation
+    with a tie correction.
     """
     rank, sign = _signed_ranks(difference_I)
     rank, sign = rank[sign != 0], sign[sign != 0]
@@ -51,7 +53,7 @@ def wilcoxon_p(difference_I: np.ndarray) -> float:
         z = (rank * sign).sum() / math.sqrt((rank**2).sum())
         return float(min(1.0, 2 * ndtr(-abs(z))))
     doubled = np.rint(2 * rank).astype(int)
-    # Probability of every sum of the positive ranks, doubled to be whole numbers.
+    # Probability of every sum of the positive ranks; ranks are doubled to be integers.
     chance = np.ones(1)
     for r in doubled:
         chance = (np.pad(chance, (0, r)) + np.pad(chance, (r, 0))) / 2
@@ -63,7 +65,8 @@ def wilcoxon_p(difference_I: np.ndarray) -> float:
 def permutation_p(difference_I: np.ndarray, seed: int = 0, flips: int = 19_999) -> float:
     """Return the two-sided p value of the mean under sign flips of whole images.
 
-    All 2^I flips where these are at most 20,000; else random ones with the observed one counted.
+    All 2^I flips are enumerated if they are at most 20,000. Otherwise flips are random, and the
+    observed one is counted too.
     """
     count = len(difference_I)
     observed = abs(difference_I.sum())
@@ -75,16 +78,16 @@ def permutation_p(difference_I: np.ndarray, seed: int = 0, flips: int = 19_999) 
         bits_FI = rng.integers(0, 2, (flips, count), dtype=np.int8)
         extra = 1
     sums_F = abs((1 - 2 * bits_FI.astype(float)) @ difference_I)
-    # Equal sums of other orders of adding must count as equal.
+    # Sums that differ only in the order of addition must count as equal.
     reached = int((sums_F >= observed - 1e-9 * max(1.0, observed)).sum())
     return (reached + extra) / (len(sums_F) + extra)
 
 
 def standard_error(difference_IK: np.ndarray) -> tuple[float, float]:
-    """Return the standard error of the mean for new images and new seeds, and degrees of freedom.
+    """Return the standard error of the mean for new images and seeds, and degrees of freedom.
 
-    The variances of the means of images and of seeds are added, which is never too little; degrees
-    of freedom are Satterthwaite's (1946). One seed tells nothing of others: images count alone.
+    The variances of the means of images and of seeds are added, which never underestimates. The
+    degrees of freedom are Satterthwaite's (1946). With one seed, only images count.
     """
     d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
     parts = [
@@ -101,10 +104,10 @@ def standard_error(difference_IK: np.ndarray) -> tuple[float, float]:
 def crossed_p(difference_IK: np.ndarray) -> float:
     """Return the two-sided p value of the mean over images and seeds, both drawn at random.
 
-    Student's t with `standard_error`; in simulations without a difference, 9 images, and seeds that
-    vary as much as images, it is below 0.05 in 6% of cases with 3 seeds and in 10% with 2, where
-    Wilcoxon's test over images is in 30% and more. 1 where all differences are zero, NaN for one
-    image.
+    It is Student's t with `standard_error`; 1 if all differences are zero, NaN for one image. In
+    simulations without a difference, with 9 images and seeds that vary as much as images, it is
+    below 0.05 in 6% of cases with 3 seeds and in 10% with 2. Wilcoxon's test over images is below
+    in at least 30%.
     """
     mean, (error, df) = float(np.mean(difference_IK)), standard_error(difference_IK)
     if len(difference_IK) < 2:
@@ -115,12 +118,12 @@ def crossed_p(difference_IK: np.ndarray) -> float:
 
 
 def smallest_p(images: int) -> float:
-    """Return the smallest two-sided p value that flips of so many signs can give."""
+    """Return the smallest two-sided p value that sign flips of so many images can reach."""
     return 2.0 ** (1 - images)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return the p values of a family of tests, adjusted by Holm's step-down rule."""
+    """Return the p values of a family of tests adjusted by Holm's step-down rule, in order."""
     adjusted, largest = [0.0] * len(p), 0.0
     for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         largest = max(largest, min(1.0, (len(p) - place) * p[i]))
@@ -137,13 +140,14 @@ def interval(
 ) -> tuple[float, float]:
     """Return a bootstrap interval of the mean difference; NaN for fewer than two images.
 
-    crossed (the default): images and seeds are drawn with replacement, independently, and the ends
-    are set as far out as `standard_error` and Student's t ask, because few seeds drawn from few
-    vary too little (after Hesterberg 2015); it speaks of new images and new trainings. bca:
-    bias-corrected and accelerated (Efron 1987) over images alone, for the trainings at hand.
-    In simulations of 9 images and 3 seeds nominal 95% intervals (crossed) held the truth in 96%
-    where seeds vary 0.3 times as much as images, in 94% where as much, in 93% where twice as much;
-    with 2 seeds in 90% where as much.
+    "crossed": images and seeds are drawn with replacement, independently. Then the ends are moved
+    out as far as `standard_error` and Student's t require, because few seeds drawn from few vary
+    too little (after Hesterberg 2015). The interval is about new images and new trainings.
+    "bca": bias-corrected and accelerated (Efron 1987) over images, for the given trainings only.
+
+    In simulations of 9 images and 3 seeds, crossed 95% intervals held the true mean in 96% of cases
+    if seeds vary 0.3 times as much as images, in 94% if as much, and in 93% if twice as much; with
+    2 seeds that vary as much as images, in 90%.
     """
     d_IK = np.round(np.asarray(difference_IK, float), DECIMALS)
     images, seeds = d_IK.shape
@@ -156,39 +160,39 @@ def interval(
         d_I = image_means(d_IK)
         if np.ptp(d_I) == 0:
             return float(d_I[0]), float(d_I[0])
-        found = stats.bootstrap(
+        bounds = stats.bootstrap(
             (d_I,), np.mean, n_resamples=resamples, confidence_level=level, method="BCa", rng=rng
         ).confidence_interval
-        return float(found.low), float(found.high)
+        return float(bounds.low), float(bounds.high)
     by_image = rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
     by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     means = ((by_image @ d_IK) * by_seed).sum(axis=1)
     error, df = standard_error(d_IK)
     tail, mean = (1 - level) / 2, d_IK.mean()
-    usual = stats.norm.ppf(1 - tail) * means.std()
-    if not usual > 0:
+    normal_half_width = stats.norm.ppf(1 - tail) * means.std()
+    if not normal_half_width > 0:
         return float(mean), float(mean)
-    wider = stats.t.ppf(1 - tail, df) * error / usual
-    low, high = mean + wider * (np.quantile(means, [tail, 1 - tail]) - mean)
+    factor = stats.t.ppf(1 - tail, df) * error / normal_half_width
+    low, high = mean + factor * (np.quantile(means, [tail, 1 - tail]) - mean)
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Effect:
-    """How large a paired difference over images is."""
+    """Sizes of a paired difference over images."""
 
     mean: float
-    """In the metric's unit."""
+    """Mean difference in the metric's unit."""
     d_z: float
-    """Cohen's: the mean in standard deviations over images; NaN where there is no spread."""
+    """Cohen's d_z: the mean in standard deviations over images; NaN without spread."""
     rank_biserial: float
-    """Share of positive less share of negative ranks, -1 to 1."""
+    """Share of positive ranks less share of negative ranks, -1 to 1."""
     superiority: float
-    """Share of images with a positive difference, zeros as halves."""
+    """Share of images with a positive difference; zeros count as halves."""
 
 
 def effect(difference_I: np.ndarray) -> Effect:
-    """Return the effect sizes of one difference an image."""
+    """Return the effect sizes of differences, one per image."""
     rank, sign = _signed_ranks(difference_I)
     spread = difference_I.std(ddof=1) if len(difference_I) > 1 else 0.0
     mean = round(float(difference_I.mean()), DECIMALS) + 0.0
@@ -203,7 +207,7 @@ def effect(difference_I: np.ndarray) -> Effect:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of a metric, and how it varies over images and over seeds."""
+    """Mean of a metric, and its spread over images and over seeds."""
 
     mean: float
     std_images: float
@@ -213,8 +217,8 @@ class Spread:
     var_images: float
     var_seeds: float
     var_rest: float
-    """Variance components of images, seeds and what neither explains (two-way analysis of variance
-    with random effects, negative estimates as 0); NaN for one seed or image."""
+    """Variance components of images, seeds and the rest (two-way analysis of variance with random
+    effects, negative estimates as 0); NaN for one seed or image."""
 
 
 def spread(values_IK: np.ndarray) -> Spread:

@@ -1,4 +1,4 @@
-"""Verdicts: compare every case of a study with its baseline."""
+"""Verdicts: compare every case of a study with its baseline, in sentences and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
 
-HOW = (
+TEST_NOTE = (
     "Differences are tested over images (Wilcoxon) and over images and trainings together "
     "(Student's t); the larger p counts, after Holm within each metric. Intervals are bootstrapped "
     "over both."
@@ -22,9 +22,9 @@ DIGITS = 6
 
 
 def baseline_case(results: Results, baseline: str = "") -> str:
-    """Return the case that others are compared with: the first, or the one that is named.
+    """Return the case that others are compared with: the named one, or the first.
 
-    Of a case with axes it is the first point. Raises `UserError` for a name that no case has.
+    A case with axes stands for its first point. Raises `UserError` if no case has the name.
     """
     cases = list(results.labels)
     fitting = [one for one in cases if not baseline or f"{one}/".startswith(f"{baseline}/")]
@@ -37,42 +37,49 @@ def baseline_case(results: Results, baseline: str = "") -> str:
 
 
 def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
-    """Compare every case whose runs are complete with a baseline case, the first by default.
+    """Compare every case whose runs are complete with a baseline case, by default the first.
 
-    Fewer than two complete cases give no comparison. Raises `UserError` for a baseline that is no
+    The list is empty for fewer than two complete cases. Raises `UserError` if the baseline is not a
     case.
     """
     labels = results.labels
-    lacking = {e.trial.case for e in results.entries if e.state != "done"}
-    whole = [label for case, label in labels.items() if case not in lacking]
-    first = labels[baseline_case(results, baseline)]
-    if first not in whole or len(whole) < 2:
+    incomplete = {e.trial.case for e in results.entries if e.state != "done"}
+    complete = [label for case, label in labels.items() if case not in incomplete]
+    base_label = labels[baseline_case(results, baseline)]
+    if base_label not in complete or len(complete) < 2:
         return []
-    return compare_methods(results.fused(), results.metrics, whole, first)
+    return compare_methods(results.fused(), results.metrics, complete, base_label)
 
 
-def sentences(found: Sequence[Comparison]) -> list[str]:
-    """Return a verdict on the first metric of every case, what limits it, and how it is made."""
-    if not found:
+def sentences(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return a verdict per case on the first metric, warnings on its limits, and the test used."""
+    if not comparisons:
         return []
-    first = [one for one in found if one.metric == found[0].metric]
-    warnings = dict.fromkeys(text for one in found for text in one.warnings())
-    return [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings] + [HOW]
+    first = [one for one in comparisons if one.metric == comparisons[0].metric]
+    warnings = dict.fromkeys(text for one in comparisons for text in one.warnings())
+    return (
+        [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings] + [TEST_NOTE]
+    )
 
 
 def _rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def statistics(found: Sequence[Comparison]) -> pd.DataFrame:
-    """Return every comparison as a row, numbers with `DIGITS` significant digits."""
+def statistics(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Return one row per comparison, numbers with `DIGITS` significant digits."""
     rows = []
-    for one in found:
-        row = asdict(one) | {"alpha": one.alpha, "shown": one.shown, "better": one.better}
+    for comparison in comparisons:
+        row = asdict(comparison) | {
+            "alpha": comparison.alpha,
+            "shown": comparison.shown,
+            "better": comparison.better,
+        }
         row |= {f"effect_{name}": value for name, value in row.pop("effect").items()}
-        row["without"] = " ".join(one.without)
-        # Of the images, zeros as halves.
-        above, higher = row.pop("effect_superiority"), METRICS[one.metric].higher_is_better
-        row["share_better"] = above if higher else 1 - above
+        row["without"] = " ".join(comparison.without)
+        # Share of the images; a difference of zero counts as half.
+        superiority = row.pop("effect_superiority")
+        higher = METRICS[comparison.metric].higher_is_better
+        row["share_better"] = superiority if higher else 1 - superiority
         rows.append({name: _rounded(value) for name, value in row.items()})
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""A table as Markdown, LaTeX, HTML and CSV, with its sidecar."""
+"""Formats of a table: Markdown, LaTeX, HTML and CSV, with a sidecar JSON."""
 
 import html
 import json
@@ -12,16 +12,17 @@ import pandas as pd
 from feinfn.files import write_bytes
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.verdicts import statistics
-from mhiflab.render.tables.published import NOT_TOLD, Quoted
-from mhiflab.render.tables.rows import COSTS, Row, printed, ranks
+from mhiflab.render.tables.published import NOT_TOLD, QuotedRow
+from mhiflab.render.tables.rows import COSTS, Row, number_text, ranks
 from mhiflab.render.tables.table import Block, Table, heading, notes, sidecar, summary, verdicts
 
 Escape = Callable[[str], str]
+"""A function that escapes a text for a format."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a format writes what is special."""
+    """Marks of a format: emphasis, signs, arrows and daggers."""
 
     bold: tuple[str, str]
     underline: tuple[str, str]
@@ -33,9 +34,7 @@ class Mark:
 
 
 MARKDOWN = Mark(("**", "**"), ("<u>", "</u>"), " ± ", "↑", "↓", "†", "‡")
-
 HTML = replace(MARKDOWN, bold=("<b>", "</b>"))
-
 LATEX = Mark(
     (r"\textbf{", "}"),
     (r"\underline{", "}"),
@@ -54,16 +53,16 @@ def _header(table: Table, mark: Mark) -> list[str]:
 
 
 def _line(row: Row, rank: dict[str, str], table: Table, mark: Mark) -> list[str]:
-    around = {"best": mark.bold, "second": mark.underline}
+    emphasis = {"best": mark.bold, "second": mark.underline}
     cells = []
     for metric in table.metrics:
         if not row.cells:
             cells.append(NOT_TOLD)
             continue
         cell, digits = row.cells[metric], METRICS[metric].digits
-        text = printed(cell.mean, digits)
+        text = number_text(cell.mean, digits)
         if rank[metric]:
-            text = text.join(around[rank[metric]])
+            text = text.join(emphasis[rank[metric]])
         if cell.over_seeds is not None:
             text += f"{mark.plus_minus}{cell.over_seeds:.{digits}f}"
         if cell.over_images is not None:
@@ -71,20 +70,22 @@ def _line(row: Row, rank: dict[str, str], table: Table, mark: Mark) -> list[str]
         cells.append(text)
     for name in table.costs:
         column = COSTS[name]
-        found = row.costs.get(name)
-        cells.append(NOT_TOLD if found is None else f"{found / column.unit:.{column.digits}f}")
+        cost = row.costs.get(name)
+        cells.append(NOT_TOLD if cost is None else f"{cost / column.unit:.{column.digits}f}")
     return cells
 
 
 def _lines(table: Table, block: Block, mark: Mark, escaped: Escape) -> list[list[str]]:
-    found = block.rows
-    every = {metric: ranks(found, metric) for metric in table.metrics}
+    block_rows = block.rows
+    ranks_of = {metric: ranks(block_rows, metric) for metric in table.metrics}
     return [
         [
             escaped(row.label) + (mark.dagger if row.lacking else ""),
-            *_line(row, {metric: names[place] for metric, names in every.items()}, table, mark),
+            *_line(
+                row, {metric: ranking[place] for metric, ranking in ranks_of.items()}, table, mark
+            ),
         ]
-        for place, row in enumerate(found)
+        for place, row in enumerate(block_rows)
     ]
 
 
@@ -92,21 +93,21 @@ def _quoted_title(block: Block) -> str:
     return f"{block.title}, published" if block.title else "Published"
 
 
-def _quoted_line(one: Quoted, table: Table, mark: Mark, escaped: Escape) -> list[str]:
+def _quoted_line(row: QuotedRow, table: Table, mark: Mark, escaped: Escape) -> list[str]:
     cells = []
     for metric in table.metrics:
-        value, spread = one.values.get(metric), one.spreads.get(metric)
+        value, spread = row.values.get(metric), row.spreads.get(metric)
         text = NOT_TOLD if value is None else value
         cells.append(text if spread is None else f"{text} ({spread})")
-    counted = one.parameters if one.parameters == NOT_TOLD else one.parameters + mark.counted
-    cells += [counted if name == "parameters" else NOT_TOLD for name in table.costs]
-    return [escaped(f"{one.method} [{one.source}]"), *cells]
+    parameters = row.parameters if row.parameters == NOT_TOLD else row.parameters + mark.counted
+    cells += [parameters if name == "parameters" else NOT_TOLD for name in table.costs]
+    return [escaped(f"{row.method} [{row.source}]"), *cells]
 
 
 _MARKUP = re.compile(
     r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|^[>+-]|(?<!\S)#|&(?=#?\w+;)", re.ASCII
 )
-"""What Markdown takes for its own; snake_case and `a < b` it leaves alone."""
+"""Characters that are markup in Markdown; snake_case and `a < b` are plain text."""
 
 
 def _md(text: str) -> str:
@@ -127,9 +128,9 @@ def markdown(table: Table) -> str:
         body += [section(_quoted_title(block))] if block.quoted else []
         body += [_quoted_line(one, table, MARKDOWN, _md) for one in block.quoted]
     text = "\n".join("| " + " | ".join(line) + " |" for line in body)
-    said = verdicts(table)
+    sentences = verdicts(table)
     parts = [f"### {_md(table.title)}", text]
-    parts += ["\n".join(f"- {_md(line)}" for line in said)] if said else []
+    parts += ["\n".join(f"- {_md(line)}" for line in sentences)] if sentences else []
     parts.append("  \n".join(map(_md, notes(table))))
     return "\n\n".join(parts) + "\n"
 
@@ -139,7 +140,7 @@ def _tex(text: str) -> str:
     table |= {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}
     table |= {"±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$"}
     table |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-    # A line's end and a rule before it would take a star or a bracket for their own.
+    # After a row's end or a rule, LaTeX would read a star or bracket as an option.
     first = "{}" if text.lstrip().startswith(("[", "*")) else ""
     return first + text.translate(str.maketrans(table))
 
@@ -162,8 +163,8 @@ def latex(table: Table) -> str:
         if block.quoted:
             lines = [_quoted_line(one, table, LATEX, _tex) for one in block.quoted]
             parts.append("\n".join([section(_quoted_title(block)), *body(lines)]))
-    said = "\n".join((*verdicts(table), *notes(table)))
-    comments = "\n".join(f"% {line}" for line in said.splitlines())
+    sentences = "\n".join((*verdicts(table), *notes(table)))
+    comments = "\n".join(f"% {line}" for line in sentences.splitlines())
     rows_text = "\n\\midrule\n".join(parts)
     return (
         f"{comments}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(table.title)}}}\n"
@@ -173,7 +174,7 @@ def latex(table: Table) -> str:
 
 
 def html_table(table: Table) -> str:
-    """Return the table as an HTML fragment: one <table>, verdicts and notes."""
+    """Return the table as an HTML fragment: a <table>, verdicts and notes."""
     heads = _header(table, HTML)
 
     def line(cells: list[str]) -> str:
@@ -201,7 +202,7 @@ def html_table(table: Table) -> str:
 
 
 def html_page(table: Table) -> str:
-    """Return the table as a page of its own that needs nothing else."""
+    """Return the table as a complete HTML page."""
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
@@ -219,7 +220,7 @@ def html_page(table: Table) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    """Return a table as CSV; a name that a spreadsheet would compute gets an apostrophe before."""
+    """Return a table as CSV, with an apostrophe before names that look like formulas."""
     for column in {"block", "method", "baseline"} & set(frame.columns):
         names = [f"'{x}" if x.startswith(("=", "+", "-", "@")) else x for x in frame[column]]
         frame = frame.assign(**{column: names})
@@ -227,9 +228,9 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
-    """Write .md, .tex, .csv, .html and the sidecar .json, and the statistics where there are any.
+    """Write .md, .tex, .csv, .html, the sidecar .json and any statistics; return the paths.
 
-    Statistics of a former table go where there are none now. Returns the paths.
+    If there are no statistics now, those of an earlier table are removed.
     """
     texts = {
         f"{stem}.md": markdown(table),
@@ -238,17 +239,17 @@ def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
         f"{stem}.html": html_page(table),
         f"{stem}.json": json.dumps(sidecar(table), indent=1, ensure_ascii=False) + "\n",
     }
-    compared = []
+    frames = []
     for block in table.blocks:
-        found = statistics(block.comparisons)
-        if len(found):
-            compared.append(found.assign(block=block.title) if block.title else found)
-    if compared:
-        texts[f"{stem}-statistics.csv"] = _csv(pd.concat(compared, ignore_index=True))
-    # All of them before the first file, so that what fails leaves the former table whole.
+        frame = statistics(block.comparisons)
+        if len(frame):
+            frames.append(frame.assign(block=block.title) if block.title else frame)
+    if frames:
+        texts[f"{stem}-statistics.csv"] = _csv(pd.concat(frames, ignore_index=True))
+    # Encode all before the first write, so that an error leaves the earlier table whole.
     contents = {folder / name: text.encode() for name, text in texts.items()}
     for path, content in contents.items():
         write_bytes(path, content)
-    if not compared:
+    if not frames:
         (folder / f"{stem}-statistics.csv").unlink(missing_ok=True)
     return list(contents)

@@ -1,4 +1,4 @@
-"""Published numbers, as they were printed: quoted beside our own, never mixed with them."""
+"""Published numbers as printed: quoted beside our own, never mixed with them."""
 
 import csv
 import re
@@ -22,68 +22,68 @@ COLUMNS = (
     "protocol",
     "convention",
 )
-"""The columns of a file of published numbers; cells that nobody printed are empty.
+"""Columns of a file of published numbers; cells without a printed number are empty.
 
-`parameters_counted` is no quotation: millions, counted on the released code for 31 + 3 bands at
-ratio `COUNTED_RATIO`.
+`parameters_counted` is not quoted: it is in millions, counted on the released code for 31 + 3 bands
+at ratio `COUNTED_RATIO`.
 """
 
 COUNTED_RATIO = 4
-"""The ratio that counts of parameters hold at: upsampling layers depend on it."""
+"""Ratio at which parameters are counted, because upsampling layers depend on it."""
 
 NOT_TOLD = "-"
-"""Stands for numbers that nobody printed."""
+"""Text in place of an unknown number."""
 
 NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Quoted:
-    """One method's numbers, digit by digit as printed."""
+class QuotedRow:
+    """Numbers of one method, digit by digit as printed."""
 
     method: str
     values: dict[str, str]
-    """By metric, where printed."""
+    """Printed numbers by metric."""
     source: str
-    """A short name of the publication."""
+    """Short name of the publication."""
     about: str
-    """Under which protocol and definition of metrics, as far as known."""
+    """Protocol and definition of metrics, as far as known."""
     parameters: str = NOT_TOLD
-    """In millions, counted by us on the released code; known at ratio `COUNTED_RATIO` alone."""
+    """Millions, counted by us on the released code; known only at ratio `COUNTED_RATIO`."""
     spreads: dict[str, str] = field(default_factory=dict)
-    """Standard deviations over images, where printed."""
+    """Printed standard deviations over images by metric."""
 
 
-def read_published(path: Path, data: str, ratio: int) -> list[Quoted]:
-    """Return the rows of one data set and ratio in the order of the file, a CSV in UTF-8.
+def read_published(path: Path, data: str, ratio: int) -> list[QuotedRow]:
+    """Return the rows of one data set and ratio from a CSV file in UTF-8, in its order.
 
-    Numbers stay text, so that their digits are those of the source. Lines that begin with # are
-    comments. Raises `UserError` for a file that is no such CSV, for missing or unknown columns,
-    for numbers that are none, and where no row fits.
+    Numbers stay text, which keeps the digits of the source. Lines that begin with # are comments.
+    Raises `UserError` if the file is not such a CSV, if columns are missing or unknown, if a cell
+    is not a number, or if no row fits.
     """
-    every = list(_rows(path))
-    rows = [row for row in every if row["data"] == data and int(row["ratio"]) == ratio]
+    all_rows = list(_rows(path))
+    rows = [row for row in all_rows if row["data"] == data and int(row["ratio"]) == ratio]
     if not rows:
-        known = ", ".join(sorted({f"{row['data']} x{int(row['ratio'])}" for row in every}))
+        sets = ", ".join(sorted({f"{row['data']} x{int(row['ratio'])}" for row in all_rows}))
         raise UserError(
-            f"{path}: found nothing of {data} x{ratio}, expected one of: {known or 'no row'}"
+            f"{path}: found nothing of {data} x{ratio}, expected one of: {sets or 'no row'}"
         )
-    found = []
+    quoted = []
     for row in rows:
         values = {metric: row[metric] for metric in METRICS if row[metric]}
         spreads = {m: row[f"{m}_std"] for m in METRICS if row[f"{m}_std"]}
         about = (
             f"protocol: {row['protocol'] or 'unknown'}; metrics: {row['convention'] or 'unknown'}"
         )
-        counted = row["parameters_counted"] if ratio == COUNTED_RATIO else ""
-        found.append(
-            Quoted(row["method"], values, row["source"], about, counted or NOT_TOLD, spreads)
+        parameters = row["parameters_counted"] if ratio == COUNTED_RATIO else ""
+        quoted.append(
+            QuotedRow(row["method"], values, row["source"], about, parameters or NOT_TOLD, spreads)
         )
-    return found
+    return quoted
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yield every row; raise `UserError` for what is no table, and for cells of another kind."""
+    """Yield every row; raise `UserError` if the file is not a table or a cell is invalid."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of published values, expected a CSV")
     try:
@@ -99,7 +99,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
             continue
         where = f"{path}: line {number}"
         try:
-            # Each line alone: no cell holds a line break.
+            # Parse each line alone, because no cell holds a line break.
             (cells,) = csv.reader([line], strict=True)
         except csv.Error as error:
             raise UserError(
@@ -125,7 +125,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _check(where: str, row: dict[str, str]) -> None:
-    """Raise `UserError` unless the cells of a row hold what they should."""
+    """Raise `UserError` if a cell of a row is invalid."""
     for column in ("method", "data", "source", "protocol", "convention"):
         if row[column] or column in ("method", "data", "source"):
             check_line(row[column], f"{where}: {column}")

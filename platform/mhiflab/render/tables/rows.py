@@ -1,4 +1,4 @@
-"""Rows of a table before anything is written: means, spreads, costs and sources."""
+"""Rows of a table in numbers: means, spreads, costs and the keys of their runs."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,18 @@ from mhiflab.render.runs import Results
 from mhiflab.render.tables.published import NOT_TOLD
 
 COST_PX = 512
-"""Side of the image whose operations a table tells."""
+"""Side of the image for which a table counts operations."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column beside the metrics: its heading, decimals and what its values are divided by."""
+    """A column of costs beside the metrics."""
 
     heading: str
     digits: int
+    """Decimals."""
     unit: float = 1.0
+    """Divisor of the values."""
 
 
 COSTS = {
@@ -34,22 +36,22 @@ COSTS = {
     "seconds": Column("Time (s/image)", 2),
     "memory": Column("Memory (MiB)", 0),
 }
-"""What a method costs: two from its configuration, two as its runs measured them."""
+"""Columns of costs: two from a method's configuration, two as its runs measured them."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one method: mean over images and seeds, and how it varies over each."""
+    """One metric of one method: mean over images and seeds, and spread over each."""
 
     mean: float
     over_seeds: float | None
-    """Standard deviation over seeds of the mean over images; None below two seeds, or of no
-    finite mean."""
+    """Standard deviation over seeds of the mean over images; None below two seeds or if the mean
+    is not finite."""
     over_images: float | None
-    """Standard deviation over images of the mean over seeds; None below two images, or of no
-    finite mean."""
+    """Standard deviation over images of the mean over seeds; None below two images or if the mean
+    is not finite."""
     by_seed: dict[str, float]
-    """Mean over images of every seed; the key of what has none is empty."""
+    """Mean over images by seed; the key is empty for a method without seeds."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,15 @@ class Row:
 
     label: str
     cells: dict[str, Cell]
-    """By metric; empty where no run is finished."""
+    """Cells by metric; empty if no run is finished."""
     case: str = ""
-    """Empty for the upsampled LR-HSI."""
+    """Name of the case; empty for the upsampled LR-HSI."""
     runs: dict[str, str] = field(default_factory=dict)
-    """Run keys by seed."""
+    """Keys of the finished runs by seed."""
     lacking: int = 0
-    """Runs that are not finished."""
+    """Number of runs that are not finished."""
     costs: dict[str, float] = field(default_factory=dict)
-    """By name of `COSTS`, in plain units: parameters, operations, seconds, MiB."""
+    """Costs by name in `COSTS`: parameters, operations, seconds, MiB."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -81,8 +83,8 @@ def _deviation(values: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
-def printed(value: float, digits: int) -> str:
-    """Return a number with its digits; what is none is `NOT_TOLD`."""
+def number_text(value: float, digits: int) -> str:
+    """Return a number with its decimals; NaN as `NOT_TOLD`."""
     return NOT_TOLD if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -104,49 +106,49 @@ def _cell(rows: pd.DataFrame, metric: str) -> Cell:
 
 def _costs(entries: Sequence[Entry]) -> dict[str, float]:
     spec = entries[0].trial.spec
-    found: dict[str, float] = {}
+    known_costs: dict[str, float] = {}
     if spec.trained:
-        found["parameters"] = parameters_of(spec.model)
-        found["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
+        known_costs["parameters"] = parameters_of(spec.model)
+        known_costs["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
     for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
-        told = [entry.run.data.metrics for entry in entries if entry.run is not None]
-        measured = [metrics[metric] for metrics in told if metric in metrics]
+        run_metrics = [entry.run.data.metrics for entry in entries if entry.run is not None]
+        measured = [metrics[metric] for metrics in run_metrics if metric in metrics]
         if measured:
-            found[name] = median(measured)
-    return found
+            known_costs[name] = median(measured)
+    return known_costs
 
 
 def rows(results: Results) -> list[Row]:
-    """Return one row per method in the order of the file, the upsampled LR-HSI first."""
+    """Return one row per method in the order of the file, after the upsampled LR-HSI."""
     upsampled = results.upsampled().assign(seed=math.nan)
     cells = {metric: _cell(upsampled, metric) for metric in results.metrics}
-    found = [Row(results.upsampled_label, cells)]
+    table = [Row(results.upsampled_label, cells)]
     fused = results.fused()
     for case, label in results.labels.items():
         entries = [e for e in results.entries if e.trial.case == case]
-        own = fused[fused["case"] == case]
+        case_images = fused[fused["case"] == case]
         done = [e for e in entries if e.state == "done"]
-        found.append(
+        table.append(
             Row(
                 label,
-                {metric: _cell(own, metric) for metric in results.metrics} if done else {},
+                {metric: _cell(case_images, metric) for metric in results.metrics} if done else {},
                 case,
                 {str(e.trial.spec.seed) if e.trial.spec.trained else "": e.key for e in done},
                 len(entries) - len(done),
                 _costs(entries),
             )
         )
-    return found
+    return table
 
 
 def ranks(table: Sequence[Row], metric: str) -> list[str]:
-    """Return best, second or nothing for every row, by exact means; equal means share a rank.
+    """Return "best", "second" or an empty text for every row; equal means share a rank.
 
-    Rows that lack runs and means that are not finite take no part; there is no second among fewer
-    than three.
+    Ignore rows that lack runs and means that are not finite. Mark a second only if at least three
+    rows compete.
     """
     means = [row.cells[metric].mean if row.cells and not row.lacking else math.nan for row in table]
-    ranked = [mean for mean in means if math.isfinite(mean)]
-    order = sorted(set(ranked), reverse=METRICS[metric].higher_is_better)
-    names = dict(zip(order, ("best", "second")[: 2 if len(ranked) > 2 else 1], strict=False))
+    competing = [mean for mean in means if math.isfinite(mean)]
+    order = sorted(set(competing), reverse=METRICS[metric].higher_is_better)
+    names = dict(zip(order, ("best", "second")[: 2 if len(competing) > 2 else 1], strict=False))
     return [names.get(mean, "") for mean in means]

@@ -1,4 +1,4 @@
-"""Tables from runs, and from nothing else: the same runs give the same bytes."""
+"""Tables, made from recorded runs alone; the same runs give the same bytes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
 from mhiflab.render.statistics.verdicts import baseline_case, compare_cases, sentences
-from mhiflab.render.tables.published import COUNTED_RATIO, NOT_TOLD, Quoted
+from mhiflab.render.tables.published import COUNTED_RATIO, NOT_TOLD, QuotedRow
 from mhiflab.render.tables.rows import Row, rows
 
 
@@ -27,39 +27,39 @@ class Block:
     plan: Plan
     results: Results
     title: str = ""
-    """A heading over the rows, where a table has several blocks."""
+    """Heading over the rows if a table has several blocks."""
     baseline: str = ""
-    """The case that others are compared with; empty: the first."""
-    quoted: tuple[Quoted, ...] = ()
-    """Published numbers, below the rows and apart from them."""
+    """Case that others are compared with; empty: the first."""
+    quoted: tuple[QuotedRow, ...] = ()
+    """Published numbers below the rows."""
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The methods, the upsampled LR-HSI first."""
+        """Rows of the methods, after the upsampled LR-HSI."""
         return rows(self.results)
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Every case against the baseline, bootstrapped once for all formats."""
+        """Comparisons of every case with the baseline, bootstrapped once for all formats."""
         return self._compared[0]
 
     @property
     def uncompared(self) -> str:
-        """Why several cases are not compared; empty where they are."""
+        """Reason why several cases are not compared; empty if they are."""
         return self._compared[1]
 
     @cached_property
     def _compared(self) -> tuple[list[Comparison], str]:
         methods = [row for row in self.rows if row.case]
         try:
-            found = compare_cases(self.results, self.baseline)
+            comparisons = compare_cases(self.results, self.baseline)
         except UserError as error:
             means = [cell.mean for row in methods for cell in row.cells.values()]
             if all(map(math.isfinite, means)):
                 raise
             return [], str(error)
-        if found or len(methods) < 2:
-            return found, ""
+        if comparisons or len(methods) < 2:
+            return comparisons, ""
         case = baseline_case(self.results, self.baseline)
         base = next(row for row in methods if row.case == case)
         if base.lacking:
@@ -69,35 +69,35 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed."""
+    """A table to print: blocks of rows with a title and columns of costs."""
 
     title: str
     blocks: tuple[Block, ...]
     costs: tuple[str, ...] = ()
-    """Names of `rows.COSTS` that get a column."""
+    """Names in `rows.COSTS` of the columns of costs."""
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics of the first block."""
+        """Metrics of the first block."""
         return self.blocks[0].results.metrics
 
 
 def heading(metric: str) -> str:
     """Return a metric's name with its unit."""
-    one = METRICS[metric]
-    unit = one.unit.strip().replace("degrees", "deg")
-    return f"{one.name} ({unit})" if unit else one.name
+    properties = METRICS[metric]
+    unit = properties.unit.strip().replace("degrees", "deg")
+    return f"{properties.name} ({unit})" if unit else properties.name
 
 
-def _seeds(found: Iterable[str]) -> str:
-    """Return seeds in words; methods that are not trained have the empty one, which is none."""
-    numbers = sorted({int(seed) for seed in found if seed})
-    told = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-    return told if numbers else ""
+def _seeds(seeds: Iterable[str]) -> str:
+    """Return seeds in words; the empty seed of methods without training does not count."""
+    numbers = sorted({int(seed) for seed in seeds if seed})
+    words = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+    return words if numbers else ""
 
 
 def notes(table: Table) -> list[str]:
-    """Return what a reader must know to read the numbers, one sentence each."""
+    """Return the notes that a reader needs to read the numbers, one sentence each."""
     lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
     if any(block.plan.smoke for block in table.blocks):
         lines.append(
@@ -106,24 +106,24 @@ def notes(table: Table) -> list[str]:
         )
     for block in table.blocks:
         results = block.results
-        where = f"{block.title}: " if block.title else ""
+        prefix = f"{block.title}: " if block.title else ""
         seeds = _seeds(seed for row in block.rows for seed in row.runs) or "no seeds"
         keys = " ".join(dict.fromkeys(entry.key[:12] for entry in results.done))
         lines += [
-            f"{where}protocol {results.protocol.name}; metric convention {results.convention}; "
+            f"{prefix}protocol {results.protocol.name}; metric convention {results.convention}; "
             f"{seeds}; test images {', '.join(results.scenes)}.",
-            f"{where}runs {keys}.",
+            f"{prefix}runs {keys}.",
         ]
         for row in block.rows:
             if row.lacking:
-                there = _seeds(row.runs)
+                finished_seeds = _seeds(row.runs)
                 lines.append(
-                    f"† {where}{row.label} lacks {row.lacking} of its runs"
-                    f"{f' (it has {there})' if there else ''} and is marked neither best nor "
-                    "second."
+                    f"† {prefix}{row.label} lacks {row.lacking} of its runs"
+                    f"{f' (it has {finished_seeds})' if finished_seeds else ''} and is marked "
+                    "neither best nor second."
                 )
         if block.uncompared:
-            lines.append(f"{where}not compared: {block.uncompared}.")
+            lines.append(f"{prefix}not compared: {block.uncompared}.")
     if "flops" in table.costs:
         lines.append(
             "GFLOP: matrix products and convolutions, two operations per multiply-add; Fourier "
@@ -137,8 +137,8 @@ def notes(table: Table) -> list[str]:
             "Published values are quoted; they were not computed here, and protocols and metric "
             "definitions differ."
         )
-        used = dict.fromkeys((one.source, one.about) for one in quoted)
-        lines += [f"[{name}] {about}." for name, about in used]
+        sources = dict.fromkeys((one.source, one.about) for one in quoted)
+        lines += [f"[{name}] {about}." for name, about in sources]
     if "parameters" in table.costs and any(one.parameters != NOT_TOLD for one in quoted):
         lines.append(
             "‡ counted by us on the released code for 31 + 3 bands at ratio "
@@ -148,21 +148,21 @@ def notes(table: Table) -> list[str]:
 
 
 def verdicts(table: Table) -> list[str]:
-    """Return what the numbers support and what they do not, one sentence each."""
+    """Return the verdicts that the numbers support, one sentence each."""
     lines = []
     for block in table.blocks:
-        where = f"{block.title}: " if block.title else ""
-        lines += [where + text for text in sentences(block.comparisons)]
+        prefix = f"{block.title}: " if block.title else ""
+        lines += [prefix + text for text in sentences(block.comparisons)]
     return lines
 
 
 def summary(table: Table) -> pd.DataFrame:
     """Return one row per method: means, and standard deviations over seeds and over images.
 
-    `<metric>_std` is over seeds, `<metric>_images_std` over images; both are empty where there is
-    no spread to tell.
+    `<metric>_std` is over seeds, `<metric>_images_std` over images; a deviation of fewer than two
+    values is empty.
     """
-    found = []
+    lines = []
     for block in table.blocks:
         for row in block.rows:
             line: dict[str, object] = {"block": block.title} if block.title else {}
@@ -175,19 +175,19 @@ def summary(table: Table) -> pd.DataFrame:
                 line[f"{metric}_images_std"] = cell.over_images if cell else None
             line |= {name: row.costs.get(name) for name in table.costs}
             line |= {"form": "smoke"} if block.plan.smoke else {}
-            found.append(line)
-    return pd.DataFrame(found)
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def sidecar(table: Table) -> dict[str, Any]:
-    """Return where every number comes from: runs, images, convention and protocol.
+    """Return the sources of every number: runs, images, convention and protocol.
 
-    A mean that is not finite, which JSON does not know, is None.
+    A mean that is not finite is None, because JSON has no such number.
     """
     blocks = []
     for block in table.blocks:
         results = block.results
-        listed = []
+        rows_listed = []
         for row in block.rows:
             values = {
                 metric: {
@@ -202,9 +202,9 @@ def sidecar(table: Table) -> dict[str, Any]:
                 for metric, cell in row.cells.items()
             }
             costs = {name: row.costs[name] for name in table.costs if name in row.costs}
-            about: dict[str, Any] = {"method": row.label, "case": row.case or None}
-            about |= {"runs": row.runs, "runs_lacking": row.lacking}
-            listed.append(about | {"values": values, "costs": costs})
+            source: dict[str, Any] = {"method": row.label, "case": row.case or None}
+            source |= {"runs": row.runs, "runs_lacking": row.lacking}
+            rows_listed.append(source | {"values": values, "costs": costs})
         fingerprints = {e.survey.fingerprint for e in results.done if e.survey is not None}
         blocks.append(
             {
@@ -214,7 +214,7 @@ def sidecar(table: Table) -> dict[str, Any]:
                 "protocol": {"name": results.protocol.name, "hash": results.protocol.hash()},
                 "data_fingerprints": sorted(fingerprints),
                 "images": results.scenes,
-                "rows": listed,
+                "rows": rows_listed,
                 "quoted": [asdict(one) for one in block.quoted],
             }
         )
@@ -222,7 +222,7 @@ def sidecar(table: Table) -> dict[str, Any]:
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
-    """Return a data frame as a console table, metrics with their usual digits."""
+    """Return a data frame as a console table, metrics with their usual decimals."""
     table = ConsoleTable(title=escape(title), title_justify="left")
     for column in frame.columns:
         name = heading(column) if column in METRICS else column

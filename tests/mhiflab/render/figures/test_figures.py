@@ -42,7 +42,7 @@ from mhiflab.record.store import (
 from mhiflab.render.figures import registry
 from mhiflab.render.figures.network.change import scale_at
 from mhiflab.render.figures.registry import KINDS, draw
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
 from mhiflab.render.tables.published import COLUMNS
 
 CASES = {
@@ -70,27 +70,27 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def once(folder) -> Recorded:
+def once(folder) -> RecordedStudy:
     """The study's records, opened once for all tests that only read."""
     return opened(folder)
 
 
-def opened(folder: Path) -> Recorded:
+def opened(folder: Path) -> RecordedStudy:
     lab = Lab(folder / "lab")
     store = open_store(lab, tracking_uri(lab))
-    return Recorded(reconcile(read_plan(folder / "study.yaml"), store, lab), store)
+    return RecordedStudy(reconcile(read_plan(folder / "study.yaml"), store, lab), store)
 
 
-def numbers(kind: str, options: dict, recorded: Recorded, folder: Path) -> pd.DataFrame:
+def numbers(kind: str, options: dict, recorded: RecordedStudy, folder: Path) -> pd.DataFrame:
     return pd.read_csv(draw(kind, options, recorded, folder, kind, ())[-1])
 
 
-def changed(recorded: Recorded, name: str, change) -> Recorded:
+def changed(recorded: RecordedStudy, name: str, change) -> RecordedStudy:
     """Return the records of the first case, one artifact of which is another."""
     entries = recorded.entries([recorded.plan.entries[0].trial.case], 1)
     read = recorded.arrays if name == QUICKLOOK_FILE else recorded.images
     found = {(entries[0].run.info.run_id, name): change(read(entries[0]))}
-    return Recorded(replace(recorded.plan, entries=tuple(entries)), recorded.store, found)
+    return RecordedStudy(replace(recorded.plan, entries=tuple(entries)), recorded.store, found)
 
 
 def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
@@ -184,7 +184,7 @@ def test_what_is_not_trained_has_no_seeds(once, tmp_path):
         else e
         for e in once.plan.entries[:-1]
     ]
-    mixed = Recorded(replace(once.plan, entries=tuple(entries)), once.store)
+    mixed = RecordedStudy(replace(once.plan, entries=tuple(entries)), once.store)
     cost = numbers("cost", {}, mixed, tmp_path).set_index("method")
     assert cost["seeds"].to_dict() == {"Without it": 2, "FeINFN": 2, "ReLU": 0}
 
@@ -250,7 +250,9 @@ def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, 
         "mhiflab.render.figures.network.latent.latent_spectra",
         lambda *given: seen.append(given[2]) or latent_spectra(*given),
     )
-    draw("latent", {}, Recorded(replace(once.plan, entries=(even,)), once.store), tmp_path, "x")
+    draw(
+        "latent", {}, RecordedStudy(replace(once.plan, entries=(even,)), once.store), tmp_path, "x"
+    )
     assert seen == [1.5]
 
 
@@ -262,7 +264,7 @@ def test_a_frequency_is_changed_wherever_frequency_zero_lies():
 
 
 def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
-    window = Recorded.window
+    window = RecordedStudy.window
 
     def small(self, entry, scene=None):
         found = window(self, entry, scene)
@@ -270,7 +272,7 @@ def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
         cut = Pair(*(t[..., :n, :n] for t, n in zip(x.inputs(), (12, 12, 3), strict=True)), None)
         return replace(found, inputs=cut)
 
-    monkeypatch.setattr(Recorded, "window", small)
+    monkeypatch.setattr(RecordedStudy, "window", small)
     found = numbers("change", {}, once, tmp_path).set_index("change")
     place = found.loc["LR code, one frequency", ["row", "column"]].tolist()
     assert place == [1, 1]
@@ -280,9 +282,11 @@ def test_what_stood_there_before_is_replaced_as_a_whole(once, tmp_path, monkeypa
     folder = tmp_path / "new" / "folder"
     assert len(draw("curves", {}, once, folder, "x")) == 3
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    rendered = registry.rendered
+    rendered = registry.figure_bytes
     monkeypatch.setattr(
-        registry, "rendered", lambda figure, kind: rendered(figure, {"pdf": "odd"}.get(kind, kind))
+        registry,
+        "figure_bytes",
+        lambda figure, kind: rendered(figure, {"pdf": "odd"}.get(kind, kind)),
     )
     with pytest.raises(UserError, match="found format 'odd'"):
         draw("curves", {"metric": "sam"}, once, folder, "x")
@@ -296,7 +300,7 @@ def test_what_stood_there_before_is_replaced_as_a_whole(once, tmp_path, monkeypa
 def test_places_that_cannot_be_written_are_told_before_anything_is_drawn(
     once, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(registry, "drawn_of", lambda *_: pytest.fail("a figure was drawn"))
+    monkeypatch.setattr(registry, "make_drawing", lambda *_: pytest.fail("a figure was drawn"))
     (tmp_path / "taken").touch()
     (tmp_path / "x.csv").mkdir()
     for folder, message in (
@@ -330,7 +334,7 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
     entry = once.entries(["without"], 1)[0]
     told = f"Without it, seed 1: {QUICKLOOK_FILE} of run {entry.run.info.run_id}: .*"
     with pytest.raises(UserError, match=told + "delete the run .* mhiflab run"):
-        draw("fused", {}, Recorded(once.plan, once.store), tmp_path, "x")
+        draw("fused", {}, RecordedStudy(once.plan, once.store), tmp_path, "x")
 
 
 @pytest.mark.parametrize(
@@ -362,13 +366,13 @@ def test_runs_that_are_missing_or_of_other_protocols_are_refused(once, tmp_path)
     first, *others = once.plan.entries
     waiting = replace(once.plan, entries=(replace(first, state="new"), *others))
     with pytest.raises(UserError, match="1 of the figure's 3 runs are missing"):
-        draw("fused", {}, Recorded(waiting, once.store), tmp_path, "x")
+        draw("fused", {}, RecordedStudy(waiting, once.store), tmp_path, "x")
     # What needs other runs alone is drawn.
-    assert draw("fused", {"seed": 2}, Recorded(waiting, once.store), tmp_path, "x")
+    assert draw("fused", {"seed": 2}, RecordedStudy(waiting, once.store), tmp_path, "x")
     spec = first.trial.spec
     protocol = replace(spec.protocol, name="noisy", hsi_snr_db=30.0)
     noisy = replace(first, trial=replace(first.trial, spec=replace(spec, protocol=protocol)))
-    mixed = Recorded(replace(once.plan, entries=(noisy, *others)), once.store)
+    mixed = RecordedStudy(replace(once.plan, entries=(noisy, *others)), once.store)
     for kind in ("errors", "cost"):
         with pytest.raises(UserError, match="cannot mix protocols, found noisy and cave_x4"):
             draw(kind, {}, mixed, tmp_path, "x")
@@ -381,11 +385,11 @@ def test_other_models_have_no_decoder_to_look_into(once, tmp_path):
         else e
         for e in once.plan.entries
     ]
-    mixed = Recorded(replace(once.plan, entries=tuple(entries)), once.store)
+    mixed = RecordedStudy(replace(once.plan, entries=tuple(entries)), once.store)
     assert set(numbers("response", {}, mixed, tmp_path)["case"]) == {"without", "full"}
     with pytest.raises(UserError, match="case relu: found SSRNetConfig, expected a FeINFN"):
         draw("response", {"cases": ["relu"]}, mixed, tmp_path, "x")
-    none = Recorded(replace(once.plan, entries=tuple(entries[-2:])), once.store)
+    none = RecordedStudy(replace(once.plan, entries=tuple(entries[-2:])), once.store)
     for kind in ("latent", "gabor", "change", "response"):
         with pytest.raises(UserError, match="found no case that is a FeINFN"):
             draw(kind, {}, none, tmp_path, "x")
@@ -396,7 +400,7 @@ def test_runs_older_than_windows_say_so(kind, once, tmp_path):
     def without(arrays):
         return {key: arrays[key] for key in arrays if "/window/" not in key}
 
-    full = Recorded(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
+    full = RecordedStudy(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
     old = changed(full, QUICKLOOK_FILE, without)
     with pytest.raises(UserError, match="delete the run and run the study again: mhiflab run"):
         draw(kind, {}, old, tmp_path, "x")
@@ -413,7 +417,7 @@ def test_a_real_pair_without_reference(once, tmp_path):
         values = {"convention": WITHOUT_REFERENCE, "d_lambda": 0.1, "d_s": 0.2, "qnr": 0.72}
         return table.drop_duplicates(["scene", "method"]).assign(**values)
 
-    full = Recorded(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
+    full = RecordedStudy(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
     real = changed(full, QUICKLOOK_FILE, without)
     real = replace(real, _read=real._read | changed(full, IMAGES_FILE, indices)._read)
     found = numbers("fused", {}, real, tmp_path)
@@ -429,8 +433,8 @@ def test_a_real_pair_without_reference(once, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_smoke_variant_says_so(kind, once):
-    plain = registry.drawn_of(kind, {}, once)
-    marked = registry.drawn_of(kind, {}, replace(once, plan=replace(once.plan, smoke=True)))
+    plain = registry.make_drawing(kind, {}, once)
+    marked = registry.make_drawing(kind, {}, replace(once, plan=replace(once.plan, smoke=True)))
     assert set(marked.numbers["form"]) == {"smoke"}
     assert "form" not in plain.numbers
     assert (marked.figure.get_supxlabel() or "").startswith(plain.figure.get_supxlabel() or "")
@@ -454,7 +458,7 @@ def test_one_case_and_seven_fit_a_page(kind, count, once):
         replace(e, trial=replace(e.trial, case=f"c{i}", label=label.format(i)))
         for i, e in enumerate(entries)
     )
-    recorded = Recorded(replace(once.plan, entries=named), once.store, once._read)
+    recorded = RecordedStudy(replace(once.plan, entries=named), once.store, once._read)
     figure = KINDS[kind].draw(recorded, KINDS[kind].options()).figure
     assert figure.get_figwidth() <= 6.91
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -475,10 +479,10 @@ def test_one_case_and_seven_fit_a_page(kind, count, once):
 def test_cases_of_one_label_are_told_apart(once):
     first, second = (once.entries([case], 1)[0] for case in ("full", "relu"))
     twin = replace(second, trial=replace(second.trial, label="FeINFN"))
-    recorded = Recorded(replace(once.plan, entries=(first, twin)), once.store)
+    recorded = RecordedStudy(replace(once.plan, entries=(first, twin)), once.store)
     assert recorded.labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
     inputs = replace(first, trial=replace(first.trial, label="Bicubic upsampling"))
-    recorded = Recorded(replace(once.plan, entries=(inputs,)), once.store)
+    recorded = RecordedStudy(replace(once.plan, entries=(inputs,)), once.store)
     assert upsampled_label(recorded.plan.entries) == "Bicubic upsampling (input)"
 
 

@@ -34,7 +34,7 @@ from mhiflab.render.figures.network.change import change_figure
 from mhiflab.render.figures.network.gabor import Wavelet, gabor_figure
 from mhiflab.render.figures.network.latent import latent_figure
 from mhiflab.render.figures.network.response import response_figure
-from mhiflab.render.figures.style import error_limit, look, mark, rendered
+from mhiflab.render.figures.style import add_footer, error_limit, figure_bytes, line_style
 from mhiflab.render.figures.training.cost import cost_figure
 from mhiflab.render.figures.training.curves import curves_figure
 
@@ -178,10 +178,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 def test_figures_have_the_same_bytes_every_time(name, suffix, monkeypatch):
-    first = rendered(FIGURES[name](), suffix)
+    first = figure_bytes(FIGURES[name](), suffix)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     with mpl.rc_context({"font.size": 20, "image.cmap": "jet", "savefig.dpi": 50}):
-        second = rendered(FIGURES[name](), suffix)
+        second = figure_bytes(FIGURES[name](), suffix)
     assert first == second
     assert len(first) > 5000
 
@@ -190,7 +190,7 @@ def test_figures_have_the_same_bytes_every_time(name, suffix, monkeypatch):
 def test_texts_are_large_enough_and_inside_the_figure(name):
     figure = FIGURES[name]()
     renderer = FigureCanvasAgg(figure).get_renderer()
-    rendered(figure, "png")
+    figure_bytes(figure, "png")
     assert figure.get_figwidth() <= 6.9
     texts = [t for t in figure.findobj(mpl.text.Text) if t.get_text() and t.get_visible()]
     assert len(texts) > 5
@@ -269,7 +269,7 @@ def test_names_are_shown_as_they_are(name):
         change_figure({name: np.eye(8)}),
     ]
     for figure in figures:
-        rendered(figure, "png")
+        figure_bytes(figure, "png")
         texts = [t for t in figure.findobj(mpl.text.Text) if t.get_visible()]
         (found,) = [t for t in texts if " ".join(t.get_text().split()) == name]
         assert not found.get_parse_math()
@@ -315,7 +315,7 @@ def test_errors_share_one_scale_and_black_pixels_do_not_count():
 def test_more_lines_than_can_be_told_apart_are_refused():
     cells = [{"method": str(n), "seed": 0, "step": 0, "value": n} for n in range(50)]
     assert len(curves_figure(pd.DataFrame(cells[:49])).axes[0].lines) == 49
-    assert len({tuple(look(place).values()) for place in range(49)}) == 49
+    assert len({tuple(line_style(place).values()) for place in range(49)}) == 49
     with pytest.raises(UserError, match="at most 49"):
         curves_figure(pd.DataFrame(cells))
 
@@ -332,21 +332,21 @@ def test_figures_without_what_they_can_do_without():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ours"]
     # The legend shows the mark that is drawn where the cost is unknown.
     assert [line.get_marker() for line in figure.legends[0].get_lines()] == ["x"]
-    rendered(figure, "png")
+    figure_bytes(figure, "png")
 
 
 def test_other_formats_are_refused():
     with pytest.raises(UserError, match="expected png or pdf"):
-        rendered(draw_curves(), "svg")
+        figure_bytes(draw_curves(), "svg")
 
 
 def test_a_marked_figure_keeps_everything_within_its_page():
     labels = ("LR code, one pixel", "LR code, one frequency")
     labels += ("fused amplitude, one frequency", "fused phase, one frequency")
-    figure = mark(
+    figure = add_footer(
         change_figure(dict.fromkeys(labels, np.eye(64)), dict.fromkeys(labels, 0.5)), "smoke form"
     )
-    rendered(figure, "png")
+    figure_bytes(figure, "png")
     needed, (width_in, height_in) = figure.get_tightbbox(), figure.get_size_inches()
     assert needed.x0 >= 0 <= needed.y0
     assert needed.x1 <= width_in

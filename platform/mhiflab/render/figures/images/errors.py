@@ -10,20 +10,57 @@ from matplotlib.figure import Figure
 
 from feinfn.errors import UserError
 from mhiflab.record.artifacts import FUSED, UPSAMPLED
-from mhiflab.render.figures.kind import Drawn, Images, note, row_of
+from mhiflab.render.figures.kind import Drawing, Images, metric_note, metric_row
 from mhiflab.render.figures.style import (
     MAPS,
     TEXT_IN,
     error_limit,
     fit_page,
     new_figure,
-    picture,
+    show_image,
     styled,
 )
-from mhiflab.render.runs import Recorded
+from mhiflab.render.runs import RecordedStudy
+
+UNITS = {"error": "mean absolute error", "sam": "spectral angle (deg)"}
+"""Labels of the scale by map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorsOptions(Images):
+    """Options of the error maps."""
+
+    map: Literal["error", "sam"] = "error"
+    """Absolute error averaged over bands, or spectral angle."""
+    upsampled: bool = False
+    """Also draw the upsampled LR-HSI."""
+
+
+def draw_errors(recorded: RecordedStudy, options: ErrorsOptions) -> Drawing:
+    """Draw every case's errors of one test image on one scale."""
+    entries = recorded.of_one_seed(options.cases, options.seed)
+    scene = recorded.scene(entries, options.scene)
+    fused = [(entry, FUSED) for entry in entries]
+    maps: dict[str, np.ndarray] = {}
+    notes, rows = {}, []
+    for entry, method in [(entries[0], UPSAMPLED)] * options.upsampled + fused:
+        key = f"{scene}/{method}/{options.map}"
+        if key not in recorded.arrays(entry):
+            raise UserError(
+                f"{entry.who}: found no error map of test image {scene}, expected one; it has no "
+                "reference: choose another (--option scene=...), or a study of simulated pairs"
+            )
+        values = metric_row(recorded, entry, scene, method)
+        error_HW = recorded.arrays(entry)[key].astype(np.float64)
+        maps[values["label"]], notes[values["label"]] = error_HW, metric_note(values)
+        low, middle, high = np.nanpercentile(error_HW, (5, 50, 95))
+        spread = {"mean": np.nanmean(error_HW), "p5": low, "median": middle, "p95": high}
+        rows.append(values | {"map": options.map, **spread})
+    return Drawing(errors_figure(maps, notes, UNITS[options.map]), pd.DataFrame(rows))
+
 
 COLUMNS = {3: 3, 5: 3, 6: 3}
-"""Maps in a row by their number, so that rows are full; four otherwise, or what a page needs."""
+"""Columns by number of maps, for full rows; otherwise four, or more if a page needs it."""
 
 
 @styled
@@ -34,11 +71,10 @@ def errors_figure(
 ) -> Figure:
     """Draw error maps [H, W] on one scale, with a note below each.
 
-    White pixels have no error (as black ones have no spectral angle). Raises `UserError` for more
-    maps than fit a page.
+    Pixels without a value are white, such as the spectral angles of black pixels. Raises
+    `UserError` if there are more maps than fit a page.
     """
     first = next(iter(errors.values()))
-
     page = fit_page(
         errors,
         (notes or {}).values(),
@@ -53,12 +89,12 @@ def errors_figure(
     for axis in axes.flat[len(errors) :]:
         axis.set_axis_off()
     for axis, title, (label, error) in zip(axes.flat, page.titles, errors.items(), strict=False):
-        shown = picture(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
+        image = show_image(axis, error, cmap=MAPS["error"], vmin=0, vmax=limit)
         axis.set_title(title)
         if notes:
             axis.set_xlabel(notes[label])
     bar = figure.colorbar(
-        shown,
+        image,
         ax=axes.ravel().tolist(),
         extend="max",
         extendfrac=0.03,
@@ -67,39 +103,3 @@ def errors_figure(
     )
     bar.set_label(unit)
     return figure
-
-
-UNITS = {"error": "mean absolute error", "sam": "spectral angle (deg)"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErrorsOptions(Images):
-    """Options of the error maps."""
-
-    map: Literal["error", "sam"] = "error"
-    """Absolute error averaged over bands, or spectral angle."""
-    upsampled: bool = False
-    """Draw the upsampled LR-HSI too."""
-
-
-def draw_errors(recorded: Recorded, options: ErrorsOptions) -> Drawn:
-    """Draw every case's errors of one test image on one scale."""
-    entries = recorded.of_one_seed(options.cases, options.seed)
-    scene = recorded.scene(entries, options.scene)
-    drawn = [(entry, FUSED) for entry in entries]
-    maps: dict[str, np.ndarray] = {}
-    notes, rows = {}, []
-    for entry, method in [(entries[0], UPSAMPLED)] * options.upsampled + drawn:
-        key = f"{scene}/{method}/{options.map}"
-        if key not in recorded.arrays(entry):
-            raise UserError(
-                f"{entry.who}: found no error map of test image {scene}, expected one; it has no "
-                "reference: choose another (--option scene=...), or a study of simulated pairs"
-            )
-        values = row_of(recorded, entry, scene, method)
-        error_HW = recorded.arrays(entry)[key].astype(np.float64)
-        maps[values["label"]], notes[values["label"]] = error_HW, note(values)
-        low, middle, high = np.nanpercentile(error_HW, (5, 50, 95))
-        share = {"mean": np.nanmean(error_HW), "p5": low, "median": middle, "p95": high}
-        rows.append(values | {"map": options.map, **share})
-    return Drawn(errors_figure(maps, notes, UNITS[options.map]), pd.DataFrame(rows))

@@ -1,4 +1,4 @@
-"""Robustness: PSNR off the protocol, over PSF, SRF and noise."""
+"""PSNR of a run off its protocol, over PSF, SRF and noise."""
 
 from pathlib import Path
 
@@ -16,15 +16,25 @@ from mhiflab.record.store import ROBUSTNESS_PICTURE, Store, add_artifact
 from mhiflab.render.figures.style import new_figure, png, styled
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over scenes of every cell."""
+def cell_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the metrics of every cell, averaged over scenes."""
     return table.groupby(CELL, sort=False)[list(METRICS)].mean().reset_index()
 
 
+def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
+    """Write the figure of a trial's table beside its training state, and store it with the run."""
+    assert entry.run is not None, "a table is made of a finished run"
+    path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
+    content = png(robustness_figure(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
+    write_bytes(path, content)
+    add_artifact(store, entry.run.info.run_id, path)
+    return path
+
+
 @styled
-def picture(table: pd.DataFrame, title: str) -> Figure:
-    """Draw PSNR over PSF width, one line a noise level, one panel a response table."""
-    means = summary(table)
+def robustness_figure(table: pd.DataFrame, title: str) -> Figure:
+    """Draw PSNR over PSF width, one line per noise level and one panel per response table."""
+    means = cell_means(table)
     srfs = list(dict.fromkeys(means["srf"]))
     figure = new_figure(2.8 * len(srfs) + 0.5, 2.4)
     axes = figure.subplots(1, len(srfs), squeeze=False, sharey=True)[0]
@@ -43,13 +53,3 @@ def picture(table: pd.DataFrame, title: str) -> Figure:
     axes[0].legend()
     figure.suptitle(title)
     return figure
-
-
-def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
-    """Draw a trial's table beside its training state and store it with the run."""
-    assert entry.run is not None, "a table is made of a finished run"
-    path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
-    drawn = png(picture(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
-    write_bytes(path, drawn)
-    add_artifact(store, entry.run.info.run_id, path)
-    return path

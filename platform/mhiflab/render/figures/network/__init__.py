@@ -1,1 +1,1 @@
-"""Figures of what a trained network holds."""
+"""Figures of the parts of a trained network."""

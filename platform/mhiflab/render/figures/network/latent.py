@@ -8,9 +8,33 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.analysis.latent import latent_spectra
-from mhiflab.render.figures.kind import Drawn, Network, about
-from mhiflab.render.figures.style import MAPS, TEXT_IN, look, new_figure, picture, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Network, run_columns
+from mhiflab.render.figures.style import MAPS, TEXT_IN, line_style, new_figure, show_image, styled
+from mhiflab.render.runs import RecordedStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentOptions(Network):
+    """Options of the latent codes."""
+
+    bands: int = 8
+    """Number of radial frequency bands in which the codes are compared."""
+
+
+def draw_latent(recorded: RecordedStudy, options: LatentOptions) -> Drawing:
+    """Draw the codes of the trained spectral encoder for the kept part of the first test image."""
+    entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
+    window = recorded.window(entry)
+    offset = entry.trial.spec.protocol.offset_px
+    spectra = latent_spectra(recorded.model(entry), window.pair(entry.who), offset, options.bands)
+    similarity = asdict(spectra.similarity)
+    numbers = pd.DataFrame(similarity).rename(columns={"frequency": "cycles_per_lr_pixel"})
+    numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
+    numbers.insert(0, "band", [*range(1, options.bands + 1), "mean"])
+    columns = run_columns(entry, recorded.labels[entry.trial.case])
+    numbers = numbers.assign(**columns, scene=window.scene)
+    return Drawing(latent_figure(spectra.panels(), similarity["frequency"], similarity), numbers)
+
 
 CURVES = {
     "amplitude_cosine": "amplitudes, cosine",
@@ -18,6 +42,7 @@ CURVES = {
     "phase_cosine": "phases, mean cosine of difference",
     "phase_correlation": "phases, circular correlation",
 }
+"""Labels of the curves by name."""
 
 
 @styled
@@ -29,9 +54,9 @@ def latent_figure(
 ) -> Figure:
     """Draw both codes' log amplitude and phase, and their similarity by radial frequency.
 
-    `panels` has hr_amplitude, lr_amplitude (decadic logarithms, one scale), hr_phase and lr_phase
-    (radians), frequency zero in the middle; `similarity` the curves named in `CURVES`, over cycles
-    per LR pixel.
+    `panels` has hr_amplitude and lr_amplitude (decadic logarithms, one scale), hr_phase and
+    lr_phase (radians), with frequency zero in the middle. `similarity` has the curves named in
+    `CURVES`, over `frequency` in cycles per LR pixel.
     """
     figure = new_figure(TEXT_IN, 2.75)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1))[0]
@@ -44,10 +69,10 @@ def latent_figure(
     }
     for row, (part, scale) in zip(axes, scales.items(), strict=True):
         for axis, key, name in zip(row, ("hr", "lr"), names, strict=True):
-            shown = picture(axis, panels[f"{key}_{part}"], cmap=MAPS[part], **scale)
+            image = show_image(axis, panels[f"{key}_{part}"], cmap=MAPS[part], **scale)
             if part == "amplitude":
                 axis.set_title(f"code of the {name}")
-        bar = left.colorbar(shown, ax=row.tolist(), aspect=12, pad=0.02)
+        bar = left.colorbar(image, ax=row.tolist(), aspect=12, pad=0.02)
         bar.set_label("log10 amplitude" if part == "amplitude" else "phase (rad)")
         if part == "phase":
             bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
@@ -55,34 +80,11 @@ def latent_figure(
     axis.axhline(0, color="black", linewidth=0.6)
     for place, (key, label) in enumerate(CURVES.items()):
         values = similarity[key]
-        told = f"{label} (mean {np.nanmean(values):.2f})"
-        axis.plot(frequency, values, marker="osD^"[place], label=told, **look(place))
+        curve_label = f"{label} (mean {np.nanmean(values):.2f})"
+        axis.plot(frequency, values, marker="osD^"[place], label=curve_label, **line_style(place))
     axis.set_xlim(0, 0.52)
     axis.set_ylim(min(-0.1, float(np.nanmin([similarity[k] for k in CURVES])) - 0.05), 1.04)
     axis.set_xlabel("radial frequency (cycles per LR pixel)")
     axis.set_ylabel("similarity")
     right.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=1)
     return figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentOptions(Network):
-    """Options of the latent codes."""
-
-    bands: int = 8
-    """Radial frequency bands in which the codes are compared."""
-
-
-def draw_latent(recorded: Recorded, options: LatentOptions) -> Drawn:
-    """Draw what the trained spectral encoder makes of the kept part of the first test image."""
-    entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
-    window = recorded.window(entry)
-    offset = entry.trial.spec.protocol.offset_px
-    found = latent_spectra(recorded.model(entry), window.pair(entry.who), offset, options.bands)
-    alike = asdict(found.similarity)
-    numbers = pd.DataFrame(alike).rename(columns={"frequency": "cycles_per_lr_pixel"})
-    numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
-    numbers.insert(0, "band", [*range(1, options.bands + 1), "mean"])
-    told = about(entry, recorded.labels[entry.trial.case])
-    numbers = numbers.assign(**told, scene=window.scene)
-    return Drawn(latent_figure(found.panels(), alike["frequency"], alike), numbers)

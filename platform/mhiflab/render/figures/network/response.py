@@ -1,4 +1,4 @@
-"""Frequencies in the decoder's features, such as under each activation."""
+"""Power by frequency in the decoder's features, for several cases such as activations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +10,71 @@ from matplotlib.figure import Figure
 from feinfn.analysis.radial import band_centres
 from feinfn.analysis.response import frequency_response
 from feinfn.errors import UserError
-from mhiflab.render.figures.kind import Drawn, Images, about
-from mhiflab.render.figures.style import TEXT_IN, legend_above, look, new_figure, styled
-from mhiflab.render.runs import Recorded
+from mhiflab.render.figures.kind import Drawing, Images, run_columns
+from mhiflab.render.figures.style import TEXT_IN, legend_above, line_style, new_figure, styled
+from mhiflab.render.runs import RecordedStudy
+
+PANELS = 4
+"""Number of features drawn by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseOptions(Images):
+    """Options of the frequency responses."""
+
+    features: tuple[str, ...] = ()
+    """Features such as input, filter_1, layer_1, filter_2; empty: the input and first filters."""
+    bands: int = 16
+    """Number of radial frequency bands."""
+
+
+def draw_response(recorded: RecordedStudy, options: ResponseOptions) -> Drawing:
+    """Draw each case's share of power by frequency on the kept part of the first test image."""
+    cases = options.cases or recorded.networks()
+    entries = recorded.of_one_seed(cases, options.seed)
+    curves, rows = {}, []
+    at_R = band_centres(options.bands)
+    for entry in entries:
+        label = recorded.labels[entry.trial.case]
+        window = recorded.window(entry, options.scene)
+        shares = frequency_response(recorded.model(entry), window.inputs, options.bands)
+        names = options.features or ("input", *(name for name in shares if "filter" in name))
+        for name in names:
+            if name not in shares:
+                raise UserError(
+                    f"option features: found {name!r}, expected features of case "
+                    f"{entry.trial.case}: " + ", ".join(shares)
+                )
+        curves[label] = {name: shares[name] for name in names}
+        columns = run_columns(entry, label) | {"scene": window.scene}
+        rows += [
+            pd.DataFrame({"feature": name, "cycles_per_pixel": at_R, "share": share}).assign(
+                **columns
+            )
+            for name, share in curves[label].items()
+        ]
+    # Networks of different depth share their first layers.
+    common = [
+        name for name in next(iter(curves.values())) if all(name in c for c in curves.values())
+    ]
+    common = common if options.features else common[:PANELS]
+    drawn_curves = {
+        label: {name: shares[name] for name in common} for label, shares in curves.items()
+    }
+    return Drawing(response_figure(at_R, drawn_curves), pd.concat(rows, ignore_index=True))
+
 
 FLOOR_DB = -90.0
+"""Share of power in dB below which curves are cut."""
 
 
 @styled
 def response_figure(
     frequency_R: np.ndarray, responses: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure:
-    """Draw one panel a feature, one line an activation: share of power by radial frequency in dB.
+    """Draw share of power by radial frequency in dB, one panel per feature, one line per case.
 
-    `responses` maps activations to features to shares [R]; all activations must have the same
-    features.
+    `responses` maps cases to features to shares [R]; all cases must have the same features.
     """
     features = list(next(iter(responses.values())))
     figure = new_figure(TEXT_IN, 2.05)
@@ -34,7 +84,7 @@ def response_figure(
             power = np.asarray(curves[feature], float)
             with np.errstate(divide="ignore"):
                 decibels = np.maximum(10 * np.log10(power), FLOOR_DB)
-            axis.plot(frequency_R, decibels, **look(place))
+            axis.plot(frequency_R, decibels, **line_style(place))
         axis.set_title(feature.replace("_", " "))
         axis.set_xlim(0, 0.5)
         axis.set_xticks([0, 0.25, 0.5], labels=["0", "0.25", "0.5"])
@@ -43,48 +93,3 @@ def response_figure(
     axes[0].set_ylabel("share of power in band (dB)")
     legend_above(figure, axes[0].lines, list(responses))
     return figure
-
-
-PANELS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResponseOptions(Images):
-    """Options of the frequency responses."""
-
-    features: tuple[str, ...] = ()
-    """input, filter_1, layer_1, filter_2, ...; none: the input and the first filters."""
-    bands: int = 16
-    """Radial frequency bands."""
-
-
-def draw_response(recorded: Recorded, options: ResponseOptions) -> Drawn:
-    """Draw each case's share of power by frequency on the kept part of the first test image."""
-    cases = options.cases or recorded.networks()
-    entries = recorded.of_one_seed(cases, options.seed)
-    curves, rows = {}, []
-    at_R = band_centres(options.bands)
-    for entry in entries:
-        label = recorded.labels[entry.trial.case]
-        window = recorded.window(entry, options.scene)
-        found = frequency_response(recorded.model(entry), window.inputs, options.bands)
-        wanted = options.features or ("input", *(name for name in found if "filter" in name))
-        for name in wanted:
-            if name not in found:
-                raise UserError(
-                    f"option features: found {name!r}, expected features of case "
-                    f"{entry.trial.case}: " + ", ".join(found)
-                )
-        curves[label] = {name: found[name] for name in wanted}
-        told = about(entry, label) | {"scene": window.scene}
-        rows += [
-            pd.DataFrame({"feature": name, "cycles_per_pixel": at_R, "share": share}).assign(**told)
-            for name, share in curves[label].items()
-        ]
-    # Networks of different depth have the first layers in common.
-    common = [
-        name for name in next(iter(curves.values())) if all(name in c for c in curves.values())
-    ]
-    common = common if options.features else common[:PANELS]
-    shown = {label: {name: found[name] for name in common} for label, found in curves.items()}
-    return Drawn(response_figure(at_R, shown), pd.concat(rows, ignore_index=True))

@@ -1,4 +1,4 @@
-"""A search: a table of its suggestions and a picture of them."""
+"""Suggestions of a search, as a table and as a figure."""
 
 from pathlib import Path
 from typing import Any
@@ -15,54 +15,59 @@ from mhiflab.render.figures.style import new_figure, png, styled
 from mhiflab.render.tables.table import heading
 from mhiflab.study.search import COSTS
 
-# Okabe and Ito's colours, told apart by any eye; shapes differ as well.
+# Colours of Okabe and Ito (2008), distinct for all kinds of colour vision; shapes differ as well.
 OTHERS, STOPPED, DEFAULT, BEST = "#0072B2", "#999999", "#D55E00", "#009E73"
 
 
 def search_frame(plan: SearchPlan) -> pd.DataFrame:
     """Return one row per suggestion: index, values, epochs, objectives, state and run key."""
     rows = []
-    for one in plan.suggestions:
-        found = dict(zip(plan.search.objectives, one.objectives or (), strict=False))
-        objectives = {name: found.get(name) for name in plan.search.objectives}
-        told = {"epochs": one.epochs, **objectives, "state": one.state, "run_key": one.key}
+    for suggestion in plan.suggestions:
+        values = dict(zip(plan.search.objectives, suggestion.objectives or (), strict=False))
+        objectives = {name: values.get(name) for name in plan.search.objectives}
+        columns = {
+            "epochs": suggestion.epochs,
+            **objectives,
+            "state": suggestion.state,
+            "run_key": suggestion.key,
+        }
         if plan.search.population:
-            told = {"since": one.since, **told}
-        rows.append({"index": one.index, **one.values, **told})
+            columns = {"since": suggestion.since, **columns}
+        rows.append({"index": suggestion.index, **suggestion.values, **columns})
     return pd.DataFrame(rows)
 
 
 def write_searches(plan: Plan, folder: Path) -> list[Path]:
-    """Write search.csv and search.png, numbered from the second search of a study on."""
+    """Write search.csv and search.png; later searches of a study are numbered from 2."""
     written = []
-    for i, one in enumerate(plan.searches):
+    for i, search in enumerate(plan.searches):
         name = f"search-{i + 1}" if i else "search"
-        text = search_frame(one).to_csv(index=False, lineterminator="\n")
+        text = search_frame(search).to_csv(index=False, lineterminator="\n")
         write_bytes(folder / f"{name}.csv", text.encode())
-        write_bytes(folder / f"{name}.png", png(search_figure(one)))
+        write_bytes(folder / f"{name}.png", png(search_figure(search)))
         written += [folder / f"{name}.csv", folder / f"{name}.png"]
     return written
 
 
 @styled
 def search_figure(plan: SearchPlan) -> Figure:
-    """Draw the objective against every searched value, and the best so far or the front."""
+    """Draw the objective against every searched value, and the best so far or the Pareto front."""
     search = plan.search
     count = len(search.space) + 1
     figure = new_figure(2.2 * count + 0.4, 2.8)
     axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis, (key, one) in zip(axes, search.space.items(), strict=False):
-        places: Any = (lambda s, k=key: s.values[k]) if not one.choice else None
-        if one.choice:
+    for axis, (key, value_range) in zip(axes, search.space.items(), strict=False):
+        x: Any = (lambda s, k=key: s.values[k]) if not value_range.choice else None
+        if value_range.choice:
             # The base's own value need not be one of the choices.
             base = plan.values_of_base()[key]
-            shown = [*one.choice, *([] if base in one.choice else [base])]
-            axis.set_xticks(range(len(shown)), [str(c) for c in shown])
-            places = lambda s, k=key, c=shown: c.index(s.values[k])  # noqa: E731
-        _draw_points(axis, plan, places, lambda s: s.objectives[0])
+            choices = [*value_range.choice, *([] if base in value_range.choice else [base])]
+            axis.set_xticks(range(len(choices)), [str(c) for c in choices])
+            x = lambda s, k=key, c=choices: c.index(s.values[k])  # noqa: E731
+        _draw_points(axis, plan, x, lambda s: s.objectives[0])
         axis.set_xlabel(key)
         axis.set_ylabel(_name(next(iter(search.objectives))))
-        if one.log_uniform:
+        if value_range.log_uniform:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
@@ -84,26 +89,26 @@ def _name(objective: str) -> str:
 
 
 def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
-    """Draw every suggestion with a result; the base and the best stand out."""
-    best = {one.index for one in plan.best}
+    """Draw every suggestion with a result; the base and the best have marks of their own."""
+    best = {suggestion.index for suggestion in plan.best}
 
-    def style(one: Suggestion) -> tuple[str, str, str, int]:
-        if one.index == 0:
+    def style(suggestion: Suggestion) -> tuple[str, str, str, int]:
+        if suggestion.index == 0:
             return "default", DEFAULT, "D", 40
-        if one.index in best:
+        if suggestion.index in best:
             return "best" if plan.search.single else "front", BEST, "*", 110
-        if one.state == "stopped":
+        if suggestion.state == "stopped":
             return "stopped early", STOPPED, "x", 22
         return "trained", OTHERS, "o", 16
 
-    shown: dict[tuple[str, str, str, int], list[Suggestion]] = {}
-    for one in plan.suggestions:
-        if one.objectives is not None:
-            shown.setdefault(style(one), []).append(one)
-    for (label, colour, marker, size), found in shown.items():
+    groups: dict[tuple[str, str, str, int], list[Suggestion]] = {}
+    for suggestion in plan.suggestions:
+        if suggestion.objectives is not None:
+            groups.setdefault(style(suggestion), []).append(suggestion)
+    for (label, colour, marker, size), suggestions in groups.items():
         axis.scatter(
-            [x(s) for s in found],
-            [y(s) for s in found],
+            [x(s) for s in suggestions],
+            [y(s) for s in suggestions],
             c=colour,
             marker=marker,
             s=size,
@@ -115,10 +120,12 @@ def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
 def _draw_history(axis: Any, plan: SearchPlan) -> None:
     (name, mode) = next(iter(plan.search.objectives.items()))
     _draw_points(axis, plan, lambda s: s.index, lambda s: s.objectives[0])
-    told = [one for one in plan.suggestions if one.objectives is not None]
+    finished = [one for one in plan.suggestions if one.objectives is not None]
     best = np.maximum if mode == "max" else np.minimum
-    values = best.accumulate([one.objectives[0] for one in told if one.objectives])
-    axis.step([one.index for one in told], values, where="post", color="black", label="best so far")
+    values = best.accumulate([one.objectives[0] for one in finished if one.objectives])
+    axis.step(
+        [one.index for one in finished], values, where="post", color="black", label="best so far"
+    )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("suggestion")
     axis.set_ylabel(_name(name))
