@@ -79,7 +79,7 @@ def test_population_is_compared_inside_the_training_only():
         ({"algorithm": "tpe"}, "search.algorithm: found 'tpe', expected random with pbt"),
         ({"objectives": {"val_psnr": "max", "parameters": "min"}}, "none with two objectives"),
         ({"space": {"train.epochs": Range(integer=(2, 9))}}, "expected a uniform or log_uniform"),
-        ({"space": {"model.omega_0": Range(uniform=(2, 9))}}, "may change while a network trains"),
+        ({"space": {"model.omega_0": Range(uniform=(2, 9))}}, "may change during training"),
         ({"replaced": 0.7}, "search.scheduler.replaced: found 0.7"),
     ],
 )
