@@ -18,7 +18,7 @@ from test_study import runs
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab.plan.suggest import boundaries, successors
+from mhiflab.plan.suggest import comparison_epochs, successors
 from mhiflab.record.store import KEY
 from mhiflab.study.search import Range, Scheduler, Search
 
@@ -69,8 +69,8 @@ def test_only_the_worst_are_replaced_and_only_by_the_best(scores, replaced, epoc
 
 
 def test_population_is_compared_inside_the_training_only():
-    assert list(boundaries(search(), 6)) == [2, 4]
-    assert list(boundaries(search(), 7)) == [2, 4, 6]
+    assert list(comparison_epochs(search(), 6)) == [2, 4]
+    assert list(comparison_epochs(search(), 7)) == [2, 4, 6]
 
 
 @pytest.mark.parametrize(

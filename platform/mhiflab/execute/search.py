@@ -33,8 +33,8 @@ from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.plan.search import SearchPlan, Suggestion, look, outcome
-from mhiflab.plan.suggest import Told, suggest
+from mhiflab.plan.search import SearchPlan, Suggestion, outcome, refresh_search
+from mhiflab.plan.suggest import PastSuggestion, suggest
 from mhiflab.record.description import trial_note
 from mhiflab.record.store import (
     SEARCH_TAG,
@@ -130,7 +130,7 @@ class Suggester(Searcher):
         if index == 0:
             return self.plan.suggestion(index, self.plan.values_of_base())
         told = [
-            Told(one.values, one.objectives, one.state == "failed")
+            PastSuggestion(one.values, one.objectives, one.state == "failed")
             for _, one in sorted(self.known.items())
         ]
         return self.plan.suggestion(index, suggest(self.plan.search, index, told))
@@ -212,7 +212,7 @@ def execute_searches(
                 continue
             # As it stands now: searches may share runs.
             store = open_store(lab, template.uri)
-            now = look(search, trial_runs(store), store, lab)
+            now = refresh_search(search, trial_runs(store), store, lab)
             run_tuner(
                 tune.with_parameters(run_suggestion, template=template),
                 template,
@@ -247,7 +247,7 @@ def drive_population(
         # A worker that was lost could not bring the end of its journal to the store.
         replay(lab, template.uri)
         runs = trial_runs(store)
-        now = look(search, runs, store, lab)
+        now = refresh_search(search, runs, store, lab)
         members = {one.key: one for one in now.suggestions if one.index < now.search.trials}
         leave(now, members, runs, store, follow)
         jobs = {}

@@ -35,7 +35,7 @@ from mhiflab.execute.evaluate import Scores, TestImage, scene_images, score, sto
 from mhiflab.execute.job import Job
 from mhiflab.execute.packaged import save_packaged
 from mhiflab.execute.preemption import deferred, preempted
-from mhiflab.plan.forecast import DEVICE, device_tag, speed
+from mhiflab.plan.forecast import DEVICE, device_tag, speed_metrics
 from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.description import dataset_inputs, flatten
 from mhiflab.record.store import (
@@ -187,7 +187,7 @@ def _train_and_record(
             forecast = job.forecast_s if found.reports[0].epoch == 1 else None
             trained_s = found.reports[-1].metrics["train_seconds"]
             wall_s = time.perf_counter() - started
-            told = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            told = speed_metrics(spec, job.resources, job.survey, trained_s, wall_s, forecast)
             record.metrics(spec.train.epochs, told)
         record.finish()
 
