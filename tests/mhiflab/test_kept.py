@@ -27,7 +27,7 @@ from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_files
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.archive import known_data
+from mhiflab.record.archive import archived_data
 from mhiflab.study.spec import ON_DISK, DataAccess
 from mhiflab.study.yaml_values import is_paper
 
@@ -48,7 +48,7 @@ model = pyfunc.load_model(sys.argv[1])
 np.save(sys.argv[3], model.predict({name: given[name] for name in ("hsi", "msi")}))
 """
 """A program that knows MLflow alone: fuse what a file holds with a model."""
-ARCHIVED = known_data(experiments_dir() / "paper" / "record" / "laptop")
+ARCHIVED = archived_data(experiments_dir() / "paper" / "record" / "laptop")
 
 
 def resolve(config: DataConfig) -> DataConfig:

@@ -30,8 +30,8 @@ from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.plan.search import SearchPlan, Suggestion, look, outcome
-from mhiflab.plan.suggest import Told, suggest
+from mhiflab.plan.search import SearchPlan, Suggestion, outcome, refresh_search
+from mhiflab.plan.suggest import PastSuggestion, suggest
 from mhiflab.record.description import trial_note
 from mhiflab.record.store import (
     SEARCH_TAG,
@@ -127,7 +127,7 @@ class Suggester(Searcher):
         if index == 0:
             return self.plan.suggestion(index, self.plan.values_of_base())
         results = [
-            Told(one.values, one.objectives, one.state == "failed")
+            PastSuggestion(one.values, one.objectives, one.state == "failed")
             for _, one in sorted(self.suggestions.items())
         ]
         return self.plan.suggestion(index, suggest(self.plan.search, index, results))
@@ -213,7 +213,7 @@ def execute_searches(
                 continue
             # Read it again: searches may share runs.
             store = open_store(lab, template.uri)
-            current = look(search, trial_runs(store), store, lab)
+            current = refresh_search(search, trial_runs(store), store, lab)
             run_tuner(
                 tune.with_parameters(run_suggestion, template=template),
                 template,
@@ -248,7 +248,7 @@ def drive_population(
         # A lost worker could not upload the end of its journal.
         replay(lab, template.uri)
         runs = trial_runs(store)
-        current = look(search, runs, store, lab)
+        current = refresh_search(search, runs, store, lab)
         members = {
             member.key: member
             for member in current.suggestions

@@ -35,7 +35,7 @@ from mhiflab.execute.evaluate import Scores, TestImage, scene_images, score, sto
 from mhiflab.execute.job import Job
 from mhiflab.execute.packaged import save_packaged
 from mhiflab.execute.preemption import deferred, preempted
-from mhiflab.plan.forecast import DEVICE, device_tag, speed
+from mhiflab.plan.forecast import DEVICE, device_tag, speed_metrics
 from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.description import dataset_inputs, flatten
 from mhiflab.record.store import (
@@ -189,7 +189,7 @@ def _train_and_record(
             forecast = job.forecast_s if method.reports[0].epoch == 1 else None
             trained_s = method.reports[-1].metrics["train_seconds"]
             wall_s = time.perf_counter() - started
-            speeds = speed(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            speeds = speed_metrics(spec, job.resources, job.survey, trained_s, wall_s, forecast)
             record.metrics(spec.train.epochs, speeds)
         record.finish()
 

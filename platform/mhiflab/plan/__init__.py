@@ -1,1 +1,1 @@
-"""Plans: wanted trials against recorded runs, and the cost of the rest."""
+"""Plans: compare a study's trials with recorded runs, and forecast the cost of the rest."""

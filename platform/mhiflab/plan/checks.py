@@ -1,4 +1,4 @@
-"""Checks of a trial before it runs: scenes, batch and memory that fit."""
+"""Checks of a trial before it runs: scenes, batch and memory must fit."""
 
 import numpy as np
 
@@ -11,13 +11,13 @@ from mhiflab.study.expand import Trial
 
 
 def check_trial(trial: Trial, data: Survey) -> None:
-    """Raise `UserError` for what would stop the trial later: scenes or batch that do not fit."""
+    """Raise `UserError` if scenes, batch or resources do not fit and would stop the trial later."""
     spec = trial.spec
     whole = trial.resources.memory_mib is None and not trial.resources.recompute
     if not whole and not isinstance(spec.model, ModelConfig):
         raise UserError(
             f"resources.memory_mib, resources.recompute: found for model.name "
-            f"{name_of(spec.model)!r}, expected with feinfn alone, which can work in parts; leave "
+            f"{name_of(spec.model)!r}, expected only for 'feinfn', which can work in parts; leave "
             "them out"
         )
     for scene in data.scenes:
@@ -32,21 +32,21 @@ def check_trial(trial: Trial, data: Survey) -> None:
     if batch % workers:
         raise UserError(
             f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
-            f"{workers}: all workers share every batch"
+            f"{workers}, because all workers share every batch"
         )
 
 
 def _check_response(trial: Trial, scene: SceneSummary) -> None:
-    """Raise `UserError` for a scene whose bands the protocol's response does not fit."""
-    nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
+    """Raise `UserError` if the protocol's response does not fit the scene's bands."""
+    wavelengths_nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
     try:
-        trial.spec.protocol.response(scene.shape_SHW[0], nm)
+        trial.spec.protocol.response(scene.shape_SHW[0], wavelengths_nm)
     except UserError as error:
         raise UserError(f"{scene.source}: {error}") from None
 
 
 def _check_evaluated(trial: Trial, scene: SceneSummary) -> None:
-    """Raise `UserError` for a scene that is too small to score, or too large for the memory."""
+    """Raise `UserError` if a scene is too small to score, or too large for the memory."""
     spec, size = trial.spec, scene.fused_size()
     ratio = spec.protocol.ratio
     least = max(11, 2 * ratio) if scene.msi_size else 11
@@ -61,25 +61,25 @@ def _check_evaluated(trial: Trial, scene: SceneSummary) -> None:
 
 
 def _check_stored(trial: Trial, data: Survey) -> None:
-    """Raise `UserError` for what prepared files cannot do."""
+    """Raise `UserError` for settings that prepared files do not support."""
     train, protocol = trial.spec.train, trial.spec.protocol
-    given = {
+    unsupported = {
         "train.augment": train.augment,
         "train.sampling: random": train.sampling == "random",
         "protocol.hsi_snr_db or msi_snr_db": protocol.noisy,
         "protocol.lr_bits or msi_bits": bool(protocol.lr_bits or protocol.msi_bits),
     }
-    for field, found in given.items():
-        if found:
+    for field, is_set in unsupported.items():
+        if is_set:
             raise UserError(
-                f"{field}: found with data.inputs: stored, whose inputs are taken as they are, "
-                "expected without; leave it out, or use data.inputs: patch"
+                f"{field}: found with data.inputs: stored, which takes inputs as they are; leave "
+                "it out, or use data.inputs: patch"
             )
     shapes = {scene.shape_SHW[1:]: scene for scene in data.scenes if scene.part == "train"}
     if len(shapes) > 1:
-        (size, one), (other_size, other), *_ = shapes.items()
+        (size, scene), (other_size, other), *_ = shapes.items()
         raise UserError(
-            f"data.train: found images of {size[0]}x{size[1]} in {one.source} and of "
+            f"data.train: found images of {size[0]}x{size[1]} in {scene.source} and of "
             f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
             "share batches; export them again with one --patch"
         )

@@ -1,4 +1,4 @@
-"""The costs of a study's networks as console tables."""
+"""Costs of a study's networks as console tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +10,13 @@ from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 
 IMAGE_PX = 512
+"""Side of the image whose operations the tables count."""
 
 
 def cost_tables(path: Path) -> Iterator[Table]:
-    """Return one table for every distinct network of a study, parameters and GFLOP by module.
+    """Yield one table for every distinct network of a study: parameters and GFLOP by module.
 
-    Operations are matrix products and convolutions of one forward pass of a 512x512 image.
+    Operations are the matrix products and convolutions of one forward pass of a 512x512 image.
     """
     study = read_study(path)
     seen = set()

@@ -1,4 +1,4 @@
-"""Export: recorded runs as a folder of small text files."""
+"""Export recorded runs as a folder of small text files."""
 
 import json
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ from mhiflab.record.archive import (
     FILES,
     RUNS,
     TAGS,
+    archived_data,
     data_name,
-    known_data,
     read_json,
     run_file,
 )
@@ -25,15 +25,15 @@ from mhiflab.record.store import Store, artifact_file, explained
 from mhiflab.study.spec import DataAccess
 
 HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
-"""Metrics that are kept at every step; of all others the last value."""
+"""Metrics whose values are kept at every step; of all others, only the last value is kept."""
 
-OWN = ("host", "system", "warnings")
-"""What provenance tells of a machine alone."""
+MACHINE_FIELDS = ("host", "system", "warnings")
+"""Fields of a run's provenance that concern its machine alone; archives leave them out."""
 
 
-def _portable(found: Survey) -> Survey:
-    # Where files lay is no part of an identity.
-    return replace(found, scenes=tuple(replace(one, source=one.name) for one in found.scenes))
+def _portable(survey: Survey) -> Survey:
+    # The files' location is no part of the data's identity.
+    return replace(survey, scenes=tuple(replace(one, source=one.name) for one in survey.scenes))
 
 
 def export_runs(
@@ -41,22 +41,22 @@ def export_runs(
 ) -> list[Path]:
     """Write every run of some studies into a folder and return the paths of the runs' files.
 
-    What the folder holds of other studies stays. Raises `UserError` where a study lacks runs, or
-    where the folder's data cannot be read; nothing is written then.
+    The folder keeps the runs of other studies. Raise `UserError`, before anything is written, if a
+    study lacks runs or the folder's data cannot be read.
     """
     data: dict[str, dict[str, Any]] = {}
     if (folder / DATA_FILE).exists():
-        known_data(folder)
+        archived_data(folder)
         data = read_json(folder / DATA_FILE)
 
     def resolve(config: DataConfig) -> DataConfig:
-        found = resolve_data(config)
-        own = replace(found, source=config.source)
+        resolved = resolve_data(config)
+        portable = replace(resolved, source=config.source)
         data[data_name(config)] = {
-            "resolved": asdict(own),
-            "survey": asdict(_portable(survey(found))),
+            "resolved": asdict(portable),
+            "survey": asdict(_portable(survey(resolved))),
         }
-        return found
+        return resolved
 
     plans = [
         reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
@@ -67,7 +67,7 @@ def export_runs(
     for entry in {e.key: e for plan in plans for e in plan.entries}.values():
         assert entry.run is not None, "a done entry has a run"
         path = folder / RUNS / run_file(entry.key)
-        _write(path, _run(store, entry.run.info.run_id))
+        _write(path, _run_content(store, entry.run.info.run_id))
         written.append(path)
     _write(folder / DATA_FILE, data)
     return written
@@ -78,7 +78,8 @@ def _write(path: Path, value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def _run(store: Store, run_id: str) -> dict[str, Any]:
+def _run_content(store: Store, run_id: str) -> dict[str, Any]:
+    """Return a run as its file in an archive holds it (`ArchivedRun`)."""
     with explained(store.uri):
         run = store.client.get_run(run_id)
         metrics: dict[str, list[list[float]]] = {}
@@ -94,10 +95,12 @@ def _run(store: Store, run_id: str) -> dict[str, Any]:
     for name in FILES:
         with artifact_file(store, run_id, name) as path:
             texts[name] = path.read_text(encoding="utf-8")
-    told = json.loads(texts["provenance.json"])
-    texts["provenance.json"] = json.dumps({k: v for k, v in told.items() if k not in OWN})
+    provenance = json.loads(texts["provenance.json"])
+    texts["provenance.json"] = json.dumps(
+        {k: v for k, v in provenance.items() if k not in MACHINE_FIELDS}
+    )
     spec = json.loads(texts["spec.json"])
-    # Where the files lay is a matter of that machine too.
+    # The files' location concerns the machine alone, too.
     spec["data"]["source"] = Path(spec["data"]["source"]).name
     spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
     texts["spec.json"] = json.dumps(spec)

@@ -1,6 +1,6 @@
 """Forecasts: device-hours, and the time until the last trial ends.
 
-Operations of the network over measured rates of recorded runs.
+A trial's time is the number of its operations divided by the rate of recorded runs.
 """
 
 import math
@@ -25,70 +25,73 @@ from mhiflab.study.spec import Resources, Spec
 
 @dataclass(frozen=True)
 class Forecast:
-    """The expected cost of some trials."""
+    """Expected cost of some trials."""
 
     seconds: dict[str, float]
-    """Of every trial that can be forecast, by run key."""
+    """Seconds by run key, for every trial with a forecast."""
     device_hours: float
     """CPU-hours, or GPU-hours of trials that use GPUs."""
     unknown: int
-    """Trials on GPUs that nothing was measured on yet."""
+    """Number of trials without a forecast, because no run on a GPU is on record yet."""
 
     def line(self, at_once: int) -> str:
-        """Return the forecast as a sentence, for trials that run so many at once."""
+        """Return the forecast as a sentence, if `at_once` trials run at the same time."""
         if not self.seconds:
             return "" if not self.unknown else "no GPU run is on record yet: no forecast"
         total = sum(self.seconds.values())
-        # The last trial of each slot ends at different times; none is shorter than the longest.
+        # An even spread over the slots, but never less than the longest trial.
         eta = max(total / at_once, max(self.seconds.values()))
         text = f"about {self.device_hours:.2g} device-hours, {clock(eta)} with {at_once} at once"
         return text + (f"; {self.unknown} on GPUs cannot be forecast yet" if self.unknown else "")
 
 
 def forecast(entries: Sequence[Entry], runs: Sequence[Run]) -> Forecast:
-    """Return what trials will cost, from the rates of recorded runs (or one measured here)."""
-    known = measured(runs)
+    """Return the expected cost of trials, from the rates of recorded runs or one measured here."""
+    speeds = run_speeds(runs)
     seconds: dict[str, float] = {}
     hours, unknown = 0.0, 0
     for entry in entries:
         assert entry.survey is not None, "a trial that is not blocked has a survey"
-        found = forecast_s(entry.trial.spec, entry.trial.resources, entry.survey, known)
-        if found is None:
+        trial_s = forecast_s(entry.trial.spec, entry.trial.resources, entry.survey, speeds)
+        if trial_s is None:
             unknown += 1
             continue
-        seconds[entry.key] = found
-        hours += found * processors(entry.trial.resources) / 3600
+        seconds[entry.key] = trial_s
+        hours += trial_s * processor_count(entry.trial.resources) / 3600
     return Forecast(seconds, hours, unknown)
 
 
 def slots_here(entries: Sequence[Entry]) -> int:
-    """Return how many of these trials this machine's CPUs hold at once."""
-    held = max(held_by_trial(entry.trial.resources)[0] for entry in entries)
-    return max(1, int(usable_cpus() // held))
+    """Return the number of these trials that this machine's CPUs hold at once, at least 1."""
+    cpus = max(held_by_trial(entry.trial.resources)[0] for entry in entries)
+    return max(1, int(usable_cpus() // cpus))
 
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
 
 START_S = {False: 4.0, True: 10.0}
-"""Seconds until a trial begins to work: in its own process, and with Ray Train workers
+"""Seconds until a trial begins to work, False: in its own process, True: with Ray Train workers
 (experiments/bench/overhead.py)."""
 
-RATE, DEVICE, WALL, OVERHEAD = "train_flop_per_s", "mhiflab.device", "wall_s", "overhead_s"
+DEVICE = "mhiflab.device"
+"""Tag of a run: the kind of device and process that its speed was measured on (`device_tag`)."""
 
+RATE, STEP_FLOP = "train_flop_per_s", "step_flop"
+WALL, OVERHEAD = "wall_s", "overhead_s"
 FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
-
-STEP_FLOP, DEVICE_HOURS = "step_flop", "device_hours"
+DEVICE_HOURS = "device_hours"
+"""Metrics of a finished run, as `speed_metrics` computes them."""
 
 CLASSICAL_S_PER_PIXEL = 1e-4
-"""Order of the slowest classical method's time on one CPU."""
+"""Order of magnitude of the slowest classical method's time on one CPU."""
 
 NEAREST = 5
-"""Recorded runs, nearest in size, whose median rate counts."""
+"""Number of recorded runs, those nearest in size, whose median rate counts."""
 
 
 def steps_per_epoch(spec: Spec, survey: Survey) -> int:
-    """Return the optimiser steps of an epoch, as the grid of patches gives them."""
+    """Return the optimiser steps of an epoch, from the grid of patches."""
     train, patches = spec.train, 0
     for scene in survey.scenes:
         if scene.part == "train":
@@ -99,37 +102,37 @@ def steps_per_epoch(spec: Spec, survey: Survey) -> int:
 
 
 def step_flop(spec: Spec) -> float:
-    """Return the operations of one optimiser step."""
+    """Return the operations of one optimiser step, in FLOP."""
     pixels = spec.train.batch_size * spec.train.patch_px**2
     return BACKWARD * pixels * flop_per_pixel(spec.model, spec.protocol.ratio)
 
 
 def trial_flop(spec: Spec, survey: Survey) -> float:
-    """Return the operations of a trial: its steps, its validations, and the test images."""
+    """Return the operations of a trial, in FLOP: its steps, its validations and the test images."""
     train = spec.train
     pixels = {"train": 0, "validation": 0, "test": 0}
     for scene in survey.scenes:
         pixels[scene.part] += math.prod(scene.fused_size())
     validations = math.ceil(train.epochs / train.validate_every)
-    seen = validations * pixels["validation"] + pixels["test"]
-    fused = seen * flop_per_pixel(spec.model, spec.protocol.ratio)
-    return train.epochs * steps_per_epoch(spec, survey) * step_flop(spec) + fused
+    fused_pixels = validations * pixels["validation"] + pixels["test"]
+    fuse_flop = fused_pixels * flop_per_pixel(spec.model, spec.protocol.ratio)
+    return train.epochs * steps_per_epoch(spec, survey) * step_flop(spec) + fuse_flop
 
 
-def processors(resources: Resources) -> float:
-    """Return what a trial computes on: its GPUs, or else its CPUs."""
+def processor_count(resources: Resources) -> float:
+    """Return the number of GPUs that a trial computes on, or of CPUs if it uses no GPU."""
     gpus = resources.gpus_per_worker or bool(resources.gpu_memory_gib)
     return max(resources.workers, 1) * (gpus or resources.cpus_per_worker)
 
 
 def device_kind(resources: Resources) -> str:
-    """Return `gpu` or `cpu`, the kind of processor that a trial's rate is measured on."""
+    """Return `gpu` or `cpu`, the kind of processor that a trial computes on."""
     return "gpu" if resources.gpus_per_worker or resources.gpu_memory_gib else "cpu"
 
 
 @cache
 def calibrated_rate() -> float:
-    """Return the operations a second of one CPU of this machine, from a few small steps."""
+    """Return the FLOP per second of one CPU of this machine, measured in a few small steps."""
     model = FeINFN(ModelConfig(feat_dim=16, guide_dim=16, mlp_widths=(32, 16), decoder_width=16))
     config = model.config
     shapes = ((config.msi_bands, 32), (config.hsi_bands, 32), (config.hsi_bands, 8))
@@ -146,54 +149,58 @@ def calibrated_rate() -> float:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one finished run tells about speed."""
+class RunSpeed:
+    """Speed of one finished run."""
 
     kind: str
+    """`gpu` or `cpu`."""
     nested: bool
+    """True if the run trained in Ray Train workers."""
     step_flop: float
     rate: float
+    """FLOP per second of one processor."""
     overhead_s: float
 
 
-def measured(runs: Iterable[Run]) -> list[Measured]:
-    """Return what the finished runs of a record tell."""
-    found = []
+def run_speeds(runs: Iterable[Run]) -> list[RunSpeed]:
+    """Return the speed of every run that recorded it."""
+    speeds = []
     for run in runs:
         metrics, tags = run.data.metrics, run.data.tags
         if {RATE, OVERHEAD, STEP_FLOP} <= set(metrics) and DEVICE in tags:
             kind, nested = tags[DEVICE].split("/")
-            one = Measured(
+            speed = RunSpeed(
                 kind, nested == "workers", metrics[STEP_FLOP], metrics[RATE], metrics[OVERHEAD]
             )
-            found.append(one)
-    return found
+            speeds.append(speed)
+    return speeds
 
 
 def device_tag(resources: Resources) -> str:
-    """Return the tag that tells what a run's speed was measured on."""
+    """Return the value of the tag `DEVICE` for a trial, such as `cpu/workers`."""
     return f"{device_kind(resources)}/{'workers' if resources.workers else 'direct'}"
 
 
 def forecast_s(
-    spec: Spec, resources: Resources, survey: Survey, known: list[Measured]
+    spec: Spec, resources: Resources, survey: Survey, speeds: list[RunSpeed]
 ) -> float | None:
-    """Return the expected seconds of a trial, None for a GPU that nothing was measured on."""
+    """Return the expected seconds of a trial, None on GPUs if no GPU run is on record."""
     if not spec.trained:
         pixels = sum(math.prod(s.fused_size()) for s in survey.scenes if s.part == "test")
         return START_S[resources.workers > 0] + CLASSICAL_S_PER_PIXEL * pixels
-    kind, nested, own = device_kind(resources), resources.workers > 0, step_flop(spec)
-    alike = [one for one in known if one.kind == kind]
-    near = sorted(alike, key=lambda one: abs(math.log(one.step_flop / own)))[:NEAREST]
-    if not near and kind == "gpu":
+    kind, nested, flop = device_kind(resources), resources.workers > 0, step_flop(spec)
+    same_kind = [one for one in speeds if one.kind == kind]
+    nearest = sorted(same_kind, key=lambda one: abs(math.log(one.step_flop / flop)))[:NEAREST]
+    if not nearest and kind == "gpu":
         return None
-    rate = median(one.rate for one in near) if near else calibrated_rate()
-    overheads = [one.overhead_s for one in known if one.nested == nested]
+    rate = median(one.rate for one in nearest) if nearest else calibrated_rate()
+    overheads = [one.overhead_s for one in speeds if one.nested == nested]
     overhead = median(overheads) if overheads else 0.0
-    return START_S[nested] + overhead + trial_flop(spec, survey) / (rate * processors(resources))
+    work_s = trial_flop(spec, survey) / (rate * processor_count(resources))
+    return START_S[nested] + overhead + work_s
 
 
-def speed(
+def speed_metrics(
     spec: Spec,
     resources: Resources,
     survey: Survey,
@@ -201,14 +208,14 @@ def speed(
     wall_s: float,
     forecast: float | None,
 ) -> dict[str, float]:
-    """Return what a finished trial tells about time, as `measured` reads it.
+    """Return the metrics of a finished trial's speed, which `run_speeds` reads.
 
-    `trained_s` and `wall_s` are the seconds of its training steps and of everything;
-    `forecast` is what was expected of the latter, None where that cannot be compared.
+    `trained_s` and `wall_s` are the seconds of its training steps and of the whole trial.
+    `forecast` is the expected `wall_s`, None if there is none to compare with.
     """
-    flop, count = step_flop(spec), processors(resources)
+    flop, count = step_flop(spec), processor_count(resources)
     rate = spec.train.epochs * steps_per_epoch(spec, survey) * flop / trained_s / count
-    found = {
+    metrics = {
         RATE: rate,
         STEP_FLOP: flop,
         WALL: wall_s,
@@ -216,12 +223,12 @@ def speed(
         DEVICE_HOURS: wall_s * count / 3600,
     }
     if forecast is not None:
-        found |= {FORECAST: forecast, FORECAST_ERROR: wall_s / forecast - 1}
-    return found
+        metrics |= {FORECAST: forecast, FORECAST_ERROR: wall_s / forecast - 1}
+    return metrics
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as people say it."""
+    """Return a duration as a short text: `45 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

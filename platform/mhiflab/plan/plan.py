@@ -1,4 +1,4 @@
-"""Wanted trials against recorded runs: what is done, and what a run would execute."""
+"""Plan of a study: compare its trials with recorded runs, and list those left to execute."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +15,8 @@ from feinfn.files import STATE
 from mhiflab.environment import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.plan.checks import check_trial
-from mhiflab.plan.search import SearchPlan, check_search, look
-from mhiflab.record.archive import data_of, runs_of
+from mhiflab.plan.search import SearchPlan, check_search, refresh_search
+from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.lab_lock import driver_at_work
 from mhiflab.record.store import (
     CASE,
@@ -44,38 +44,41 @@ STATES = {
     "failed": "red",
     "blocked": "magenta",
 }
-"""done; running (a driver is at work on it); resume (a training state exists); new; failed (until
-`mhiflab retry`); blocked (cannot run as it stands). Each with its colour on the console."""
+"""States of a trial, each with its colour on the console: done; running (a driver works on it);
+resume (a training state exists); new; failed (until `mhiflab retry`); blocked (cannot run as it
+is)."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One wanted trial, its identity, and its state in the record."""
+    """One trial of a study, its identity, and its state in the record."""
 
     trial: Trial
     survey: Survey | None
-    """None where the data cannot be read; the trial is blocked and has no key then."""
+    """None if the data cannot be read; the trial is then blocked."""
     key: str
+    """Run key; empty if the data cannot be read."""
     state: str
     """One of `STATES`."""
     why: str = ""
-    """Why it is blocked, or failed."""
+    """Reason why the trial is blocked, or failed."""
     run: Run | None = None
+    """Its run on record."""
 
     @property
     def who(self) -> str:
-        """The trial as people call it."""
+        """Label and seed, for people."""
         return f"{self.trial.label}, seed {self.trial.spec.seed}"
 
 
 def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return every case's label in order; cases of one label are told apart by their names."""
-    given = {entry.trial.case: entry.trial.label for entry in entries}
-    times = Counter(given.values())
+    """Return every case's label in order; cases with the same label get their name appended."""
+    plain_labels = {entry.trial.case: entry.trial.label for entry in entries}
+    counts = Counter(plain_labels.values())
     labels: dict[str, str] = {}
-    taken = set(times)
-    for case, label in given.items():
-        if times[label] > 1:
+    taken = set(counts)
+    for case, label in plain_labels.items():
+        if counts[label] > 1:
             while label in taken:
                 label += f" ({case})"
             taken.add(label)
@@ -84,7 +87,7 @@ def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def upsampled_label(entries: Iterable[Entry]) -> str:
-    """Return what the upsampled LR-HSI is called beside some runs' labels, of which none is it."""
+    """Return a label for the upsampled LR-HSI that differs from the labels of all entries."""
     entries = list(entries)
     label = f"{entries[0].trial.spec.protocol.upsampling.capitalize()} upsampling"
     taken = set(labels_of(entries).values())
@@ -95,7 +98,7 @@ def upsampled_label(entries: Iterable[Entry]) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study and all its trials, in the order of the file."""
+    """Study and all its trials, in the order of the file."""
 
     name: str
     path: Path
@@ -103,35 +106,35 @@ class Plan:
     entries: tuple[Entry, ...]
     smoke: bool = False
     searches: tuple[SearchPlan, ...] = ()
-    """One for every case and point of the axes, where the study searches."""
+    """One for every case and point of the axes, if the study has a search."""
     recorded: tuple[Run, ...] = ()
-    """Every trial's run on record, of this study or another."""
+    """All runs of trials on record, of this and of other studies."""
 
     def unique(self, *states: str) -> list[Entry]:
-        """Return the trials in some states; one that stands in several cases counts once."""
-        wanted: dict[str, Entry] = {}
+        """Return the trials in some states; a trial that several cases share counts once."""
+        entries: dict[str, Entry] = {}
         for entry in self.entries:
             if entry.state in states:
-                wanted.setdefault(entry.key or entry.who, entry)
-        return list(wanted.values())
+                entries.setdefault(entry.key or entry.who, entry)
+        return list(entries.values())
 
     @property
     def missing(self) -> list[Entry]:
-        """What a run would execute."""
+        """Trials that `mhiflab run` would execute."""
         return self.unique("new", "resume")
 
     @property
     def unfinished(self) -> list[Entry]:
-        """What a table still lacks."""
+        """Trials that a table still lacks."""
         return self.unique(*(state for state in STATES if state != "done"))
 
     @property
     def finished(self) -> "Plan":
-        """The plan with nothing but its finished trials."""
+        """Plan with only the finished trials."""
         return replace(self, entries=tuple(e for e in self.entries if e.state == "done"))
 
     def refuse_missing(self) -> None:
-        """Raise `UserError` where a run is missing."""
+        """Raise `UserError` if a run is missing."""
         if missing := self.unfinished:
             names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
             raise UserError(
@@ -141,7 +144,7 @@ class Plan:
 
     @property
     def unsearched(self) -> list[Entry]:
-        """An entry in the place of every suggestion that the plan's searches still lack."""
+        """Placeholders, one for every suggestion that the plan's searches still lack."""
         return [
             Entry(one.base, one.survey, f"{one.id}.{i}", "new")
             for one in self.searches
@@ -150,15 +153,15 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """What follows `mhiflab run`, `retry` and so on for this study."""
+        """Arguments that name this study after `mhiflab run`, `mhiflab retry` and so on."""
         return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
 def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:
-    """Read a study (or its smoke variant) and identify its trials, without looking at any record.
+    """Return the plan of a study (or its smoke variant), before any record is read.
 
-    A trial that cannot run as it stands is blocked. Raises `UserError` for a study that cannot be
-    read, and where every trial is blocked.
+    A trial that cannot run as it is gets the state `blocked`. Raise `UserError` if the study is
+    invalid, or if every trial is blocked.
     """
     study = read_study(path, smoke)
     surveys: dict[DataConfig, Survey | UserError] = {}
@@ -176,52 +179,53 @@ def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK
         if study.search is not None:
             if not trial.spec.trained:
                 raise UserError(
-                    f"{path}: search: found with {trial.label}, a classical method, expected with "
-                    "a model that is trained"
+                    f"{path}: search: found {trial.label}, a classical method, expected a model "
+                    "that is trained; take it out of the study"
                 )
             if entry.survey is None or entry.state == "blocked":
                 raise UserError(entry.why)
             if trial.case not in searches:
                 prefix = f"{trial.label}: " if trials[-1].case != trials[0].case else ""
-                one = SearchPlan(study.search, trial, entry.survey, str(path), prefix)
-                check_search(one, check_trial)
-                searches[trial.case] = one
-            entry = replace(entry, trial=searches[trial.case].named(trial))
+                search = SearchPlan(study.search, trial, entry.survey, str(path), prefix)
+                check_search(search, check_trial)
+                searches[trial.case] = search
+            entry = replace(entry, trial=searches[trial.case].as_default(trial))
         entries.append(entry)
-    first = next((e.why for e in entries if e.state == "blocked"), "")
+    first_reason = next((e.why for e in entries if e.state == "blocked"), "")
     if all(entry.state == "blocked" for entry in entries):
-        raise UserError(first)
-    found = tuple(searches.values())
-    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke, found)
+        raise UserError(first_reason)
+    in_order = tuple(searches.values())
+    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke, in_order)
 
 
-def _entry(trial: Trial, found: Survey | UserError) -> Entry:
-    if isinstance(found, UserError):
-        return Entry(trial, None, "", "blocked", str(found))
-    key = run_key(trial.spec, found.fingerprint)
+def _entry(trial: Trial, survey: Survey | UserError) -> Entry:
+    """Return a trial's entry before any record is read: new, or blocked."""
+    if isinstance(survey, UserError):
+        return Entry(trial, None, "", "blocked", str(survey))
+    key = run_key(trial.spec, survey.fingerprint)
     try:
-        check_trial(trial, found)
+        check_trial(trial, survey)
     except UserError as error:
-        return Entry(trial, found, key, "blocked", str(error))
-    return Entry(trial, found, key, "new")
+        return Entry(trial, survey, key, "blocked", str(error))
+    return Entry(trial, survey, key, "new")
 
 
 def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
-    """Return the plan with each trial's state in the store (all new where there is none).
+    """Return the plan with each trial's state in the store; without a store, all are new.
 
-    A trial that began on data that have changed since is blocked, unless `new_data`. A search that
-    is complete adds its best suggestions.
+    A trial is blocked if it began on data that have changed since, unless `new_data` is true. A
+    complete search adds its best suggestions.
     """
     runs = trial_runs(store) if store else {}
     at_work = driver_at_work(lab)
-    searches = tuple(look(one, runs, store, lab) for one in plan.searches)
-    wanted = list(plan.entries)
-    for one in searches:
-        for trial in one.trials(plan.study.seeds) if one.complete else ():
-            key = run_key(trial.spec, one.survey.fingerprint)
-            wanted.append(Entry(trial, one.survey, key, "new"))
+    searches = tuple(refresh_search(search, runs, store, lab) for search in plan.searches)
+    planned = list(plan.entries)
+    for search in searches:
+        for trial in search.trials(plan.study.seeds) if search.complete else ():
+            key = run_key(trial.spec, search.survey.fingerprint)
+            planned.append(Entry(trial, search.survey, key, "new"))
     entries = []
-    for entry in wanted:
+    for entry in planned:
         run = runs.get(entry.key)
         state, why = entry.state, entry.why
         tested = run is not None and run.data.tags.get(TESTED_TAG) != "false"
@@ -244,7 +248,7 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False)
 
 
 def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
-    """Return why a new trial is blocked: it began on data that were changed since then."""
+    """Return why a new trial is blocked: it began on data that have changed; empty if not."""
     spec, survey = entry.trial.spec, entry.survey
     assert survey is not None, "an entry with a key has a survey"
     for run in runs:
@@ -252,33 +256,33 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
         place = tags.get(STUDY), tags.get(CASE), tags.get(SEED)
         if run.info.status == "FINISHED" or place != (study, entry.trial.case, str(spec.seed)):
             continue
-        was = tags.get(FINGERPRINT, "")
-        if tags.get(SPEC_HASH) == spec_hash(spec) and was != survey.fingerprint:
+        earlier = tags.get(FINGERPRINT, "")
+        if tags.get(SPEC_HASH) == spec_hash(spec) and earlier != survey.fingerprint:
             return (
-                f"the data changed since this trial began (fingerprint {was[:12]} then, "
-                f"{survey.fingerprint[:12]} now): bring them back, or start it anew with "
+                f"the data changed since this trial began (fingerprint {earlier[:12]} then, "
+                f"{survey.fingerprint[:12]} now): restore them, or start the trial again with "
                 "`mhiflab run --new-data`"
             )
     return ""
 
 
 def plan_refresher(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
-    """Return a function that compares a study's plan with the record as it stands then.
+    """Return a function that returns a study's plan, compared with the record at each call.
 
     Study and scenes are read once, however often it is called.
     """
     with rare_collections():
-        wanted = read_plan(study_path(study), smoke)
+        plan = read_plan(study_path(study), smoke)
 
-    def now() -> Plan:
+    def refresh() -> Plan:
         with rare_collections():
-            return reconcile(wanted, existing_store(lab), lab, new_data)
+            return reconcile(plan, existing_store(lab), lab, new_data)
 
-    return now
+    return refresh
 
 
 def current_plan(study: str, smoke: bool, lab: Lab) -> Plan:
-    """Return a study's plan against the record."""
+    """Return a study's plan, compared with the lab's record."""
     return plan_refresher(study, smoke, lab)()
 
 
@@ -286,10 +290,10 @@ def current_plan(study: str, smoke: bool, lab: Lab) -> Plan:
 def plan_with_store(
     path: Path, smoke: bool, lab: Lab, record: Path | None
 ) -> Iterator[tuple[Plan, Store]]:
-    """Yield a study's plan against the lab's record or an archive, and the store of its runs."""
+    """Yield a study's plan and the store of its runs: an archive's, or the lab's record."""
     with rare_collections():
-        wanted = read_plan(path, smoke, data_of(record))
-    with runs_of(record, lab) as store:
+        plan = read_plan(path, smoke, data_access_of(record))
+    with opened_store(record, lab) as store:
         with rare_collections():
-            found = reconcile(wanted, store, lab)
-        yield found, store
+            plan = reconcile(plan, store, lab)
+        yield plan, store

@@ -1,4 +1,4 @@
-"""A search against the record: its suggestions, what became of each, and which are the best."""
+"""Search compared with the record: its suggestions, their results, and the best of them."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from feinfn.errors import UserError
 from feinfn.files import STATE
 from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.paths import Lab
-from mhiflab.plan.suggest import boundaries, front, successors, suggest
+from mhiflab.plan.suggest import comparison_epochs, pareto_front, successors, suggest
 from mhiflab.record.store import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import run_key
@@ -22,36 +22,39 @@ from mhiflab.study.search import COSTS, Search, Values
 from mhiflab.study.spec import parse_trial
 
 MOST_WINNERS = 5
+"""Suggestions of a Pareto front that are tested, spread evenly over it."""
 
 FINISHED = ("done", "stopped", "failed")
+"""States of a suggestion whose result is known."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One suggestion and what the record says of it."""
+    """One suggestion, with its result on record."""
 
     index: int
     values: Values
     trial: Trial
     key: str
     state: str = "new"
-    """done, stopped (by the scheduler), failed (diverged): finished; resume and new are not."""
+    """Finished: done, stopped (by the scheduler), failed (diverged). Unfinished: resume, new."""
     epochs: int = 0
+    """Epochs that it has trained."""
     objectives: tuple[float, ...] | None = None
-    """Of the epoch whose weights are kept, the one of the best validation PSNR."""
+    """Objectives at the epoch whose weights are kept, the one of the best validation PSNR."""
     earlier: tuple[tuple[int, Values], ...] = ()
-    """Values that it began with, and those it went on with after some epochs, before the last."""
+    """Its values before `values`, each with the epoch after which they held."""
     since: int = 0
-    """The epoch after which `values` hold."""
+    """Epoch after which `values` hold."""
 
     @property
     def steps(self) -> tuple[tuple[int, Values], ...]:
-        """All its values, each with the epochs before them."""
+        """All its values, each with the epoch after which they hold."""
         return (*self.earlier, (self.since, self.values))
 
     @property
     def text(self) -> str:
-        """Its values as words for labels."""
+        """Text of its values for labels."""
         return "; ".join(
             f"after {epoch}: {text_of(values)}" if epoch else text_of(values)
             for epoch, values in self.steps
@@ -59,38 +62,42 @@ class Suggestion:
 
     @property
     def finished(self) -> bool:
-        """Whether the search has its result."""
+        """True if its result is known."""
         return self.state in FINISHED
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A search around one base: a case at one point of the axes, with the study's first seed."""
+    """Search around one base: a case at one point of the axes, with the study's first seed."""
 
     search: Search
     base: Trial
     survey: Survey
     where: str
+    """Study file, at which errors begin."""
     prefix: str = ""
-    """What the rows of this search begin with where a study has several."""
+    """Start of this search's labels, if the study has several searches."""
     suggestions: tuple[Suggestion, ...] = ()
-    """Those known so far by index; of a random search all of them. Behind a population's members
-    stand what members were before they were replaced."""
+    """Suggestions known so far, by index; all of them in a random search. In a population, its
+    present members, followed by the members that were replaced."""
     until: int | None = None
-    """Epochs after which a population is compared next, or those of the whole training."""
+    """Epoch of a population's next comparison, or the last epoch of its training."""
 
     @cached_property
     def id(self) -> str:
-        """The search's hash, which the tags of its runs carry."""
+        """Hash of the search, which the tags of its runs hold."""
         return self.search.identity(run_key(self.base.spec, self.survey.fingerprint))
 
     def values_of_base(self) -> Values:
-        """Return the searched keys' values of the base, the search's first suggestion."""
+        """Return the base's values of the searched keys: the search's first suggestion."""
         content = json.loads(json.dumps(asdict(self.base.spec)))
         return {key: content[key.split(".")[0]][key.split(".")[1]] for key in self.search.space}
 
     def lineage(self, index: int, steps: Sequence[tuple[int, Values]]) -> Suggestion:
-        """Return a member of a population that changed its values after some epochs."""
+        """Return a population's member that took on new values after some epochs.
+
+        Each step holds an epoch and the values after it; the first epoch is 0.
+        """
         first = self.suggestion(index, steps[0][1])
         changes = tuple(
             Change(after_epoch=epoch, **{key.removeprefix("train."): v for key, v in new.items()})
@@ -115,22 +122,22 @@ class SearchPlan:
 
     @property
     def finished(self) -> list[Suggestion]:
-        """The suggestions whose result is known."""
+        """Suggestions whose result is known."""
         return [one for one in self.suggestions if one.finished and one.index < self.search.trials]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to search."""
+        """True if every suggestion's result is known."""
         return len(self.finished) == self.search.trials
 
     @property
     def best(self) -> list[Suggestion]:
-        """The best of those trained to the end: one, or the points of the front."""
+        """Best suggestions of those trained to the end: one, or the Pareto front."""
         done = [one for one in self.finished if one.state == "done" and one.objectives]
-        return [done[i] for i in front(self.search, [one.objectives or () for one in done])]
+        return [done[i] for i in pareto_front(self.search, [one.objectives or () for one in done])]
 
     def trials(self, seeds: list[int]) -> Iterator[Trial]:
-        """Yield what the test scenes are opened for: the best suggestions, with every seed."""
+        """Yield the trials to run on the test scenes: the best suggestions, with every seed."""
         best = self.best
         if len(best) > MOST_WINNERS:
             steps = (len(best) - 1) / (MOST_WINNERS - 1)
@@ -143,18 +150,18 @@ class SearchPlan:
                 spec = replace(one.trial.spec, seed=seed)
                 yield replace(one.trial, spec=spec, case=f"{self.base.case}/{name}", label=label)
 
-    def named(self, trial: Trial) -> Trial:
-        """Return a trial of the base under the name it has in tables."""
+    def as_default(self, trial: Trial) -> Trial:
+        """Return a trial of the base, labelled as the search's default."""
         return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
 
     @property
     def title(self) -> str:
-        """What kind of search it is."""
+        """Kind of search, for people."""
         algorithm = f"{self.search.algorithm} search"
         return "population based training" if self.search.population else algorithm
 
     def line(self) -> str:
-        """Return the state of the search in one line."""
+        """Return the search's progress and best results in one line."""
         names = ", ".join(f"{name} {mode}" for name, mode in self.search.objectives.items())
         text = (
             f"{self.title} for {names}: {len(self.finished)} of "
@@ -169,7 +176,7 @@ class SearchPlan:
 
 
 def text_of(values: Values) -> str:
-    """Return searched values as words for labels."""
+    """Return searched values as a text for labels."""
     return ", ".join(
         f"{k.split('.')[-1]} {v:g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
         for k, v in values.items()
@@ -177,7 +184,7 @@ def text_of(values: Values) -> str:
 
 
 def with_values(trial: Trial, values: Values, where: str) -> Trial:
-    """Return a trial with some values of its spec changed, checked like a study's own."""
+    """Return a trial with some values of its spec changed; raise `UserError` if one is invalid."""
     settings = asdict(trial.spec)
     seed = settings.pop("seed")
     for key, value in values.items():
@@ -188,7 +195,10 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
 
 
 def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> None:
-    """Raise `UserError` for what would stop a suggestion later, at the corners of the space."""
+    """Raise `UserError` if a corner of the space, or the scheduler, would stop a suggestion later.
+
+    `check` checks one trial.
+    """
     search, epochs = plan.search, plan.base.spec.train.epochs
     for values in search.corners():
         where = f"{plan.where}: search.space, at {text_of(values)}"
@@ -203,7 +213,7 @@ def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> No
     elif scheduler.name != "none" and scheduler.grace_epochs >= epochs:
         raise UserError(
             f"{plan.where}: search.scheduler.grace_epochs: found {scheduler.grace_epochs}, "
-            f"expected less than train.epochs = {epochs}: otherwise nothing is stopped"
+            f"expected less than train.epochs = {epochs}, because no trial is stopped otherwise"
         )
 
 
@@ -212,13 +222,13 @@ def _check_intervals(plan: SearchPlan) -> None:
     where = f"{plan.where}: search.scheduler.interval_epochs: found {interval}"
     if interval >= train.epochs:
         raise UserError(
-            f"{where}, expected less than train.epochs = {train.epochs}: otherwise nobody is "
-            "replaced"
+            f"{where}, expected less than train.epochs = {train.epochs}, because no member is "
+            "replaced otherwise"
         )
     if interval % train.validate_every:
         raise UserError(
-            f"{where}, expected a multiple of train.validate_every = {train.validate_every}: "
-            "members are compared by their validation"
+            f"{where}, expected a multiple of train.validate_every = {train.validate_every}, "
+            "because members are compared by their validation"
         )
     if train.changes:
         raise UserError(
@@ -227,72 +237,74 @@ def _check_intervals(plan: SearchPlan) -> None:
         )
 
 
-def look(plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab) -> SearchPlan:
-    """Return the search with what the record knows of its suggestions."""
+def refresh_search(
+    plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
+) -> SearchPlan:
+    """Return the search with the suggestions, and their results, that are on record."""
     if plan.search.population:
-        return _look_at_population(plan, runs, store, lab)
-    found: dict[int, Values] = {}
+        return _refresh_population(plan, runs, store, lab)
+    suggested: dict[int, Values] = {}
     prefix = f"{SEARCH_TAG}.{plan.id}."
     for run in runs.values():
         for tag, text in run.data.tags.items():
             if tag.startswith(prefix):
-                found[int(tag.removeprefix(prefix))] = json.loads(text)
+                suggested[int(tag.removeprefix(prefix))] = json.loads(text)
     if plan.search.algorithm == "random":
-        found = {i: suggest(plan.search, i, ()) for i in range(1, plan.search.trials)}
-        found[0] = plan.values_of_base()
+        suggested = {i: suggest(plan.search, i, ()) for i in range(1, plan.search.trials)}
+        suggested[0] = plan.values_of_base()
     suggestions = [
-        outcome(plan, plan.suggestion(index, found[index]), runs, store, lab)
-        for index in sorted(found)
+        outcome(plan, plan.suggestion(index, suggested[index]), runs, store, lab)
+        for index in sorted(suggested)
         if index < plan.search.trials
     ]
     return replace(plan, suggestions=tuple(suggestions))
 
 
-def _look_at_population(
+def _refresh_population(
     plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
 ) -> SearchPlan:
-    """Return the population as it is after the last epoch that all its members have reached."""
+    """Return the population after the last comparison that all its members have reached."""
     search = plan.search
     steps: list[list[tuple[int, Values]]] = [[(0, plan.values_of_base())]]
     steps += [[(0, suggest(search, i, ()))] for i in range(1, search.trials)]
-    gone: list[Suggestion] = []
+    replaced: list[Suggestion] = []
     epochs = plan.base.spec.train.epochs
     until = epochs
-    for epoch in boundaries(search, epochs):
-        members = [plan.lineage(i, one) for i, one in enumerate(steps)]
-        scores = [_score(plan, one, epoch, runs, store) for one in members]
-        known = [score for score in scores if score is not None]
-        if len(known) < len(scores):
+    for epoch in comparison_epochs(search, epochs):
+        members = [plan.lineage(i, member_steps) for i, member_steps in enumerate(steps)]
+        scores = [_score(plan, member, epoch, runs, store) for member in members]
+        reached = [score for score in scores if score is not None]
+        if len(reached) < len(scores):
             until = epoch
             break
         before = list(steps)
-        moves = successors(search, epoch, [one.values for one in members], known)
+        moves = successors(search, epoch, [member.values for member in members], reached)
         for i, move in enumerate(moves):
             if move is not None:
                 donor, values = move
-                left = _left(plan, members[i], epoch, runs, store)
-                gone.append(replace(left, index=search.trials + len(gone)))
+                member = _at_replacement(plan, members[i], epoch, runs, store)
+                replaced.append(replace(member, index=search.trials + len(replaced)))
                 steps[i] = [*before[donor], (epoch, values)]
-    members = [plan.lineage(i, one) for i, one in enumerate(steps)]
-    found = [outcome(plan, one, runs, store, lab) for one in members]
-    return replace(plan, suggestions=(*found, *gone), until=until)
+    members = [plan.lineage(i, member_steps) for i, member_steps in enumerate(steps)]
+    present = [outcome(plan, member, runs, store, lab) for member in members]
+    return replace(plan, suggestions=(*present, *replaced), until=until)
 
 
-def _left(
+def _at_replacement(
     plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
 ) -> Suggestion:
-    """Return a member as it was when it was replaced, whatever its run was used for later."""
+    """Return a member as it was when it was replaced, even if its run trained further later."""
     assert store is not None, "a member that was replaced has a run"
     history = metric_history(store, runs[one.key].info.run_id, _recorded(plan.search))
-    known = {name: {e: v for e, v in h.items() if e <= epoch} for name, h in history.items()}
-    objectives = _objectives(plan.search, one, known) if known["val_psnr"] else None
+    past = {name: {e: v for e, v in h.items() if e <= epoch} for name, h in history.items()}
+    objectives = _objectives(plan.search, one, past) if past["val_psnr"] else None
     return replace(one, state="stopped", epochs=epoch, objectives=objectives)
 
 
 def _score(
     plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
 ) -> float | None:
-    """Return how good a member was after an epoch, higher is better; None: not there yet."""
+    """Return a member's score after an epoch, higher is better; None if it has not reached it."""
     run = runs.get(one.key)
     if run is None or store is None:
         return None
@@ -321,7 +333,7 @@ def outcome(
     if status == "FINISHED":
         state = "done"
     elif STOPPED_TAG in tags:
-        # Whatever its status: a worker that is being stopped may still say that it has begun.
+        # Whatever its status: a worker that is being stopped may still report that it has begun.
         state = "stopped"
     elif _diverged(run):
         state = "failed"
@@ -334,17 +346,18 @@ def outcome(
 
 
 def _recorded(search: Search) -> set[str]:
-    """Return the metrics that runs record and a search reads."""
+    """Return the metrics that a search reads from its runs."""
     return {"val_psnr", *search.objectives} - {"parameters", "flops"}
 
 
 def _objectives(
     search: Search, one: Suggestion, history: Mapping[str, Mapping[int, float]]
 ) -> tuple[float, ...]:
+    """Return a suggestion's objectives at the epoch whose weights are kept."""
     psnr = history["val_psnr"]
-    # The first of the best, as training keeps it.
-    kept = max(sorted(psnr), key=lambda epoch: psnr[epoch])
-    values = {name: history[name][kept] for name in search.objectives if name not in COSTS}
+    # The first of equal epochs, as training keeps it.
+    best_epoch = max(sorted(psnr), key=lambda epoch: psnr[epoch])
+    values = {name: history[name][best_epoch] for name in search.objectives if name not in COSTS}
     if "train_seconds" in search.objectives:
         values["train_seconds"] = history["train_seconds"][max(history["train_seconds"])]
     spec = one.trial.spec

@@ -1,4 +1,4 @@
-"""Plans and states of runs on the console."""
+"""Print plans, and the states of runs, on the console."""
 
 import time
 from collections import Counter
@@ -19,10 +19,11 @@ from mhiflab.plan.forecast import forecast as forecast_of
 from mhiflab.plan.plan import STATES, Entry, Plan, current_plan, plan_refresher
 
 WATCH_S = 2.0
+"""Seconds between two looks at the record."""
 
 
 def _epoch(entry: Entry) -> tuple[int, float]:
-    """Return the epochs that a run has recorded, and its seconds of training."""
+    """Return the epochs that a trial has recorded, and the seconds that they took."""
     if entry.run is None:
         return 0, 0.0
     metrics = entry.run.data.metrics
@@ -33,7 +34,7 @@ def _row(entry: Entry) -> list[str]:
     epoch, seconds = _epoch(entry)
     epochs = entry.trial.spec.train.epochs
     metrics = entry.run.data.metrics if entry.run else {}
-    left = (epochs - epoch) * seconds / epoch if epoch and entry.state == "running" else None
+    left_s = (epochs - epoch) * seconds / epoch if epoch and entry.state == "running" else None
     psnr = metrics.get("val_psnr")
     return [
         escape(entry.trial.label),
@@ -42,20 +43,23 @@ def _row(entry: Entry) -> list[str]:
         f"{epoch}/{epochs}" if entry.trial.spec.trained else "-",
         "" if psnr is None else f"{psnr:.2f}",
         clock(seconds) if seconds else "",
-        "" if left is None else clock(left),
+        "" if left_s is None else clock(left_s),
         entry.key[:12],
     ]
 
 
 def status_table(plan: Plan) -> Group:
-    """Return every trial's state, epochs, last validation PSNR, training time and time left."""
+    """Return a table of every trial's state, epochs, validation PSNR, time trained and time left.
+
+    Below it stand the searches' progress, reasons of failures, counts and a forecast.
+    """
     table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
     for column in ("case", "seed", "state", "epochs", "val PSNR", "trained", "left", "run key"):
         table.add_column(column)
     for entry in plan.entries:
         table.add_row(*_row(entry))
     parts: list[Table | Text] = [table]
-    parts += [Text(f"{one.base.case}: {one.line()}") for one in plan.searches]
+    parts += [Text(f"{search.base.case}: {search.line()}") for search in plan.searches]
     parts += [Text(line) for line in reasons(plan)]
     parts.append(Text(f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"))
     waiting = plan.unique("new", "resume", "running")
@@ -65,7 +69,7 @@ def status_table(plan: Plan) -> Group:
 
 
 def state_table(plan: Plan) -> Table:
-    """Return the plan as a console table: a row for every case, a column for every seed."""
+    """Return a console table of states: a row for every case, a column for every seed."""
     table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
     table.add_column("case")
     for seed in plan.study.seeds:
@@ -87,28 +91,28 @@ def state_table(plan: Plan) -> Table:
 
 
 def counts_line(plan: Plan) -> str:
-    """Return how many trials are in which state, and how many a run would execute."""
+    """Return the number of trials that a run would execute, and the number in each state."""
     counts = Counter(entry.state for entry in plan.unique(*STATES))
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{len(plan.missing)} of {counts.total()} trials to execute ({told})"
+    by_state = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    return f"{len(plan.missing)} of {counts.total()} trials to execute ({by_state})"
 
 
 def reasons(plan: Plan, at_most: int = 5) -> list[str]:
-    """Return a line for every trial that is blocked or failed, equal reasons once."""
-    found: dict[str, list[Entry]] = {}
+    """Return a line for every reason why trials are blocked or failed, `at_most` of them."""
+    by_reason: dict[str, list[Entry]] = {}
     for entry in plan.unique("blocked", "failed"):
-        found.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
+        by_reason.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
     lines = []
-    for text, entries in list(found.items())[:at_most]:
+    for text, entries in list(by_reason.items())[:at_most]:
         others = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
         lines.append(f"{entries[0].who}{others} {text}")
-    if len(found) > at_most:
-        lines.append(f"and {len(found) - at_most} further reasons")
+    if len(by_reason) > at_most:
+        lines.append(f"and {len(by_reason) - at_most} further reasons")
     return lines
 
 
 def print_plan(plan: Plan) -> None:
-    """Print which runs a plan has and lacks."""
+    """Print the state of every trial, the searches' progress, and the number left to execute."""
     out.print(state_table(plan))
     for line in (*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)):
         out.print(escape(line), soft_wrap=True)
@@ -116,7 +120,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
-    """Print what some trials will cost, and return it."""
+    """Print the forecast of some trials, and return it."""
     expected = forecast_of(entries, plan.recorded)
     if entries and (line := expected.line(slots_here(entries))):
         out.print(f"Expected: {line}")
@@ -126,7 +130,7 @@ def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
 def show_study(
     study: str, smoke: bool, lab: Lab, keys: bool = False, forecast: bool = True
 ) -> None:
-    """Print a study's plan, and on request every trial's run key and what the rest will cost."""
+    """Print a study's plan, with run keys and a forecast if asked for."""
     with rare_collections():
         plan = current_plan(study, smoke, lab)
         print_plan(plan)

@@ -1,12 +1,12 @@
-"""Suggestions of a search, and the best of its results.
+"""Suggestions of a search, the best of its results, and the successors in a population.
 
-A suggestion follows from the search, its index and the results on record alone: nothing is kept
-between two of them, so a new driver goes on exactly where another one stopped.
+A suggestion follows from the search, its index and the results on record alone. No state is kept
+between suggestions, so a new driver continues exactly where another one stopped.
 
-Population based training (Jaderberg, 2017): all members start from the same weights and see the
-same batches. A member that takes over another's weights, with other values, is therefore a training
-of its own whose values change on the way (`train.changes`): it has a spec and a run key, and anyone
-can repeat it from the start.
+In population based training (Jaderberg, 2017) all members start from the same weights and see the
+same batches. A member that takes over another's weights with new values is therefore a training
+whose values change at some epoch (`train.changes`). It has a spec and a run key, and anyone can
+repeat it from the start.
 """
 
 import hashlib
@@ -19,39 +19,46 @@ from typing import Any
 from mhiflab.study.search import Range, Search, Values
 
 POPULATION = 10
-"""Suggestions of one generation of nsga2."""
+"""Number of suggestions in a generation of nsga2."""
 
 RANDOM_START = 6
-"""Suggestions that tpe draws at random before it models the results."""
+"""Number of suggestions that tpe draws at random before it models the results."""
 
 
-def part(*words: object) -> float:
-    """Return a number in [0, 1) that follows from some words, the same on every machine."""
+def hashed_fraction(*words: object) -> float:
+    """Return a number in [0, 1) from the hash of some words, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of an earlier suggestion; `objectives` is None while it trains."""
+class PastSuggestion:
+    """Earlier suggestion, from which an algorithm learns."""
 
     values: Values
     objectives: tuple[float, ...] | None
+    """None while it trains, and if it failed."""
     failed: bool = False
 
 
-def suggest(search: Search, index: int, earlier: Sequence[Told]) -> Values:
-    """Return suggestion `index` >= 1; `earlier` is what the algorithm may learn from, in order."""
+def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Values:
+    """Return the values of suggestion `index` >= 1.
+
+    The algorithm learns from `earlier`, whose order matters.
+    """
     if search.algorithm == "random":
-        return {k: one.at(part(search.seed, index, k)) for k, one in search.space.items()}
-    # Heavy, and not needed to plan.
+        return {
+            key: values.at(hashed_fraction(search.seed, index, key))
+            for key, values in search.space.items()
+        }
+    # Imported late: heavy, and not needed to plan.
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    # From the index, because a sampler that always began with one seed would repeat its start.
-    seed = int(part(search.seed, index) * 2**32)
+    # The seed depends on the index: with one seed, the sampler would repeat its start.
+    seed = int(hashed_fraction(search.seed, index) * 2**32)
     sampler: Any
     if search.algorithm == "tpe":
         sampler = optuna.samplers.TPESampler(
@@ -65,20 +72,20 @@ def suggest(search: Search, index: int, earlier: Sequence[Told]) -> Values:
     study = optuna.create_study(storage=storage, study_name="search", directions=directions)
     space = {key: _distribution(one) for key, one in search.space.items()}
     complete = 0
-    for told in earlier:
-        # A base outside the space is no point that the algorithm knows.
-        if not all(one.holds(told.values[key]) for key, one in search.space.items()):
+    for past in earlier:
+        # A base outside the space is no valid point for the algorithm.
+        if not all(one.holds(past.values[key]) for key, one in search.space.items()):
             continue
-        state = "COMPLETE" if told.objectives else "FAIL" if told.failed else "RUNNING"
+        state = "COMPLETE" if past.objectives else "FAIL" if past.failed else "RUNNING"
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
-            values=told.objectives,
-            params={k: _index(one, told.values[k]) for k, one in search.space.items()},
+            values=past.objectives,
+            params={k: _index(one, past.values[k]) for k, one in search.space.items()},
             distributions=space,
             system_attrs={"NSGAIISampler:generation": complete // POPULATION},
         )
         study.add_trial(trial)
-        complete += told.objectives is not None
+        complete += past.objectives is not None
     names = list(search.objectives)
     optuna_search = OptunaSearch(
         space,
@@ -88,41 +95,44 @@ def suggest(search: Search, index: int, earlier: Sequence[Told]) -> Values:
         storage=storage,
         study_name="search",
     )
-    found = optuna_search.suggest("next")
-    assert found is not None, "Optuna always has a suggestion"
-    return {key: _value(one, found[key]) for key, one in search.space.items()}
+    params = optuna_search.suggest("next")
+    assert params is not None, "Optuna always has a suggestion"
+    return {key: _value(one, params[key]) for key, one in search.space.items()}
 
 
-def _distribution(one: Range) -> Any:
+def _distribution(values: Range) -> Any:
+    """Return Optuna's distribution for a range."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
         IntDistribution,
     )
 
-    if one.choice:
-        # By position: Optuna takes no lists for categories.
-        return CategoricalDistribution(range(len(one.choice)))
-    low, high = one.ends
-    if one.integer:
+    if values.choice:
+        # Positions, because Optuna takes no lists as categories.
+        return CategoricalDistribution(range(len(values.choice)))
+    low, high = values.ends
+    if values.integer:
         return IntDistribution(low, high)
-    return FloatDistribution(low, high, log=one.log_uniform is not None)
+    return FloatDistribution(low, high, log=values.log_uniform is not None)
 
 
-def _index(one: Range, value: Any) -> Any:
-    return one.choice.index(value) if one.choice else value
+def _index(values: Range, value: Any) -> Any:
+    """Return Optuna's parameter for a value."""
+    return values.choice.index(value) if values.choice else value
 
 
-def _value(one: Range, found: Any) -> Any:
-    if one.choice:
-        return one.choice[found]
-    return found if one.integer else one.rounded(found)
+def _value(values: Range, param: Any) -> Any:
+    """Return the value for Optuna's parameter."""
+    if values.choice:
+        return values.choice[param]
+    return param if values.integer else values.rounded(param)
 
 
-def front(search: Search, points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Return the positions of the points that no other beats, best first objective first.
+def pareto_front(search: Search, points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Return the positions of the points that no other beats, sorted by the first objective.
 
-    With one objective that is the first of the best.
+    The best comes first. With one objective, return the first of the best points alone.
     """
     signs = [1 if mode == "max" else -1 for mode in search.objectives.values()]
     scores = [tuple(s * v for s, v in zip(signs, point, strict=True)) for point in points]
@@ -138,12 +148,13 @@ def front(search: Search, points: Sequence[tuple[float, ...]]) -> list[int]:
 
 
 RESAMPLED = 0.25
-"""The chance that a value is drawn anew instead of being varied."""
+"""Probability that a value is drawn again instead of being scaled."""
 
 FACTORS = (0.8, 1.2)
+"""Factors that scale a value."""
 
 
-def boundaries(search: Search, epochs: int) -> range:
+def comparison_epochs(search: Search, epochs: int) -> range:
     """Return the epochs after which a population is compared."""
     return range(search.scheduler.interval_epochs, epochs, search.scheduler.interval_epochs)
 
@@ -151,27 +162,29 @@ def boundaries(search: Search, epochs: int) -> range:
 def successors(
     search: Search, epoch: int, values: Sequence[Values], scores: Sequence[float]
 ) -> list[tuple[int, Values] | None]:
-    """Return for each member whose weights it takes over and with which values; None: it goes on.
+    """Return for each member the donor of its new weights and its new values, or None to continue.
 
-    `scores` are higher where better, -inf for a training that failed. The same search, epoch and
-    scores give the same answer on every machine.
+    Higher `scores` are better; a failed training has -inf. The same search, epoch and scores give
+    the same result on every machine.
     """
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     count = max(1, int(search.scheduler.replaced * len(order)))
     best, worst = order[:count], order[-count:]
-    found: list[tuple[int, Values] | None] = [None] * len(order)
+    moves: list[tuple[int, Values] | None] = [None] * len(order)
     for i in worst:
-        donor = best[int(part(search.seed, epoch, i) * count)]
+        donor = best[int(hashed_fraction(search.seed, epoch, i) * count)]
         if scores[donor] > -math.inf:
-            found[i] = donor, explored(search, epoch, i, values[donor])
-    return found
+            moves[i] = donor, perturbed_values(search, epoch, i, values[donor])
+    return moves
 
 
-def explored(search: Search, epoch: int, member: int, values: Values) -> Values:
-    """Return values near those of another member, some drawn anew; all inside their ranges."""
-    found = {}
+def perturbed_values(search: Search, epoch: int, member: int, values: Values) -> Values:
+    """Return values near a donor's, some of them drawn again, all inside their ranges."""
+    perturbed = {}
     for key, one in search.space.items():
-        how, draw = (part(search.seed, epoch, member, key, what) for what in ("how", "draw"))
+        how, draw = (
+            hashed_fraction(search.seed, epoch, member, key, what) for what in ("how", "draw")
+        )
         new = how < RESAMPLED
-        found[key] = one.at(draw) if new else one.rounded(values[key] * FACTORS[draw >= 0.5])
-    return found
+        perturbed[key] = one.at(draw) if new else one.rounded(values[key] * FACTORS[draw >= 0.5])
+    return perturbed

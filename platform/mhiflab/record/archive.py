@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def known_data(folder: Path) -> DataAccess:
+def archived_data(folder: Path) -> DataAccess:
     """Return what an archive knows of its studies' data; raises `UserError` for other data."""
     path = folder / DATA_FILE
     surveys: dict[str, Survey] = {}
@@ -115,7 +115,7 @@ def known_data(folder: Path) -> DataAccess:
     return DataAccess(resolve, lambda config: surveys[data_name(config)])
 
 
-def bring_in(folder: Path, store: Store) -> int:
+def import_archive(folder: Path, store: Store) -> int:
     """Make a run in a store of every run of an archive that it lacks; return how many.
 
     Raises `UserError` for a file that is not what `export` wrote; no run is made then.
@@ -185,13 +185,13 @@ def _spec_is_own(run: ArchivedRun, where: str) -> bool:
 def archived_store(folder: Path, lab: Lab) -> Store:
     """Return a store in `lab` that holds an archive's runs."""
     store = open_store(lab, f"sqlite:///{lab.database.resolve()}")
-    bring_in(folder, store)
+    import_archive(folder, store)
     return store
 
 
-def data_of(record: Path | None) -> DataAccess:
+def data_access_of(record: Path | None) -> DataAccess:
     """Return how a plan learns about its data: from an archive, or without one from scenes."""
-    return known_data(record) if record else DataAccess(_resolve, survey)
+    return archived_data(record) if record else DataAccess(_resolve, survey)
 
 
 def _resolve(config: DataConfig) -> DataConfig:
@@ -207,7 +207,7 @@ def _resolve(config: DataConfig) -> DataConfig:
 
 
 @contextmanager
-def runs_of(record: Path | None, lab: Lab) -> Iterator[Store]:
+def opened_store(record: Path | None, lab: Lab) -> Iterator[Store]:
     """Yield a store with the runs of an archive, or without one the lab's; raises `UserError`."""
     if record is None:
         yield recorded_store(lab)

@@ -14,7 +14,7 @@ from feinfn.errors import UserError, nearest
 from mhiflab.console import out
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
-from mhiflab.record.archive import data_of, runs_of
+from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.store import NotArchivedError, Store
 from mhiflab.render.figures.registry import FORMATS, draw, find_kind
 from mhiflab.render.runs import RecordedStudy, collect
@@ -265,8 +265,8 @@ def table_paper(
 @contextmanager
 def paper_plans(path: Path, smoke: bool, lab: Lab, record: Path | None) -> Iterator[Plans]:
     """Yield a paper's plans, compared with the lab's record or an archive."""
-    with runs_of(record, lab) as store:
-        yield Plans(path, smoke, store, lab, data_of(record))
+    with opened_store(record, lab) as store:
+        yield Plans(path, smoke, store, lab, data_access_of(record))
 
 
 def write_parts(

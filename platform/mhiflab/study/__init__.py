@@ -1,1 +1,1 @@
-"""Studies: from a YAML file to checked specs with an identity."""
+"""Studies: read a YAML file, check it, and identify its trials."""

@@ -1,4 +1,4 @@
-"""The trials of a study: every case at every point of the axes with every seed."""
+"""Expand a study into trials: every case at every point of the axes with every seed."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -18,10 +18,12 @@ from mhiflab.study.spec import Resources, Spec, parse_trial
 
 @dataclass(frozen=True)
 class Trial:
-    """One spec to be executed, and where it stands in its study."""
+    """One spec to execute, with its place in the study."""
 
     case: str
+    """The case's name, followed by the point of the axes: `base/model.feat_dim=32`."""
     label: str
+    """The name in tables and figures."""
     spec: Spec
     resources: Resources
 
@@ -29,46 +31,51 @@ class Trial:
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the base with a case's and an axis point's values, reduced in a smoke variant."""
     varied = {**case.set, **point}
-    base, others = _for_model(study.base, varied)
+    base, is_other_model = _base_for_model(study.base, varied)
     if not isinstance(study, SmokeVariant):
         return with_keys(base, varied, where)
-    before, after = smoke_settings(study.base, varied)
-    last = {**after, **study.smoke.set}
-    if others:
-        # What makes FeINFN small are no keys of others.
-        before, last = ({k: v for k, v in one.items() if _is_common(k)} for one in (before, last))
-    settings = with_keys(with_keys(base, before, where), varied, where)
-    return with_keys(settings, last, where)
+    below, above = smoke_settings(study.base, varied)
+    above = {**above, **study.smoke.set}
+    if is_other_model:
+        # The keys that make FeINFN small do not exist in other models.
+        below, above = ({k: v for k, v in keys.items() if _is_common(k)} for keys in (below, above))
+    settings = with_keys(with_keys(base, below, where), varied, where)
+    return with_keys(settings, above, where)
 
 
 def _is_common(key: str) -> bool:
+    """Return True if every model has this key."""
     return not key.startswith("model.") or key in ("model.hsi_bands", "model.msi_bands")
 
 
-def _for_model(base: dict[str, Any], varied: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return the base for the model that is asked for, and whether that is none of FeINFN's.
+def _base_for_model(base: dict[str, Any], varied: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the base for a trial's model, and True if that model is not FeINFN.
 
-    A case that names another model than the base takes from the base's only the band counts.
+    If a case names another model than the base, it inherits only the band counts of the base's
+    model.
     """
-    own = base.get("model", {})
-    before = own.get("name", FEINFN) if isinstance(own, Mapping) else FEINFN
-    name = varied.get("model.name", before)
-    if name != before:
-        base = {**base, "model": {k: v for k, v in own.items() if _is_common(f"model.{k}")}}
+    model = base.get("model", {})
+    base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
+    name = varied.get("model.name", base_name)
+    if name != base_name:
+        base = {**base, "model": {k: v for k, v in model.items() if _is_common(f"model.{k}")}}
     return base, name != FEINFN
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:
-    """Return the case whose parameter count a case takes, if any; raise `UserError`."""
+    """Return the case whose parameter count this case takes, None without `match_parameters`.
+
+    Raise `UserError` if it names no such case, or if the widths to solve for are set already.
+    """
     case = study.cases[name]
-    wanted = case.match_parameters
-    if wanted is None:
+    target = case.match_parameters
+    if target is None:
         return None
     where = f"{where}: cases.{name}.match_parameters"
     others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
-    if wanted not in others:
+    if target not in others:
         raise UserError(
-            f"{where}: found {wanted!r}, {nearest(wanted, others)}expected a case without "
+            f"{where}: found {target!r}, {nearest(target, others)}expected a case without "
             "match_parameters: " + ", ".join(others)
         )
     for key in ("model.feat_dim", "model.guide_dim"):
@@ -77,7 +84,7 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
                 f"{where}: found {key} in the case's set or in axes, expected neither, because "
                 "match_parameters solves for it"
             )
-    return study.cases[wanted]
+    return study.cases[target]
 
 
 def expand(
@@ -85,11 +92,12 @@ def expand(
 ) -> list[Trial]:
     """Return the study's trials: cases, then axes, then seeds, in the order of the file.
 
-    `resolve` names every scene of the data.
+    `resolve` replaces the data by one that names every scene. Raise `UserError` if a trial's
+    settings are invalid.
     """
     trials = []
     for case_name, case in study.cases.items():
-        other = _matched_case(study, case_name, where)
+        matched = _matched_case(study, case_name, where)
         for values in itertools.product(*study.axes.values()):
             point = dict(zip(study.axes, values, strict=True))
             suffix = ", ".join(f"{k.split('.')[-1]} {v}" for k, v in point.items())
@@ -99,16 +107,16 @@ def expand(
             spec, resources = parse_trial(
                 settings, study.seeds[0], f"{where}: case {name}", resolve
             )
-            if other is not None:
-                like = settings_at(study, other, point, where)
+            if matched is not None:
+                like = settings_at(study, matched, point, where)
                 target = parameters_of(parse_trial(like, study.seeds[0], where, resolve)[0].model)
                 if not isinstance(spec.model, ModelConfig):
                     raise UserError(
-                        f"{where}: cases.{case_name}.match_parameters: found with another model, "
-                        "expected with FeINFN, whose widths are solved for; leave it out"
+                        f"{where}: cases.{case_name}.match_parameters: found it with another "
+                        "model, expected FeINFN, whose widths are solved for; leave it out"
                     )
                 spec = replace(spec, model=match_parameters(spec.model, target))
-            # Without training nothing depends on a seed.
+            # Without training, nothing depends on the seed.
             seeds = study.seeds if spec.trained else study.seeds[:1]
             trials += [Trial(name, label, replace(spec, seed=s), resources) for s in seeds]
     return trials

@@ -1,4 +1,4 @@
-"""A trial's identity: the hash of everything that determines its result."""
+"""Identity of a trial: the hash of everything that determines its result."""
 
 import hashlib
 import json
@@ -9,21 +9,16 @@ from feinfn.metrics.conventions import CONVENTION
 from mhiflab.study.spec import Spec
 
 SCHEMA_VERSION = 1
-"""Raised when the same spec begins to mean another computation."""
+"""Version of the hashed form; increase it if the same spec comes to mean another computation."""
 
 SAME_BATCHES = "every count trains on the same batches in the same order; sums differ by rounding"
-
 ONLY_PLACE = "says where a trial runs, not what it computes"
-
-ONLY_MEMORY = "a way to compute the same values in less memory, up to rounding"
-
-BY_CONTENT = "the fingerprint holds the pixels of every part; where they lie does not matter"
-
-BY_FINGERPRINT = "the fingerprint holds the names of every part's scenes with their pixels"
-
+ONLY_MEMORY = "computes the same values in less memory, up to rounding"
+BY_CONTENT = "the fingerprint covers the pixels of every part; their location does not matter"
+BY_FINGERPRINT = "the fingerprint covers the names of every part's scenes with their pixels"
 ONLY_TEXT = "a text for readers"
 
-OUTSIDE: dict[str, str] = {
+UNHASHED: dict[str, str] = {
     "resources.workers": SAME_BATCHES,
     "resources.cpus_per_worker": ONLY_PLACE,
     "resources.gpus_per_worker": ONLY_PLACE,
@@ -31,7 +26,7 @@ OUTSIDE: dict[str, str] = {
     "resources.memory_mib": ONLY_MEMORY,
     "resources.recompute": ONLY_MEMORY,
     "resources.accumulate": ONLY_MEMORY,
-    "resources.checkpoint_every": "a training that continues equals one that was never cut off",
+    "resources.checkpoint_every": "a resumed training equals one that was never interrupted",
     "data.source": BY_CONTENT,
     "data.train": BY_FINGERPRINT,
     "data.validation": BY_FINGERPRINT,
@@ -43,22 +38,22 @@ OUTSIDE: dict[str, str] = {
     "protocol.source": ONLY_TEXT,
     "protocol.srf": "the table's content is hashed instead of its name",
 }
-"""Fields that the hashed form leaves out, each with its reason; every other field is in it."""
+"""Fields that the run key does not hash, each with its reason; it hashes every other field."""
 
-MAY_CHANGE = frozenset(path for path, why in OUTSIDE.items() if why != BY_FINGERPRINT)
+MAY_CHANGE = frozenset(path for path, reason in UNHASHED.items() if reason != BY_FINGERPRINT)
 """Fields that may differ when a run continues."""
 
 
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
-    """Return what a run key hashes: the resolved spec with data by content, not by path."""
+    """Return the content that a run key hashes: the resolved spec, its data by fingerprint."""
     content = asdict(spec)
     content["data"] = {"fingerprint": fingerprint, "inputs": spec.data.inputs}
     content["protocol"] = spec.protocol.definition()
     if not spec.train.changes:
-        # The key of a training without any is older than the field.
+        # Keys of trainings without changes are older than this field.
         del content["train"]["changes"]
     if not spec.trained:
-        # Neither says anything about a method that learns from the two images alone.
+        # A method that learns from the two images alone depends on neither.
         del content["train"], content["seed"]
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
@@ -74,5 +69,5 @@ def run_key(spec: Spec, fingerprint: str) -> str:
 
 
 def spec_hash(spec: Spec) -> str:
-    """Return the hash of a spec alone: equal for runs that differ in the data's pixels only."""
+    """Return the hash of a spec without its data: equal if only the data's pixels differ."""
     return _digest(canonical(spec, ""))

@@ -1,4 +1,4 @@
-"""Reading a study file: its base, its cases, and its smoke variant."""
+"""Read a study file: its base, its cases, and its smoke variant."""
 
 import json
 from dataclasses import replace
@@ -13,49 +13,55 @@ from mhiflab.study.smoke import smoke_variant
 from mhiflab.study.yaml_values import build, check_line, check_study, read_yaml
 
 
-def _base(base: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return a base with what its `from` names underneath; raise `UserError`."""
+def _resolved_base(base: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a base merged over the settings that its `from` names.
+
+    `seen` holds the files that led here. Raise `UserError` if `from` names nothing, or a cycle.
+    """
     if "from" not in base:
         return base
-    given = base["from"]
-    own = {key: value for key, value in base.items() if key != "from"}
+    name = base["from"]
+    overrides = {key: value for key, value in base.items() if key != "from"}
     where = f"{path}: base.from"
-    if not isinstance(given, str):
-        raise UserError(f"{where}: found {given!r}, expected a study, or STUDY/CASE")
-    below, case = _named_file(given, path, where)
-    if below.resolve() in (path.resolve(), *seen):
-        raise UserError(f"{where}: found {given!r}, which is based on this study itself")
-    value = read_yaml(below)
-    if "title" not in value:
+    if not isinstance(name, str):
+        raise UserError(f"{where}: found {name!r}, expected a study, or STUDY/CASE")
+    parent, case = _named_file(name, path, where)
+    if parent.resolve() in (path.resolve(), *seen):
+        raise UserError(f"{where}: found {name!r}, which is based on this study itself")
+    content = read_yaml(parent)
+    if "title" not in content:
         if case:
-            raise UserError(f"{where}: {below} has no cases, found {case!r}; leave it out")
-        return merged_settings(_base(value, below, (*seen, path.resolve())), own)
-    study: Study = build(Study, value, str(below))
+            raise UserError(f"{where}: {parent} has no cases, found {case!r}; leave it out")
+        return merged_settings(_resolved_base(content, parent, (*seen, path.resolve())), overrides)
+    study: Study = build(Study, content, str(parent))
     if case and case not in study.cases:
         names = ", ".join(study.cases)
-        raise UserError(f"{where}: found case {case!r}, expected one of {below}: {names}")
-    settings = _base(study.base, below, (*seen, path.resolve()))
+        raise UserError(f"{where}: found case {case!r}, expected one of {parent}: {names}")
+    settings = _resolved_base(study.base, parent, (*seen, path.resolve()))
     if case:
-        settings = with_keys(settings, study.cases[case].set, str(below))
-    return merged_settings(settings, own)
+        settings = with_keys(settings, study.cases[case].set, str(parent))
+    return merged_settings(settings, overrides)
 
 
-def _named_file(given: str, path: Path, where: str) -> tuple[Path, str]:
-    """Return the file and the case that `from` means: beside the study, or a shipped one."""
-    for text, case in ((given, ""), tuple(given.rpartition("/")[::2])):
-        for found in (path.parent / text, path.parent / f"{text}.yaml", study_path(text)):
-            if text and found.is_file():
-                return found, case
+def _named_file(name: str, path: Path, where: str) -> tuple[Path, str]:
+    """Return the file and the case that `from` names: beside the study, or a shipped one.
+
+    The case is empty if `from` names a whole file. Raise `UserError` if there is no such file.
+    """
+    for text, case in ((name, ""), tuple(name.rpartition("/")[::2])):
+        for file in (path.parent / text, path.parent / f"{text}.yaml", study_path(text)):
+            if text and file.is_file():
+                return file, case
     names = ", ".join(shipped_studies())
     raise UserError(
-        f"{where}: found {given!r}, expected a study file (relative to this one) or one of {names}"
+        f"{where}: found {name!r}, expected a study file (relative to this one) or one of {names}"
     )
 
 
 def read_study(path: Path, smoke: bool = False) -> Study:
-    """Read a study file, or its smoke variant; raise `UserError` naming file, key and remedy.
+    """Return the study of a file, or its smoke variant, with `base.from` resolved.
 
-    The returned study's base holds everything that its `from` names.
+    Raise `UserError`, which names file, key and remedy, if the study is invalid.
     """
     check_study(path)
     study: Study = build(Study, read_yaml(path), str(path))
@@ -64,7 +70,7 @@ def read_study(path: Path, smoke: bool = False) -> Study:
     for name, case in study.cases.items():
         _check_name(name, f"{path}: cases")
         check_line(case.label, f"{path}: cases.{name}.label")
-    study = replace(study, base=_base(study.base, path))
+    study = replace(study, base=_resolved_base(study.base, path))
     if not study.cases:
         study = replace(study, cases={"base": Case(label=study.title)})
     if study.baseline is not None and study.baseline not in study.cases:

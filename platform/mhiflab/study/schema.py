@@ -1,4 +1,4 @@
-"""The fields of a study file."""
+"""Fields of a study file."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,34 +8,34 @@ from feinfn.config import STRICT, require
 from mhiflab.study.search import Search
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]*")
-"""Names of studies and cases: they become names of folders, files and tags."""
+"""Pattern of studies' and cases' names, which become names of folders, files and tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A named variation of the base."""
+    """Named variation of the base."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     label: str
-    """The row's name in tables and figures."""
+    """Name of its row in tables and figures."""
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted keys of the base and their values, such as `model.fourier_branch: false`."""
     match_parameters: str | None = None
-    """Another case whose parameter count this one takes: model.feat_dim and model.guide_dim (set
+    """Another case, whose parameter count this one takes: model.feat_dim and model.guide_dim (set
     equal) are solved for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """What is tried again within one `run`; anything else waits for `mhiflab retry`."""
+    """Failures that one `run` tries again by itself; all others wait for `mhiflab retry`."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     lost: int = 3
-    """Times that a trial continues elsewhere after its process, worker or node was lost."""
+    """Times that a trial continues elsewhere after it lost its process, worker or node."""
     oom: Literal["fail", "accumulate"] = "fail"
-    """accumulate: where a GPU's memory ends, take the same batch in twice as many parts."""
+    """accumulate: if a GPU runs out of memory, take the same batch in twice as many parts."""
 
     def __post_init__(self) -> None:
         require(self.lost >= 0, "retry.lost", self.lost, "an integer >= 0")
@@ -43,14 +43,14 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """When a `run` ends early; what it leaves continues with the next `run`."""
+    """Limits after which a `run` ends early; the next `run` continues its trials."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     hours: float | None = None
     """Hours after which running trials are interrupted."""
     failures: int | None = None
-    """Failed trials after which no other is started."""
+    """Failed trials after which no other starts."""
 
     def __post_init__(self) -> None:
         hours, failures = self.hours, self.failures
@@ -60,47 +60,46 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Smoke:
-    """What the study's smoke variant changes beyond its usual reductions."""
+    """Changes of the study's smoke variant beyond the usual reductions."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     set: dict[str, Any] = field(default_factory=dict)
-    """Dotted keys and their values, over everything else."""
+    """Dotted keys and their values, which override everything else."""
     cases: list[str] | None = None
-    """The cases that are tried; null: all."""
+    """Cases to try; null: all."""
     axes: dict[str, list[Any]] | None = None
-    """Axes instead of the study's; null: the first and last value of each."""
+    """Axes that replace the study's; null: the first and last value of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study file; `name` is the file's stem."""
+    """Content of a study file."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
     """One line for consoles and table captions."""
     base: dict[str, Any] = field(default_factory=dict)
-    """Settings that all trials share; keys of model, data, protocol, train, resources. `from: NAME`
-    (a study or a file with such settings, `from: NAME/CASE` for one of its cases) comes first."""
+    """Settings that all trials share: keys of model, data, protocol, train and resources. They
+    override those of `from: NAME` (a study, or a file with such settings) or `from: NAME/CASE`."""
     cases: dict[str, Case] = field(default_factory=dict)
-    """Named variations; the order is the order of table rows."""
+    """Named variations, in the order of table rows."""
     axes: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted keys and their values; every case is run at every combination."""
+    """Dotted keys and their values; every case runs at every combination."""
     seeds: list[int] = field(default_factory=lambda: [1])
     """Seeds of every case."""
     search: Search | None = None
-    """What to search for around every case, trained with the first seed."""
+    """Search around every case, trained with the first seed."""
     baseline: str | None = None
-    """The case that all others are compared with, of one with axes its first point; null: the
-    first."""
+    """Case that all others are compared with, at its first point of the axes; null: the first."""
     retry: Retry = field(default_factory=Retry)
-    """What is tried again by itself."""
+    """Failures that a run tries again by itself."""
     stop: Stop = field(default_factory=Stop)
-    """When a run of the study ends early."""
+    """Limits after which a run ends early."""
     smoke: Smoke = field(default_factory=Smoke)
-    """Its variant that runs in a minute on two cores, on the embedded sample (`--smoke`)."""
+    """Changes of the smoke variant (`--smoke`): a minute on two cores, on the embedded sample."""
 
 
 class SmokeVariant(Study):
-    """A study whose every trial is reduced, and then changed by `smoke.set`."""
+    """Study whose every trial is reduced, then changed by `smoke.set`."""

@@ -1,4 +1,4 @@
-"""What a search may say: its space, its objectives, its algorithm and scheduler."""
+"""Search of a study: its space, objectives, algorithm and scheduler."""
 
 import hashlib
 import json
@@ -16,34 +16,36 @@ Values = dict[str, Any]
 """Searched keys and their values."""
 
 COSTS = ("parameters", "train_seconds", "flops")
-"""Objectives beside validation metrics; flops are those per HR pixel of one forward pass."""
+"""Objectives beside validation metrics; `flops` counts one forward pass per HR pixel."""
 
 OBJECTIVES = (*(f"val_{name}" for name in METRICS), *COSTS)
+"""Valid objectives of a search."""
 
 MOST_CORNERS = 256
+"""Corners of a space that are checked before the search begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The values one key may take; exactly one field is given."""
+    """Values that one key may take; exactly one field is set."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     uniform: tuple[float, float] | None = None
     """Any number between two bounds."""
     log_uniform: tuple[float, float] | None = None
-    """Any number between two bounds > 0, every factor equally likely."""
+    """Any number between two bounds > 0, uniform in its logarithm."""
     integer: tuple[int, int] | None = None
     """An integer between two bounds, both included."""
     choice: tuple[Any, ...] | None = None
-    """One of some values."""
+    """One of two or more values."""
 
     def check(self, where: str) -> None:
-        """Raise `UserError` for a range that is empty or not a range."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        given = {name: value for name, value in given.items() if value is not None}
+        """Raise `UserError` unless exactly one field is set and it holds more than one value."""
+        kinds = {f.name: getattr(self, f.name) for f in fields(self)}
+        kinds = {name: value for name, value in kinds.items() if value is not None}
         require(
-            len(given) == 1, where, ", ".join(given) or "nothing", "one of " + ", ".join(_KINDS)
+            len(kinds) == 1, where, ", ".join(kinds) or "nothing", "one of " + ", ".join(_KINDS)
         )
         if self.choice is not None:
             texts = [json.dumps(value) for value in self.choice]
@@ -54,35 +56,35 @@ class Range:
                 "two or more distinct values",
             )
             return
-        (kind, (low, high)), *_ = given.items()
+        (kind, (low, high)), *_ = kinds.items()
         good = math.isfinite(low) and math.isfinite(high) and low < high
         require(good, f"{where}.{kind}", [low, high], "two finite numbers, the lower one first")
         if kind == "log_uniform":
-            require(low > 0, f"{where}.{kind}", [low, high], "bounds > 0, which have logarithms")
+            require(low > 0, f"{where}.{kind}", [low, high], "bounds > 0")
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The bounds, or every choice."""
+        """The two bounds, or all choices."""
         return self.choice or self.uniform or self.log_uniform or self.integer or ()
 
-    def at(self, part: float) -> Any:
-        """Return the value at a part of the range, in [0, 1)."""
+    def at(self, fraction: float) -> Any:
+        """Return the value at a fraction of the range, in [0, 1)."""
         if self.choice:
-            return self.choice[int(part * len(self.choice))]
+            return self.choice[int(fraction * len(self.choice))]
         low, high = self.ends
         if self.integer:
-            return low + int(part * (high - low + 1))
+            return low + int(fraction * (high - low + 1))
         if self.log_uniform:
-            return self.rounded(low * (high / low) ** part)
-        return self.rounded(low + (high - low) * part)
+            return self.rounded(low * (high / low) ** fraction)
+        return self.rounded(low + (high - low) * fraction)
 
     def rounded(self, value: float) -> float:
-        """Return a float with 6 significant digits inside the bounds: run keys must be stable."""
+        """Return a value with 6 significant digits, for stable run keys, inside the bounds."""
         low, high = self.ends
         return min(max(float(f"{value:.6g}"), low), high)
 
     def holds(self, value: Any) -> bool:
-        """Return whether a value could be suggested."""
+        """Return True if the range contains a value."""
         if self.choice:
             return value in self.choice
         low, high = self.ends
@@ -90,56 +92,59 @@ class Range:
 
 
 _KINDS = [f.name for f in fields(Range)]
+"""Kinds of ranges, one a field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """What stops trials early that fall behind."""
+    """Rule that stops, or replaces, trials that fall behind."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     name: Literal["none", "asha", "median", "pbt"] = "none"
-    """asha: successive halving; median: behind the median of the others; pbt: population based
-    training, where the worst take over the best ones' weights with other values."""
+    """asha: successive halving; median: stop trials behind the median of the others; pbt:
+    population based training, in which the worst members continue from the weights of the best
+    with other values."""
     grace_epochs: int = 2
-    """Epochs that every trial is given."""
+    """Epochs that every trial trains before it may be stopped."""
     reduction: float = 3
-    """asha lets one in so many trials pass each rung."""
+    """asha: one in so many trials passes each rung."""
     interval_epochs: int = 2
     """pbt: epochs between two comparisons of the population."""
     replaced: float = 0.25
-    """pbt: the share of the population that is replaced at each."""
+    """pbt: share of the population that is replaced at each comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What a study searches for: values of some keys that are best on the validation scenes."""
+    """Search for the values of some keys that are best on the validation scenes."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     space: dict[str, Range]
     """Dotted keys of model and train, and the values they may take."""
     objectives: dict[str, Literal["max", "min"]]
-    """One or two of the validation metrics and costs, at least one metric."""
+    """One or two validation metrics and costs, at least one of them a metric."""
     algorithm: Literal["random", "tpe", "nsga2"] = "tpe"
-    """random: a list fixed by the seed; tpe, nsga2: Optuna's, from the results so far."""
+    """random: values that follow from the seed alone; tpe, nsga2: Optuna's, which learn from the
+    results so far."""
     trials: int = 20
-    """Suggestions in all; the first is the base itself."""
+    """Number of suggestions; the first is the base itself."""
     seed: int = 1
-    """Seed of the suggestions; trainings have the study's."""
+    """Seed of the suggestions; trainings take the study's seeds."""
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     def __post_init__(self) -> None:
         require(len(self.space) > 0, "search.space", self.space, "at least one key")
-        for key, one in self.space.items():
+        for key, value_range in self.space.items():
             check_key(key)
-            one.check(f"search.space.{key}")
+            value_range.check(f"search.space.{key}")
         names = list(self.objectives)
         for name in names:
             _check_objective(name)
-        measured = any(name not in COSTS for name in names)
+        has_metric = any(name not in COSTS for name in names)
         require(
-            len(names) in (1, 2) and measured,
+            len(names) in (1, 2) and has_metric,
             "search.objectives",
             names,
             "one or two, at least one of them a validation metric such as val_psnr",
@@ -155,7 +160,7 @@ class Search:
             len(self.objectives) == 1,
             "search.scheduler.name",
             name,
-            "none with two objectives: a trial that is stopped has no cost to compare",
+            "none with two objectives, because a stopped trial has no cost to compare",
         )
         where = "search.scheduler"
         if name == "pbt":
@@ -172,7 +177,7 @@ class Search:
             self.algorithm == "random",
             "search.algorithm",
             self.algorithm,
-            "random with pbt, which varies what the first members were drawn with",
+            "random with pbt, which varies the random values of the first members",
         )
         for key, one in self.space.items():
             section, _, name = key.partition(".")
@@ -180,7 +185,7 @@ class Search:
                 section == "train" and name in CHANGEABLE and bool(one.uniform or one.log_uniform),
                 "search.space",
                 key,
-                "a uniform or log_uniform range of what may change while a network trains, with "
+                "a uniform or log_uniform range of a key that may change during training, with "
                 "pbt: " + ", ".join(f"train.{name}" for name in CHANGEABLE),
             )
         require(
@@ -193,18 +198,19 @@ class Search:
 
     @property
     def population(self) -> bool:
-        """Whether trials are members of one population, compared while they train."""
+        """True if trials form one population and are compared while they train."""
         return self.scheduler.name == "pbt"
 
     @property
     def single(self) -> bool:
-        """Whether there is one best suggestion rather than a front of them."""
+        """True if there is one best suggestion, False if there is a Pareto front."""
         return len(self.objectives) == 1
 
     def identity(self, base_key: str) -> str:
-        """Return the hash of the search over one base; raising `trials` does not change it.
+        """Return the hash of the search around one base, 16 hexadecimal digits.
 
-        Not for a population, where a member more changes what becomes of the others.
+        The hash leaves out `trials`, so that a search can be extended. It includes `trials` for a
+        population, where another member changes the fate of the others.
         """
         content = {k: v for k, v in asdict(self).items() if k != "trials" or self.population}
         if not self.population:
@@ -214,14 +220,14 @@ class Search:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def corners(self) -> Iterator[Values]:
-        """Yield the corners of the space, at most 256 of them."""
+        """Yield the corners of the space, at most `MOST_CORNERS`."""
         ends = product(*(one.ends for one in self.space.values()))
         for values in islice(ends, MOST_CORNERS):
             yield dict(zip(self.space, values, strict=True))
 
 
 def check_key(key: str) -> None:
-    """Raise `UserError` unless a dotted key may be searched, naming the nearest that may."""
+    """Raise `UserError`, with the nearest valid key, unless a dotted key may be searched."""
     sections = {"model": ModelConfig, "train": TrainConfig}
     valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
     if key not in valid:
@@ -234,7 +240,8 @@ def check_key(key: str) -> None:
 def _check_objective(name: str) -> None:
     if name not in OBJECTIVES:
         hint = nearest(name.replace("test_", "val_"), OBJECTIVES)
-        why = " (test scenes choose nothing)" if name.startswith("test") else ""
+        reason = " (test scenes choose nothing)" if name.startswith("test") else ""
         raise UserError(
-            f"search.objectives: found {name!r}, {hint}expected one of {', '.join(OBJECTIVES)}{why}"
+            f"search.objectives: found {name!r}, {hint}expected one of "
+            f"{', '.join(OBJECTIVES)}{reason}"
         )

@@ -1,4 +1,4 @@
-"""Nested settings: change dotted keys, and lay settings over others."""
+"""Nested settings: change dotted keys, and merge settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,10 @@ from feinfn.errors import UserError
 
 
 def with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
-    """Return settings with one dotted key changed."""
+    """Return settings with one dotted key changed.
+
+    Raise `UserError` if the key leads through something that holds no keys.
+    """
     head, _, rest = key.partition(".")
     if not rest:
         return {**settings, head: value}
@@ -20,21 +23,21 @@ def with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict
 
 
 def with_keys(settings: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return settings with several dotted keys changed."""
+    """Return settings with several dotted keys changed, as `with_key` changes one."""
     for key, value in changes.items():
         settings = with_key(settings, key, value, where)
     return settings
 
 
 def merged_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of which the second win, key by key."""
+    """Return two settings merged key by key; `over` wins."""
     merged = dict(under)
     for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and key == "protocol" and isinstance(below, str):
-            below = {"preset": below}
-        nested = isinstance(below, Mapping) and isinstance(value, Mapping)
-        # A preset replaces what it is a preset of.
+        lower = merged.get(key)
+        if isinstance(value, Mapping) and key == "protocol" and isinstance(lower, str):
+            lower = {"preset": lower}
+        nested = isinstance(lower, Mapping) and isinstance(value, Mapping)
+        # A preset replaces its whole section.
         nested = nested and "preset" not in value
-        merged[key] = merged_settings(below, value) if nested else value  # type: ignore[arg-type]
+        merged[key] = merged_settings(lower, value) if nested else value  # type: ignore[arg-type]
     return merged

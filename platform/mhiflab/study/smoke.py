@@ -1,4 +1,4 @@
-"""The smoke variant of any study: the same cases and code paths, in a minute on two cores."""
+"""Smoke variant of any study: the same cases and code paths, in a minute on two cores."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ NARROW: dict[str, Any] = {
     "model.spatial_blocks": 1,
     "model.spectral_blocks": 1,
 }
-"""Set below cases and axes, so that a study of widths still compares widths."""
+"""Keys set before cases and axes, so that a study of widths still compares widths."""
 
 SHORT: dict[str, Any] = {
     "train.epochs": 2,
@@ -35,14 +35,14 @@ SHORT: dict[str, Any] = {
     "resources.gpus_per_worker": 0,
     "resources.gpu_memory_gib": None,
 }
-"""Set above everything."""
+"""Keys set after cases and axes, which override everything."""
 
 MARK = "smoke form: everything small, on the embedded sample"
-"""Stands in every figure of a smoke variant."""
+"""Text in every figure of a smoke variant."""
 
 
 def _serves_sample(protocol: Protocol) -> bool:
-    """Return whether a protocol can simulate the embedded sample's inputs."""
+    """Return True if a protocol can simulate the embedded sample's inputs."""
     if protocol.srf == "measured":
         return False
     scene = load_scene(DataConfig(), next(iter(sample_manifest())))
@@ -56,42 +56,45 @@ def _serves_sample(protocol: Protocol) -> bool:
 def smoke_settings(
     settings: Mapping[str, Any], varied: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return dotted keys to set below and above what a study varies.
+    """Return dotted keys to set before and after the keys that a study varies.
 
-    Data other than the embedded sample are replaced by it, and a protocol that cannot serve it by
-    `cave_x4`: what is tried then is everything else of the study.
+    The embedded sample replaces all other data, and `cave_x4` a protocol that cannot simulate the
+    sample's inputs. The smoke variant then tries everything else of the study.
     """
-    after = dict(SHORT)
+    above = dict(SHORT)
     data = {**settings.get("data", {}), **varied.get("data", {})}
     source = varied.get("data.source", data.get("source", "sample"))
     if source != "sample":
-        given = varied.get("protocol", settings.get("protocol", "cave_x4"))
-        name = given.get("preset", given.get("name")) if isinstance(given, Mapping) else given
+        chosen = varied.get("protocol", settings.get("protocol", "cave_x4"))
+        name = chosen.get("preset", chosen.get("name")) if isinstance(chosen, Mapping) else chosen
         if name in PROTOCOLS and not _serves_sample(PROTOCOLS[name]):
-            after["protocol"] = name = "cave_x4"
+            above["protocol"] = name = "cave_x4"
         msi_bands = len(PROTOCOLS[name].msi_order) if name in PROTOCOLS else 3
-        after |= {"data": {"source": "sample"}, "model.hsi_bands": 31}
-        after |= {"model.msi_bands": msi_bands}
-    return dict(NARROW), after
+        above |= {"data": {"source": "sample"}, "model.hsi_bands": 31}
+        above |= {"model.msi_bands": msi_bands}
+    return dict(NARROW), above
 
 
 def smoke_variant(study: Study, path: Path) -> Study:
-    """Return the study's smoke variant: few values of everything, and one seed."""
-    wanted = study.smoke
-    chosen = list(study.cases) if wanted.cases is None else wanted.cases
+    """Return the study's smoke variant: few values of everything, and one seed.
+
+    Raise `UserError` if `smoke.cases` names no case of the study.
+    """
+    smoke = study.smoke
+    chosen = list(study.cases) if smoke.cases is None else smoke.cases
     for name in chosen:
         if name not in study.cases:
             names = ", ".join(study.cases)
             raise UserError(f"{path}: smoke.cases: found {name!r}, expected some of {names}")
-    axes = wanted.axes
+    axes = smoke.axes
     if axes is None:
         ends = {key: (values[0], values[-1]) for key, values in study.axes.items()}
         axes = {key: list({json.dumps(v): v for v in both}.values()) for key, both in ends.items()}
     search = study.search
     if search is not None:
-        few = replace(search.scheduler, interval_epochs=1) if search.population else Scheduler()
-        search = replace(search, trials=min(search.trials, 3), scheduler=few)
-    same = {one.name: getattr(study, one.name) for one in fields(study)}
+        short = replace(search.scheduler, interval_epochs=1) if search.population else Scheduler()
+        search = replace(search, trials=min(search.trials, 3), scheduler=short)
+    unchanged = {one.name: getattr(study, one.name) for one in fields(study)}
     reduced = {
         "search": search,
         "title": f"{study.title} (smoke)",
@@ -99,4 +102,4 @@ def smoke_variant(study: Study, path: Path) -> Study:
         "axes": axes,
         "seeds": study.seeds[:1],
     }
-    return SmokeVariant(**(same | reduced))
+    return SmokeVariant(**(unchanged | reduced))

@@ -1,4 +1,4 @@
-"""Specs: what determines a result, and what a trial asks of the cluster."""
+"""Specs of trials: the settings that determine a result, and the resources that it needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,28 +18,28 @@ from mhiflab.study.yaml_values import build
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial asks of the cluster; outside the run key (`identity.OUTSIDE` says why)."""
+    """Resources that one trial requests; the run key does not hash them (`identity.UNHASHED`)."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     workers: int = 1
     """Ray Train workers sharing every batch; 0 trains inside the trial's own process."""
     cpus_per_worker: float = 1.0
-    """CPUs of each worker (of the trial itself with workers: 0)."""
+    """CPUs of each worker, or of the trial itself with workers: 0."""
     gpus_per_worker: float = 0.0
     """GPUs of each worker: a whole number, or a share of one GPU."""
     gpu_memory_gib: float | None = None
-    """GPU memory of each worker in GiB, instead of a share: as many workers use a GPU as its memory
-    holds; null: no such bound."""
+    """GPU memory of each worker in GiB, instead of a share: a GPU takes as many workers as its
+    memory holds; null: no such bound."""
     memory_mib: float | None = None
     """Memory for fusing one whole image, in MiB above the resting process; null: unbounded."""
     recompute: bool = False
     """Keep fewer activations while training and compute them again: slower, for large patches."""
     accumulate: int = 1
-    """Parts in which a worker takes its share of a batch, one after the other: less memory, the
+    """Parts in which a worker processes its share of a batch, one after the other: less memory, the
     same step."""
     checkpoint_every: int = 1
-    """Epochs between saved training states; what is lost at most when a worker dies."""
+    """Epochs between saved training states; at most so many are lost when a worker dies."""
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "resources.workers", self.workers, "an integer >= 0")
@@ -66,12 +66,12 @@ class Resources:
 
 
 AnyModel = ModelConfig | NetworkConfig | ClassicalConfig
-"""FeINFN, another learned model, or a classical method; `model.name` tells which."""
+"""Settings of FeINFN, of another learned model, or of a classical method, as `model.name` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One fully resolved experiment: what determines a result, and nothing else."""
+    """One fully resolved experiment: all settings that determine a result, and no others."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
@@ -86,62 +86,66 @@ class Spec:
 
     @property
     def trained(self) -> bool:
-        """Whether there is anything to train."""
+        """True if the model is trained."""
         return not isinstance(self.model, ClassicalConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base(Spec):
-    """What a study's `base` may hold: a spec without its seed, and resources."""
+    """Keys that a study's `base` may hold: a spec without its seed, and resources."""
 
     seed: ClassVar[int] = 1  # type: ignore[misc]
     model: dict[str, Any] = field(default_factory=dict)  # type: ignore[assignment]
-    """Read apart, because its name says which keys are valid."""
+    """Unchecked here, because the keys that are valid depend on its name."""
     resources: Resources = field(default_factory=Resources)
 
 
-NAMED: dict[str, Mapping[str, Any]] = {"model": PRESETS, "train": RECIPES, "protocol": PROTOCOLS}
-"""What `preset` may name in each section; a protocol alone may be given by its name only."""
+PRESETS_BY_SECTION: dict[str, Mapping[str, Any]] = {
+    "model": PRESETS,
+    "train": RECIPES,
+    "protocol": PROTOCOLS,
+}
+"""Presets by section and name. Only `protocol` may be a preset's name instead of a mapping."""
 
 
 def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Replace every section's preset by the fields it stands for; its other keys override them.
+    """Return settings with every preset replaced by its fields; the section's keys override them.
 
-    A protocol that was changed gets a name that tells so.
+    The name of a changed protocol lists the changes. Raise `UserError` for an unknown preset.
     """
     resolved = dict(settings)
-    for section, known in NAMED.items():
+    for section, presets in PRESETS_BY_SECTION.items():
         value = settings.get(section)
         if section == "protocol" and isinstance(value, str):
             value = {"preset": value}
         if not isinstance(value, Mapping) or "preset" not in value:
             continue
-        given = {k: v for k, v in value.items() if k != "preset"}
+        overrides = {k: v for k, v in value.items() if k != "preset"}
         name = value["preset"]
         if section == "model" and value.get("name", FEINFN) != FEINFN:
             raise UserError(
                 f"{where}: model.preset: found {name!r} for {value['name']!r}, expected none, "
                 f"because presets are {FEINFN}'s; leave it out"
             )
-        if name not in known:
+        if name not in presets:
             field_name = "protocol" if section == "protocol" else f"{section}.preset"
             raise UserError(
-                f"{where}: {field_name}: found {name!r}, {nearest(str(name), known)}expected "
-                + ", ".join(known)
+                f"{where}: {field_name}: found {name!r}, {nearest(str(name), presets)}expected "
+                + ", ".join(presets)
             )
-        if section == "protocol" and given:
-            changes = "+".join(f"{k}={v}" for k, v in sorted(given.items()))
-            given = {"name": f"{name}+{changes}", **given}
-        resolved[section] = {**asdict(known[name]), **given}
+        if section == "protocol" and overrides:
+            changes = "+".join(f"{k}={v}" for k, v in sorted(overrides.items()))
+            overrides = {"name": f"{name}+{changes}", **overrides}
+        resolved[section] = {**asdict(presets[name]), **overrides}
     return resolved
 
 
-def _model(given: Mapping[str, Any], where: str) -> AnyModel:
-    name = given.get("name", FEINFN)
+def _build_model(settings: Mapping[str, Any], where: str) -> AnyModel:
+    name = settings.get("name", FEINFN)
     if name == FEINFN:
-        # Its configuration is older than the others and has no name, as run keys know it.
-        given = {key: value for key, value in given.items() if key != "name"}
-    return build(config_type(name, f"{where}: model.name"), given, where, under="model")
+        # FeINFN's configuration is the oldest and has no name: run keys depend on that.
+        settings = {key: value for key, value in settings.items() if key != "name"}
+    return build(config_type(name, f"{where}: model.name"), settings, where, under="model")
 
 
 def parse_trial(
@@ -150,15 +154,16 @@ def parse_trial(
     where: str,
     resolve: Callable[[DataConfig], DataConfig] = resolve_data,
 ) -> tuple[Spec, Resources]:
-    """Return the resolved spec and resources of one trial's settings; raise `UserError`.
+    """Return the resolved spec and the resources of one trial.
 
-    `resolve` names every scene of the data.
+    `resolve` replaces the data by one that names every scene. Raise `UserError`, which begins with
+    `where`, if the settings are invalid.
     """
     base: Base = build(Base, _resolve_named(settings, where), where)
     shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
-    shared["model"] = _model(base.model, where)
+    shared["model"] = _build_model(base.model, where)
     if base.protocol.srf.endswith(".csv"):
-        # Absolute, because workers may run elsewhere.
+        # Absolute, because workers may run in another folder.
         table = str(Path(base.protocol.srf).expanduser().resolve())
         shared["protocol"] = replace(base.protocol, srf=table)
     spec = Spec(**shared, seed=seed)
@@ -167,12 +172,13 @@ def parse_trial(
 
 @dataclass(frozen=True)
 class DataAccess:
-    """How a plan learns about its data."""
+    """Pair of functions from which a plan learns about its data."""
 
     resolve: Callable[[DataConfig], DataConfig]
-    """Names every scene."""
+    """Return the data with every scene named."""
     survey: Callable[[DataConfig], Survey]
-    """Tells the identity of resolved data."""
+    """Return the scenes and the fingerprint of resolved data."""
 
 
 ON_DISK = DataAccess(resolve_data, survey)
+"""Access that reads the scenes themselves."""

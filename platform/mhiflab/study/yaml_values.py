@@ -1,4 +1,4 @@
-"""Plain values from YAML files, typed values from plain ones, and errors that say what to do."""
+"""YAML files: read plain values, turn them into typed ones, and explain errors."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from mhiflab.paths import shipped_files
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number and refuses a key given twice."""
+    """Safe YAML loader that reads 1e-4 as a number and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -36,11 +36,12 @@ Loader.add_implicit_resolver(
 )
 
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode categories that stand in no line of text: control, half a character, separators."""
+"""Unicode categories that no line of text contains: controls, surrogates, line and paragraph
+separators."""
 
 
 def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
-    """Return the field names valid at a path of nested dataclasses."""
+    """Return the names of the fields at a path of nested dataclasses."""
     current = root
     for step in path:
         hint = get_type_hints(current).get(str(step)) if is_dataclass(current) else None
@@ -50,77 +51,77 @@ def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
     return [f.name for f in fields(current)] if is_dataclass(current) else []
 
 
-def _complain(where: str, kind: Any, error: ValidationError, under: str) -> UserError:
-    """Turn pydantic's first complaint into one sentence that says what to do."""
+def _explained(where: str, kind: Any, error: ValidationError, under: str) -> UserError:
+    """Return pydantic's first error as one sentence that says what to do."""
     first = error.errors()[0]
     path = [str(step) for step in first["loc"]]
-    here = ".".join([under, *path] if under else path) or "the file"
+    key = ".".join([under, *path] if under else path) or "the file"
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         valid = _valid_keys(kind, path[:-1])
         hint = nearest(path[-1], valid)
-        return UserError(f"{where}: unknown key {here!r}; {hint}valid keys: {', '.join(valid)}")
+        return UserError(f"{where}: unknown key {key!r}; {hint}valid keys: {', '.join(valid)}")
     if first["type"] == "value_error":
         return UserError(f"{where}: {first['ctx']['error']}")
-    found = first["input"] if first["type"] != "missing" else "nothing"
-    return UserError(f"{where}: {here}: found {found!r}, expected: {first['msg']}")
+    value = first["input"] if first["type"] != "missing" else "nothing"
+    return UserError(f"{where}: {key}: found {value!r}, expected: {first['msg']}")
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter:
-    """Return the validator of a type, made once: a study of 1,000 trials asks as often."""
+    """Return the validator of a type, made once: a study of 1,000 trials needs it as often."""
     return TypeAdapter(kind)
 
 
 def build(kind: Any, value: Any, where: str, under: str = "") -> Any:
-    """Validate a plain value as a dataclass, strictly; raise `UserError`.
+    """Return a plain value as a dataclass, validated strictly; raise `UserError` if it is invalid.
 
-    `under` is the key that the value stands under.
+    Errors begin with `where`; `under` is the value's key, if it is not a whole file.
     """
     try:
         # Through JSON, because strict JSON reading takes lists for tuples and 1 for 1.0.
         return _adapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
-        raise _complain(where, kind, error, under) from None
+        raise _explained(where, kind, error, under) from None
     except TypeError as error:
         raise UserError(f"{where}: {error}; use plain YAML values") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML file's keys and values; raise `UserError` for anything else."""
+    """Return the mapping in a YAML file; raise `UserError` if the file holds anything else."""
     try:
         # S506 guards against unsafe loaders; this one derives from SafeLoader.
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
-        found = "an empty file, or comments alone" if value is None else type(value).__name__
+        content = "an empty file, or comments alone" if value is None else type(value).__name__
         raise UserError(
-            f"{path}: found {found}, expected keys such as title, base; begin with a copy of a "
+            f"{path}: found {content}, expected keys such as title, base; begin with a copy of a "
             "shipped study"
         )
     return value
 
 
 def check_line(text: str, where: str) -> None:
-    """Raise `UserError` for a text that is empty, or holds line breaks or control characters."""
-    odd = any(unicodedata.category(character) in CONTROL for character in text)
-    if odd or not text.strip():
-        block = "; a YAML block ends in a line break: begin it with |- or >-, or quote the text"
+    """Raise `UserError` if a text is empty or holds line breaks or control characters."""
+    has_control = any(unicodedata.category(character) in CONTROL for character in text)
+    if has_control or not text.strip():
+        hint = "; a YAML block ends in a line break: begin it with |- or >-, or quote the text"
         raise UserError(
             f"{where}: found {text!r}, expected one line of text without control characters"
-            + block * text.endswith("\n")
+            + hint * text.endswith("\n")
         )
 
 
 def is_paper(path: Path) -> bool:
-    """Return whether a file describes a paper rather than a study."""
+    """Return True if a file describes a paper instead of a study."""
     if not path.is_file() or not re.search(rb"\b(tables|figures)\b", path.read_bytes()):
         return False
     return bool({"tables", "figures"} & read_yaml(path).keys())
 
 
 def check_file(path: Path) -> None:
-    """Raise `UserError` where there is no file of a study or a paper."""
+    """Raise `UserError` unless a path is a file."""
     if not path.is_file():
         names = shipped_files()
         raise UserError(
@@ -130,7 +131,7 @@ def check_file(path: Path) -> None:
 
 
 def check_study(path: Path) -> None:
-    """Raise `UserError` where there is no file of a study, but nothing or a paper's."""
+    """Raise `UserError` if a path is no file, or is the file of a paper."""
     check_file(path)
     if is_paper(path):
         raise UserError(

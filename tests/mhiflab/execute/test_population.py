@@ -18,7 +18,7 @@ from test_study import runs
 from tiny import TINY
 
 from feinfn.errors import UserError
-from mhiflab.plan.suggest import boundaries, successors
+from mhiflab.plan.suggest import comparison_epochs, successors
 from mhiflab.record.store import KEY
 from mhiflab.study.search import Range, Scheduler, Search
 
@@ -69,8 +69,8 @@ def test_only_the_worst_are_replaced_and_only_by_the_best(scores, replaced, epoc
 
 
 def test_population_is_compared_inside_the_training_only():
-    assert list(boundaries(search(), 6)) == [2, 4]
-    assert list(boundaries(search(), 7)) == [2, 4, 6]
+    assert list(comparison_epochs(search(), 6)) == [2, 4]
+    assert list(comparison_epochs(search(), 7)) == [2, 4, 6]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_population_is_compared_inside_the_training_only():
         ({"algorithm": "tpe"}, "search.algorithm: found 'tpe', expected random with pbt"),
         ({"objectives": {"val_psnr": "max", "parameters": "min"}}, "none with two objectives"),
         ({"space": {"train.epochs": Range(integer=(2, 9))}}, "expected a uniform or log_uniform"),
-        ({"space": {"model.omega_0": Range(uniform=(2, 9))}}, "may change while a network trains"),
+        ({"space": {"model.omega_0": Range(uniform=(2, 9))}}, "may change during training"),
         ({"replaced": 0.7}, "search.scheduler.replaced: found 0.7"),
     ],
 )

@@ -20,7 +20,7 @@ from mhiflab.plan.forecast import (
     calibrated_rate,
     forecast,
     forecast_s,
-    measured,
+    run_speeds,
     trial_flop,
 )
 from mhiflab.plan.plan import Plan, plan_refresher, read_plan, reconcile
@@ -113,7 +113,7 @@ def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study)
     flop = trial_flop(spec, survey)
     run = run_in("FINISHED", **{DEVICE: "cpu/direct"})
     run.data.metrics.update({RATE: 1e9, OVERHEAD: 7.0, STEP_FLOP: 1e6})
-    known = measured([run])
+    known = run_speeds([run])
     assert forecast_s(spec, resources, survey, known) == pytest.approx(4 + 7 + flop / 1e9)
     assert forecast_s(spec, resources, survey, []) == pytest.approx(4 + flop / calibrated_rate())
     on_gpu = replace(resources, gpus_per_worker=0.5)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from mhiflab.plan.suggest import POPULATION, Told, front, suggest
+from mhiflab.plan.suggest import POPULATION, PastSuggestion, pareto_front, suggest
 from mhiflab.study.search import Range, Search
 
 SPACE = {
@@ -21,7 +21,9 @@ def search(**changes) -> Search:
 
 def test_random_list_is_fixed_by_the_seed_and_grows_at_its_end():
     first = [suggest(search(), i, ()) for i in range(1, 40)]
-    assert first == [suggest(search(trials=99), i, [Told({}, (1.0,))]) for i in range(1, 40)]
+    assert first == [
+        suggest(search(trials=99), i, [PastSuggestion({}, (1.0,))]) for i in range(1, 40)
+    ]
     assert all(one.holds(s[key]) for s in first for key, one in SPACE.items())
     assert len({s["model.omega_0"] for s in first}) == 39
     assert {s["model.feat_dim"] for s in first} == set(range(2, 10))
@@ -33,12 +35,12 @@ def test_random_list_is_fixed_by_the_seed_and_grows_at_its_end():
     assert suggest(search(seed=2), 1, ()) != first[0]
 
 
-def run_on(function, wanted: Search, count: int) -> list[Told]:
+def run_on(function, wanted: Search, count: int) -> list[PastSuggestion]:
     """Return suggestions and their results, as a driver would collect them."""
-    told: list[Told] = []
+    told: list[PastSuggestion] = []
     for index in range(1, count + 1):
         values = suggest(wanted, index, told)
-        told.append(Told(values, function(values)))
+        told.append(PastSuggestion(values, function(values)))
     return told
 
 
@@ -56,8 +58,11 @@ def test_tpe_follows_from_the_record_alone_and_beats_random_draws():
     drawn = [one.objectives[0] for one in run_on(valley, blind, 40)[20:]]
     assert sum(late) / 20 > sum(drawn) / 20 / 3
     # What is running, failed, or outside the space does not stop it.
-    told += [Told(told[0].values, None), Told(told[1].values, None, failed=True)]
-    told.append(Told({"model.omega_0": 1000.0, "model.scale_0": 3.0}, (5.0,)))
+    told += [
+        PastSuggestion(told[0].values, None),
+        PastSuggestion(told[1].values, None, failed=True),
+    ]
+    told.append(PastSuggestion({"model.omega_0": 1000.0, "model.scale_0": 3.0}, (5.0,)))
     assert suggest(guided, 44, told)["model.omega_0"] <= 60
 
 
@@ -73,6 +78,6 @@ def test_nsga2_breeds_new_generations_from_recorded_ones():
 def test_front_holds_what_nothing_else_beats():
     two = search(objectives={**PSNR, "parameters": "min"}, algorithm="tpe")
     points = [(30.0, 10.0), (31.0, 20.0), (29.0, 15.0), (31.0, 30.0), (32.0, 99.0), (32.0, 99.0)]
-    assert front(two, points) == [4, 1, 0]
-    assert front(search(), [(1.0,), (3.0,), (3.0,), (2.0,)]) == [1]
-    assert front(search(objectives={"val_sam": "min"}), [(2.0,), (1.0,)]) == [1]
+    assert pareto_front(two, points) == [4, 1, 0]
+    assert pareto_front(search(), [(1.0,), (3.0,), (3.0,), (2.0,)]) == [1]
+    assert pareto_front(search(objectives={"val_sam": "min"}), [(2.0,), (1.0,)]) == [1]

@@ -14,7 +14,7 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.export import export_runs
-from mhiflab.record.archive import archived_store, bring_in, known_data
+from mhiflab.record.archive import archived_data, archived_store, import_archive
 from mhiflab.record.finished import read_run
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
 from mhiflab.render.paper import Plans
@@ -63,7 +63,7 @@ def change_runs(record: Path, change: Change, case: str | None = None) -> list[s
 
 def results(record: Path, lab: Path) -> Results:
     store = archived_store(record, Lab(lab))
-    plan = Plans(LAPTOP, False, store, Lab(lab), known_data(record)).plan(STUDY_NAME)
+    plan = Plans(LAPTOP, False, store, Lab(lab), archived_data(record)).plan(STUDY_NAME)
     return collect(plan, store)
 
 
@@ -166,7 +166,7 @@ def of_other_data(content: dict[str, Any]) -> None:
 def test_changed_run_files_are_refused_before_any_run_is_made(change, told, record, empty):
     (key,) = change_runs(record, change, "gsa")
     with pytest.raises(UserError, match=told) as raised:
-        bring_in(record, empty)
+        import_archive(record, empty)
     assert str(raised.value).startswith(str(record / "runs" / f"{key[:16]}.json"))
     assert trial_runs(empty) == {}
 
@@ -175,12 +175,12 @@ def test_a_second_file_of_one_run_is_refused(record, empty):
     path = next((record / "runs").glob("*.json"))
     shutil.copy(path, record / "runs" / "zzzz.json")
     with pytest.raises(UserError, match=f"zzzz.json: found run key {path.stem}"):
-        bring_in(record, empty)
+        import_archive(record, empty)
     assert trial_runs(empty) == {}
 
 
 def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, monkeypatch):
-    lab, here = Lab(tmp_path / "lab"), known_data(record)
+    lab, here = Lab(tmp_path / "lab"), archived_data(record)
     store = archived_store(record, lab)
     monkeypatch.setattr("mhiflab.plan.export.resolve_data", here.resolve)
     monkeypatch.setattr("mhiflab.plan.export.survey", here.survey)

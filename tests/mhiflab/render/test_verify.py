@@ -11,7 +11,7 @@ import yaml
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
-from mhiflab.record.archive import archived_store, known_data
+from mhiflab.record.archive import archived_data, archived_store
 from mhiflab.record.store import STUDY
 from mhiflab.render.paper import Plans, files_of, read_paper, write_parts
 from mhiflab.render.verify import differences, verify_paper
@@ -186,7 +186,7 @@ def test_a_folder_that_is_missing_is_told_how_to_make(paper, record):
 
 def test_what_is_complete_is_written_though_other_parts_lack_runs(record, tmp_path, capsys):
     path, lab = study_path("laptop"), Lab(tmp_path / "lab")
-    plans = Plans(path, False, archived_store(record, lab), lab, known_data(record))
+    plans = Plans(path, False, archived_store(record, lab), lab, archived_data(record))
     wanted = ["fourier", "classical", "curves", "spectra"]
     with pytest.raises(UserError) as told:
         write_parts(read_paper(path), plans, wanted)

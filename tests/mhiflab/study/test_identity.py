@@ -95,7 +95,7 @@ def test_every_field_changes_the_key_or_is_listed_with_a_reason():
     # The response's table is read, and must be one; see the test of protocols by content.
     del names["protocol.srf"]
     outside = {name for name in names if identity.run_key(changed(spec, name), "data") == key({})}
-    listed = {name for name in identity.OUTSIDE if not name.startswith("resources.")}
+    listed = {name for name in identity.UNHASHED if not name.startswith("resources.")}
     assert outside == listed - {"protocol.srf"}
-    assert {f"resources.{f.name}" for f in fields(resources)} == set(identity.OUTSIDE) - listed
-    assert all(reason.strip() for reason in identity.OUTSIDE.values())
+    assert {f"resources.{f.name}" for f in fields(resources)} == set(identity.UNHASHED) - listed
+    assert all(reason.strip() for reason in identity.UNHASHED.values())
