@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import typer
+from places import ROOT
 
 from mhiflab.cli.main import app
-
-ROOT = Path(__file__).parents[1]
 
 TEXTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
 TEXTS += sorted((ROOT / "docs").glob("*.md"))
@@ -104,6 +103,21 @@ def test_commands_named_in_code_exist(path):
             assert name in root.commands, f"{path.name}: mhiflab {name}"
             if name == "data" and word:
                 assert word in root.commands["data"].commands, f"{path.name}: data {word}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_options_named_with_a_command_exist(path):
+    root: Any = typer.main.get_command(app)
+    for line in (line for text in code(path) for line in text.splitlines()):
+        found = COMMAND.search(line)
+        if found is None:
+            continue
+        command = root.commands[found[1]]
+        if found[1] == "data" and found[2]:
+            command = command.commands[found[2]]
+        known = {"--help", "--debug", *(word for one in command.params for word in one.opts)}
+        words = line[found.end() :].partition("#")[0]
+        assert set(re.findall(r"--[a-z][a-z-]*", words)) <= known, f"{path.name}: {line}"
 
 
 def test_readme_names_every_command():
