@@ -5,7 +5,7 @@ READY := .venv/ready
 # Packages whose versions `make lock` keeps; the others move to the newest that fit pyproject.toml.
 KEEP ?= ^(torch|ray|mlflow)(\[|==)
 
-.PHONY: demo test test-faults bench lint lock clean
+.PHONY: demo test test-faults bench lint docs lock clean
 
 demo: $(READY)
 	@$(BIN)/mhiflab demo
@@ -28,6 +28,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Write docs/commands.md and docs/fields.md anew from the program; a test compares them.
+docs: $(READY)
+	$(BIN)/python docs/generate.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
