@@ -109,13 +109,15 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.record.store import recorded_store, shown, tracking_uri
+    from mhiflab.record.store import recorded_store, tracking_uri, without_passwords
 
     folder = Lab(lab)
     recorded_store(folder)
     uri = tracking_uri(folder)
     if uri.startswith("http"):
-        out.print(f"The record is on a server with a UI of its own: [bold]{shown(uri)}[/]")
+        out.print(
+            f"The record is on a server with a UI of its own: [bold]{without_passwords(uri)}[/]"
+        )
         return
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
     # In the environment, because every user of a machine sees the words of a command.

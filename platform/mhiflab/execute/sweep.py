@@ -32,8 +32,8 @@ from mhiflab.plan.plan import Entry, Plan
 from mhiflab.record.description import study_note, trial_note
 from mhiflab.record.store import (
     Store,
+    clear_stop,
     close_interrupted,
-    go_on,
     open_store,
     study_run,
     tracking_uri,
@@ -340,7 +340,7 @@ def execute(
         with leased(store, parent, own):
             for entry in entries:
                 if entry.run is not None:
-                    go_on(store, entry.run)
+                    clear_stop(store, entry.run)
             jobs = make_jobs(plan, entries, forecast, parent, uri, place)
             follow = Follow(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), follow.outcome.failed)
