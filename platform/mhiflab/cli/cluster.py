@@ -47,7 +47,7 @@ def submit(
 
     if sum(map(bool, (study, attach, stop))) != 1:
         raise UserError("submit: expected one of STUDY, --attach ID and --stop ID")
-    wanted = jobs.run_of(study, lab, tracking_uri) if study else None
+    wanted = jobs.study_job(study, lab, tracking_uri) if study else None
     client = jobs.connect(address, out)
     if stop:
         out.print(f"{stop}: {jobs.stop(client, address, stop).lower()}")
@@ -82,7 +82,7 @@ def doctor(
     from mhiflab.cluster import submit as jobs
 
     if address.startswith("http"):
-        wanted = jobs.doctor_of(study, lab, tracking_uri)
+        wanted = jobs.doctor_job(study, lab, tracking_uri)
         client = jobs.connect(address, out)
         jobs.follow(client, address, jobs.submit(client, address, wanted, out), out)
         return
