@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mhiflab.environment import quieten
 from mhiflab.paths import Lab
-from mhiflab.record.store import open_store, shown, study_run, tracking_uri, trial_runs
+from mhiflab.record.store import open_store, study_run, tracking_uri, trial_runs, without_passwords
 from mhiflab.record.writer import finish_study, replay, trial_record
 
 METRICS, PARAMS, ARTIFACTS = 10, 40, 3
@@ -98,7 +98,7 @@ def main() -> int:
         "parameters": PARAMS,
         "artifacts": ARTIFACTS,
     }
-    print(f"{given.writers} writers, {shown(uri)}")
+    print(f"{given.writers} writers, {without_passwords(uri)}")
     print(f"{'':15s}{'expected':>10s}{'found':>10s}{'per second':>12s}")
     for name, count_each in each.items():
         expected = count_each * given.writers

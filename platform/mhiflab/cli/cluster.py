@@ -47,7 +47,7 @@ def submit(
 
     if sum(map(bool, (study, attach, stop))) != 1:
         raise UserError("submit: expected one of STUDY, --attach ID and --stop ID")
-    job = jobs.run_of(study, lab, tracking_uri) if study else None
+    job = jobs.study_job(study, lab, tracking_uri) if study else None
     client = jobs.connect(address, out)
     if stop:
         out.print(f"{stop}: {jobs.stop(client, address, stop).lower()}")
@@ -82,7 +82,7 @@ def doctor(
     from mhiflab.cluster import submit as jobs
 
     if address.startswith("http"):
-        job = jobs.doctor_of(study, lab, tracking_uri)
+        job = jobs.doctor_job(study, lab, tracking_uri)
         client = jobs.connect(address, out)
         jobs.follow(client, address, jobs.submit(client, address, job, out), out)
         return
@@ -109,13 +109,15 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.record.store import recorded_store, shown, tracking_uri
+    from mhiflab.record.store import recorded_store, tracking_uri, without_passwords
 
     folder = Lab(lab)
     recorded_store(folder)
     uri = tracking_uri(folder)
     if uri.startswith("http"):
-        out.print(f"The record is on a server with a UI of its own: [bold]{shown(uri)}[/]")
+        out.print(
+            f"The record is on a server with a UI of its own: [bold]{without_passwords(uri)}[/]"
+        )
         return
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
     # In the environment, because every user of a machine sees the words of a command.

@@ -1,1 +1,1 @@
-"""Clusters: where trials run, what fits there, and how a study gets there."""
+"""Clusters: connect to one, fit trials to its nodes, submit studies, and examine nodes."""

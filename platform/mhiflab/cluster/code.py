@@ -1,4 +1,4 @@
-"""Where a result comes from: code, lock file, library versions, machine."""
+"""Provenance of a result: code, lock file, library versions and machine."""
 
 import hashlib
 import json
@@ -15,24 +15,25 @@ import mhiflab
 from mhiflab.paths import checkout, experiments_dir, lock_file, submitted_file
 
 LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "optuna", "mhiflab")
+"""Packages whose versions are recorded."""
 
 
 def git(*words: str) -> str | None:
-    """Return what git prints in the checkout, None where there is neither git nor a checkout."""
+    """Return git's output in the checkout, None if git fails or there is no checkout."""
     root = checkout()
     if root is None:
         return None
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout
+    return process.stdout
 
 
 def git_provenance() -> dict[str, Any]:
-    """Return git commit and uncommitted changes, of the submitting checkout inside a job."""
+    """Return git commit and uncommitted changes; in a submitted job, those of its checkout."""
     if submitted_file().is_file():
         return json.loads(submitted_file().read_text(encoding="utf-8"))
     status = git("status", "--porcelain")
@@ -44,7 +45,7 @@ def git_provenance() -> dict[str, Any]:
 
 
 def code_provenance() -> dict[str, Any]:
-    """Return git state (None where there is no checkout), lock hash and versions."""
+    """Return git state (None without a checkout), hash of the lock file, and versions."""
     lock = lock_file()
     return {
         **git_provenance(),
@@ -55,7 +56,7 @@ def code_provenance() -> dict[str, Any]:
 
 
 def machine_provenance(device: torch.device) -> dict[str, Any]:
-    """Return host and device of the process that trains."""
+    """Return host, device and threads of the process that trains."""
     cuda = device.type == "cuda"
     return {
         "host": platform.node(),
@@ -66,39 +67,39 @@ def machine_provenance(device: torch.device) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return a source folder's files: what git does not ignore, or all; nothing hidden."""
+    """Return a source folder's files, without hidden ones and those that git ignores."""
     root = checkout()
     listed = git("ls-files", "-co", "--exclude-standard", "-z", str(folder)) if root else None
     if root and listed:
         paths = [root / name for name in listed.split("\0") if name]
     else:
         paths = list(folder.rglob("*"))
-    found = []
+    files = []
     for path in sorted(set(paths)):
         inner = path.relative_to(folder).parts
         plain = not any(part.startswith(".") or part == "__pycache__" for part in inner)
         if plain and path.is_file() and not path.is_symlink():
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def code_files() -> dict[str, Path]:
-    """Return both packages' files by their place in the package, which is that of the wheel."""
+    """Return both packages' files by their path in a wheel."""
     folders = {
         "feinfn": Path(feinfn.__file__).parent,
         "mhiflab": Path(mhiflab.__file__).parent,
         "mhiflab/experiments": experiments_dir(),
     }
-    found = {
+    files = {
         f"{place}/{path.relative_to(folder).as_posix()}": path
         for place, folder in folders.items()
         for path in _files(folder)
     }
-    return {**found, "mhiflab/requirements.lock": lock_file()}
+    return {**files, "mhiflab/requirements.lock": lock_file()}
 
 
 def code_hash() -> str:
-    """Return the SHA-256 of the Python files of both packages, equal for checkout and wheel."""
+    """Return the SHA-256 of both packages' Python files, the same for checkout and wheel."""
     digest = hashlib.sha256()
     for place, path in sorted(code_files().items()):
         if place.endswith(".py") and not place.startswith("mhiflab/experiments/"):

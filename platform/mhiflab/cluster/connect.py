@@ -1,4 +1,4 @@
-"""The cluster: connect or start one here, and see what its nodes offer."""
+"""Connect to a cluster, or start one on this machine, and list its nodes."""
 
 import os
 import socket
@@ -15,16 +15,16 @@ from mhiflab.environment import ENVIRONMENT
 from mhiflab.study.spec import Resources
 
 DRIVER = {"node:__internal_head__": 0.0001}
-"""What a trial asks for that only waits for its workers: a place on the head. There it takes no
-worker's CPU, so that waiting trials never keep workers from starting, and it outlives every other
-node."""
+"""Request of a trial that only waits for its workers: a place on the head. It takes no worker's CPU
+there, so waiting trials never keep workers from starting, and it outlives every other node."""
 
 ANSWER_S = 4.0
 """Seconds that a port, and then Ray behind it, may take to answer."""
 
 TOKEN_REFUSED = 3
+"""Exit code of the probe if the cluster refuses its token."""
 
-ASK = """
+PROBE_PROGRAM = """
 import faulthandler, sys
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
@@ -34,37 +34,40 @@ try:
 except AuthenticationError:
     sys.exit(3)
 """
-"""A program that asks an address whether it is Ray's, without Ray's long retries or chatter. Its
-seconds count from the question: on a busy machine loading Ray alone can take longer."""
+"""Program that checks whether Ray answers at an address, without Ray's long retries or chatter. Its
+time limit begins after Ray is loaded, which alone can take longer on a busy machine."""
 
 LOADING_S = 120.0
 """Seconds that this program may take to load Ray."""
 
 
-def worker_request(wanted: Resources) -> dict[str, float]:
-    """Return what Ray is asked for each worker, or for a trial that trains by itself."""
-    asked = {"CPU": wanted.cpus_per_worker, "GPU": wanted.gpus_per_worker}
-    return {name: amount for name, amount in asked.items() if amount}
+def worker_request(resources: Resources) -> dict[str, float]:
+    """Return Ray's resources for each worker, or for a trial that trains in its own process."""
+    amounts = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def selector(avoid: Iterable[str]) -> dict[str, str]:
-    """Return Ray's label selector that keeps off some nodes; empty where there are none."""
+    """Return Ray's label selector that avoids some nodes, empty if there are none."""
     ids = ",".join(avoid)
     return {"ray.io/node-id": f"!in({ids})"} if ids else {}
 
 
-def trial_request(wanted: Resources, avoid: Iterable[str]) -> Any:
-    """Return what Tune asks for one trial: a place for its driver, or for its whole training."""
+def trial_request(resources: Resources, avoid: Iterable[str]) -> Any:
+    """Return Tune's request for one trial: a place for its driver, or for its whole training."""
     from ray.tune import PlacementGroupFactory
 
-    where = {} if wanted.workers else selector(avoid)
-    options = {"bundle_label_selector": [where]} if where else {}
-    return PlacementGroupFactory([DRIVER if wanted.workers else worker_request(wanted)], **options)
+    labels = {} if resources.workers else selector(avoid)
+    options = {"bundle_label_selector": [labels]} if labels else {}
+    bundle = DRIVER if resources.workers else worker_request(resources)
+    return PlacementGroupFactory([bundle], **options)
 
 
-def ask(address: str, seconds: float, environment: Mapping[str, str] | None = None) -> int:
-    """Return 0 where an address is Ray's, `TOKEN_REFUSED` where it says so, another number else."""
-    words = [sys.executable, "-c", ASK, address, str(seconds)]
+def probe_address(
+    address: str, seconds: float, environment: Mapping[str, str] | None = None
+) -> int:
+    """Return 0 if Ray answers, `TOKEN_REFUSED` if it refuses the token, else another number."""
+    words = [sys.executable, "-c", PROBE_PROGRAM, address, str(seconds)]
     try:
         return subprocess.run(
             words, env=environment, timeout=LOADING_S + seconds, capture_output=True, check=False
@@ -74,11 +77,11 @@ def ask(address: str, seconds: float, environment: Mapping[str, str] | None = No
 
 
 def check_answers(address: str) -> None:
-    """Raise `UserError` within some seconds where no Ray cluster answers or the token is wrong.
+    """Raise `UserError` within seconds if no Ray cluster answers or the token is wrong.
 
-    Ray itself takes minutes and prints lines of its own, hence a process apart.
+    Ray itself takes minutes and prints lines of its own, so another process tries first.
     """
-    # Any name that Ray takes for an address leads to one of these forms.
+    # Every address that Ray accepts has one of these forms.
     if "://" in address:
         raise UserError(
             f"RAY_ADDRESS: found {address!r}, expected HOST:PORT of a cluster that this machine is "
@@ -93,7 +96,7 @@ def check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             reason = str(error)
     if not reason:
-        code = ask(address, ANSWER_S)
+        code = probe_address(address, ANSWER_S)
         if code == TOKEN_REFUSED:
             raise UserError(
                 f"RAY_ADDRESS: the cluster at {address!r} refuses this token; copy its token to "
@@ -108,17 +111,17 @@ def check_answers(address: str) -> None:
 
 
 def usable_cpus() -> int:
-    """Return the CPUs this process may use, as far as the system tells."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _quieten_raylet() -> None:
-    """Drop the raylet's hint that many workers were started; its other messages stay.
+    """Drop the raylet's hint that many workers were started; keep its other messages.
 
-    A trial with Ray Train workers has four processes or more, most of them waiting, so the hint
-    always comes on a small machine. Ray prints it whatever `log_to_driver` says.
+    A trial with Ray Train workers has at least four processes, most of them waiting, so a small
+    machine always gets the hint. Ray prints it whatever `log_to_driver` is.
     """
     from ray._private import worker
 
@@ -132,35 +135,38 @@ def _quieten_raylet() -> None:
 
 
 def _address() -> str | None:
-    """Return the cluster's HOST:PORT, known to answer, or None to start one on this machine."""
-    given = os.environ.get("RAY_ADDRESS")
-    if not given or given == "local":
+    """Return HOST:PORT of the cluster in `RAY_ADDRESS`, None to start one on this machine.
+
+    Raise `UserError` if no cluster answers there.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
         return None
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if given == "auto":
+    if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address
 
-        found = canonicalize_bootstrap_address("auto")
-        if found is None:
+        local_address = canonicalize_bootstrap_address("auto")
+        if local_address is None:
             raise UserError(
                 "RAY_ADDRESS: found 'auto', but no Ray cluster runs on this machine; start one, or "
                 "unset RAY_ADDRESS"
             )
-        given = found
-    check_answers(given)
-    return given
+        address = local_address
+    check_answers(address)
+    return address
 
 
 @contextmanager
 def connected(dashboard: bool = False) -> Iterator[list[Node]]:
     """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the living nodes.
 
-    Inside a submitted job Ray sets the address, and the job's environment is kept. Without a
-    dashboard a local Ray keeps the resources of Ray Train workers that were stopped.
+    Inside a submitted job Ray sets the address, and the job keeps its environment. Without a
+    dashboard, a local Ray does not free the resources of Ray Train workers that were stopped.
     """
     address = _address()
     if not address:
-        # Everything on loopback; works for a cluster of one machine only.
+        # Keep everything on loopback, which works for one machine only.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
@@ -191,7 +197,7 @@ def connected(dashboard: bool = False) -> Iterator[list[Node]]:
 
 
 def living_nodes() -> list[Node]:
-    """Return the connected cluster's living nodes."""
+    """Return the living nodes of the connected cluster."""
     import ray
 
     return [
@@ -206,28 +212,28 @@ def living_nodes() -> list[Node]:
     ]
 
 
-def on_nodes(
+def run_on_nodes(
     task: Callable[..., Any], nodes: Iterable[Node], *args: Any, seconds: float = 120
 ) -> dict[str, Any]:
-    """Return what a function returns on each node, by node id, without waiting for free CPUs.
+    """Run a function on each node, without waiting for free CPUs; return results by node id.
 
-    An exception takes the place of what a node could not return.
+    If a node fails, or takes longer than `seconds`, its result is the exception.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     refs = {}
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(task)
+        strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(task)
         refs[node.id] = remote.remote(*args)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for node_id, ref in refs.items():
         try:
-            found[node_id] = ray.get(ref, timeout=seconds)
+            results[node_id] = ray.get(ref, timeout=seconds)
         except Exception as error:
-            found[node_id] = error
-    return found
+            results[node_id] = error
+    return results
 
 
 def _smallest_gpu_gib() -> float | None:
@@ -240,12 +246,15 @@ def _smallest_gpu_gib() -> float | None:
 
 
 def with_gpu_memory(nodes: list[Node]) -> list[Node]:
-    """Return the nodes with the memory of their smallest GPU, asked from each that has some."""
-    found = on_nodes(_smallest_gpu_gib, [node for node in nodes if node.gpus])
-    for size in found.values():
+    """Return the nodes with the memory of their smallest GPU.
+
+    Raise `UserError` if a node with GPUs does not report it.
+    """
+    sizes_gib = run_on_nodes(_smallest_gpu_gib, [node for node in nodes if node.gpus])
+    for size in sizes_gib.values():
         if isinstance(size, Exception):
             raise UserError(
-                f"resources.gpu_memory_gib: a node could not tell its GPUs' memory ({size}); "
+                f"resources.gpu_memory_gib: a node did not report its GPUs' memory ({size}); "
                 "see mhiflab doctor"
             )
-    return [replace(node, gpu_gib=found.get(node.id)) for node in nodes]
+    return [replace(node, gpu_gib=sizes_gib.get(node.id)) for node in nodes]

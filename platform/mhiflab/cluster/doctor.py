@@ -1,4 +1,4 @@
-"""Is this cluster, or this machine, fit to work on? Facts of every node, and what to mend."""
+"""Examine a cluster, or this machine: compare every node with the driver, and name remedies."""
 
 import ipaddress
 import os
@@ -18,47 +18,52 @@ from feinfn.config import DataConfig
 from feinfn.data.source import survey
 from mhiflab.cluster import probe
 from mhiflab.cluster.code import code_hash
-from mhiflab.cluster.connect import TOKEN_REFUSED, ask, connected, on_nodes
+from mhiflab.cluster.connect import TOKEN_REFUSED, connected, probe_address, run_on_nodes
 from mhiflab.paths import Lab, lock_file
 from mhiflab.record.store import tracking_uri
 from mhiflab.study.expand import expand
 from mhiflab.study.read import read_study
 
 PACKAGES = ("torch", "ray", "mlflow", "mhiflab")
+"""Packages whose versions are compared."""
 
 LEAST_FREE_GIB = 2.0
+"""Free disk space that every node needs."""
 
 MOST_CLOCK_S = 1.0
-"""Difference beyond which times in the record and Ray's timeouts stop making sense."""
+"""Largest difference between clocks with which recorded times and Ray's timeouts are useful."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check on one node."""
+    """Result of one check on one node."""
 
     node: str
     check: str
     found: str
     fix: str = ""
-    """What to do; empty where all is well."""
+    """Remedy; empty if the check passed."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What every node is compared with."""
+    """Facts that every node is compared with."""
 
     versions: Mapping[str, str]
-    """The driver's."""
+    """Versions on the driver, by package."""
     locked: Mapping[str, str]
+    """Versions in requirements.lock, by package."""
     code: str
+    """Hash of the driver's code."""
     data: Mapping[str, str]
     """Fingerprints by source."""
     uri: str
+    """MLflow's address."""
     dashboard_port: int
 
 
 def locked_versions() -> dict[str, str]:
-    """Return the versions that requirements.lock pins."""
+    """Return the versions in requirements.lock, by package."""
     lines = [
         line.split("==")
         for line in lock_file().read_text(encoding="utf-8").splitlines()
@@ -68,17 +73,17 @@ def locked_versions() -> dict[str, str]:
 
 
 def judge(node: str, facts: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
-    """Yield what one node's facts say."""
+    """Yield the findings on one node, from its facts (`probe.node_facts` and more)."""
     for name, found in facts["versions"].items():
-        # torch of another index carries +cpu or +cu130.
-        plain, own = found.split("+")[0], expected.versions[name].split("+")[0]
-        locked = expected.locked.get(name, own)
+        # Builds of torch differ in a suffix such as +cpu or +cu130.
+        plain, driver = found.split("+")[0], expected.versions[name].split("+")[0]
+        locked = expected.locked.get(name, driver)
         fix = ""
-        if name == "python" and plain != own:
-            fix = f"use Python {own}, the driver's"
+        if name == "python" and plain != driver:
+            fix = f"use Python {driver}, the driver's"
         elif plain != locked:
             fix = f"install {name} {locked} there: requirements.lock"
-        elif own != locked:
+        elif driver != locked:
             fix = f"install {name} {locked} on the driver: requirements.lock"
         yield Finding(node, name, found, fix)
     code = facts["code"]
@@ -104,21 +109,24 @@ def judge(node: str, facts: Mapping[str, Any], expected: Expected) -> Iterator[F
         text = f"Ray counts {facts['ray_gpus']:g}, torch sees {len(facts['gpus'])}"
         yield Finding(node, "GPU", text, "install a driver and a torch build that fit each other")
     yield from _ports(node, facts["ports"], expected.dashboard_port)
-    for source, own in expected.data.items():
+    for source, fingerprint in expected.data.items():
         found = facts["data"][source]
-        fix = "" if found == own else "put the same files there under the same path"
+        fix = "" if found == fingerprint else "put the same files there under the same path"
         yield Finding(node, "data", found[:12] if len(found) == 64 else found, fix)
 
 
 def _ports(node: str, ports: Mapping[int, list[str]], dashboard: int) -> Iterator[Finding]:
-    """Yield whether the dashboard is on loopback, and MLflow on one address of the network."""
+    """Yield a finding per open port.
+
+    The dashboard must listen on loopback, MLflow there or on one private address.
+    """
     for port, addresses in ports.items():
         is_dashboard = port == dashboard
         wide = [
             a
             for a in addresses
-            if not (found := ipaddress.ip_address(a)).is_loopback
-            and (is_dashboard or found.is_unspecified or not found.is_private)
+            if not (address := ipaddress.ip_address(a)).is_loopback
+            and (is_dashboard or address.is_unspecified or not address.is_private)
         ]
         name, option = ("dashboard", "--dashboard-host") if is_dashboard else ("MLflow", "--host")
         fix = f"bind it to loopback ({option}=127.0.0.1) and tunnel" if wide else ""
@@ -126,19 +134,20 @@ def _ports(node: str, ports: Mapping[int, list[str]], dashboard: int) -> Iterato
 
 
 def token_needed(address: str) -> bool:
-    """Return whether the cluster turns away who comes without its token."""
+    """Return True if the cluster refuses connections without its token."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
-    return ask(address, 30, {**environment, "RAY_AUTH_MODE": "disabled"}) == TOKEN_REFUSED
+    code = probe_address(address, 30, {**environment, "RAY_AUTH_MODE": "disabled"})
+    return code == TOKEN_REFUSED
 
 
-def _clock(node: Any) -> float:
-    """Return how many seconds a node's clock is ahead of ours, to within half of a round trip."""
+def _clock_s(node: Any) -> float:
+    """Return the seconds that a node's clock is ahead of ours, less half of a round trip."""
     before = time.time()
-    there = on_nodes(_time_now, [node])[node.id]
+    node_time = run_on_nodes(_time_now, [node])[node.id]
     after = time.time()
-    if isinstance(there, Exception):
+    if isinstance(node_time, Exception):
         return 0.0
-    off = there - (before + after) / 2
+    off = node_time - (before + after) / 2
     slack = (after - before) / 2
     return off - slack if off > slack else off + slack if off < -slack else 0.0
 
@@ -151,8 +160,8 @@ def _time_now() -> float:
 
 @contextmanager
 def _mark(lab: Lab) -> Iterator[str]:
-    """Yield a random text that lies in the lab folder meanwhile."""
-    token, made = secrets.token_hex(8), not lab.root.exists()
+    """Yield a random text, which a file in the lab folder holds meanwhile."""
+    token, created = secrets.token_hex(8), not lab.root.exists()
     lab.root.mkdir(parents=True, exist_ok=True)
     path = lab.root.resolve() / f".doctor-{token}"
     path.write_text(token, encoding="utf-8")
@@ -160,12 +169,12 @@ def _mark(lab: Lab) -> Iterator[str]:
         yield token
     finally:
         path.unlink()
-        if made:
+        if created:
             lab.root.rmdir()
 
 
 def _data_of(study: Path | None) -> dict[str, DataConfig]:
-    """Return a study's data by a text that names them."""
+    """Return a study's data by a text that describes them; none without a study."""
     if study is None:
         return {}
     trials = expand(read_study(study), str(study))
@@ -173,7 +182,7 @@ def _data_of(study: Path | None) -> dict[str, DataConfig]:
 
 
 def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Finding]:
-    """Return every check on every node of `RAY_ADDRESS`, or of this machine."""
+    """Return the findings on every node of the cluster in `RAY_ADDRESS`, or on this machine."""
     import ray
 
     data = _data_of(study)
@@ -195,27 +204,27 @@ def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Fi
             ray.cloudpickle.register_pickle_by_value(module)
         ports = (dashboard, urlsplit(uri).port or 5000)
         root = str(lab.root.resolve())
-        looked = on_nodes(probe.look, nodes, root, token, uri, PACKAGES, ports)
-        # Reading all scenes takes as long as it takes.
-        seen = {
-            name: on_nodes(probe.fingerprint, nodes, config, seconds=3600)
+        facts_by_node = run_on_nodes(probe.node_facts, nodes, root, token, uri, PACKAGES, ports)
+        # Reading all scenes can take long.
+        fingerprints = {
+            name: run_on_nodes(probe.fingerprint, nodes, config, seconds=3600)
             for name, config in data.items()
         }
-        findings = _of_cluster(context.gcs_address, uri, len(nodes))
+        findings = _cluster_findings(context.gcs_address, uri, len(nodes))
         for node in nodes:
-            facts = looked[node.id]
+            facts = facts_by_node[node.id]
             if isinstance(facts, Exception):
                 reason = str(facts).strip().splitlines()[-1]
                 findings.append(Finding(node.name, "node", reason, "see Ray's logs on that node"))
                 continue
-            more = {"clock_s": _clock(node), "ray_gpus": node.gpus}
-            found = {name: str(by_node[node.id]) for name, by_node in seen.items()}
-            findings += judge(node.name, {**facts, **more, "data": found}, expected)
+            more = {"clock_s": _clock_s(node), "ray_gpus": node.gpus}
+            node_data = {name: str(by_node[node.id]) for name, by_node in fingerprints.items()}
+            findings += judge(node.name, {**facts, **more, "data": node_data}, expected)
         return findings
 
 
-def _of_cluster(address: str, uri: str, nodes: int) -> list[Finding]:
-    """Return what concerns no single node: the token, and where runs are recorded."""
+def _cluster_findings(address: str, uri: str, nodes: int) -> list[Finding]:
+    """Return the findings on the cluster as a whole: its token, and its record."""
     needed = token_needed(address)
     fix = "" if needed else "set RAY_AUTH_MODE=token for every `ray start`, with one token file"
     record = Finding("all", "record", urlsplit(uri).scheme)
@@ -224,7 +233,7 @@ def _of_cluster(address: str, uri: str, nodes: int) -> list[Finding]:
             "all",
             "record",
             "a file",
-            "start an MLflow server and set MLFLOW_TRACKING_URI: databases in files do not bear "
-            "writers on several machines",
+            "start an MLflow server and set MLFLOW_TRACKING_URI: a database in a file does not "
+            "support writers on several machines",
         )
     return [Finding("all", "token", "needed" if needed else "not needed", fix), record]

@@ -1,4 +1,4 @@
-"""How many trials fit on the nodes of a cluster at once, and where: pure functions over nodes."""
+"""Fit trials to the nodes of a cluster: pure functions over nodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,125 +8,128 @@ from feinfn.errors import UserError
 from mhiflab.study.spec import Resources
 
 UNIT = 10_000
-"""Ray counts resources in ten-thousandths."""
+"""Smallest parts of a resource in Ray, which counts in ten-thousandths."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a living node offers."""
+    """Living node and its resources."""
 
     name: str
     cpus: float
     gpus: float = 0.0
     gpu_gib: float | None = None
-    """Memory of its smallest GPU; None where nobody asked."""
+    """Memory of its smallest GPU; None if it was not queried."""
     id: str = ""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Where trials of one shape go."""
+    """Placement of trials with the same resources."""
 
     at_once: int
-    """Trials that run at the same time."""
+    """Number of trials that run at the same time."""
     resources: Resources
-    """What a trial asks for, a memory hint turned into a share of a GPU."""
+    """Resources that a trial requests, with a share of a GPU in place of its memory."""
     avoid: tuple[str, ...] = ()
-    """Ids of nodes that its workers stay away from."""
+    """Ids of the nodes that its workers avoid."""
 
 
-def held_by_trial(wanted: Resources) -> tuple[float, float]:
-    """Return the CPUs and GPUs that one trial holds while it trains."""
-    count = max(wanted.workers, 1)
-    return count * wanted.cpus_per_worker, count * wanted.gpus_per_worker
+def held_by_trial(resources: Resources) -> tuple[float, float]:
+    """Return the numbers of CPUs and GPUs that one trial holds while it trains."""
+    count = max(resources.workers, 1)
+    return count * resources.cpus_per_worker, count * resources.gpus_per_worker
 
 
 def _units(amount: float) -> int:
     return round(amount * UNIT)
 
 
-def workers_on(node: Node, wanted: Resources) -> int:
-    """Return how many workers fit on an empty node.
+def workers_on(node: Node, resources: Resources) -> int:
+    """Return the number of workers that fit on an empty node.
 
-    A share of a GPU comes from one GPU: of two, three workers of 0.6 never fit.
+    A share of a GPU comes from a single GPU: three workers of 0.6 never fit on two GPUs.
     """
-    fits = _units(node.cpus) // _units(wanted.cpus_per_worker)
-    gpus = _units(wanted.gpus_per_worker)
+    by_cpus = _units(node.cpus) // _units(resources.cpus_per_worker)
+    gpus = _units(resources.gpus_per_worker)
     if not gpus:
-        return fits
+        return by_cpus
     whole = int(node.gpus)
-    return min(fits, whole * (UNIT // gpus) if gpus < UNIT else whole * UNIT // gpus)
+    return min(by_cpus, whole * (UNIT // gpus) if gpus < UNIT else whole * UNIT // gpus)
 
 
-def _at_once(wanted: Resources, nodes: Sequence[Node]) -> int:
-    return sum(workers_on(node, wanted) for node in nodes) // max(wanted.workers, 1)
+def _at_once(resources: Resources, nodes: Sequence[Node]) -> int:
+    return sum(workers_on(node, resources) for node in nodes) // max(resources.workers, 1)
 
 
-def _shared_gpu(wanted: Resources, nodes: Sequence[Node]) -> tuple[Resources, list[Node]]:
-    """Return the request with its memory hint as a share of a GPU, and the nodes that can hold it.
+def _shared_gpu(resources: Resources, nodes: Sequence[Node]) -> tuple[Resources, list[Node]]:
+    """Return resources with a share of a GPU in place of its memory, and the nodes that fit.
 
-    The smallest GPU that is large enough sets the share, so that it is enough on every larger one.
+    The smallest GPU that is large enough sets the share, so it suffices on every larger one. Raise
+    `UserError` if no GPU is large enough.
     """
-    hint = wanted.gpu_memory_gib
-    if hint is None:
-        return wanted, list(nodes)
-    known = {node.name: node.gpu_gib for node in nodes if node.gpus and node.gpu_gib is not None}
-    if not known:
+    memory_gib = resources.gpu_memory_gib
+    if memory_gib is None:
+        return resources, list(nodes)
+    sizes = {node.name: node.gpu_gib for node in nodes if node.gpus and node.gpu_gib is not None}
+    if not sizes:
         raise UserError(
-            f"resources.gpu_memory_gib: found {hint:g}, but no node has a GPU; leave it out to "
-            "train on CPUs, or add a node with a GPU"
+            f"resources.gpu_memory_gib: found {memory_gib:g}, but no node has a GPU; leave it out "
+            "to train on CPUs, or add a node with a GPU"
         )
-    large = {name: gib for name, gib in known.items() if gib >= hint}
+    large = {name: gib for name, gib in sizes.items() if gib >= memory_gib}
     if not large:
         raise UserError(
-            f"resources.gpu_memory_gib: found {hint:g}, but the largest GPU has "
-            f"{max(known.values()):.1f} GiB; lower it, or set resources.recompute: true and a "
+            f"resources.gpu_memory_gib: found {memory_gib:g}, but the largest GPU has "
+            f"{max(sizes.values()):.1f} GiB; lower it, or set resources.recompute: true and a "
             "smaller train.batch_size"
         )
-    share = wanted.gpus_per_worker
+    share = resources.gpus_per_worker
     if share < 1:
-        # Rounded down as Ray counts, so that three thirds still make one GPU.
-        share = max(UNIT // int(min(large.values()) // hint), 1) / UNIT
+        # Rounded down to Ray's units, so that three thirds still fit on one GPU.
+        share = max(UNIT // int(min(large.values()) // memory_gib), 1) / UNIT
     return (
-        replace(wanted, gpus_per_worker=share, gpu_memory_gib=None),
+        replace(resources, gpus_per_worker=share, gpu_memory_gib=None),
         [node for node in nodes if node.name in large],
     )
 
 
-def fit(wanted: Resources, nodes: Sequence[Node]) -> Fit:
-    """Return how many such trials run at once and where; raise `UserError` where none fits.
+def fit(resources: Resources, nodes: Sequence[Node]) -> Fit:
+    """Return the placement of trials with these resources; raise `UserError` if not one fits.
 
-    Workers are alike and may be spread over nodes, so filling node by node is exact. Without GPUs
-    a trial keeps off nodes that have some, as long as the others hold at least one trial.
+    Workers are alike and may be spread over nodes, so filling node by node is exact. Trials without
+    GPUs avoid nodes with GPUs if the other nodes hold at least one trial.
     """
-    gpus = wanted.gpus_per_worker
+    gpus = resources.gpus_per_worker
     require(
         gpus == int(gpus) or 1 / UNIT <= gpus < 1,
         "resources.gpus_per_worker",
         gpus,
         f"a whole number, or a share of one GPU of at least {1 / UNIT}",
     )
-    asked, usable = _shared_gpu(wanted, nodes)
-    if not asked.gpus_per_worker:
-        plain = [node for node in usable if not node.gpus]
-        usable = plain if _at_once(asked, plain) else usable
-    count = _at_once(asked, usable)
+    request, usable = _shared_gpu(resources, nodes)
+    if not request.gpus_per_worker:
+        cpu_only = [node for node in usable if not node.gpus]
+        usable = cpu_only if _at_once(request, cpu_only) else usable
+    count = _at_once(request, usable)
     if not count:
-        raise UserError(_too_large(asked, usable))
-    kept = {node.id for node in usable}
-    avoid = tuple(node.id for node in nodes if node.id not in kept)
-    return Fit(count, asked, avoid)
+        raise UserError(_too_large(request, usable))
+    usable_ids = {node.id for node in usable}
+    avoid = tuple(node.id for node in nodes if node.id not in usable_ids)
+    return Fit(count, request, avoid)
 
 
-def _too_large(wanted: Resources, nodes: Sequence[Node]) -> str:
-    """Return why not even one trial fits, and what would."""
-    cpus, gpus = wanted.cpus_per_worker, wanted.gpus_per_worker
+def _too_large(resources: Resources, nodes: Sequence[Node]) -> str:
+    """Return an error's text: why not even one trial fits, and which resources would."""
+    cpus, gpus = resources.cpus_per_worker, resources.gpus_per_worker
     largest = max(nodes, key=lambda n: (n.gpus, n.cpus) if gpus else (n.cpus, n.gpus))
-    asks = f"workers: {wanted.workers} of cpus_per_worker: {cpus:g}"
+    asks = f"workers: {resources.workers} of cpus_per_worker: {cpus:g}"
     asks += f" and gpus_per_worker: {gpus:g}" if gpus else ""
     has = f"{len(nodes)} node(s), the largest with {largest.cpus:g} CPUs and {largest.gpus:g} GPUs"
     most = min(cpus, max((n.cpus for n in nodes if n.gpus >= gpus), default=0.0))
-    count = sum(workers_on(n, replace(wanted, cpus_per_worker=most)) for n in nodes) if most else 0
+    count = (
+        sum(workers_on(n, replace(resources, cpus_per_worker=most)) for n in nodes) if most else 0
+    )
     if count:
         fits = f"at most workers: {count} with cpus_per_worker: {most:g}"
     else:

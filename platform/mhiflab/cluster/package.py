@@ -1,4 +1,4 @@
-"""The code of a submitted job: both packages, the study and what it names, and nothing else."""
+"""Code of a submitted job: both packages, the study, and the files that the study names."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from mhiflab.paths import study_path
 from mhiflab.study.yaml_values import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
-"""What Ray takes."""
+"""Largest job that Ray accepts."""
 
 STUDY_FOLDER = "study"
-"""Folder of the study file and of those that it is based on."""
+"""Folder for the study file and the files that it is based on."""
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -26,22 +26,25 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from _strings(one)
+        for item in value.values():
+            yield from _strings(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _strings(one)
+        for item in value:
+            yield from _strings(item)
 
 
 def _with_bases(path: Path, seen: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
-    """Return a study file and those that its `from` leads to; shipped ones travel anyway."""
+    """Return the content of a study file and of the files that its `from` leads to, by path.
+
+    Shipped studies are left out, because the code contains them.
+    """
     if path.resolve() in seen:
         return seen
     value = seen[path.resolve()] = read_yaml(path)
     base = value.get("base", value)
-    given = base.get("from") if isinstance(base, dict) else None
-    if isinstance(given, str):
-        for text in filter(None, (given, given.rpartition("/")[0])):
+    name = base.get("from") if isinstance(base, dict) else None
+    if isinstance(name, str):
+        for text in filter(None, (name, name.rpartition("/")[0])):
             for other in (path.parent / text, path.parent / f"{text}.yaml"):
                 if other.is_file():
                     return _with_bases(other, seen)
@@ -49,16 +52,17 @@ def _with_bases(path: Path, seen: dict[Path, dict[str, Any]]) -> dict[Path, dict
 
 
 def study_files(study: str) -> tuple[str, dict[str, Path]]:
-    """Return how the job names the study, and the files that it needs beside the code.
+    """Return the study's path inside the job, and the files that it needs beside the code.
 
-    Response tables are named relative to the folder that one runs in, so they keep their place.
+    Response tables keep their path, which is relative to the working folder. Raise `UserError` if
+    there is no such study, or if a table lies outside this folder.
     """
     path = study_path(study)
     check_study(path)
-    read = _with_bases(path, {})
-    root = Path(os.path.commonpath([p.parent for p in read]))
-    found = {f"{STUDY_FOLDER}/{p.relative_to(root).as_posix()}": p for p in read}
-    for text in {text for value in read.values() for text in _strings(value)}:
+    contents = _with_bases(path, {})
+    root = Path(os.path.commonpath([p.parent for p in contents]))
+    files = {f"{STUDY_FOLDER}/{p.relative_to(root).as_posix()}": p for p in contents}
+    for text in {text for value in contents.values() for text in _strings(value)}:
         table = Path(text)
         if table.suffix != ".csv" or table.is_absolute():
             continue
@@ -68,22 +72,26 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
                 "absolute one on storage that all nodes share"
             )
         if table.is_file():
-            found[table.as_posix()] = table
-    return f"{STUDY_FOLDER}/{path.resolve().relative_to(root).as_posix()}", found
+            files[table.as_posix()] = table
+    return f"{STUDY_FOLDER}/{path.resolve().relative_to(root).as_posix()}", files
 
 
 def write_package(folder: Path, files: dict[str, Path]) -> str:
-    """Write code and further files to an empty folder and return their hash; raise `UserError`."""
-    wanted = {**code_files(), **files}
-    size = sum(path.stat().st_size for path in wanted.values())
+    """Write the code and further files to an empty folder, and return their hash.
+
+    Raise `UserError` if they are larger than `LIMIT_BYTES`.
+    """
+    all_files = {**code_files(), **files}
+    size = sum(path.stat().st_size for path in all_files.values())
     if size > LIMIT_BYTES:
-        large = max(wanted, key=lambda place: wanted[place].stat().st_size)
+        largest = max(all_files, key=lambda place: all_files[place].stat().st_size)
         raise UserError(
             f"the code to submit has {size / 2**20:.0f} MiB, expected at most "
-            f"{LIMIT_BYTES / 2**20:.0f}; the largest file is {wanted[large]}: move it elsewhere"
+            f"{LIMIT_BYTES / 2**20:.0f}; the largest file is {all_files[largest]}: move it "
+            "elsewhere"
         )
     digest = hashlib.sha256()
-    for place, path in sorted(wanted.items()):
+    for place, path in sorted(all_files.items()):
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -91,9 +99,9 @@ def write_package(folder: Path, files: dict[str, Path]) -> str:
     (folder / "mhiflab" / "submitted.json").write_text(
         json.dumps(git_provenance()), encoding="utf-8"
     )
-    # The version is asked of the distribution, which nodes need not have installed.
-    found = distribution("mhiflab")
-    about = folder / f"mhiflab-{found.version}.dist-info"
+    # The package's version comes from its metadata, and nodes may lack an installed package.
+    installed = distribution("mhiflab")
+    about = folder / f"mhiflab-{installed.version}.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(found.read_text("METADATA") or "", encoding="utf-8")
+    (about / "METADATA").write_text(installed.read_text("METADATA") or "", encoding="utf-8")
     return digest.hexdigest()

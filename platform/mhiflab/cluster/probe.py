@@ -1,6 +1,6 @@
-"""What `doctor` runs on every node, with Python's own library first: a node may lack all else.
+"""Functions that `doctor` runs on every node, which may lack every package but Python's own.
 
-Sent by value, so nothing here may refer to a name of another module at the top.
+They are sent by value, so this module imports other packages only inside functions.
 """
 
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 
-def look(
+def node_facts(
     lab: str, token: str, uri: str, packages: tuple[str, ...], ports: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Return what a node is: versions, code, lab folder, MLflow, clock, disk, GPUs, security."""
+    """Return a node's facts: versions, code, lab folder, disk, MLflow, GPUs and open ports."""
     import platform
     import shutil
     from importlib.metadata import PackageNotFoundError, version
@@ -29,13 +29,13 @@ def look(
     except Exception as error:
         code = f"{type(error).__name__}: {error}"
     folder = Path(lab)
-    seen = folder / f".doctor-{token}"
+    mark = folder / f".doctor-{token}"
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     return {
         "host": platform.node(),
         "versions": {"python": platform.python_version(), **{n: installed(n) for n in packages}},
         "code": code,
-        "shared": seen.is_file() and seen.read_text(encoding="utf-8") == token,
+        "shared": mark.is_file() and mark.read_text(encoding="utf-8") == token,
         "writable": os.access(existing, os.W_OK),
         "free_gib": shutil.disk_usage(existing).free / 2**30,
         "mlflow": mlflow_answer(uri),
@@ -45,7 +45,7 @@ def look(
 
 
 def mlflow_answer(uri: str) -> str:
-    """Return why a tracking server does not answer from here; empty where it does."""
+    """Return why a tracking server does not answer this node; empty if it does."""
     import urllib.request
 
     if not uri.startswith("http"):
@@ -58,14 +58,14 @@ def mlflow_answer(uri: str) -> str:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Return name, memory and driver of every GPU, and whether a small product is right."""
+    """Return every GPU's name, memory in GiB and driver, and `works`: True, or an error's text."""
     import subprocess
 
     try:
         import torch
     except ImportError:
         return []
-    found = []
+    facts = []
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
         words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", f"--id={i}"]
@@ -79,15 +79,15 @@ def gpus() -> list[dict[str, Any]]:
         except RuntimeError as error:
             works = str(error).splitlines()[0]  # type: ignore[assignment]
         gib = about.total_memory / 2**30
-        found.append({"name": about.name, "gib": gib, "driver": driver.strip(), "works": works})
-    return found
+        facts.append({"name": about.name, "gib": gib, "driver": driver.strip(), "works": works})
+    return facts
 
 
 def listening(ports: tuple[int, ...]) -> dict[int, list[str]]:
-    """Return the addresses on which this node listens, for some ports (Linux; else empty)."""
+    """Return the addresses on which this node listens, by port; empty unless on Linux."""
     import ipaddress
 
-    found: dict[int, list[str]] = {}
+    addresses: dict[int, list[str]] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/net") / name
         for line in path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []:
@@ -95,15 +95,15 @@ def listening(ports: tuple[int, ...]) -> dict[int, list[str]]:
             host, port = local.split(":")
             if state == "0A" and int(port, 16) in ports:
                 raw = bytes.fromhex(host)
-                # Words of four bytes, each in the machine's order.
-                parts = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
-                address = ipaddress.ip_address(b"".join(parts))
-                found.setdefault(int(port, 16), []).append(str(address))
-    return found
+                # Words of four bytes, each in the machine's byte order.
+                words = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
+                address = ipaddress.ip_address(b"".join(words))
+                addresses.setdefault(int(port, 16), []).append(str(address))
+    return addresses
 
 
 def fingerprint(data: Any) -> str:
-    """Return the fingerprint of a study's data as this node sees it, or why it sees none."""
+    """Return the fingerprint of a study's data on this node, or the text of an error."""
     try:
         from feinfn.data.source import survey
 

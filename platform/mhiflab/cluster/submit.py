@@ -1,4 +1,4 @@
-"""Jobs on a cluster from outside: submit, follow, re-attach, stop."""
+"""Jobs on a cluster, from outside it: submit, follow, re-attach, stop."""
 
 import asyncio
 import hashlib
@@ -23,50 +23,53 @@ from mhiflab.cluster.connect import ANSWER_S
 from mhiflab.cluster.package import study_files, write_package
 
 STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
+"""Metadata of a job, by which it is found again."""
 
-# Ray's own lines at the top of a job's log.
 _CHATTER = re.compile(r"\d{4}-\d\d-\d\d \S+\s+\w+ job_manager\.|Running entrypoint for job ")
+"""Ray's own lines at the top of a job's log."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A job: what it runs, where it records, and how it is recognised."""
+class ClusterJob:
+    """Job to submit: its command, its files, and its record."""
 
     name: str
-    """The study's, or `doctor`."""
+    """The study's name, or `doctor`."""
     lab: str
     command: tuple[str, ...]
+    """Arguments after `mhiflab`."""
     files: dict[str, Path]
+    """Files beside the code, by their path in the job."""
     tracking_uri: str = ""
 
 
-def run_of(study: str, lab: str, tracking_uri: str) -> Wanted:
-    """Return the job that runs a study; raise `UserError` for what cannot work on a cluster."""
+def study_job(study: str, lab: str, tracking_uri: str) -> ClusterJob:
+    """Return the job that runs a study; raise `UserError` if it cannot work on a cluster."""
     if not lab.startswith("/"):
         raise UserError(
             f"--lab: found {lab!r}, expected an absolute path on storage that all nodes share"
         )
     if "@" in urlsplit(tracking_uri).netloc:
         raise UserError(
-            "--tracking-uri: found a user or password in it, expected none, because everyone who "
-            "sees the job would read it; set MLFLOW_TRACKING_USERNAME and "
+            "--tracking-uri: found a user or password, expected neither, because everyone who "
+            "sees the job can read them; set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD where `ray start` runs"
         )
     name, files = study_files(study)
     command = ("run", name, "--lab", lab)
-    return Wanted(Path(name).stem, lab, command, files, tracking_uri)
+    return ClusterJob(Path(name).stem, lab, command, files, tracking_uri)
 
 
-def doctor_of(study: str, lab: str, tracking_uri: str) -> Wanted:
-    """Return the job that examines a cluster from inside; raise `UserError`."""
-    found = run_of(study or "demo", lab, tracking_uri)
-    words = (found.command[1],) if study else ()
-    return replace(found, name="doctor", command=("doctor", *words, *found.command[2:]))
+def doctor_job(study: str, lab: str, tracking_uri: str) -> ClusterJob:
+    """Return the job that examines a cluster from inside; raise `UserError` as `study_job` does."""
+    run = study_job(study or "demo", lab, tracking_uri)
+    words = (run.command[1],) if study else ()
+    return replace(run, name="doctor", command=("doctor", *words, *run.command[2:]))
 
 
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
-    """Turn what Ray's client raises into one `UserError`."""
+    """Turn errors of Ray's client into one `UserError`."""
     import aiohttp
     import requests
     from ray.exceptions import RayError
@@ -87,66 +90,68 @@ def _explained(address: str) -> Iterator[None]:
 
 
 def connect(address: str, out: Console) -> Any:
-    """Return Ray's job client, or raise `UserError` within seconds where nothing answers."""
-    found = urlsplit(address)
-    if found.scheme not in ("http", "https") or not found.hostname:
-        raise UserError(f"--address: found {address!r}, expected such as http://127.0.0.1:8265")
-    port = found.port or (443 if found.scheme == "https" else 80)
+    """Return Ray's job client; raise `UserError` within seconds if no dashboard answers."""
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise UserError(
+            f"--address: found {address!r}, expected a URL such as http://127.0.0.1:8265"
+        )
+    port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        socket.create_connection((found.hostname, port), timeout=ANSWER_S).close()
+        socket.create_connection((url.hostname, port), timeout=ANSWER_S).close()
     except OSError as error:
         raise UserError(
             f"--address: no dashboard answers at {address} ({error}); it listens on the head's "
             f"loopback, so tunnel first: ssh -L {port}:127.0.0.1:{port} HEAD"
         ) from None
-    if found.scheme == "http" and found.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "localhost", "::1"):
         out.print("[yellow]note[/] http sends the token unencrypted: tunnel with ssh -L instead")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient
 
     with _explained(address):
         client = JobSubmissionClient(address)
-    # Modules of Ray's client set levels of their own.
+    # For all loggers, because modules of Ray's client set levels of their own.
     logging.disable(logging.INFO)
     return client
 
 
-def _running(client: Any, wanted: Wanted) -> Any | None:
+def _running(client: Any, job: ClusterJob) -> Any | None:
     """Return the running job of the same study and lab, if any."""
-    for job in client.list_jobs():
-        mine = (job.metadata or {}).get(STUDY), (job.metadata or {}).get(LAB)
-        if mine == (wanted.name, wanted.lab) and not job.status.is_terminal():
-            return job
+    for other in client.list_jobs():
+        identity = (other.metadata or {}).get(STUDY), (other.metadata or {}).get(LAB)
+        if identity == (job.name, job.lab) and not other.status.is_terminal():
+            return other
     return None
 
 
-def submit(client: Any, address: str, wanted: Wanted, out: Console) -> str:
-    """Submit a job and return its id, or the id of the one that runs already."""
+def submit(client: Any, address: str, job: ClusterJob, out: Console) -> str:
+    """Submit a job and return its id, or the id of the same job if it runs already."""
     with tempfile.TemporaryDirectory(prefix="mhiflab-") as text, _explained(address):
         folder = Path(text)
-        code = write_package(folder, wanted.files)
-        if (job := _running(client, wanted)) is not None:
-            out.print(f"{wanted.name} runs there already as [bold]{job.submission_id}[/]")
-            if job.metadata.get(CODE) != code:
+        code = write_package(folder, job.files)
+        if (running := _running(client, job)) is not None:
+            out.print(f"{job.name} runs there already as [bold]{running.submission_id}[/]")
+            if running.metadata.get(CODE) != code:
                 out.print(
                     "[yellow]note[/] it was submitted with another study file or other code; to "
-                    f"run these, stop it first: mhiflab submit --stop {job.submission_id}"
+                    f"run these, stop it first: mhiflab submit --stop {running.submission_id}"
                 )
-            return job.submission_id
-        mark = hashlib.sha256(wanted.lab.encode()).hexdigest()[:6]
-        stem = f"mhiflab-{wanted.name}-{mark}-"
-        # Numbered, so that of two submissions at the same moment Ray refuses one.
-        earlier = [job.submission_id or "" for job in client.list_jobs()]
+            return running.submission_id
+        lab_digest = hashlib.sha256(job.lab.encode()).hexdigest()[:6]
+        stem = f"mhiflab-{job.name}-{lab_digest}-"
+        # A number in the id, so that Ray refuses one of two submissions at the same moment.
+        earlier = [other.submission_id or "" for other in client.list_jobs()]
         numbers = [e.removeprefix(stem) for e in earlier if e.startswith(stem)]
         number = 1 + max((int(n) for n in numbers if n.isdigit()), default=0)
         environment = {"COLUMNS": str(out.width)}
-        if wanted.tracking_uri:
-            environment["MLFLOW_TRACKING_URI"] = wanted.tracking_uri
+        if job.tracking_uri:
+            environment["MLFLOW_TRACKING_URI"] = job.tracking_uri
         job_id = client.submit_job(
-            entrypoint=shlex.join(("python", "-m", "mhiflab", *wanted.command)),
+            entrypoint=shlex.join(("python", "-m", "mhiflab", *job.command)),
             submission_id=f"{stem}{number}",
             runtime_env={"working_dir": str(folder), "env_vars": environment},
-            metadata={STUDY: wanted.name, LAB: wanted.lab, CODE: code},
+            metadata={STUDY: job.name, LAB: job.lab, CODE: code},
         )
     out.print(f"submitted [bold]{job_id}[/]")
     return job_id
@@ -164,8 +169,8 @@ async def _print_log(client: Any, job_id: str, out: Console) -> None:
 
 
 def follow(client: Any, address: str, job_id: str, out: Console) -> None:
-    """Print a job's log until it ends; raise `UserError` unless it succeeded."""
-    again = f"mhiflab submit --address {address} --attach {job_id}"
+    """Print a job's log until it ends; raise `UserError` if the job fails or is out of reach."""
+    command = f"mhiflab submit --address {address} --attach {job_id}"
     with _explained(address):
         client.get_job_info(job_id)
     try:
@@ -173,11 +178,11 @@ def follow(client: Any, address: str, job_id: str, out: Console) -> None:
             asyncio.run(_print_log(client, job_id, out))
             status = _settled(client, job_id)
         except KeyboardInterrupt:
-            out.print(f"\nThe job goes on. Follow it again:  [bold]{again}[/]", soft_wrap=True)
+            out.print(f"\nThe job goes on. Follow it again:  [bold]{command}[/]", soft_wrap=True)
             raise SystemExit(130) from None
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"--address {address}: the connection was lost ({error}); the job goes on: {again}"
+            f"--address {address}: the connection was lost ({error}); the job goes on: {command}"
         ) from None
     if status != "SUCCEEDED":
         raise UserError(
@@ -186,7 +191,7 @@ def follow(client: Any, address: str, job_id: str, out: Console) -> None:
 
 
 def _settled(client: Any, job_id: str, seconds: float = 30) -> str:
-    """Return a job's last status, which may come a moment after the end of its log."""
+    """Return a job's final status, which may come some seconds after the end of its log."""
     deadline = time.monotonic() + seconds
     while True:
         status = client.get_job_status(job_id)
@@ -196,7 +201,7 @@ def _settled(client: Any, job_id: str, seconds: float = 30) -> str:
 
 
 def stop(client: Any, address: str, job_id: str) -> str:
-    """Stop a job and return its status; its finished trials are kept."""
+    """Stop a job and return its status; finished trials stay on record."""
     with _explained(address):
         client.stop_job(job_id)
         return _settled(client, job_id)

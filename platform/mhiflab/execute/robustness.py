@@ -28,7 +28,7 @@ from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.simulate import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry
-from mhiflab.record.artifacts import CELL, TEXT, read_numbers
+from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, read_numbers
 from mhiflab.record.store import ROBUSTNESS_FILE, Store, add_artifact, artifact_file, has_artifact
 from mhiflab.study.spec import Spec
 
@@ -121,7 +121,7 @@ def evaluate_grid(
     run_id = entry.run.info.run_id
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
     table = _recorded_cells(store, run_id, path)
-    recorded_cells = set(table[[*CELL, "protocol_hash"]].itertuples(index=False, name=None))
+    recorded_cells = set(table[[*CELL_COLUMNS, "protocol_hash"]].itertuples(index=False, name=None))
     cells = grid.protocols(spec.protocol)
     missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in recorded_cells}
     if missing:
@@ -131,32 +131,32 @@ def evaluate_grid(
             model.memory_mib = entry.trial.resources.memory_mib
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
         for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
-            identity = dict(zip(CELL, cell, strict=True)) | {"convention": CONVENTION}
+            identity = dict(zip(CELL_COLUMNS, cell, strict=True)) | {"convention": CONVENTION}
             rows = [identity | row for row in _evaluate(model, scenes, protocol, spec)]
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
-            table = table.sort_values([*CELL, "scene"], ignore_index=True)
+            table = table.sort_values([*CELL_COLUMNS, "scene"], ignore_index=True)
             _write(table, path)
     # Even if nothing was missing: an earlier call may have been interrupted before this.
     if not path.is_file():
         _write(table, path)
     add_artifact(store, run_id, path)
     keys_of_cells = [(*c, p.hash()[:12]) for c, p in cells.items()]
-    keys = table[[*CELL, "protocol_hash"]].apply(tuple, axis=1)
+    keys = table[[*CELL_COLUMNS, "protocol_hash"]].apply(tuple, axis=1)
     return table[keys.isin(keys_of_cells)].reset_index(drop=True)
 
 
 def _recorded_cells(store: Store, run_id: str, path: Path) -> pd.DataFrame:
     """Return the cells computed so far, from the record and from this lab."""
-    columns = [*CELL, "convention", "scene", "protocol_hash", *METRICS]
+    columns = [*CELL_COLUMNS, "convention", "scene", "protocol_hash", *METRICS]
     tables = [pd.DataFrame(columns=columns)]
     if has_artifact(store, run_id, ROBUSTNESS_FILE):
         with artifact_file(store, run_id, ROBUSTNESS_FILE) as artifact:
-            tables.append(read_numbers(artifact, TEXT))
+            tables.append(read_numbers(artifact, TEXT_COLUMNS))
     if path.is_file():
-        tables.append(read_numbers(path, TEXT))
+        tables.append(read_numbers(path, TEXT_COLUMNS))
     filled_tables = [table for table in tables if len(table)] or tables[:1]
     cells = pd.concat(filled_tables, ignore_index=True)
-    return cells.drop_duplicates([*CELL, "scene", "protocol_hash"], ignore_index=True)
+    return cells.drop_duplicates([*CELL_COLUMNS, "scene", "protocol_hash"], ignore_index=True)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -32,8 +32,8 @@ from mhiflab.plan.plan import Entry, Plan
 from mhiflab.record.description import study_note, trial_note
 from mhiflab.record.store import (
     Store,
+    clear_stop,
     close_interrupted,
-    go_on,
     open_store,
     study_run,
     tracking_uri,
@@ -347,7 +347,7 @@ def execute(
         with leased(store, parent, driver):
             for entry in entries:
                 if entry.run is not None:
-                    go_on(store, entry.run)
+                    clear_stop(store, entry.run)
             jobs = make_jobs(plan, entries, forecast, parent, uri, folders)
             monitor = TrialMonitor(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)

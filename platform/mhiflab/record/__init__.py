@@ -1,1 +1,1 @@
-"""Records: a run's journal, its way into MLflow, and finding it again."""
+"""Records: write a run's journal, bring it into MLflow, and find the run again."""

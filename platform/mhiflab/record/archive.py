@@ -1,7 +1,8 @@
 """Archives: recorded runs as a folder of small text files, read back into a store.
 
-The folder holds what tables and curves are made of, no weights and no pictures, so that it can lie
-beside a paper: `data.json` (the data's identity, so that tables need no scenes) and one file a run.
+The folder holds the numbers behind tables and curves, but no weights and no pictures, so that it
+can lie beside a paper. `data.json` holds the data's identity, so that tables need no scenes; every
+run has a file of its own.
 """
 
 import json
@@ -40,37 +41,44 @@ from mhiflab.study.spec import DataAccess, parse_trial
 from mhiflab.study.yaml_values import build
 
 TAGS = (KIND, KEY, STUDY, CASE, SEED, FINGERPRINT, SPEC_HASH, TESTED_TAG, "mhiflab.label")
+"""Tags that an archive keeps."""
 
 TAGS_NEEDED = (KEY, FINGERPRINT, SPEC_HASH)
+"""Tags that every archived run has."""
 
 FILES = (IMAGES_FILE, "spec.json", "provenance.json")
+"""Artifacts that an archive keeps."""
 
 DATA_FILE, RUNS = "data.json", "runs"
+"""File and folder inside an archive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedRun:
-    """A run as its file holds it."""
+    """Content of an archived run's file."""
 
     __pydantic_config__: ClassVar[dict] = STRICT
 
     name: str
     tags: dict[str, str]
     metrics: dict[str, list[tuple[int, float]]]
-    """Steps and values by name."""
+    """Steps and values by metric."""
     files: dict[str, str]
-    """Texts by the artifact's name."""
+    """Texts by artifact."""
 
 
 def data_name(config: DataConfig) -> str:
+    """Return the key of some data in `data.json`."""
     return json.dumps(asdict(config), sort_keys=True)
 
 
 def run_file(key: str) -> str:
+    """Return the name of a run's file."""
     return f"{key[:16]}.json"
 
 
 def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; raise `UserError` if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -80,13 +88,16 @@ def read_json(path: Path) -> Any:
 
 
 def archived_data(folder: Path) -> DataAccess:
-    """Return what an archive knows of its studies' data; raises `UserError` for other data."""
+    """Return access to the data of an archive's studies, from its `data.json`.
+
+    Raise `UserError` if that file is damaged; the returned `resolve` raises it for other data.
+    """
     path = folder / DATA_FILE
     surveys: dict[str, Survey] = {}
     resolved: dict[str, DataConfig] = {}
     try:
-        for name, one in read_json(path).items():
-            resolved[name] = build(DataConfig, one["resolved"], str(path))
+        for name, entry in read_json(path).items():
+            resolved[name] = build(DataConfig, entry["resolved"], str(path))
             scenes = [
                 SceneSummary(
                     **scene
@@ -95,9 +106,10 @@ def archived_data(folder: Path) -> DataAccess:
                         for key in ("shape_SHW", "msi_size", "wavelengths_nm")
                     }
                 )
-                for scene in one["survey"]["scenes"]
+                for scene in entry["survey"]["scenes"]
             ]
-            surveys[data_name(resolved[name])] = Survey(one["survey"]["fingerprint"], tuple(scenes))
+            fingerprint = entry["survey"]["fingerprint"]
+            surveys[data_name(resolved[name])] = Survey(fingerprint, tuple(scenes))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error!r}), expected the data of studies as `mhiflab export` "
@@ -107,8 +119,8 @@ def archived_data(folder: Path) -> DataAccess:
     def resolve(config: DataConfig) -> DataConfig:
         if data_name(config) not in resolved:
             raise UserError(
-                f"data.source: found {config.source!r} with scenes that {folder} does not know, "
-                "expected those of its runs; export them again"
+                f"data.source: found {config.source!r} with scenes that are not in {folder}, "
+                "expected the scenes of its runs; export them again"
             )
         return resolved[data_name(config)]
 
@@ -116,14 +128,14 @@ def archived_data(folder: Path) -> DataAccess:
 
 
 def import_archive(folder: Path, store: Store) -> int:
-    """Make a run in a store of every run of an archive that it lacks; return how many.
+    """Create the runs of an archive that a store lacks, and return their number.
 
-    Raises `UserError` for a file that is not what `export` wrote; no run is made then.
+    Raise `UserError`, before any run is created, if a file is not as `export` wrote it.
     """
-    have = trial_runs(store)
+    recorded = trial_runs(store)
     count = 0
     for content in [_read_run(path) for path in sorted((folder / RUNS).glob("*.json"))]:
-        if content.tags[KEY] in have:
+        if content.tags[KEY] in recorded:
             continue
         with explained(store.uri):
             run = store.client.create_run(
@@ -147,35 +159,35 @@ def import_archive(folder: Path, store: Store) -> int:
 
 
 def _read_run(path: Path) -> ArchivedRun:
-    """Return a run from its file; raise `UserError` where name, tags and spec do not belong."""
-    found: ArchivedRun = build(ArchivedRun, read_json(path), str(path))
-    for what, given, wanted in (("tags", found.tags, TAGS_NEEDED), ("files", found.files, FILES)):
-        if lacking := [name for name in wanted if name not in given]:
-            raise UserError(f"{path}: {what}: found no {', '.join(lacking)}; export the run again")
-    key = found.tags[KEY]
-    # One file a key: of two, a changed copy could stand for the run.
+    """Return a run from its file; raise `UserError` if name, tags and spec do not match."""
+    run: ArchivedRun = build(ArchivedRun, read_json(path), str(path))
+    for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, FILES)):
+        if missing := [name for name in needed if name not in names]:
+            raise UserError(f"{path}: {field}: found no {', '.join(missing)}; export the run again")
+    key = run.tags[KEY]
+    # One file per key: otherwise a changed copy could take the run's place.
     if path.name != run_file(key):
         raise UserError(
             f"{path}: found run key {key}, expected the file to be named {run_file(key)} after "
             "it; remove the file, or export the run again"
         )
     try:
-        own = _spec_is_own(found, str(path))
+        matches = _spec_matches_tags(run, str(path))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: spec.json: cannot be read ({error!r})") from None
-    if not own:
+    if not matches:
         raise UserError(
-            f"{path}: found a spec.json that is not the one its tags' hashes were made of; export "
+            f"{path}: found a spec.json that does not match the hashes in the run's tags; export "
             "the run again"
         )
-    return found
+    return run
 
 
-def _spec_is_own(run: ArchivedRun, where: str) -> bool:
-    """Return whether a run's spec has the hashes that its tags tell."""
+def _spec_matches_tags(run: ArchivedRun, where: str) -> bool:
+    """Return True if a run's spec has the hashes in its tags."""
     settings = json.loads(run.files["spec.json"])
     if settings["protocol"]["srf"].endswith(".csv"):
-        # The table itself, which the hashes are made of, stayed where the run was made.
+        # The hashes depend on the table's content, which no archive holds.
         return True
     spec, _ = parse_trial(settings, settings.pop("seed"), where, lambda config: config)
     hashes = spec_hash(spec), run_key(spec, run.tags[FINGERPRINT])
@@ -183,34 +195,38 @@ def _spec_is_own(run: ArchivedRun, where: str) -> bool:
 
 
 def archived_store(folder: Path, lab: Lab) -> Store:
-    """Return a store in `lab` that holds an archive's runs."""
+    """Return the store of a lab, with an archive's runs imported."""
     store = open_store(lab, f"sqlite:///{lab.database.resolve()}")
     import_archive(folder, store)
     return store
 
 
 def data_access_of(record: Path | None) -> DataAccess:
-    """Return how a plan learns about its data: from an archive, or without one from scenes."""
+    """Return access to data through an archive's `data.json`, or to the scenes without one."""
     return archived_data(record) if record else DataAccess(_resolve, survey)
 
 
 def _resolve(config: DataConfig) -> DataConfig:
+    """Resolve data; if the source is missing, let the error name `--record` as a way out."""
     try:
         return resolve_data(config)
     except UserError as error:
         if config.source == "sample" or Path(config.source).exists():
             raise
         raise UserError(
-            f"{error}; run this in the folder that the path starts from, or write the runs with "
+            f"{error}; run this in the folder that the path is relative to, or write the runs with "
             "mhiflab export where the data are, and give that folder with --record"
         ) from None
 
 
 @contextmanager
 def opened_store(record: Path | None, lab: Lab) -> Iterator[Store]:
-    """Yield a store with the runs of an archive, or without one the lab's; raises `UserError`."""
+    """Yield a store with an archive's runs, or the lab's store without one.
+
+    Raise `UserError` if there is no record, or if the archive cannot be read.
+    """
     if record is None:
         yield recorded_store(lab)
         return
-    with TemporaryDirectory(prefix="mhiflab-") as place:
-        yield archived_store(record, Lab(Path(place)))
+    with TemporaryDirectory(prefix="mhiflab-") as folder:
+        yield archived_store(record, Lab(Path(folder)))

@@ -1,4 +1,4 @@
-"""Artifacts of a run: names, tables of metrics, and arrays of pictures."""
+"""Artifacts of a run: their names, tables of metrics, and arrays of pictures."""
 
 import io
 import zlib
@@ -16,9 +16,9 @@ from feinfn.metrics.evaluation import METRICS
 
 
 def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
-    """Return a table that was written as CSV; all columns but `text` hold numbers, empty ones NaN.
+    """Return a table from CSV; all columns but `text` hold numbers, and empty cells become NaN.
 
-    Numbers are those that were written: the reader of pandas may differ in the last bit.
+    Numbers are exactly as written; the parser of pandas may differ in the last bit.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     for name in frame.columns.difference(list(text)):
@@ -27,19 +27,19 @@ def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
 
 
 def read_images(path: Path) -> pd.DataFrame:
-    """Return a run's `tracking.IMAGES_FILE`: one row an image, method and convention."""
+    """Return the table in `store.IMAGES_FILE`: a row for every image, method and convention."""
     return read_numbers(path, ("scene", "method", "protocol", "convention"))
 
 
-# A single array instead of an archive has no list of files.
 DAMAGE = (AttributeError, BadZipFile, EOFError, KeyError, OSError, ValueError, zlib.error)
+"""Errors of a damaged .npz file. `AttributeError` if it holds a single array instead of a list."""
 
 
 class Pictures(Mapping[str, np.ndarray]):
-    """The arrays of an .npz file, unpacked when asked for; `UserError` for what is damaged."""
+    """Arrays of an .npz file, unpacked on access; raise `UserError` if one is damaged."""
 
     def __init__(self, content: bytes, who: str, remedy: str) -> None:
-        """Open the bytes of a file, of which errors say whose it is and what to do."""
+        """Open a file's bytes; errors name its owner `who` and the `remedy`."""
         self._who, self._remedy = who, remedy
         with self._explained():
             self._file = np.load(io.BytesIO(content))
@@ -60,7 +60,7 @@ class Pictures(Mapping[str, np.ndarray]):
             return self._file[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return an array, or the default where the file has none of the name."""
+        """Return an array, or the default if the file has none of this name."""
         if key not in self:
             return default
         return self[key]
@@ -75,31 +75,34 @@ class Pictures(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-CELL = ["sigma_factor", "srf", "snr_db"]
+CELL_COLUMNS = ["sigma_factor", "srf", "snr_db"]
+"""Columns of the robustness table that identify a cell: one deviation from the protocol."""
 
-TEXT = ("srf", "convention", "scene", "protocol_hash")
+TEXT_COLUMNS = ("srf", "convention", "scene", "protocol_hash")
+"""Columns of the robustness table that hold texts."""
 
 FUSED, UPSAMPLED = "fused", "upsampled"
-"""Methods of a run's per-image table: the trained network, and the LMS it starts from."""
+"""Methods in a run's per-image table: the trained network, and the LMS that it starts from."""
 
 SAME_IMAGE = 1e-4
-"""Relative difference in a metric of one upsampled image that two devices may make, and no more."""
+"""Largest relative difference in a metric of one upsampled image between two devices."""
 
 WITHOUT_REFERENCE = "without_reference"
-"""The convention of indices that need no reference."""
+"""Convention of the indices that need no reference."""
 
 WITHOUT_REFERENCE_METRICS = ("d_lambda", "d_s", "qnr")
+"""Printed metrics of this convention."""
 
 FUSE_SECONDS, FUSE_MEMORY = "fuse_seconds", "fuse_memory_mib"
-"""Metrics of a run: what fusing its test images took."""
+"""Metrics of a run: time and memory that fusing its test images took."""
 
 WINDOW_PX = 96
-"""Longest side of the part of the first test image that is kept with all its bands."""
+"""Longest side of the window of the first test image that is kept with all its bands."""
 
 WINDOW_STEPS = 2**16 - 1
-"""Numbers in [0, 1] of that part are kept as integers up to this one."""
+"""Integer that stands for 1 in this window, whose values in [0, 1] are kept as integers."""
 
 
 def metrics_of(convention: str) -> tuple[str, ...]:
-    """Return the printed metrics of a convention."""
+    """Return the metrics that are printed for a convention."""
     return WITHOUT_REFERENCE_METRICS if convention == WITHOUT_REFERENCE else METRICS

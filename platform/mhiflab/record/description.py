@@ -1,4 +1,4 @@
-"""What MLflow's UI says of a run: a description in Markdown, and its data sets."""
+"""Descriptions of runs for MLflow's UI: a text in Markdown, and the data sets."""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from mhiflab.study.schema import Study
 from mhiflab.study.spec import Spec, parse_trial
 
 CONTEXTS = {"train": "training", "validation": "validation", "test": "test"}
+"""MLflow's contexts of data sets by part of the data."""
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -25,12 +26,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _line(text: object) -> str:
-    """Return a text on one line, with what a table in Markdown would take for its own escaped."""
+    """Return a text on one line, escaped for a table in Markdown."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
 def study_note(study: Study, path: str) -> str:
-    """Return the description of a study's run: title, what varies, and how to render its table."""
+    """Return the description of a study's run: its title, its variations, and a command."""
     lines = [f"# {_line(study.title)}", "", "What varies:", ""]
     lines += [f"- case **{name}**: {_line(case.label)}" for name, case in study.cases.items()]
     lines += [f"- `{key}`: {_line(values)}" for key, values in study.axes.items()]
@@ -39,7 +40,7 @@ def study_note(study: Study, path: str) -> str:
 
 
 def trial_note(study: Study, label: str, spec: Spec, path: str) -> str:
-    """Return the description of a trial: what it is, and what differs from the study's base."""
+    """Return the description of a trial's run: its protocol, and its changes to the base."""
     protocol, train = spec.protocol, spec.train
     lines = [
         f"**{_line(label)}**, seed {spec.seed}, of *{_line(study.title)}* (`{path}`).",
@@ -52,29 +53,29 @@ def trial_note(study: Study, label: str, spec: Spec, path: str) -> str:
         base, _ = parse_trial(study.base, spec.seed, path)
     except UserError:
         return "\n".join([*lines, "The study's base alone is no complete experiment.", ""])
-    before, here = flatten(asdict(base)), flatten(asdict(spec))
-    changed = [key for key in {**before, **here} if before.get(key) != here.get(key)]
+    base_values, values = flatten(asdict(base)), flatten(asdict(spec))
+    changed = [key for key in {**base_values, **values} if base_values.get(key) != values.get(key)]
     if not changed:
         return "\n".join([*lines, "The study's base as it is.", ""])
     lines += ["| setting | base | here |", "|---|---|---|"]
-    lines += [f"| {k} | {_line(before.get(k))} | {_line(here.get(k))} |" for k in changed]
+    lines += [f"| {k} | {_line(base_values.get(k))} | {_line(values.get(k))} |" for k in changed]
     return "\n".join([*lines, ""])
 
 
 def dataset_inputs(data: DataConfig, survey: Survey) -> dict[str, Mapping[str, str]]:
     """Return MLflow's data sets by context.
 
-    MLflow takes 36 characters of a digest, so the whole fingerprint stands in the profile.
+    MLflow takes only 36 characters of a digest, so the profile holds the whole fingerprint.
     """
-    found: dict[str, Mapping[str, str]] = {}
+    datasets: dict[str, Mapping[str, str]] = {}
     for part, context in CONTEXTS.items():
         scenes = [scene.name for scene in survey.scenes if scene.part == part]
         if scenes:
-            found[context] = {
+            datasets[context] = {
                 "name": f"{data.source} {context}"[-500:],
                 "digest": survey.fingerprint[:36],
                 "source_type": "local",
                 "source": json.dumps({"uri": data.source}),
                 "profile": json.dumps({"fingerprint": survey.fingerprint, "scenes": scenes}),
             }
-    return found
+    return datasets

@@ -1,4 +1,4 @@
-"""Finished runs, named by the first digits of their keys and read back for people to compare."""
+"""Finished runs: find them by the first digits of their keys, and read what they recorded."""
 
 import hashlib
 import json
@@ -25,44 +25,45 @@ from mhiflab.record.store import (
     artifact_file,
     has_artifact,
     metric_history,
-    shown,
     trial_runs,
+    without_passwords,
 )
 
 LEAST_DIGITS = 6
+"""Digits of a run key that a prefix needs."""
 
 
-def chosen_runs(store: Store, given: Sequence[str]) -> list[Run]:
-    """Return the finished run of every run key or unambiguous prefix, in their order.
+def chosen_runs(store: Store, prefixes: Sequence[str]) -> list[Run]:
+    """Return the finished runs of some run keys or unambiguous prefixes, in their order.
 
-    Raises `UserError` for what is no key, unknown, ambiguous or not finished.
+    Raise `UserError` if one is no key, unknown, ambiguous, or of an unfinished run.
     """
     recorded = trial_runs(store)
-    return [_chosen(recorded, one, store) for one in given]
+    return [_chosen_run(recorded, prefix, store) for prefix in prefixes]
 
 
-def _chosen(recorded: Mapping[str, Run], given: str, store: Store) -> Run:
-    keys = "shown by: mhiflab plan STUDY --keys"
-    if not re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", given):
+def _chosen_run(recorded: Mapping[str, Run], prefix: str, store: Store) -> Run:
+    source = "shown by: mhiflab plan STUDY --keys"
+    if not re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", prefix):
         raise UserError(
-            f"run {given!r}: expected a run key or at least its first {LEAST_DIGITS} digits, as "
-            f"{keys}"
+            f"run {prefix!r}: expected a run key or at least its first {LEAST_DIGITS} digits, as "
+            f"{source}"
         )
-    found = sorted(key for key in recorded if key.startswith(given))
-    if not found:
+    keys = sorted(key for key in recorded if key.startswith(prefix))
+    if not keys:
         raise UserError(
-            f"run {given}: found no such run among the {len(recorded)} on record in "
-            f"{shown(store.uri)}, expected a key {keys}"
+            f"run {prefix}: found no such run among the {len(recorded)} on record in "
+            f"{without_passwords(store.uri)}, expected a key {source}"
         )
-    if len(found) > 1:
+    if len(keys) > 1:
         raise UserError(
-            f"run {given}: found {len(found)} runs that begin so ({', '.join(found)}), expected "
+            f"run {prefix}: found {len(keys)} runs that begin so ({', '.join(keys)}), expected "
             "one; give more digits"
         )
-    run = recorded[found[0]]
+    run = recorded[keys[0]]
     if run.info.status != "FINISHED":
         raise UserError(
-            f"run {given}: found it {run.info.status}, expected FINISHED; let its study finish "
+            f"run {prefix}: found it {run.info.status}, expected FINISHED; let its study finish "
             "first: mhiflab run STUDY"
         )
     return run
@@ -70,9 +71,9 @@ def _chosen(recorded: Mapping[str, Run], given: str, store: Store) -> Run:
 
 @contextmanager
 def packaged_model(store: Store, run: Run) -> Iterator[Path]:
-    """Yield a local copy of a finished run's packaged model; raise `UserError` where it has none.
+    """Yield the folder of a local copy of a finished run's packaged model.
 
-    Classical methods, and runs that a search did not test, have none.
+    Raise `UserError` if it has none, like classical methods and a search's untested runs.
     """
     key = run.data.tags[KEY]
     if not has_artifact(store, run.info.run_id, "model"):
@@ -85,35 +86,41 @@ def packaged_model(store: Store, run: Run) -> Iterator[Path]:
 
 
 DIFF_FILE = "uncommitted.diff"
+"""Artifact of a run: the changes to its code that were not committed."""
 
-TEXTS = ("protocol.about", "protocol.known", "protocol.inferred", "protocol.source")
-"""Parts of a spec that are for readers alone."""
+READER_FIELDS = ("protocol.about", "protocol.known", "protocol.inferred", "protocol.source")
+"""Fields of a spec that are texts for readers."""
 
-CODE = (
+CODE_FIELDS = (
     *("git_commit", "git_dirty", "lock_sha256", "python", "versions"),
     *("device", "system", "threads", "workers", "resources"),
 )
-"""Parts of a run's provenance that its result may depend on beside spec and data."""
+"""Fields of a run's provenance that its result may depend on, beside spec and data."""
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run, as its record tells it."""
+    """Content of a finished run's record."""
 
     name: str
+    """Label, seed and the key's first digits, for people."""
     tags: Mapping[str, str]
     spec: Mapping[str, Any]
+    """Settings by dotted name, without `READER_FIELDS`."""
     code: Mapping[str, Any]
+    """`code_parts` of its provenance."""
     data: Mapping[str, Any]
+    """Fingerprint, and scenes by part."""
     about: Mapping[str, Any]
-    """Its provenance, as recorded."""
+    """Provenance, as recorded."""
     images: pd.DataFrame
+    """Metrics of its test images."""
     curve: Mapping[int, float]
     """Validation PSNR by epoch."""
 
 
 def read_run(store: Store, run: Run) -> RecordedRun:
-    """Read what a finished run recorded; raise `UserError` where a part of it is missing."""
+    """Return the record of a finished run; raise `UserError` if a part of it is missing."""
     run_id, tags = run.info.run_id, run.data.tags
 
     def read(name: str, load: Callable[[Path], Any]) -> Any:
@@ -130,13 +137,13 @@ def read_run(store: Store, run: Run) -> RecordedRun:
         )
     spec = flatten(json.loads(text("spec.json")))
     about = json.loads(text("provenance.json"))
-    # What is not trained has no seed.
+    # A method that is not trained has no seed.
     seed = "" if spec.get("model.name") in CLASSICAL else f" seed {tags[SEED]}"
     diff = text(DIFF_FILE) if has_artifact(store, run_id, DIFF_FILE) else ""
     return RecordedRun(
         name=f"{tags.get('mhiflab.label', '?')}{seed} ({tags[KEY][:8]})",
         tags=tags,
-        spec={k: v for k, v in spec.items() if k not in TEXTS},
+        spec={k: v for k, v in spec.items() if k not in READER_FIELDS},
         code=code_parts(about, diff),
         data={"fingerprint": tags.get(FINGERPRINT), **_datasets(run)},
         about=about,
@@ -146,19 +153,19 @@ def read_run(store: Store, run: Run) -> RecordedRun:
 
 
 def code_parts(about: Mapping[str, Any], diff: str) -> dict[str, Any]:
-    """Return what a result may depend on beside spec and data, under dotted names."""
-    found = flatten({name: about[name] for name in CODE if name in about})
+    """Return the `CODE_FIELDS` of a run's provenance by dotted name, with a digest of its diff."""
+    parts = flatten({name: about[name] for name in CODE_FIELDS if name in about})
     if diff:
         digest = hashlib.sha256(diff.encode()).hexdigest()[:12]
-        found["uncommitted changes"] = f"{len(diff.splitlines())} lines, SHA-256 {digest}"
-    return found
+        parts["uncommitted changes"] = f"{len(diff.splitlines())} lines, SHA-256 {digest}"
+    return parts
 
 
 def _datasets(run: Run) -> dict[str, Any]:
-    """Return the scenes of every part of the data."""
-    found = {}
-    for one in run.inputs.dataset_inputs:
-        context = next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "data")
-        scenes = json.loads(one.dataset.profile or "{}").get("scenes", [one.dataset.name])
-        found[context] = f"{len(scenes)}: {', '.join(scenes)}"
-    return dict(sorted(found.items()))
+    """Return the scenes of every part of the data, by MLflow's context, as texts."""
+    datasets = {}
+    for item in run.inputs.dataset_inputs:
+        context = next((tag.value for tag in item.tags if tag.key == "mlflow.data.context"), "data")
+        scenes = json.loads(item.dataset.profile or "{}").get("scenes", [item.dataset.name])
+        datasets[context] = f"{len(scenes)}: {', '.join(scenes)}"
+    return dict(sorted(datasets.items()))

@@ -1,7 +1,7 @@
-"""The journal of one run: what is to be recorded, on this disk before it goes anywhere else.
+"""Journal of one run: entries to record, written to this disk before they go anywhere else.
 
-A folder holds `journal.jsonl`, one entry a line, each on the disk before `append` returns, and
-copies of the files that entries name. One process writes it at a time.
+A folder holds `journal.jsonl`, one entry per line, and copies of the files that entries name. Every
+entry is on the disk before `append` returns. One process at a time writes the folder.
 """
 
 import fcntl
@@ -18,26 +18,27 @@ from feinfn.errors import UserError
 from feinfn.files import write_atomic
 
 LOCK_WAIT_S = 150.0
-"""How long a process waits for another to leave a spool; longer than one call of MLflow takes to
-give up on a server that never answers (a minute) or on a database that is down (under two)."""
+"""Seconds that a process waits for another to leave a spool; longer than one call of MLflow takes
+to give up on a server that never answers (a minute) or on a database that is down (under two)."""
 
 JOURNAL, FILES, LOCK = "journal.jsonl", "files", "lock"
+"""Names in a spool folder: the journal, the copies of files, and the lock."""
 
 
 class Spool:
-    """An opened spool folder, held by a lock that ends with the process."""
+    """Opened spool folder, held by a lock that ends with the process."""
 
     def __init__(self, folder: Path, wait_s: float = LOCK_WAIT_S) -> None:
-        """Wait for the folder, make it where it is missing, and cut off a torn last line."""
+        """Wait for the folder, create it if it is missing, and cut off a torn last line."""
         self.folder = folder
-        self._lock = _locked(folder, wait_s)
+        self._lock = _lock_folder(folder, wait_s)
         self._journal = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         whole = (folder / JOURNAL).read_bytes().rfind(b"\n") + 1
         os.ftruncate(self._journal, whole)
         _sync_folder(folder)
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write one entry to the disk; raise `UserError` where it cannot be."""
+        """Write one entry to the disk; raise `UserError` if the disk refuses it."""
         size = os.fstat(self._journal).st_size
         line = json.dumps(entry, sort_keys=True).encode() + b"\n"
         try:
@@ -52,7 +53,7 @@ class Spool:
             ) from None
 
     def keep(self, path: Path) -> str:
-        """Copy a file into the spool, complete or not at all, and return its name there."""
+        """Copy a file into the spool, whole or not at all, and return its name in `files`."""
         name = f"{uuid.uuid4().hex}/{path.name}"
 
         def copy(partial: Path) -> None:
@@ -67,14 +68,17 @@ class Spool:
         return name
 
     def entries(self, start: int = 0) -> tuple[list[dict[str, Any]], list[int]]:
-        """Return the entries from a byte on, and the byte at which each ends."""
+        """Return the entries from a byte on, and the byte at which each ends.
+
+        Raise `UserError` if a line is damaged.
+        """
         with (self.folder / JOURNAL).open("rb") as file:
             file.seek(start)
             lines = file.read().split(b"\n")[:-1]
-        found, ends = [], []
+        entries, ends = [], []
         for line in lines:
             try:
-                found.append(json.loads(line))
+                entries.append(json.loads(line))
             except ValueError:
                 raise UserError(
                     f"{self.folder / JOURNAL}: found a damaged line at byte {start}, expected JSON;"
@@ -82,12 +86,13 @@ class Spool:
                 ) from None
             start += len(line) + 1
             ends.append(start)
-        return found, ends
+        return entries, ends
 
     def remove(self) -> None:
-        """Delete the folder; the journal first, so that a cut leaves nothing to apply.
+        """Delete the folder.
 
-        The lock last: from then on the folder may be another's, who keeps it.
+        The journal goes first, so that an interruption leaves nothing to apply. The lock goes last:
+        from then on another process may hold the folder, and keeps it.
         """
         (self.folder / JOURNAL).unlink()
         shutil.rmtree(self.folder / FILES, ignore_errors=True)
@@ -96,12 +101,13 @@ class Spool:
             self.folder.rmdir()
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder for other processes."""
         os.close(self._journal)
         os.close(self._lock)
 
 
-def _locked(folder: Path, wait_s: float) -> int:
+def _lock_folder(folder: Path, wait_s: float) -> int:
+    """Return the descriptor of a folder's lock; raise `UserError` if another process keeps it."""
     deadline = time.monotonic() + wait_s
     path = folder / LOCK
     while True:
@@ -109,13 +115,13 @@ def _locked(folder: Path, wait_s: float) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except (FileNotFoundError, FileExistsError):
-            # Removed meanwhile by the one who had it.
+            # The process that held the folder removed it meanwhile.
             if folder.is_file():
                 raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A folder that was removed meanwhile took its lock along.
+            # A lock is void if its folder was removed meanwhile.
             if os.path.samestat(os.fstat(lock), path.stat()):
                 return lock
         except (BlockingIOError, FileNotFoundError):
@@ -130,8 +136,8 @@ def _locked(folder: Path, wait_s: float) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The lock of a lab folder, which its driver holds."""
+"""Lock of a lab folder, which its driver holds."""
 
 import fcntl
 import time
@@ -7,17 +7,17 @@ from typing import TextIO
 
 from mhiflab.paths import Lab
 
-LOOK_S = 0.5
-"""For how long a lock may be that of a command which only looks whether a driver is at work."""
+PROBE_S = 0.5
+"""Seconds for which a command that checks for a driver may itself hold the lock."""
 
 
 def lock_file(lab: Lab) -> Path:
-    """Return the file that is locked; it says who holds it."""
+    """Return the file that a driver locks; its content names the driver."""
     return lab.root / "driver.lock"
 
 
 def driver_at_work(lab: Lab) -> bool:
-    """Return whether a driver holds the lab folder."""
+    """Return True if a driver holds the lab folder."""
     try:
         with lock_file(lab).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -29,8 +29,8 @@ def driver_at_work(lab: Lab) -> bool:
 
 
 def lock(file: TextIO) -> None:
-    """Lock a file for this process alone; raise `BlockingIOError` where another keeps it."""
-    end = time.monotonic() + LOOK_S
+    """Lock a file for this process alone; raise `BlockingIOError` if another process holds it."""
+    end = time.monotonic() + PROBE_S
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

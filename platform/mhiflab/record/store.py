@@ -1,7 +1,7 @@
-"""The MLflow store: where it is, what is in it, and why it cannot be used.
+"""MLflow store: open it, find runs in it, and explain its errors.
 
-One parent run per study, one child run per run key, all found by tags. `writer.py` writes runs. A
-lab that was moved or copied takes its artifacts along.
+It holds one parent run per study and one child run per run key, all found by tags. `writer.py`
+writes runs. A lab that was moved or copied takes its artifacts along.
 """
 
 import getpass
@@ -27,86 +27,88 @@ from mhiflab.paths import Lab
 from mhiflab.record.lab_lock import driver_at_work
 
 EXPERIMENT = "mhiflab"
+"""MLflow experiment that holds all runs."""
 
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
-
 CASE, SEED = "mhiflab.case", "mhiflab.seed"
-
 FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
-
 ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
+"""Tags of runs."""
 
 NOTE = "mlflow.note.content"
 """MLflow's tag for a run's description, in Markdown."""
 
 TESTED_TAG = "mhiflab.tested"
-"""`false` on a finished run whose test scenes are still unopened."""
+"""Tag: `false` on a finished run that was not tested yet."""
 
 SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
-"""`mhiflab.search.<hash>.<index>`: the values of a search's suggestion; where it was ended."""
+"""Tags of a search's run: `mhiflab.search.<hash>.<index>` holds a suggestion's values; the other
+one holds the epoch after which the search stopped it."""
 
 ARCHIVED_TAG = "mhiflab.archived"
-"""`true` on a run that was brought in from an archive."""
+"""Tag: `true` on a run that was imported from an archive."""
 
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
-
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
-
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
+"""Artifacts of runs."""
 
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-"""MLflow's codes for what a store will never take, such as a parameter that changes."""
+"""MLflow's codes for requests that a store will never take, such as a parameter that changes."""
 
 REFUSED_STATUS = {400, 413, 414, 422, 431}
+"""HTTP statuses with the same meaning."""
 
 DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
+"""MLflow's codes for missing rights."""
 
 
 def tracking_uri(lab: Lab) -> str:
     """Return `MLFLOW_TRACKING_URI`, or the SQLite file of the lab folder, with absolute paths.
 
-    Asked in the driver only: workers have another environment and another working folder.
+    Call it in the driver only: workers have another environment and another working folder.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if not given:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
         return f"sqlite:///{lab.database.resolve()}"
-    relative = re.fullmatch(r"sqlite:///([^/].*)", given)
-    return f"sqlite:///{Path(relative[1]).resolve()}" if relative else given
+    relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
+    return f"sqlite:///{Path(relative[1]).resolve()}" if relative else uri
 
 
 class NotArchivedError(UserError):
-    """A run from an archive is asked for what archives do not hold."""
+    """Request for an artifact that archives do not hold."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An opened MLflow store and the experiment that holds all runs."""
+    """Opened MLflow store, with the experiment that holds all runs."""
 
     client: MlflowClient
     uri: str
     experiment_id: str
 
 
-def shown(uri: str) -> str:
-    """Return a URI, or a text that holds one, with its passwords blotted out."""
-    without = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", uri)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", without)
+def without_passwords(text: str) -> str:
+    """Return a URI, or a text that holds one, with `***` in place of passwords."""
+    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", text)
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether a store answered that it will never take this."""
+    """Return True if a store answered that it will never take a request."""
     if isinstance(error, MlflowException):
         return error.error_code in REFUSALS
-    # Artifacts travel through requests, which carries the server's answer.
+    # Artifacts are sent with `requests`, whose errors hold the server's response.
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status in REFUSED_STATUS
 
 
 def explain(uri: str, error: BaseException) -> str:
-    """Return one sentence on why a store could not be used, and what to do; no passwords."""
-    lines = shown(str(error).replace(uri, shown(uri))).strip().splitlines() or [""]
+    """Return one sentence: why a store failed, and what to do; without passwords."""
+    safe_uri = without_passwords(uri)
+    lines = without_passwords(str(error).replace(uri, safe_uri)).strip().splitlines() or [""]
     reason = lines[0][:200] or type(error).__name__
-    where = f"MLflow store {shown(uri)}"
+    where = f"MLflow store {safe_uri}"
     if isinstance(error, ModuleNotFoundError):
         return f"{where}: {reason}; for PostgreSQL: pip install 'mhiflab[postgres]'"
     if is_refusal(error):
@@ -128,7 +130,7 @@ def explain(uri: str, error: BaseException) -> str:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn a store's failures into one `UserError` that tells an outage from a refusal."""
+    """Turn a store's errors into one `UserError`, which tells an outage from a refusal."""
     try:
         yield
     except (MlflowException, OSError, SQLAlchemyError, ModuleNotFoundError) as error:
@@ -136,14 +138,14 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def existing_store(lab: Lab) -> Store | None:
-    """Open the store if there is a record at all; a server is always asked."""
+    """Open the lab's store, or return None without a record; a server is always opened."""
     if os.environ.get("MLFLOW_TRACKING_URI") or lab.database.exists():
         return open_store(lab, tracking_uri(lab))
     return None
 
 
 def recorded_store(lab: Lab) -> Store:
-    """Open the store, or raise `UserError` where there is no record."""
+    """Open the lab's store; raise `UserError` if there is no record."""
     store = existing_store(lab)
     if store is None:
         raise UserError(f"{lab.database}: no record yet; run the study first, or name its --lab")
@@ -151,16 +153,16 @@ def recorded_store(lab: Lab) -> Store:
 
 
 def open_store(lab: Lab, uri: str) -> Store:
-    """Open the store at a URI and its experiment, made if missing.
+    """Open the store at a URI; create its experiment if it is missing.
 
-    One process must do so before others join: MLflow sets a new database up without a lock.
+    One process must do so before others join: MLflow sets up a new database without a lock.
     """
     with explained(uri):
         return connect(lab, uri)
 
 
 def connect(lab: Lab, uri: str) -> Store:
-    """Open the store as `open_store` does, with MLflow's own errors."""
+    """Open the store as `open_store` does, but raise MLflow's own errors."""
     local = uri == f"sqlite:///{lab.database.resolve()}"
     if local:
         lab.root.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,7 @@ def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
 
 
 def search_runs(store: Store, filters: str) -> list[Run]:
-    """Return the runs that an MLflow filter finds, newest first."""
+    """Return the runs that match an MLflow filter, newest first."""
     runs: list[Run] = []
     token = None
     while True:
@@ -195,24 +197,24 @@ def search_runs(store: Store, filters: str) -> list[Run]:
 
 
 def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
-    """Return the run of every recorded run key, or of one."""
-    wanted = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
+    """Return the runs of trials by run key: all, or the one of a key."""
+    tags = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
     with explained(store.uri):
-        return {run.data.tags[KEY]: run for run in find_runs(store, wanted)}
+        return {run.data.tags[KEY]: run for run in find_runs(store, tags)}
 
 
 def find_study(store: Store, study: str) -> str | None:
-    """Return the id of a study's parent run, None where it was never run.
+    """Return the id of a study's parent run, None if the study was never run.
 
-    The oldest, should two labs have made one each.
+    The oldest counts if two labs have created one each.
     """
     with explained(store.uri):
-        found = find_runs(store, {KIND: "study", STUDY: study})
-    return found[-1].info.run_id if found else None
+        runs = find_runs(store, {KIND: "study", STUDY: study})
+    return runs[-1].info.run_id if runs else None
 
 
 def study_run(store: Store, study: str, text: str, note: str = "") -> str:
-    """Return the id of the study's parent run, made if missing; the study file is its artifact."""
+    """Return the id of a study's parent run, created if missing, with the study file attached."""
     run_id = find_study(store, study)
     with explained(store.uri):
         if run_id is None:
@@ -225,7 +227,7 @@ def study_run(store: Store, study: str, text: str, note: str = "") -> str:
 
 
 def context_tags() -> dict[str, str]:
-    """Return who writes, as MLflow's own tags."""
+    """Return MLflow's own tags for the user and the program that write a run."""
     source = {"mlflow.source.name": "mhiflab", "mlflow.source.type": "LOCAL"}
     return {"mlflow.user": getpass.getuser(), **source}
 
@@ -236,10 +238,10 @@ def stop_run(store: Store, run_id: str, epoch: int) -> None:
     close_interrupted(store, [run_id])
 
 
-def go_on(store: Store, run: Run) -> None:
-    """Let a run that its search stopped be trained to its end.
+def clear_stop(store: Store, run: Run) -> None:
+    """Mark a run that its search stopped as one to train to its end.
 
-    For its driver to say: its worker, when it begins, cannot know that it was stopped meanwhile.
+    The driver must do so: the run's worker cannot know whether the search stops it meanwhile.
     """
     if STOPPED_TAG in run.data.tags:
         with explained(store.uri):
@@ -247,19 +249,19 @@ def go_on(store: Store, run: Run) -> None:
 
 
 def has_artifact(store: Store, run_id: str, name: str) -> bool:
-    """Return whether a run has an artifact of this name at its top."""
+    """Return True if a run has a top-level artifact of this name."""
     with explained(store.uri):
         return any(item.path == name for item in store.client.list_artifacts(run_id))
 
 
 def add_artifact(store: Store, run_id: str, path: Path) -> None:
-    """Store one more file with a finished run."""
+    """Add a file to a finished run."""
     with explained(store.uri):
         store.client.log_artifact(run_id, str(path))
 
 
 def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
-    """Return the recorded values of some metrics of a run by step."""
+    """Return a run's values by step, for each of some metrics."""
     with explained(store.uri):
         return {
             name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
@@ -271,14 +273,14 @@ def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str,
 def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
     """Yield a local copy of a run's artifact.
 
-    Raises `UserError` where it is missing, `NotArchivedError` where archives never hold it.
+    Raise `UserError` if it is missing, `NotArchivedError` if the run's archive does not hold it.
     """
     folder = tempfile.mkdtemp(prefix="mhiflab-")
     try:
         try:
             path = store.client.download_artifacts(run_id, name, folder)
         except (MlflowException, OSError):
-            # Missing only where the store answers.
+            # The artifact is missing only if the store answers.
             with explained(store.uri):
                 tags = store.client.get_run(run_id).data.tags
             if ARCHIVED_TAG in tags and not has_artifact(store, run_id, name.split("/")[0]):
@@ -287,8 +289,8 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
                     "alone; use the record that it was exported from"
                 ) from None
             raise UserError(
-                f"run {run_id}: artifact {name} is missing from MLflow store {shown(store.uri)}; "
-                "delete the run and run the study again"
+                f"run {run_id}: artifact {name} is missing from MLflow store "
+                f"{without_passwords(store.uri)}; delete the run and run the study again"
             ) from None
         yield Path(path)
     finally:
@@ -296,7 +298,7 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
 
 
 def read_tag(store: Store, run_id: str, key: str) -> str:
-    """Return a run's tag, empty where it has none."""
+    """Return the value of a run's tag, empty if it has none."""
     with explained(store.uri):
         return store.client.get_run(run_id).data.tags.get(key, "")
 
@@ -308,7 +310,7 @@ def write_tag(store: Store, run_id: str, key: str, value: str) -> None:
 
 
 def close_interrupted(store: Store, run_ids: Iterable[str]) -> None:
-    """Mark runs that nobody works on any more; they continue when their study runs again."""
+    """Mark runs as interrupted; they continue when their study runs again."""
     with explained(store.uri):
         for run_id in run_ids:
             store.client.set_terminated(run_id, "KILLED")
@@ -319,13 +321,14 @@ MOVES = (
     "WHERE substr(artifact_uri, 1, length(:old) + 1) = :old || '/'",
     "UPDATE experiments SET artifact_location = :new WHERE artifact_location = :old",
 )
+"""SQL statements that replace the place of artifacts in MLflow's database."""
 
 
 def move_artifacts(lab: Lab, before: str, location: str) -> None:
-    """Let a lab's record name the artifacts beside it, at `location`, instead of those at `before`.
+    """Point a lab's record to the artifacts beside it, from the URI `before` to `location`.
 
-    MLflow keeps absolute places: a copy would read the artifacts of its original, and write there.
-    Raises `UserError` where the database was copied alone.
+    MLflow keeps absolute paths, so a copied lab would read and write its original's artifacts.
+    Raise `UserError` if the database was copied alone.
     """
     original = Path(url2pathname(urlsplit(before).path))
     if original.is_dir() and not lab.artifacts.is_dir():

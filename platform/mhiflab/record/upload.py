@@ -1,7 +1,7 @@
-"""A journal's entries on their way into MLflow; each may be applied any number of times.
+"""Upload of a journal's entries to MLflow; each entry may be applied any number of times.
 
-A run is found by its tags or made with the start time of its journal, and a metric's timestamp is
-that start plus its step, so that the same entry always stands for the same point.
+A run is found by its tags, or created with the start time of its journal. A metric's timestamp is
+that time plus its step, so the same entry always gives the same point.
 """
 
 from collections.abc import Callable
@@ -26,32 +26,36 @@ from mhiflab.record.store import (
 )
 
 GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+"""MLflow's code for a run that was deleted."""
 
 
 class Applier:
-    """Brings one spool into MLflow, in order, from where the last call stopped."""
+    """Uploader of one spool, in order, from the entry where the last call stopped."""
 
     def __init__(self, spool: Spool, lab: Lab, uri: str, opens: bool = True) -> None:
-        """Take a spool; `opens` is False where nobody works on its run any more."""
+        """Take a spool; `opens` is False if no process works on its run any more."""
         self.spool, self.lab, self.uri, self.opens = spool, lab, uri, opens
         self.ended = False
+        """True if the journal's last entry, the run's end, was applied."""
         self._restart()
 
     def _restart(self) -> None:
         self.store: Store | None = None
-        self.done, self.run_id, self.started_ms = 0, "", 0
+        self.position, self.run_id, self.started_ms = 0, "", 0
+        """`position` is the byte of the journal up to which entries were applied."""
         self.refusals: list[str] = []
-        self.known: dict[str, set[int]] = {}
-        """Steps on record by metric; a step that is there stays as it is."""
-        self.made = False
+        self.recorded_steps: dict[str, set[int]] = {}
+        """Steps on record by metric; their values do not change."""
+        self.created = False
+        """True if this object created the run."""
 
     def advance(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Apply what was not applied yet; raises whatever keeps the store from taking it now.
+        """Apply the entries that were not applied yet; raise any error of an unreachable store.
 
-        What the store refuses for good is noted in a tag of the run and left out. Where the run
-        was deleted meanwhile, the next call starts again with a new one.
+        An entry that the store refuses for good is noted in a tag of the run and left out. If the
+        run was deleted meanwhile, the next call starts again with a new run.
         """
-        for entry, end in zip(*self.spool.entries(self.done), strict=True):
+        for entry, end in zip(*self.spool.entries(self.position), strict=True):
             if stopped():
                 return
             try:
@@ -60,18 +64,18 @@ class Applier:
                 if error.error_code == GONE:
                     self._restart()
                 raise
-            self.ended, self.done = entry["op"] == "end", end
+            self.ended, self.position = entry["op"] == "end", end
 
     def _apply(self, entry: dict[str, Any]) -> None:
-        work = partial(getattr(self, f"_{entry['op']}"), entry)
-        # Without its start a run cannot be, and a batch is refused piece by piece.
+        write = partial(getattr(self, f"_{entry['op']}"), entry)
+        # A run needs its start, and the store refuses a batch item by item.
         if entry["op"] in ("start", "batch"):
-            work()
+            write()
         else:
-            self._refusable(entry["op"], work)
+            self._refusable(entry["op"], write)
 
-    def _refusable(self, what: str, write: Callable[[], object]) -> None:
-        """Write, and note a refusal; it is believed the second time, when a connection is new."""
+    def _refusable(self, name: str, write: Callable[[], object]) -> None:
+        """Write, and note a refusal; try twice, because a stale connection may cause the first."""
         try:
             try:
                 write()
@@ -83,10 +87,10 @@ class Applier:
         except (MlflowException, OSError) as error:
             if not is_refusal(error):
                 raise
-            self._note(f"{what}: {explain(self.uri, error)}")
+            self._note(f"{name}: {explain(self.uri, error)}")
 
     def _check_run(self) -> None:
-        """Raise where the run is gone, so that nothing is taken for refused that has no place."""
+        """Raise `MlflowException` if the run was deleted, which is no refusal of its entries."""
         if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
             raise MlflowException(f"run {self.run_id} was deleted", RESOURCE_DOES_NOT_EXIST)
 
@@ -101,10 +105,10 @@ class Applier:
 
     def _start(self, entry: dict[str, Any]) -> None:
         self.store = self.store or connect(self.lab, self.uri)
-        client, found = self.client, find_runs(self.store, entry["identity"])
-        if found:
-            # The oldest, should two labs have made one each.
-            run = found[-1]
+        client, runs = self.client, find_runs(self.store, entry["identity"])
+        if runs:
+            # The oldest, if two labs have created one each.
+            run = runs[-1]
             if self.opens:
                 client.update_run(run.info.run_id, status="RUNNING")
                 if ERROR_TAG in run.data.tags:
@@ -116,7 +120,7 @@ class Applier:
                 tags={**entry["tags"], **entry["identity"]},
                 run_name=entry["name"],
             )
-            self.made = True
+            self.created = True
             if not self.opens:
                 client.set_terminated(run.info.run_id, "KILLED")
         self.run_id, self.started_ms = run.info.run_id, run.info.start_time
@@ -135,13 +139,13 @@ class Applier:
             self._steps(metric.key).add(step)
 
     def _steps(self, name: str) -> set[int]:
-        if name not in self.known:
-            history = [] if self.made else self.client.get_metric_history(self.run_id, name)
-            self.known[name] = {point.step for point in history}
-        return self.known[name]
+        if name not in self.recorded_steps:
+            history = [] if self.created else self.client.get_metric_history(self.run_id, name)
+            self.recorded_steps[name] = {point.step for point in history}
+        return self.recorded_steps[name]
 
     def _log(self, metrics: list[Metric], params: list[Param], tags: list[RunTag]) -> None:
-        """Write at once, or one by one where the store refuses some of it."""
+        """Write all items at once, or one by one if the store refuses some of them."""
         single = [
             *(([m], [], []) for m in metrics),
             *(([], [p], []) for p in params),

@@ -14,7 +14,7 @@ from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.paths import HERE, Lab
 from mhiflab.plan.plan import Plan
-from mhiflab.record.store import Store, shown, tracking_uri
+from mhiflab.record.store import Store, tracking_uri, without_passwords
 from mhiflab.render.figures.registry import draw_each
 from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import RecordedStudy, collect
@@ -55,7 +55,7 @@ def render_study(
     print_undrawn(undrawn)
     if store.uri != tracking_uri(lab):
         return  # The store is a temporary one, made from an archive.
-    out.print(f"Record  {shown(tracking_uri(lab))}", soft_wrap=True)
+    out.print(f"Record  {without_passwords(tracking_uri(lab))}", soft_wrap=True)
     # Under make, the command is in .venv/bin, which may be missing from the PATH.
     words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
     if Path(sys.argv[0]).name == "__main__.py":

@@ -159,7 +159,7 @@ def test_a_dead_address_fails_within_a_minute(monkeypatch):
 
 def test_time_to_load_ray_is_not_taken_for_silence(monkeypatch):
     monkeypatch.setattr(connect, "ANSWER_S", 0.5)
-    monkeypatch.setattr(connect, "ASK", "import time; time.sleep(1)")
+    monkeypatch.setattr(connect, "PROBE_PROGRAM", "import time; time.sleep(1)")
     with socket.create_server(("127.0.0.1", 0)) as slow:
         check_answers(f"127.0.0.1:{slow.getsockname()[1]}")
 

@@ -85,13 +85,15 @@ def test_facts_of_this_machine(tmp_path):
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        facts = probe.look(str(tmp_path), "t", "http://127.0.0.1:1", ("ray", "no-such"), (port,))
+        facts = probe.node_facts(
+            str(tmp_path), "t", "http://127.0.0.1:1", ("ray", "no-such"), (port,)
+        )
         if sys.platform == "linux":
             assert facts["ports"] == {port: ["127.0.0.1"]}
     assert facts["versions"]["no-such"] == "missing"
     assert facts["shared"]
     assert facts["mlflow"]
-    assert not probe.look(str(tmp_path / "other"), "t", "", (), ())["shared"]
+    assert not probe.node_facts(str(tmp_path / "other"), "t", "", (), ())["shared"]
 
 
 def test_mark_leaves_no_trace(tmp_path):

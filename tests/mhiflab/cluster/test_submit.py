@@ -134,7 +134,7 @@ def test_a_table_outside_the_folder_is_refused(folder):
 )
 def test_jobs_that_cannot_work_are_refused(lab, uri, reason):
     with pytest.raises(UserError, match=reason) as refused:
-        submit.run_of("demo", lab, uri)
+        submit.study_job("demo", lab, uri)
     assert "word@" not in str(refused.value)
 
 
@@ -168,13 +168,13 @@ class Jobs:
 
 def test_the_same_study_and_lab_is_submitted_once_at_a_time(folder):
     client, out = Jobs(), Console(file=(folder / "log").open("w+"), width=200)
-    wanted = submit.run_of("studies/mine.yaml", "/lab", "http://server:5000")
+    wanted = submit.study_job("studies/mine.yaml", "/lab", "http://server:5000")
     first = submit.submit(client, "http://x", wanted, out)
     assert submit.submit(client, "http://x", wanted, out) == first
     (job,) = client.jobs
     assert job.entrypoint == "python -m mhiflab run study/studies/mine.yaml --lab /lab"
     assert job.runtime_env["env_vars"]["MLFLOW_TRACKING_URI"] == "http://server:5000"
-    other = submit.submit(client, "http://x", submit.run_of("studies/mine.yaml", "/b", ""), out)
+    other = submit.submit(client, "http://x", submit.study_job("studies/mine.yaml", "/b", ""), out)
     job.ended = True
     again = submit.submit(client, "http://x", wanted, out)
     assert len({first, other, again}) == 3

@@ -27,14 +27,14 @@ from mhiflab.record.store import (
     ERROR_TAG,
     REFUSED_TAG,
     STOPPED_TAG,
+    clear_stop,
     explain,
-    go_on,
     metric_history,
     open_store,
-    shown,
     stop_run,
     tracking_uri,
     trial_runs,
+    without_passwords,
 )
 from mhiflab.record.upload import Applier
 from mhiflab.record.writer import Record, finish_study, replay, trial_record
@@ -118,7 +118,7 @@ def unapplied(lab: Lab, key: str) -> Path:
         # The third epoch is repeated, with other seconds.
         second = opened(lab, key)
         write(second, range(3, 6))
-        second._tell("end", status="FINISHED", ms=2_000_000_000_000)
+        second._enqueue("end", status="FINISHED", ms=2_000_000_000_000)
         # Not `ended`, because nothing was applied: the folder stays.
         second.close(5)
     return lab.spool / key / "journal.jsonl"
@@ -194,7 +194,7 @@ def test_writer_that_begins_after_it_was_stopped_does_not_undo_that(lab):
     assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
     replay(lab, tracking_uri(lab))
     assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
-    go_on(store, trial_runs(store)[key])
+    clear_stop(store, trial_runs(store)[key])
     assert STOPPED_TAG not in trial_runs(store)[key].data.tags
 
 
@@ -330,9 +330,9 @@ def test_damaged_line_is_named_and_never_skipped(tmp_path):
     ],
 )
 def test_passwords_are_never_shown(uri, expected):
-    assert shown(uri) == expected
+    assert without_passwords(uri) == expected
     error = OSError(f"no answer from {uri}/api (of {uri!r})")
-    assert shown(uri) in explain(uri, error)
+    assert without_passwords(uri) in explain(uri, error)
     for word in ("pass@", "secret&", "word@", "p%40s", "a@b"):
         assert word not in explain(uri, error)
 

@@ -62,5 +62,5 @@ def test_scenes_that_are_elsewhere_are_told_once_with_the_way_out(tmp_path, monk
     _, line = str(told.value).splitlines()
     assert line.startswith("  fourier, activations, classical: data.source: found ")
     assert "which does not exist" in line
-    assert "in the folder that the path starts from" in line
+    assert "in the folder that the path is relative to" in line
     assert "mhiflab export where the data are, and give that folder with --record" in line

@@ -11,14 +11,14 @@ from feinfn.files import write_bytes
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry
-from mhiflab.record.artifacts import CELL
+from mhiflab.record.artifacts import CELL_COLUMNS
 from mhiflab.record.store import ROBUSTNESS_PICTURE, Store, add_artifact
 from mhiflab.render.figures.style import new_figure, png, styled
 
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics of every cell, averaged over scenes."""
-    return table.groupby(CELL, sort=False)[list(METRICS)].mean().reset_index()
+    return table.groupby(CELL_COLUMNS, sort=False)[list(METRICS)].mean().reset_index()
 
 
 def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
