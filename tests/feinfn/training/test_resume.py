@@ -204,7 +204,7 @@ def test_workers_share_each_batch_of_one_order(monkeypatch):
     for workers in (2, 3):
         shares = []
         for rank in range(workers):
-            monkeypatch.setattr("feinfn.training.workers.world", lambda r=rank, w=workers: (r, w))
+            monkeypatch.setattr("feinfn.training.schedule.world", lambda r=rank, w=workers: (r, w))
             shares.append(list(batches(windows, 6, 1, 2)))
             assert list(batches(windows, 6, 1, 2, done=1)) == shares[-1][1:]
         monkeypatch.undo()
