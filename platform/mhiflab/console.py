@@ -1,4 +1,4 @@
-"""The console that every command prints to."""
+"""Console that every command prints to."""
 
 from rich.console import Console
 

@@ -1,3 +1,3 @@
-"""The address that recorded models name as their loader; it never moves."""
+"""Loader module that recorded models name; it must keep this name."""
 
 from mhiflab.execute.packaged import _load_pyfunc as _load_pyfunc

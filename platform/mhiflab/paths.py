@@ -1,4 +1,4 @@
-"""Places: the checkout (if any), shipped studies, the lab, and files that are to be written."""
+"""Paths: the checkout (if any), shipped studies, the lab, and files to write."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def checkout() -> Path | None:
-    """Return the root of the source checkout this package runs from, None when installed."""
+    """Return the root of the source checkout that this package runs from, None if installed."""
     root = _PACKAGE.parent.parent
     return root if (root / "pyproject.toml").is_file() and (root / "feinfn").is_dir() else None
 
@@ -30,12 +30,12 @@ def lock_file() -> Path:
 
 
 def submitted_file() -> Path:
-    """Return the file that a submitted job's code carries in place of a git history."""
+    """Return the file that replaces the git history in a submitted job's code."""
     return _PACKAGE / "submitted.json"
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return a path where it exists, else the nearest above it that does."""
+    """Return a path if it exists, else its nearest parent that does."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
@@ -51,19 +51,19 @@ def shipped_files() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
-def study_path(given: str) -> Path:
-    """Return the file meant by a path, or by the name of a shipped study or paper."""
-    return shipped_files().get(given, Path(given))
+def study_path(study: str) -> Path:
+    """Return the file of a shipped study or paper, given by its name, or of any other path."""
+    return shipped_files().get(study, Path(study))
 
 
 def study_name(path: Path, smoke: bool) -> str:
-    """Return a study's name: its file's stem, marked where its smoke variant is meant."""
+    """Return a study's name: its file's stem, with `-smoke` for its smoke variant."""
     return path.stem + ("-smoke" if smoke else "")
 
 
 @dataclass(frozen=True)
 class Lab:
-    """The folder that holds records, checkpoints and renderings."""
+    """Folder that holds records, checkpoints and renderings."""
 
     root: Path
 
@@ -74,22 +74,22 @@ class Lab:
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts beside the database."""
+        """Folder of MLflow's artifacts, beside the database."""
         return self.root / "artifacts"
 
     @property
     def ray(self) -> Path:
-        """Scratch space of Ray Tune and Ray Train."""
+        """Scratch folder of Ray Tune and Ray Train."""
         return self.root / "ray"
 
     @property
     def spool(self) -> Path:
-        """Journals of runs whose record has not reached MLflow yet, one folder a run."""
+        """Folder of journals that have not reached MLflow yet, with one folder per run."""
         return self.root / "spool"
 
     @property
     def states(self) -> Path:
-        """Training states, one folder a run."""
+        """Folder of training states, with one folder per run."""
         return self.root / "checkpoints"
 
     def checkpoints(self, key: str) -> Path:
@@ -101,16 +101,16 @@ class Lab:
         return self.root / "rendered" / study
 
     def rendered_of(self, path: Path, smoke: bool) -> Path:
-        """Return that folder of a study's or a paper's file."""
+        """Return the folder of tables and figures for the file of a study or a paper."""
         return self.rendered(study_name(path, smoke))
 
 
 def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: bool = True) -> None:
-    """Raise `UserError` for a file that cannot be written, is an input, or exists without `force`.
+    """Raise `UserError` if a file cannot be written, is an input, or exists and not `force`.
 
-    Nothing is left on the disk, no folder made.
+    The check leaves no file and no folder on the disk.
     """
-    given = list(inputs)
+    input_paths = list(inputs)
     for target in targets:
         try:
             _check_place(target)
@@ -120,12 +120,12 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: b
                 f"{target}: cannot be written ({error.strerror}), expected a file in a "
                 "folder that may be written to; choose another name"
             ) from None
-        for one in given:
-            inside = one.is_dir() and target.resolve().is_relative_to(one.resolve())
-            if inside or (exists and one.exists() and target.samefile(one)):
+        for path in input_paths:
+            inside = path.is_dir() and target.resolve().is_relative_to(path.resolve())
+            if inside or (exists and path.exists() and target.samefile(path)):
                 raise UserError(
                     f"--out: found {target}, which would {'change' if inside else 'overwrite'} the "
-                    f"input {one}, expected another file; choose another name"
+                    f"input {path}, expected another file; choose another name"
                 )
         if exists and not force:
             raise UserError(
@@ -135,17 +135,17 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: b
 
 
 def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
-    """Raise `UserError` if tables of a study or a paper could not be written, before the work."""
+    """Raise `UserError` if the tables of a study or a paper cannot be written; call it early."""
     check_targets((lab.rendered_of(path, smoke) / "table.md",))
 
 
 def _check_place(target: Path) -> None:
-    """Raise `UserError` for a folder, `OSError` where no file of this name can be made."""
+    """Raise `UserError` if a path is a folder, `OSError` if no file of this name can be created."""
     if target.is_dir():
         raise UserError(
             f"{target}: found a folder, expected a file; move it, or choose another name"
         )
-    # The longer name that it has while it is written.
+    # Raises `OSError` if the name is too long with what it gets while the file is written.
     (target.parent / f".{target.name}.{os.getpid()}.partial").exists()
     folder = nearest_existing(target.parent)
     if not folder.is_dir():
@@ -153,9 +153,10 @@ def _check_place(target: Path) -> None:
             f"{folder}: found a file, expected a folder for {target.name}; move it, or choose "
             "another name"
         )
-    # To try is the only sure way: modes say nothing of read-only file systems, nor to root.
+    # Only a trial is sure: modes know nothing of read-only file systems, and root ignores them.
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
-HERE = Path("lab")
+DEFAULT_LAB = Path("lab")
+"""Lab folder if `--lab` is left out."""

@@ -11,7 +11,7 @@ import typer
 from feinfn.errors import UserError
 from mhiflab.cli.options import LabOption
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, study_path
 
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -105,7 +105,7 @@ def doctor(
 
 
 def ui(
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""

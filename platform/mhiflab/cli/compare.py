@@ -10,7 +10,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.cli.options import LabOption, SmokeOption, StudyArgument
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, check_targets, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
 
 
 def compare(
@@ -48,7 +48,7 @@ def compare(
             "--out", metavar="FILE.html", help="Report to write (default: in LAB/rendered)."
         ),
     ] = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Show what differs between runs: settings, code, data, metrics image by image, and curves.
 
@@ -103,7 +103,7 @@ def robustness(
     snr: Annotated[
         list[float] | None, typer.Option(help="Signal-to-noise ratio in dB. Repeatable.")
     ] = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Evaluate a study's finished runs off their protocol: PSF x SRF x noise.
 

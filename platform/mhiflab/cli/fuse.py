@@ -12,7 +12,7 @@ from feinfn.errors import UserError
 from mhiflab.cli.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
 from mhiflab.cli.options import LabOption
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, check_targets
+from mhiflab.paths import DEFAULT_LAB, Lab, check_targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def fuse(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda on a machine with a GPU.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Fuse two files with a trained network, and draw the result as a PNG beside it.
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.cli.options import LabOption, PaperArgument, RecordOption, SmokeOption, StudyArgument
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, check_rendered, check_targets, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, check_rendered, check_targets, study_path
 
 REPORT_FILE = "report.html"
 ALL = "all"
@@ -36,7 +36,7 @@ def table(
         bool, typer.Option("--partial", help="Render although runs are missing; mark their rows.")
     ] = False,
     record: RecordOption = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Render a study or a paper from its recorded runs: Markdown, LaTeX, HTML, CSV and figures.
 
@@ -114,7 +114,7 @@ def figure(
     ] = None,
     smoke: SmokeOption = False,
     record: RecordOption = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
     folder: Annotated[
         Path | None,
         typer.Option("--out", help="Studies only: folder to write into (default: lab/rendered)."),
@@ -186,7 +186,7 @@ def report(
     no_log: Annotated[
         bool, typer.Option("--no-log", help="Do not store the page with the study's MLflow run.")
     ] = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Write one HTML page: state, results, statistics, figures, spectra and provenance.
 
@@ -227,7 +227,7 @@ def verify(
         typer.Option(help="Folder to compare with (default: rendered/NAME beside the paper)."),
     ] = None,
     record: RecordOption = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Render a paper anew from its runs and name every cell that differs from its files."""
     from mhiflab.render.verify import verify_paper
@@ -239,7 +239,7 @@ def export(
     study: StudyArgument,
     to: Annotated[Path, typer.Option("--out", help="Folder to write into.")],
     smoke: SmokeOption = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
 

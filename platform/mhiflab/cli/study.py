@@ -10,7 +10,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.cli.options import LabOption, NewDataOption, SmokeOption, StudyArgument
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab, check_rendered, study_name, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, check_rendered, study_name, study_path
 
 
 def plan(
@@ -19,7 +19,7 @@ def plan(
     keys: Annotated[
         bool, typer.Option("--keys", help="Also list the run key of every trial.")
     ] = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Show which runs a study needs, which of them exist, and what the others will cost.
 
@@ -46,7 +46,7 @@ def run(
         list[str] | None,
         typer.Option(help="Papers only: run what this table or figure still needs. Repeatable."),
     ] = None,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Execute the runs a study or a paper still lacks, then print its table.
 
@@ -69,7 +69,7 @@ def run(
     _run_study(study, smoke, Lab(lab), new_data=new_data)
 
 
-def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
+def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
     """Execute a study's failed trials again, and nothing else.
 
     Each continues from its last saved state, if there is one.
@@ -112,7 +112,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")
     ] = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Show where every run of a study stands: state, epoch, validation PSNR, time."""
     from mhiflab.plan.show import show_status, watch_status
@@ -120,7 +120,7 @@ def status(
     (watch_status if watch else show_status)(study, smoke, Lab(lab))
 
 
-def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE) -> None:
+def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
     """Stop the driver that works on a study; its trials continue with the next run."""
     from mhiflab.execute.driver import stop_driver
     from mhiflab.record.store import existing_store, find_study
@@ -131,7 +131,7 @@ def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = HERE
     out.print(stop_driver(folder, store, find_study(store, name) if store else None))
 
 
-def sync(lab: LabOption = HERE) -> None:
+def sync(lab: LabOption = DEFAULT_LAB) -> None:
     """Upload runs that could not reach MLflow, from the lab's spool.
 
     `run` does so before it plans. Uploading twice changes nothing.
@@ -147,7 +147,7 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")
     ] = False,
-    lab: LabOption = HERE,
+    lab: LabOption = DEFAULT_LAB,
 ) -> None:
     """Remove training states of finished runs, and leftovers.
 
@@ -168,7 +168,7 @@ def gc(
     out.print(f"{total:.1f} MiB in {len(places)} places {outcome}")
 
 
-def demo(lab: LabOption = HERE) -> None:
+def demo(lab: LabOption = DEFAULT_LAB) -> None:
     """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
 
     Trains on real hyperspectral crops that come with the package; a few minutes on two cores.

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
-from mhiflab.paths import HERE, Lab
+from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan
 from mhiflab.record.store import Store, tracking_uri, without_passwords
 from mhiflab.render.figures.registry import draw_each
@@ -60,7 +60,7 @@ def render_study(
     words = ["mhiflab"] if shutil.which("mhiflab") else [os.path.relpath(sys.argv[0])]
     if Path(sys.argv[0]).name == "__main__.py":
         words = ["python", "-m", "mhiflab"]
-    words += ["ui"] if lab.root == HERE else ["ui", "--lab", str(lab.root)]
+    words += ["ui"] if lab.root == DEFAULT_LAB else ["ui", "--lab", str(lab.root)]
     out.print(f"Browse the runs in MLflow:  [bold]{escape(shlex.join(words))}[/]", soft_wrap=True)
 
 
