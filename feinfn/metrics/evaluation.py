@@ -4,6 +4,7 @@ Legend: S bands, H W rows and columns.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,32 +14,59 @@ from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
 from feinfn.metrics.hypercomplex import q2n
 from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band
+from feinfn.metrics.label import Label
 
-Index = Callable[[Convention, Tensor, Tensor, int], float]
 
-_INDICES: dict[str, Index] = {
-    "psnr": lambda c, a, b, ratio: c.psnr(a, b),
-    "sam": lambda c, a, b, ratio: c.sam(a, b),
-    "ergas": lambda c, a, b, ratio: c.ergas(a, b, ratio),
-    "ssim": lambda c, a, b, ratio: c.ssim_per_band(a, b).mean().item(),
-    "rmse": lambda c, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
-    "cc": lambda c, a, b, ratio: cc_per_band(a, b).mean().item(),
-    "scc": lambda c, a, b, ratio: scc(a, b),
-    "uiqi": lambda c, a, b, ratio: uiqi_per_band(a, b).mean().item(),
-    "q2n": lambda c, a, b, ratio: q2n(a, b),
+@dataclass(frozen=True)
+class Index:
+    """An index: its label, its value for an image and, if it has one, its value for each band."""
+
+    label: Label
+    value: Callable[[Convention, Tensor, Tensor, int], float]
+    """Index of the fused image and the reference, [S, H, W], at a ratio."""
+    per_band: Callable[[Convention, Tensor, Tensor], Tensor] | None = None
+    """The same for every band, [S]."""
+
+
+INDICES: dict[str, Index] = {
+    "psnr": Index(
+        Label("PSNR", 2, True, unit="dB", words=" dB", sign=" dB"),
+        lambda c, a, b, ratio: c.psnr(a, b),
+        lambda c, a, b: c.psnr_per_band(a, b),
+    ),
+    "sam": Index(
+        Label("SAM", 3, False, unit="deg", words=" degrees", sign="°"),
+        lambda c, a, b, ratio: c.sam(a, b),
+    ),
+    "ergas": Index(Label("ERGAS", 3, False), lambda c, a, b, ratio: c.ergas(a, b, ratio)),
+    "ssim": Index(
+        Label("SSIM", 4, True),
+        lambda c, a, b, ratio: c.ssim_per_band(a, b).mean().item(),
+        lambda c, a, b: c.ssim_per_band(a, b),
+    ),
+    "rmse": Index(
+        Label("RMSE", 5, False),
+        lambda c, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
+        lambda c, a, b: mse_per_band(a, b).sqrt(),
+    ),
+    "cc": Index(
+        Label("CC", 4, True),
+        lambda c, a, b, ratio: cc_per_band(a, b).mean().item(),
+        lambda c, a, b: cc_per_band(a, b),
+    ),
+    "scc": Index(Label("SCC", 4, True), lambda c, a, b, ratio: scc(a, b)),
+    "uiqi": Index(
+        Label("UIQI", 4, True),
+        lambda c, a, b, ratio: uiqi_per_band(a, b).mean().item(),
+        lambda c, a, b: uiqi_per_band(a, b),
+    ),
+    "q2n": Index(Label("Q2n", 4, True), lambda c, a, b, ratio: q2n(a, b)),
 }
-_PER_BAND: dict[str, Callable[[Convention, Tensor, Tensor], Tensor]] = {
-    "psnr": lambda c, a, b: c.psnr_per_band(a, b),
-    "ssim": lambda c, a, b: c.ssim_per_band(a, b),
-    "rmse": lambda c, a, b: mse_per_band(a, b).sqrt(),
-    "cc": lambda c, a, b: cc_per_band(a, b),
-    "uiqi": lambda c, a, b: uiqi_per_band(a, b),
-}
-ALL_INDICES = tuple(_INDICES)
+"""Every index with a reference by name; one more is one entry here."""
+PER_BAND = {name: index.per_band for name, index in INDICES.items() if index.per_band}
+ALL_INDICES = tuple(INDICES)
 METRICS = ALL_INDICES[:4]
-"""Indices that tables print."""
-PER_BAND = tuple(_PER_BAND)
-HIGHER_IS_BETTER = {name: name not in ("sam", "ergas", "rmse") for name in ALL_INDICES}
+"""The printed ones."""
 
 
 def smallest_px(index: str, convention: str = CONVENTION) -> int:
@@ -64,7 +92,7 @@ def evaluate(
     an index's window.
     """
     images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
-    return {name: _INDICES[name](rule, a, b, ratio) for name, rule, a, b in images}
+    return {name: INDICES[name].value(rule, a, b, ratio) for name, rule, a, b in images}
 
 
 def compare(
@@ -101,11 +129,11 @@ def per_band(
     fused_SHW: Tensor,
     reference_SHW: Tensor,
     convention: str = CONVENTION,
-    indices: Sequence[str] = PER_BAND,
+    indices: Sequence[str] = tuple(PER_BAND),
 ) -> dict[str, Tensor]:
     """Return indices of every band, each [S] float64; arguments and errors as in `evaluate`."""
-    images = _images(fused_SHW, reference_SHW, convention, indices, PER_BAND)
-    return {name: _PER_BAND[name](rule, a, b) for name, rule, a, b in images}
+    images = _images(fused_SHW, reference_SHW, convention, indices, tuple(PER_BAND))
+    return {name: PER_BAND[name](rule, a, b) for name, rule, a, b in images}
 
 
 def maps(

@@ -15,6 +15,14 @@ from torch.nn import functional as F
 from feinfn.errors import UserError
 from feinfn.metrics.hypercomplex import q2n
 from feinfn.metrics.indices import universal_quality
+from feinfn.metrics.label import Label
+
+LABELS = {
+    "d_lambda": Label("D_lambda", 4, False),
+    "d_s": Label("D_S", 4, False),
+    "qnr": Label("QNR", 4, True),
+}
+"""The labels of the indices of `qnr`."""
 
 
 def _blocks(image_SHW: Tensor, side: int) -> Tensor:

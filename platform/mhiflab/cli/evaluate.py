@@ -44,12 +44,13 @@ def evaluate(
     """
     from feinfn.files import write_atomic
     from feinfn.inference.scores import score_files
-    from mhiflab.render.evaluation import LABELS, comparison_table, write_csv, write_map, write_mat
+    from mhiflab.render.evaluation import comparison_table, write_csv, write_map, write_mat
+    from mhiflab.render.metrics import METRICS
 
     scores = score_files(fused, reference, ratio, convention or (), key, reference_key or key)
     out.print(comparison_table(scores.values))
     if scores.left_out:
-        names = ", ".join(LABELS[index][0] for index in scores.left_out)
+        names = ", ".join(METRICS[index].name for index in scores.left_out)
         out.print(f"Left out, their windows are larger than the image: {names}")
     for rule in scores.conventions:
         out.print(f"[bold]{rule.name}[/]: {escape(rule.about)} Source: {escape(rule.source)}.")

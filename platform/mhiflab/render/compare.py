@@ -179,7 +179,7 @@ def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
     chance = _other_seeds(runs)
     verdicts = [one.verdict() for one in comparisons if one.shown and one.method not in chance]
     sentences += verdicts or ["No difference was shown."]
-    heads = [f"{METRICS[m].name}{METRICS[m].unit}" for m in metrics]
+    heads = [f"{METRICS[m].name}{METRICS[m].words}" for m in metrics]
     interval = f"{100 * comparisons[0].level:g}% interval"
     differences = Grid(
         "Mean differences over images",
@@ -209,7 +209,7 @@ def _line(comparison: Comparison, chance: bool) -> list[str]:
         verdict = "chance in training"
     return [
         comparison.method,
-        metric.name + metric.unit,
+        metric.name + metric.words,
         ends[0],
         within,
         f"{comparison.p_holm:.3f}",

@@ -12,19 +12,10 @@ from rich.table import Table
 
 from feinfn.data.images import MAT_BYTES
 from feinfn.errors import UserError
+from mhiflab.render.metrics import METRICS
 
-LABELS = {
-    "psnr": ("PSNR (dB)", 3),
-    "sam": ("SAM (deg)", 3),
-    "ergas": ("ERGAS", 3),
-    "ssim": ("SSIM", 4),
-    "rmse": ("RMSE", 4),
-    "cc": ("CC", 4),
-    "scc": ("SCC", 4),
-    "uiqi": ("UIQI", 4),
-    "q2n": ("Q2n", 4),
-}
-"""Row name and decimals by index."""
+LEAST_DIGITS = 3
+"""Conventions may differ by less than a table shows."""
 
 
 def comparison_table(by_convention: Mapping[str, Mapping[str, float]]) -> Table:
@@ -35,9 +26,10 @@ def comparison_table(by_convention: Mapping[str, Mapping[str, float]]) -> Table:
     for name in by_convention:
         table.add_column(name.replace("_", "_\n"), justify="right")
     for index, base in first.items():
-        label, digits = LABELS[index]
+        label = METRICS[index]
+        digits = max(label.digits, LEAST_DIGITS)
         cells = [_cell(values[index], base, digits) for values in by_convention.values()]
-        table.add_row(label, *cells)
+        table.add_row(label.heading, *cells)
     return table
 
 

@@ -12,7 +12,7 @@ from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS, find_convention
 from feinfn.metrics.evaluation import (
     ALL_INDICES,
-    HIGHER_IS_BETTER,
+    INDICES,
     compare,
     evaluate,
     maps,
@@ -71,7 +71,9 @@ def test_identical_images_are_perfect(convention):
     # acos near 1: one unit in the last place of the cosine is 1e-6 degrees; sfno's epsilon more.
     assert values.pop("sam") < (0.02 if convention == "sfno" else 2e-6)
     for index, value in values.items():
-        assert value == pytest.approx(float(HIGHER_IS_BETTER[index]), abs=1e-12), index
+        assert value == pytest.approx(float(INDICES[index].label.higher_is_better), abs=1e-12), (
+            index
+        )
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)

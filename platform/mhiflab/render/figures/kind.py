@@ -13,9 +13,6 @@ from mhiflab.record.artifacts import FUSED, metrics_of
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import RecordedStudy
 
-UNITS = {"psnr": " dB", "sam": "°"}
-"""Units in notes below pictures, which stand for the metric's name."""
-
 
 @dataclass(frozen=True)
 class Drawing:
@@ -68,8 +65,12 @@ class Network:
 def metric_note(values: Mapping[str, Any]) -> str:
     """Return the first two metrics of an image on two lines, with their units or names."""
     names = metrics_of(values["convention"])[:2]
-    shown = ((METRICS[m], m, f"{values[m]:.{METRICS[m].digits}f}") for m in names)
-    return "\n".join(f"{x}{UNITS[m]}" if m in UNITS else f"{one.name} {x}" for one, m, x in shown)
+    labels = [METRICS[name] for name in names]
+    numbers = [f"{values[name]:.{METRICS[name].digits}f}" for name in names]
+    return "\n".join(
+        f"{number}{label.sign}" if label.sign else f"{label.name} {number}"
+        for label, number in zip(labels, numbers, strict=True)
+    )
 
 
 def run_columns(entry: Entry, label: str) -> dict[str, Any]:

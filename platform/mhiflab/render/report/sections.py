@@ -14,7 +14,6 @@ from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import compare_methods
 from mhiflab.render.statistics.verdicts import TEST_NOTE, baseline_case
 from mhiflab.render.tables.rows import number_text, ranks, rows
-from mhiflab.render.tables.table import heading
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def image_grid(results: Results) -> Grid:
 
 
 def _heads(metrics: list[str]) -> list[str]:
-    return [f"{heading(m)} {'↑' if METRICS[m].higher_is_better else '↓'}" for m in metrics]
+    return [f"{METRICS[m].heading} {'↑' if METRICS[m].higher_is_better else '↓'}" for m in metrics]
 
 
 def statistics(results: Results, baseline: str = "") -> Statistics:

@@ -94,10 +94,11 @@ class Comparison:
             )
             return (
                 f"No difference in {metric.name} between {self.method} and {self.baseline} was "
-                f"shown (mean {number(mean)}{metric.unit}{interval_text}, {test}){self._why_not()}."
+                f"shown (mean {number(mean)}{metric.words}{interval_text}, {test})"
+                f"{self._why_not()}."
             )
         ends = sorted((abs(self.low), abs(self.high)))
-        amount = f"{number(abs(mean))}{metric.unit}"
+        amount = f"{number(abs(mean))}{metric.words}"
         if metric.higher_is_better:
             claim = f"{'gains' if mean > 0 else 'loses'} {amount} {metric.name} "
             claim += f"{'over' if mean > 0 else 'to'} {self.baseline}"

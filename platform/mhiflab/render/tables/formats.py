@@ -14,7 +14,7 @@ from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.verdicts import statistics
 from mhiflab.render.tables.published import NOT_TOLD, QuotedRow
 from mhiflab.render.tables.rows import COSTS, Row, number_text, ranks
-from mhiflab.render.tables.table import Block, Table, heading, notes, sidecar, summary, verdicts
+from mhiflab.render.tables.table import Block, Table, notes, sidecar, summary, verdicts
 
 Escape = Callable[[str], str]
 """A function that escapes a text for a format."""
@@ -48,7 +48,9 @@ LATEX = Mark(
 
 def _header(table: Table, mark: Mark) -> list[str]:
     arrows = [mark.up if METRICS[m].higher_is_better else mark.down for m in table.metrics]
-    heads = [f"{heading(m)} {arrow}" for m, arrow in zip(table.metrics, arrows, strict=True)]
+    heads = [
+        f"{METRICS[m].heading} {arrow}" for m, arrow in zip(table.metrics, arrows, strict=True)
+    ]
     return ["Method", *heads, *(COSTS[name].heading for name in table.costs)]
 
 

@@ -82,13 +82,6 @@ class Table:
         return self.blocks[0].results.metrics
 
 
-def heading(metric: str) -> str:
-    """Return a metric's name with its unit."""
-    properties = METRICS[metric]
-    unit = properties.unit.strip().replace("degrees", "deg")
-    return f"{properties.name} ({unit})" if unit else properties.name
-
-
 def _seeds(seeds: Iterable[str]) -> str:
     """Return seeds in words; the empty seed of methods without training does not count."""
     numbers = sorted({int(seed) for seed in seeds if seed})
@@ -225,7 +218,7 @@ def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
     """Return a data frame as a console table, metrics with their usual decimals."""
     table = ConsoleTable(title=escape(title), title_justify="left")
     for column in frame.columns:
-        name = heading(column) if column in METRICS else column
+        name = METRICS[column].heading if column in METRICS else column
         table.add_column(escape(name), justify="right")
     for _, row in frame.iterrows():
         cells = [

@@ -12,8 +12,8 @@ from mhiflab.plan.forecast import steps_per_epoch
 from mhiflab.plan.plan import Entry
 from mhiflab.render.figures.kind import Cases, Drawing, run_columns
 from mhiflab.render.figures.style import COLUMN_IN, legend_above, line_style, new_figure, styled
+from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import RecordedStudy
-from mhiflab.render.tables.table import heading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,9 @@ def draw_curves(recorded: RecordedStudy, options: CurvesOptions) -> Drawing:
     else:
         numbers["step"] = numbers["epoch"] * numbers["run_key"].map(per_epoch).astype(int)
         points["step"], x = numbers["step"], "iteration"
-    return Drawing(curves_figure(points, x, f"validation {heading(options.metric)}"), numbers)
+    return Drawing(
+        curves_figure(points, x, f"validation {METRICS[options.metric].heading}"), numbers
+    )
 
 
 def _steps(entry: Entry) -> int | None:

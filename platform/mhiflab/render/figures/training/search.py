@@ -12,7 +12,7 @@ from feinfn.files import write_bytes
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.search import SearchPlan, Suggestion
 from mhiflab.render.figures.style import new_figure, png, styled
-from mhiflab.render.tables.table import heading
+from mhiflab.render.metrics import METRICS
 from mhiflab.study.search import COSTS
 
 # Colours of Okabe and Ito (2008), distinct for all kinds of colour vision; shapes differ as well.
@@ -85,7 +85,7 @@ def search_figure(plan: SearchPlan) -> Figure:
 
 def _name(objective: str) -> str:
     kind, _, metric = objective.partition("_")
-    return f"validation {heading(metric)}" if kind == "val" else objective.replace("_", " ")
+    return f"validation {METRICS[metric].heading}" if kind == "val" else objective.replace("_", " ")
 
 
 def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:

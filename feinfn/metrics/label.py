@@ -1,0 +1,24 @@
+"""Labels: the way people write a metric in tables, sentences and notes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Label:
+    """Name, decimals, direction and unit of a metric."""
+
+    name: str
+    digits: int
+    """Decimals in tables and sentences."""
+    higher_is_better: bool
+    unit: str = ""
+    """Unit in headings, such as dB."""
+    words: str = ""
+    """Unit behind a number in a sentence, with its leading blank."""
+    sign: str = ""
+    """Unit that stands for the name in notes below pictures."""
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
