@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.errors import UserError
-from feinfn.metrics.hypercomplex import q2n
 from feinfn.metrics.indices import universal_quality
 from feinfn.metrics.label import Label
 
@@ -92,31 +91,6 @@ def qnr(
     d_lambda = (spectral.abs().sum() / max(bands * (bands - 1), 1)).item()
     d_s = spatial.abs().mean().item()
     return {"d_lambda": d_lambda, "d_s": d_s, "qnr": (1 - d_lambda) * (1 - d_s)}
-
-
-def hqnr(
-    fused_SHW: Tensor,
-    lr_hsi_Shw: Tensor,
-    msi_MHW: Tensor,
-    lr_fused_Shw: Tensor,
-    lr_msi_Mhw: Tensor | None = None,
-    block_px: int = 32,
-) -> dict[str, float]:
-    """Return `d_lambda_khan`, `d_s` and `hqnr` = (1 - d_lambda_khan) (1 - d_s).
-
-    d_lambda_khan is 1 - Q2n of the degraded fused image against the LR-HSI (Khan et al., IEEE TGRS
-    2009), so `lr_fused_Shw` must come from the PSF that made the LR-HSI. Everything else is as in
-    `qnr`.
-    """
-    if lr_fused_Shw.shape != lr_hsi_Shw.shape or min(lr_hsi_Shw.shape[1:]) < 32:
-        raise UserError(
-            f"hqnr: found a degraded image of shape {tuple(lr_fused_Shw.shape)}, expected that of "
-            f"the LR-HSI, {tuple(lr_hsi_Shw.shape)}, and at least 32x32 pixels"
-        )
-    d_s = qnr(fused_SHW, lr_hsi_Shw, msi_MHW, lr_msi_Mhw, block_px)["d_s"]
-    _check_finite(lr_fused_Shw)
-    d_lambda = 1 - q2n(lr_fused_Shw.double(), lr_hsi_Shw.double())
-    return {"d_lambda_khan": d_lambda, "d_s": d_s, "hqnr": (1 - d_lambda) * (1 - d_s)}
 
 
 def _ratio(fused_SHW: Tensor, lr_hsi_Shw: Tensor) -> int:
