@@ -156,8 +156,8 @@ def of_other_data(content: dict[str, Any]) -> None:
     ("change", "told"),
     [
         (lacking_metrics, f"files: found no {IMAGES_FILE}"),
-        (of_another_spec, "found a spec.json that is not the one"),
-        (of_other_data, "found a spec.json that is not the one"),
+        (of_another_spec, "found a spec.json that does not match the hashes in the run's tags"),
+        (of_other_data, "found a spec.json that does not match the hashes in the run's tags"),
         (without_a_spec, "spec.json: cannot be read"),
         (lambda content: content.update(extra=1), "unknown key 'extra'"),
         (lambda content: content["tags"].pop(KEY), f"tags: found no {KEY}"),

@@ -24,7 +24,7 @@ from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.render.figures.registry import find_kind
-from mhiflab.render.paper import Plans, read_paper, study_file, study_files
+from mhiflab.render.paper import Plans, read_paper, render_parts, study_file, study_files
 from mhiflab.render.tables.published import COLUMNS
 from mhiflab.render.verify import differences
 from mhiflab.study.expand import expand
@@ -123,7 +123,7 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
 def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
     begun = []
 
-    def execute(study: str, *rest: object) -> None:
+    def execute(study: str, *rest: object, **more: object) -> None:
         begun.append(Path(study).stem)
         raise StoppedError("stopped")
 
@@ -293,7 +293,7 @@ def test_a_smoke_variant_says_so_and_stands_beside_no_published_values(shelf, tm
         job = job_of(entry, lab, uri, parent, case=entry.trial.case, label=entry.trial.label)
         run_worker(job, torch.device("cpu"), lambda _: None)
     plans, folder = Plans(path, True, store, lab), tmp_path / "rendered"
-    _, failed = paper.render(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
+    _, failed = render_parts(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
     assert failed == {}
     for name in ("t1.md", "t1.tex", "t1.html"):
         text = (folder / name).read_text()
@@ -332,7 +332,7 @@ def test_differences_name_the_cell_in_every_format(kind, complete, tmp_path):
         ({"tables": {"t/1": PAPER["tables"]["t2"]}}, "expected letters, digits"),
         ({"tables": {"t1": {"title": "x", "studies": {"a": "none"}}}}, "found study 'none'"),
         ({"tables": {"t1": {**PAPER["tables"]["t2"], "cost": []}}}, "did you mean 'costs'"),
-        ({"published": None}, "found without a file"),
+        ({"published": None}, "tables.t1.published: found no file of values"),
         (
             {"figures": {"t1": FIGURE}},
             "whose file t1.csv would be that of tables.t1",
