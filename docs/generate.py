@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import typer
 
 from feinfn.config import PRESETS, RECIPES, Change, DataConfig, ModelConfig, TrainConfig
+from feinfn.fields import noun_of, words
 from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
 from feinfn.methods.registry import FEINFN, MODELS
 from feinfn.metrics.conventions import CONVENTIONS
@@ -72,16 +73,7 @@ PAPER_SECTIONS: dict[str, tuple[type, str]] = {
 }
 """Sections of a paper's file."""
 
-PLAIN = {
-    str: "text",
-    int: "integer",
-    float: "number",
-    bool: "true or false",
-    Path: "path",
-    Any: "any value",
-}
-
-PLURAL = {str: "texts", int: "integers", float: "numbers", Any: "any values"}
+PLAIN = {bool: "true or false", Path: "path"}
 
 
 def cell(text: str) -> str:
@@ -96,24 +88,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def type_text(hint: Any) -> str:
-    """Return a type in the words of somebody who writes YAML or a command line."""
+    """Return a type, with its bounds, in the words of somebody who writes YAML or a command."""
+    return words(hint, _noun)
+
+
+def _noun(hint: Any, many: bool) -> str:
+    """Return the words for a type without parts."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in PLAIN:
         return PLAIN[hint]
     if origin is Literal:
         return ", ".join(f"`{one}`" for one in arguments)
-    if origin in (Union, UnionType):
-        text = " or ".join(type_text(one) for one in arguments if one is not NoneType)
-        return f"{text}, or null" if NoneType in arguments else text
-    if origin in (tuple, list):
-        many = origin is list or arguments[-1] is Ellipsis
-        inner = PLURAL.get(arguments[0]) or type_text(arguments[0])
-        return f"list of {inner}" if many else f"list of {len(arguments)} {inner}"
     if origin is dict:
-        return f"mapping of names to {PLURAL.get(arguments[1]) or type_text(arguments[1])}"
+        return f"mapping of names to {words(arguments[1], _noun, many=True)}"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return ", ".join(f"`{one.value}`" for one in hint)
-    return f"[{hint.__name__}](#{anchor(heading_of(hint))})"
+    if dataclasses.is_dataclass(hint):
+        return f"[{hint.__name__}](#{anchor(heading_of(hint))})"
+    return noun_of(hint, many)
 
 
 def heading_of(kind: type) -> str:
@@ -248,7 +240,7 @@ def default_text(field: dataclasses.Field) -> str:
 
 def fields_table(kind: type) -> str:
     """Return the table of a class's fields: name, type, default, meaning."""
-    hints, docs = get_type_hints(kind), field_docs(kind)
+    hints, docs = get_type_hints(kind, include_extras=True), field_docs(kind)
     rows = [
         [f"`{one.name}`", type_text(hints[one.name]), default_text(one), docs.get(one.name, "")]
         for one in dataclasses.fields(kind)

@@ -4,29 +4,20 @@ These are plain frozen dataclasses. `mhiflab` validates YAML against them, and t
 only valid keys. Every field that changes a result enters the run key.
 """
 
-import math
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from feinfn.errors import UserError
-
-# Read by pydantic if it is installed: unknown keys and wrong types are errors.
-STRICT = {"extra": "forbid", "strict": True}
-
+from feinfn.errors import require
+from feinfn.fields import Bound, Count, Counts, Finite, Natural, NonNegative, Positive, Settings
 
 Activation = Literal["gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian"]
 Sampling = Literal["grid", "random"]
 Schedule = Literal["cosine", "linear", "periodic"]
 Loss = Literal["l1", "mse", "charbonnier"]
 Inputs = Literal["scene", "patch", "stored"]
+Decay = Annotated[float, Bound(ge=0, lt=1)]
 Upsampling = Literal["implicit", "nearest", "bilinear", "bicubic", "pixel_shuffle"]
-
-
-def require(condition: bool, field: str, found: object, expected: str) -> None:
-    """Raise `UserError` that names field, value found and value expected, unless `condition`."""
-    if not condition:
-        raise UserError(f"{field}: found {found!r}, expected {expected}")
 
 
 class Bands(Protocol):
@@ -40,35 +31,33 @@ class Bands(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings, section="model"):
     """Shape and variant of a FeINFN network; the defaults give the released network."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    hsi_bands: int = 31
+    hsi_bands: Count = 31
     """Bands S of the HSI."""
-    msi_bands: int = 3
+    msi_bands: Count = 3
     """Bands M of the MSI."""
-    feat_dim: int = 128
+    feat_dim: Count = 128
     """Channels of the LR-HSI latent code (spectral encoder)."""
-    guide_dim: int = 128
+    guide_dim: Count = 128
     """Channels of the HR guide latent code (spatial encoder)."""
-    spatial_blocks: int = 4
+    spatial_blocks: Natural = 4
     """Residual blocks of the spatial encoder."""
-    spectral_blocks: int = 4
+    spectral_blocks: Natural = 4
     """Residual blocks of the spectral encoder."""
-    mlp_widths: tuple[int, ...] = (256, 128)
+    mlp_widths: Counts = (256, 128)
     """Hidden widths of the three implicit networks (spatial, amplitude, phase)."""
-    decoder_width: int = 128
+    decoder_width: Count = 128
     """Channels inside the decoder."""
-    decoder_layers: int = 3
+    decoder_layers: Count = 3
     """Gabor layers of the decoder."""
     activation: Activation = "gabor"
     """Non-linearity of the decoder's filters: gabor is exp(-(scale z)^2) cos(omega z); its factors
     are gaussian, exp(-(scale z)^2), and sine, sin(omega z)."""
-    omega_0: float = 30.0
+    omega_0: Finite = 30.0
     """Initial frequency of gabor and sine, in radians per unit of z."""
-    scale_0: float = 10.0
+    scale_0: Finite = 10.0
     """Initial inverse width of gabor and gaussian, per unit of z."""
     activation_trainable: bool = True
     """True trains omega and scale; false keeps them fixed."""
@@ -82,12 +71,12 @@ class ModelConfig:
     """Fuse the amplitudes implicitly; if false, take a linear map of the guide's amplitude."""
     fuse_phase: bool = True
     """Fuse the phases implicitly; if false, take a linear map of the guide's phase."""
-    frequency_kernel_px: int = 3
+    frequency_kernel_px: Literal[1, 3] = 3
     """Side of the phase network's depthwise convolutions: 3 (released) or 1."""
     upsampling: Upsampling = "implicit"
     """Way from LR codes to HR pixels. implicit asks four neighbours and nearest asks one, with
     their offsets; bilinear and bicubic interpolate; pixel_shuffle learns it for one ratio."""
-    shuffle_ratio: int = 4
+    shuffle_ratio: Count = 4
     """Ratio of pixel_shuffle; unused by the other upsamplings."""
     phase_layout: Literal["reviewed", "channel_first"] = "reviewed"
     """reviewed: the phase network reads [B, N, C] as if it were [B, C, H, W] (released);
@@ -107,32 +96,7 @@ class ModelConfig:
     shifted (centre)."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "hsi_bands",
-            "msi_bands",
-            "feat_dim",
-            "guide_dim",
-            "decoder_width",
-            "decoder_layers",
-            "shuffle_ratio",
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"model.{name}", value, "an integer >= 1")
-        for name in ("spatial_blocks", "spectral_blocks"):
-            value = getattr(self, name)
-            require(value >= 0, f"model.{name}", value, "an integer >= 0")
-        widths = self.mlp_widths
-        require(
-            len(widths) >= 1 and min(widths) >= 1,
-            "model.mlp_widths",
-            widths,
-            "one or more integers >= 1",
-        )
-        for name in ("omega_0", "scale_0"):
-            value = getattr(self, name)
-            require(math.isfinite(value), f"model.{name}", value, "a finite number")
-        size = self.frequency_kernel_px
-        require(size in (1, 3), "model.frequency_kernel_px", size, "1 or 3")
+        super().__post_init__()
         fused = self.spatial_branch or self.fuse_amplitude or self.fuse_phase
         require(fused, "model.fuse_phase", False, "true if nothing else uses the LR-HSI")
         branches = (self.fourier_branch, self.spatial_branch)
@@ -166,10 +130,8 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(Settings, section="train.changes"):
     """Training values that change after an epoch; null keeps the value before."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     after_epoch: int
     """Epochs that finish before the change."""
@@ -191,80 +153,58 @@ CHANGEABLE = tuple(f.name for f in fields(Change) if f.name != "after_epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings, section="train"):
     """Training of a network; one epoch is one pass over the training patches."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    epochs: int = 100
+    epochs: Count = 100
     """Passes over the training patches."""
-    batch_size: int = 4
+    batch_size: Count = 4
     """Patches per optimiser step, over all workers together."""
-    patch_px: int = 64
+    patch_px: Count = 64
     """Side of a training patch in HR pixels; a multiple of the protocol's ratio."""
-    stride_px: int = 32
+    stride_px: Count = 32
     """Distance between neighbouring patches of the grid in HR pixels; a multiple of the ratio,
     unless data.inputs is patch."""
     sampling: Sampling = "grid"
     """grid: the same patches in every epoch; random: as many at new random places."""
     augment: bool = False
     """Turn and mirror every scene patch at random (8 ways) before its inputs are simulated."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """AdamW's learning rate at the start (after the warm-up)."""
-    lr_final: float = 1e-5
+    lr_final: NonNegative = 1e-5
     """Learning rate at the end of the schedule."""
     schedule: Schedule = "cosine"
     """cosine, linear: from lr to lr_final over all steps; periodic: cosine over epochs that rises
     again after period_epochs (released)."""
-    period_epochs: int = 300
+    period_epochs: Count = 300
     """Half a period of the periodic schedule, in epochs."""
-    warmup_epochs: int = 0
+    warmup_epochs: Natural = 0
     """Epochs of linear warm-up from lr/10."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decays of the running mean and square of the gradient."""
     loss: Loss = "l1"
     """Mean over pixels and bands of the absolute error, its square (mse), or sqrt(error^2 + 1e-6)
     (charbonnier)."""
-    ssim_weight: float = 0.1
+    ssim_weight: NonNegative = 0.1
     """Weight of (1 - SSIM), added to the loss."""
-    sam_weight: float = 0.0
+    sam_weight: NonNegative = 0.0
     """Weight of the mean spectral angle in radians, added to the loss."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Largest global L2 norm of the gradient; null does not clip."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of products during training; bfloat16 is autocast, but the Fourier branch, the loss and
     all evaluation stay in float32."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float, Bound(gt=0, lt=1)] | None = None
     """Decay of the weight average that is evaluated and saved; null uses the raw weights."""
-    validate_every: int = 1
+    validate_every: Count = 1
     """Epochs between validations (the last epoch always validates)."""
     changes: tuple[Change, ...] = ()
     """Changes during training, in order: the schedules that population based training finds."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "patch_px",
-            "stride_px",
-            "validate_every",
-            "period_epochs",
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"train.{name}", value, "an integer >= 1")
-        weights = ("weight_decay", "ssim_weight", "sam_weight")
-        for name in ("lr", "lr_final", "warmup_epochs", *weights):
-            value = getattr(self, name)
-            require(0 <= value < float("inf"), f"train.{name}", value, "a number >= 0")
-        good = all(0 <= beta < 1 for beta in self.betas)
-        require(good, "train.betas", self.betas, "two numbers in [0, 1)")
-        clip, decay = self.clip_norm, self.ema_decay
-        require(clip is None or clip > 0, "train.clip_norm", clip, "a number > 0, or null")
-        require(
-            decay is None or 0 < decay < 1, "train.ema_decay", decay, "between 0 and 1, or null"
-        )
+        super().__post_init__()
         epochs = [change.after_epoch for change in self.changes]
         good = epochs == sorted(set(epochs)) and all(0 < n < self.epochs for n in epochs)
         field = "train.changes.after_epoch"
@@ -323,10 +263,8 @@ RECIPES: dict[str, TrainConfig] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings, section="data"):
     """Scenes that train, validate and test; the embedded sample brings its own split."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     source: str = "sample"
     """`sample` (seven embedded CAVE crops), a scene store made by `mhiflab data prepare`, or a

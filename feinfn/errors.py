@@ -7,8 +7,18 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """A mistake the user can fix.
 
-    The message says where, what was found, what was expected and what to do.
+    The message says where, what was found, what was expected and what to do. `field` is the setting
+    or parameter at fault, if it is one; it stands before the message, and the command line puts its
+    option there.
     """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.field}: {message}" if self.field else message
 
 
 class OutOfMemory(UserError):  # noqa: N818
@@ -17,6 +27,12 @@ class OutOfMemory(UserError):  # noqa: N818
 
 class Preempted(Exception):  # noqa: N818
     """The process was asked to stop and has saved its training state; not a failure."""
+
+
+def require(condition: bool, field: str, found: object, expected: str) -> None:
+    """Raise `UserError` that names field, value found and value expected, unless `condition`."""
+    if not condition:
+        raise UserError(f"found {found!r}, expected {expected}", field)
 
 
 def nearest(found: str, valid: Iterable[str]) -> str:

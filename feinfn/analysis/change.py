@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feinfn.config import require
+from feinfn.errors import require
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
 from feinfn.protocols.simulate import Inputs

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import erf, wofz
 
-from feinfn.config import require
+from feinfn.errors import require
 
 Kind = Literal["complex", "real", "one_sided", "analytic"]
 BOUND = 0.5

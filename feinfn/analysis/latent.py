@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feinfn.analysis.radial import CHANNELS, Similarity, similarity
-from feinfn.config import require
+from feinfn.errors import require
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.feinfn.strips import Strips
 from feinfn.protocols.simulate import Pair

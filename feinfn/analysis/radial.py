@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.config import require
+from feinfn.fields import Count, check
 
 CHANNELS = 16
 """Channels transformed at a time."""
@@ -21,7 +21,7 @@ CHANNELS = 16
 
 def radial_bands(size_HW: tuple[int, int], bands: int) -> Tensor:
     """Return the band of every bin of `torch.fft.fft2`, int64 [H, W]; -1 for frequency zero."""
-    require(bands >= 1, "bands", bands, "an integer >= 1")
+    check("bands", bands, Count)
     fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size_HW)
     radius_HW = torch.hypot(fy[:, None], fx)
     # Rounding may take the product just below a whole number.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from feinfn.config import require
+from feinfn.errors import require
 
 
 def spectra_at(image_SHW: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from feinfn.config import Bands, DataConfig, Region, require
+from feinfn.config import Bands, DataConfig, Region
 from feinfn.data import store
 from feinfn.data.readers.formats import read_any, scenes_in
 from feinfn.data.readers.hdf5 import read_prepared, read_scene
 from feinfn.data.scene import Scene
 from feinfn.data.splits import PARTS
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, nearest, require
 from feinfn.files import file_sha256
 from feinfn.protocols.simulate import Protocol, check_ratio
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from feinfn.data.images import Image
 from feinfn.errors import UserError
+from feinfn.fields import Positive, check
 from feinfn.files import BEST, file_sha256
 from feinfn.inference.inputs import check_msi_order, read_companion, read_input
 from feinfn.methods.network import fuse
@@ -61,12 +62,12 @@ class Trained:
         """Bound the memory of one fusion; raise `UserError` if the network does not support it."""
         if not hasattr(self.model, "memory_mib"):
             raise UserError(
-                f"memory_mib: found a budget of {memory_mib:g} MiB for "
-                f"{type(self.model).__name__}, expected none, because this network takes whole "
-                "images; leave it out, or fuse smaller images"
+                f"found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, expected "
+                "none, because this network takes whole images; leave it out, or fuse smaller "
+                "images",
+                "memory_mib",
             )
-        if not 0 < memory_mib < float("inf"):
-            raise UserError(f"memory_mib: found {memory_mib:g} MiB, expected a number > 0")
+        check("memory_mib", memory_mib, Positive)
         setattr(self.model, "memory_mib", memory_mib)  # noqa: B010
 
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
@@ -112,7 +113,7 @@ def load_trained(
         )
     mode = upsampling or (protocol.upsampling if protocol else DEFAULT_UPSAMPLING)
     if mode not in SUPPORT_PX:
-        raise UserError(f"upsampling: found {mode!r}, expected one of {', '.join(SUPPORT_PX)}")
+        raise UserError(f"found {mode!r}, expected one of {', '.join(SUPPORT_PX)}", "upsampling")
     nm = _read_json(weights.with_name(WAVELENGTHS_FILE), "wavelengths", _wavelengths)
     return Trained(model, mode, protocol, file_sha256(weights), nm)
 

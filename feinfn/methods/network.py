@@ -3,40 +3,29 @@
 Legend: B batch, C channels, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from feinfn.config import STRICT, Bands, require
+from feinfn.config import Bands
 from feinfn.errors import UserError
+from feinfn.fields import Count, Settings
 from feinfn.protocols.simulate import Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Settings, section="model"):
     """Band counts, which every network needs; subclasses add a name and further sizes.
 
     The name is a field, so that a spec and a weights file state the model to which they belong.
     """
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    hsi_bands: int = 31
+    hsi_bands: Count = 31
     """Bands S of the HSI."""
-    msi_bands: int = 3
+    msi_bands: Count = 3
     """Bands M of the MSI."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name == "name":
-                continue
-            value = getattr(self, field.name)
-            is_tuple = isinstance(value, tuple)
-            good = len(value) >= 1 and min(value) >= 1 if is_tuple else value >= 1
-            expected = "one or more integers >= 1" if is_tuple else "an integer >= 1"
-            require(good, f"model.{field.name}", value, expected)
 
 
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:

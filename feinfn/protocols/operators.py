@@ -6,21 +6,22 @@ linear operator A, <A x, y> = <x, A.adjoint(y, size of x)>.
 Legend: B batch, S bands, M MSI bands, H W rows and columns.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.config import require
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require
+from feinfn.fields import Bound, Count, Finite, Positive, check, check_fields
 from feinfn.protocols.filters import filter_bands, filter_window, gaussian_taps
 
 Border = Literal["zero", "reflect", "replicate", "circular"]
+
+Bits = Annotated[int, Bound(ge=1, le=16)]
 
 Size = tuple[int, int]
 
@@ -30,6 +31,9 @@ PAD_MODES = {b: b for b in ("reflect", "replicate", "circular")} | {"zero": "con
 
 class Operator(ABC):
     """A degradation; by default it keeps the size and its linear part is the identity."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def __call__(self, x_BSHW: Tensor) -> Tensor:
@@ -60,24 +64,24 @@ class Blur(Operator):
     edge pixel (replicate) or the opposite side (circular)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shape = tuple(self.kernel.shape)
         good = self.kernel.ndim in (1, 2) and 0 not in shape
         require(good, "kernel", shape, "a shape [taps] or [rows, columns]")
         finite = bool(torch.isfinite(self.kernel).all())
         require(finite, "kernel", "NaN or inf", "finite numbers")
-        require(self.border in PAD_MODES, "border", self.border, f"one of {sorted(PAD_MODES)}")
 
     @classmethod
     def gaussian(cls, size_px: int, sigma_px: float, border: Border = "zero") -> "Blur":
         """Return a Gaussian PSF of `size_px` taps per side, sampled about their middle, sum 1."""
-        require(size_px >= 1, "size_px", size_px, "an integer >= 1")
-        require(0 < sigma_px < math.inf, "sigma_px", sigma_px, "a number > 0")
+        check("size_px", size_px, Count)
+        check("sigma_px", sigma_px, Positive)
         return cls(gaussian_taps(size_px, sigma_px), border)
 
     @classmethod
     def box(cls, size_px: int, border: Border = "zero") -> "Blur":
         """Return the mean over `size_px` x `size_px` pixels."""
-        require(size_px >= 1, "size_px", size_px, "an integer >= 1")
+        check("size_px", size_px, Count)
         return cls(torch.full((size_px,), 1 / size_px, dtype=torch.float64), border)
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
@@ -124,12 +128,12 @@ def _correlate(x_BSHW: Tensor, kernel: Tensor) -> Tensor:
 class Decimate(Operator):
     """Sampling of every `ratio`-th row and column from `row` and `col` on, for any image size."""
 
-    ratio: int
+    ratio: Count
     row: int = 0
     col: int = 0
 
     def __post_init__(self) -> None:
-        require(self.ratio >= 1, "ratio", self.ratio, "an integer >= 1")
+        super().__post_init__()
         for name in ("row", "col"):
             phase, expected = getattr(self, name), f"from 0 to {self.ratio - 1} (ratio - 1)"
             require(0 <= phase < self.ratio, name, phase, expected)
@@ -190,13 +194,9 @@ class Noise(Operator):
     noise on every device. The gradient treats the noise as a constant.
     """
 
-    snr_db: float | tuple[float, ...]
+    snr_db: Finite | tuple[Finite, ...]
     """SNR in dB: one number, or one per band."""
     seed: int | tuple[int, ...] = 0
-
-    def __post_init__(self) -> None:
-        values = self.snr_db if isinstance(self.snr_db, tuple) else (self.snr_db,)
-        require(all(map(math.isfinite, values)), "snr_db", self.snr_db, "finite numbers in dB")
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         batch, bands = x_BSHW.shape[:2]
@@ -224,10 +224,7 @@ class Quantise(Operator):
     The gradient passes straight through, as if nothing were rounded.
     """
 
-    bits: int
-
-    def __post_init__(self) -> None:
-        require(1 <= self.bits <= 16, "bits", self.bits, "an integer from 1 to 16")
+    bits: Bits
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         top = 2**self.bits - 1

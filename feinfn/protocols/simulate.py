@@ -8,16 +8,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.config import STRICT, require
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require
+from feinfn.fields import Count, Finite, Items, Natural, Positive, Settings
 from feinfn.protocols.operators import (
-    PAD_MODES,
+    Bits,
     Blur,
     Border,
     Chain,
@@ -37,42 +37,40 @@ reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Protocol(Settings, section="protocol"):
     """A complete recipe for the inputs; every field except the texts changes the numbers."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     name: str
     """Research line and ratio, as in cave_x4."""
-    ratio: int
+    ratio: Count
     """HR pixels per LR pixel along each axis."""
     psf: Literal["gaussian", "box", "delta"]
     """Blur before sampling: a Gaussian, a mean over psf_px pixels, or none."""
-    psf_px: int = 1
+    psf_px: Count = 1
     """Side of the PSF in HR pixels; the centre of an even PSF is tap psf_px / 2, see
     operators.Blur."""
-    psf_sigma_px: float | None = None
+    psf_sigma_px: Positive | None = None
     """Standard deviation of a Gaussian PSF in HR pixels; null for the others."""
     psf_border: Border
     """Continuation of the image beyond its border for the blur."""
-    phase_px: int
+    phase_px: Natural
     """HR row and column that becomes LR row and column 0."""
     srf: str
     """A table of feinfn/protocols/srf, the path of a .csv file, or `measured`: the scene's MSI."""
     srf_by: Literal["wavelength", "index"] = "wavelength"
     """Resample the response at the bands' wavelengths, or give its entry i to band i."""
-    msi_order: tuple[str, ...]
+    msi_order: Annotated[tuple[str, ...], Items(distinct=True)]
     """Bands of the response that become MSI bands, in this order; for a measured MSI, its band
     names."""
     upsampling: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
     """Interpolation from LR-HSI to LMS (torch, align_corners=False), then clipped to [0, 1]."""
-    hsi_snr_db: float | None = None
+    hsi_snr_db: Finite | None = None
     """SNR of every LR-HSI band in dB (see operators.Noise); null adds no noise."""
-    msi_snr_db: float | None = None
+    msi_snr_db: Finite | None = None
     """SNR of every MSI band in dB; null adds no noise."""
-    lr_bits: int | None = None
+    lr_bits: Bits | None = None
     """Bits to which the LR-HSI is rounded after noise; null does not round."""
-    msi_bits: int | None = None
+    msi_bits: Bits | None = None
     """Bits to which the MSI is rounded after noise; null does not round."""
     about: str = ""
     """One sentence for people."""
@@ -84,39 +82,14 @@ class Protocol:
     """Sources of the statements."""
 
     def __post_init__(self) -> None:
-        def check(condition: bool, field: str, expected: str) -> None:
-            require(condition, f"protocol.{field}", getattr(self, field), expected)
-
-        for field, words in (
-            ("psf", ("gaussian", "box", "delta")),
-            ("psf_border", tuple(PAD_MODES)),
-            ("srf_by", ("wavelength", "index")),
-            ("upsampling", tuple(SUPPORT_PX)),
-        ):
-            check(getattr(self, field) in words, field, "one of " + ", ".join(words))
-        check(self.ratio >= 1, "ratio", "an integer >= 1")
-        check(0 <= self.phase_px < self.ratio, "phase_px", f"from 0 to {self.ratio - 1}")
-        delta = self.psf == "delta"
-        check(
-            self.psf_px == 1 if delta else self.psf_px >= 1,
-            "psf_px",
-            "1 for psf 'delta'" if delta else "an integer >= 1",
-        )
-        sigma = self.psf_sigma_px
-        if self.psf == "gaussian":
-            positive = sigma is not None and 0 < sigma < math.inf
-            check(positive, "psf_sigma_px", "a number > 0 for psf 'gaussian'")
-        else:
-            check(sigma is None, "psf_sigma_px", f"null for psf {self.psf!r}")
-        order = self.msi_order
-        unique = len(set(order)) == len(order) >= 1
-        check(unique, "msi_order", "one or more bands, each once")
-        for field in ("hsi_snr_db", "msi_snr_db"):
-            snr = getattr(self, field)
-            check(snr is None or math.isfinite(snr), field, "a finite number of dB, or null")
-        for field in ("lr_bits", "msi_bits"):
-            bits = getattr(self, field)
-            check(bits is None or 1 <= bits <= 16, field, "an integer from 1 to 16, or null")
+        super().__post_init__()
+        inside = self.phase_px < self.ratio
+        require(inside, "protocol.phase_px", self.phase_px, f"from 0 to {self.ratio - 1}")
+        single = self.psf != "delta" or self.psf_px == 1
+        require(single, "protocol.psf_px", self.psf_px, "1 for psf 'delta'")
+        fits = (self.psf_sigma_px is None) == (self.psf != "gaussian")
+        expected = f"{'null' if self.psf_sigma_px else 'a number > 0'} for psf {self.psf!r}"
+        require(fits, "protocol.psf_sigma_px", self.psf_sigma_px, expected)
 
     def definition(self) -> dict[str, Any]:
         """Return all fields that change numbers, the response by content, for the run key.

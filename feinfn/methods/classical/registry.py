@@ -5,11 +5,11 @@ Legend: S bands, M MSI bands, h w LR size, H W HR size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from feinfn.config import STRICT, require
+from feinfn.errors import require
+from feinfn.fields import Count, Settings
 from feinfn.methods.classical import bicubic, cnmf, gsa, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
@@ -75,20 +75,16 @@ CLASSICAL: dict[str, Method] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalConfig:
+class ClassicalConfig(Settings, section="model"):
     """Configuration of a classical method in place of a network; nothing is trained."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     name: str
     """One of `CLASSICAL`."""
-    hsi_bands: int = 31
+    hsi_bands: Count = 31
     """Bands S of the HSI."""
-    msi_bands: int = 3
+    msi_bands: Count = 3
     """Bands M of the MSI."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.name in CLASSICAL, "model.name", self.name, "one of " + ", ".join(CLASSICAL))
-        for field in ("hsi_bands", "msi_bands"):
-            value = getattr(self, field)
-            require(value >= 1, f"model.{field}", value, "an integer >= 1")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.config import require
+from feinfn.errors import require
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.filters import gaussian_taps
 

@@ -96,8 +96,9 @@ def strips_within(
     if budget < minimum:
         needed = math.ceil(SLACK * minimum / MIB) + OVERHEAD_MIB
         raise UserError(
-            f"memory_mib: found {memory_mib:g}, expected at least {needed} for {batch} image(s) of "
-            f"{height}x{width}; raise it, or fuse smaller images"
+            f"found {memory_mib:g}, expected at least {needed} for {batch} image(s) of "
+            f"{height}x{width}; raise it, or fuse smaller images",
+            "memory_mib",
         )
     encoder_rows = int((budget - encoding) // encoding_row) - 2 * encoder_halo
     phase_rows = int((budget - phase) // phase_row) - 2 * phase_halo

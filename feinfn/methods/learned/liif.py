@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feinfn.fields import Count, Counts
 from feinfn.methods.feinfn.encoders import Encoder
 from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.strips import slices
@@ -32,13 +33,13 @@ class ImplicitConfig(NetworkConfig):
     """Shape of the network; defaults are FeINFN's encoders and LIIF's pointwise network."""
 
     name: Literal["implicit"] = "implicit"
-    feat_dim: int = 128
+    feat_dim: Count = 128
     """Channels of the LR-HSI latent code."""
-    guide_dim: int = 128
+    guide_dim: Count = 128
     """Channels of the HR guide latent code."""
-    blocks: int = 4
+    blocks: Count = 4
     """Residual blocks of each encoder."""
-    mlp_widths: tuple[int, ...] = (256, 256, 256, 256)
+    mlp_widths: Counts = (256, 256, 256, 256)
     """Hidden widths of the pointwise network."""
 
 

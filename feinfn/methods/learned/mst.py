@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feinfn.fields import Count, Counts
 from feinfn.methods.feinfn.encoders import conv3
 from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
 
@@ -27,11 +28,11 @@ class MSTConfig(NetworkConfig):
     """Shape of the network; the default has FeINFN's number of parameters."""
 
     name: Literal["mst"] = "mst"
-    width: int = 48
+    width: Count = 48
     """Channels at full size and of every head; channels and heads double at each smaller scale."""
-    blocks: tuple[int, ...] = (2, 2, 5)
+    blocks: Counts = (2, 2, 5)
     """Blocks at each scale, from full size down; the last number is that of the bottom."""
-    expansion: int = 4
+    expansion: Count = 4
     """Widening factor of the feed-forward halves."""
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from feinfn.fields import Count
 from feinfn.methods.feinfn.encoders import conv3
 from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
 
@@ -25,7 +26,7 @@ class ResTFNetConfig(NetworkConfig):
     """Shape of the network; the default is the paper's."""
 
     name: Literal["restfnet"] = "restfnet"
-    width: int = 32
+    width: Count = 32
     """Channels C of each encoder at full size; 2C at half, 8C after fusion at a quarter."""
 
 

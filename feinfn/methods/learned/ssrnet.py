@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.config import require
+from feinfn.errors import require
 from feinfn.methods.feinfn.encoders import conv3
 from feinfn.methods.network import Network, NetworkConfig, check_inputs
 

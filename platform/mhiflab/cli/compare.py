@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, SmokeOption, StudyArgument
+from mhiflab.cli.options import LabOption, SmokeOption, StudyArgument, named_by_option
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
 
@@ -90,6 +90,7 @@ def compare(
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
 
+@named_by_option(sigma_factors="--sigma", snrs_db="--snr")
 def robustness(
     study: StudyArgument,
     case: Annotated[str, typer.Option(help="Only this case of the study (default: all).")] = "",

@@ -1,7 +1,5 @@
 """The command `fuse`: a trained network on two files."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +8,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.cli.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
-from mhiflab.cli.options import LabOption
+from mhiflab.cli.options import LabOption, named_by_option
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from feinfn.inference.apply import Trained
 
 
+@named_by_option(memory_mib="--memory", upsampling="--upsampling")
 def fuse(
     hsi: Annotated[
         Path,
@@ -86,8 +85,7 @@ def fuse(
     check_targets(outputs, filter(None, inputs), force)
     trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
-        with _as_option():
-            trained.limit_memory(memory)
+        trained.limit_memory(memory)
     files = FusionFiles(
         hsi=InputFile(hsi, key, full_scale),
         msi=InputFile(msi, msi_key, msi_full_scale),
@@ -101,20 +99,11 @@ def fuse(
     _warn_of_other_bands(nm, trained, hsi)
     rows, columns = images.msi.values_SHW.shape[1:]
     bands = len(images.hsi.values_SHW)
-    with out.status(f"Fusing {bands} bands of {rows}x{columns} pixels"), _as_option():
+    with out.status(f"Fusing {bands} bands of {rows}x{columns} pixels"):
         fused_SHW = fuse_images(trained, images.hsi, images.msi, f"{hsi} and {msi}")
     picture = write_fusion(fused, fused_SHW, images, nm, trained, run_key)
     out.print(f"Fused    {escape(str(fused))}", soft_wrap=True)
     out.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
-
-
-@contextmanager
-def _as_option() -> Iterator[None]:
-    """Let errors name the option of what a network knows as its parameter."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace("memory_mib:", "--memory:")) from None
 
 
 def _trained(

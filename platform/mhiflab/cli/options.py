@@ -1,9 +1,13 @@
 """Options and arguments that several commands share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from feinfn.errors import UserError
 
 StudyArgument = Annotated[
     str,
@@ -40,3 +44,13 @@ NewDataOption = Annotated[
     bool,
     typer.Option("--new-data", help="Start a trial anew if its data changed since it began."),
 ]
+
+
+@contextmanager
+def named_by_option(**options: str) -> Iterator[None]:
+    """Let errors of a command name the option that sets a parameter: `memory_mib="--memory"`."""
+    try:
+        yield
+    except UserError as error:
+        error.field = options.get(error.field, error.field)
+        raise

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from feinfn.config import require
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require
 from mhiflab.study.spec import Resources
 
 UNIT = 10_000

@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from feinfn.config import require
 from feinfn.data.pairs import scene_pair
 from feinfn.data.scene import Scene
 from feinfn.data.source import load_scene
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require
+from feinfn.fields import Positive, Settings
 from feinfn.files import write_atomic
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
@@ -34,10 +34,10 @@ from mhiflab.study.spec import Spec
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Settings):
     """Variations of a run's protocol; its own values are always included."""
 
-    sigma_factors: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    sigma_factors: tuple[Positive, ...] = (0.5, 1.0, 1.5, 2.0)
     """PSF widths as multiples of the protocol's; the kernel grows with them."""
     srfs: tuple[str, ...] = ()
     """More spectral response tables."""
@@ -45,10 +45,9 @@ class Grid:
     """Signal-to-noise ratios of LR-HSI and MSI; inf adds no noise."""
 
     def __post_init__(self) -> None:
-        valid = all(0 < f < float("inf") for f in self.sigma_factors)
-        require(valid, "--sigma", self.sigma_factors, "finite factors > 0")
+        super().__post_init__()
         valid = all(snr > float("-inf") for snr in self.snrs_db)
-        require(valid, "--snr", self.snrs_db, "decibels, or inf")
+        require(valid, "snrs_db", self.snrs_db, "decibels, or inf")
 
     def protocols(self, protocol: Protocol) -> dict[tuple[float, str, float], Protocol]:
         """Return the protocol of every cell by (factor, SRF, SNR)."""
@@ -75,8 +74,9 @@ def _varied_protocol(protocol: Protocol, factor: float, srf: str, snr_db: float)
         sigma = None if protocol.psf_sigma_px is None else protocol.psf_sigma_px * factor
         if protocol.psf == "delta" or (size == protocol.psf_px and sigma is None):
             raise UserError(
-                f"--sigma: found {factor:g}, expected 1 or a factor that changes the PSF of "
-                f"protocol {protocol.name} ({protocol.psf}, {protocol.psf_px} px)"
+                f"found {factor:g}, expected 1 or a factor that changes the PSF of protocol "
+                f"{protocol.name} ({protocol.psf}, {protocol.psf_px} px)",
+                "sigma_factors",
             )
         changed = replace(changed, psf_sigma_px=sigma, psf_px=size)
     if np.isfinite(snr_db):

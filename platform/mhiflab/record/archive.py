@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 from mlflow.entities import Metric
 
-from feinfn.config import STRICT, DataConfig
+from feinfn.config import DataConfig
 from feinfn.data.source import SceneSummary, Survey, resolve_data, survey
 from feinfn.errors import UserError
+from feinfn.fields import Settings
 from mhiflab.paths import Lab
 from mhiflab.record.store import (
     ARCHIVED_TAG,
@@ -54,10 +55,8 @@ DATA_FILE, RUNS = "data.json", "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchivedRun:
+class ArchivedRun(Settings):
     """Content of an archived run's file."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     name: str
     tags: dict[str, str]

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from feinfn.config import STRICT
 from feinfn.errors import UserError, nearest
+from feinfn.fields import Settings
 from mhiflab.console import out
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
@@ -33,10 +33,8 @@ Cost = Literal["parameters", "flops", "seconds", "memory"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class Published(Settings):
     """Published numbers to quote below a table."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     data: str
     """Name of the data set in the file of published values."""
@@ -44,10 +42,8 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperTable:
+class PaperTable(Settings):
     """One table of a paper."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
     """Caption."""
@@ -63,10 +59,8 @@ class PaperTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperFigure:
+class PaperFigure(Settings):
     """One figure of a paper."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
     """Title, which says what the figure shows."""
@@ -82,10 +76,8 @@ Part = PaperTable | PaperFigure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paper:
+class Paper(Settings):
     """A paper's file; `name` is the file's stem."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
     published: str | None = None

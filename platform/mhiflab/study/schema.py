@@ -2,20 +2,21 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from feinfn.config import STRICT, require
+from feinfn.fields import Count, Items, Natural, Positive, Settings
 from mhiflab.study.search import Search
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+=-]*")
 """Pattern of studies' and cases' names, which become names of folders, files and tags."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Named variation of the base."""
+Different = Annotated[list[Any], Items(distinct=True)]
 
-    __pydantic_config__: ClassVar[dict] = STRICT
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Settings):
+    """Named variation of the base."""
 
     label: str
     """Name of its row in tables and figures."""
@@ -27,42 +28,28 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retry:
+class Retry(Settings, section="retry"):
     """Failures that one `run` tries again by itself; all others wait for `mhiflab retry`."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    lost: int = 3
+    lost: Natural = 3
     """Times that a trial continues elsewhere after it lost its process, worker or node."""
     oom: Literal["fail", "accumulate"] = "fail"
     """accumulate: if a GPU runs out of memory, take the same batch in twice as many parts."""
 
-    def __post_init__(self) -> None:
-        require(self.lost >= 0, "retry.lost", self.lost, "an integer >= 0")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Stop:
+class Stop(Settings, section="stop"):
     """Limits after which a `run` ends early; the next `run` continues its trials."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    hours: float | None = None
+    hours: Positive | None = None
     """Hours after which running trials are interrupted."""
-    failures: int | None = None
+    failures: Count | None = None
     """Failed trials after which no other starts."""
-
-    def __post_init__(self) -> None:
-        hours, failures = self.hours, self.failures
-        require(hours is None or hours > 0, "stop.hours", hours, "a number > 0, or null")
-        require(failures is None or failures >= 1, "stop.failures", failures, "an integer >= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoke:
+class Smoke(Settings):
     """Changes of the study's smoke variant beyond the usual reductions."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted keys and their values, which override everything else."""
@@ -73,10 +60,8 @@ class Smoke:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Settings):
     """Content of a study file."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     title: str
     """One line for consoles and table captions."""
@@ -85,9 +70,9 @@ class Study:
     override those of `from: NAME` (a study, or a file with such settings) or `from: NAME/CASE`."""
     cases: dict[str, Case] = field(default_factory=dict)
     """Named variations, in the order of table rows."""
-    axes: dict[str, list[Any]] = field(default_factory=dict)
+    axes: dict[str, Different] = field(default_factory=dict)
     """Dotted keys and their values; every case runs at every combination."""
-    seeds: list[int] = field(default_factory=lambda: [1])
+    seeds: Annotated[list[Natural], Items(distinct=True)] = field(default_factory=lambda: [1])
     """Seeds of every case."""
     search: Search | None = None
     """Search around every case, trained with the first seed."""

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from itertools import islice, product
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from feinfn.config import CHANGEABLE, STRICT, ModelConfig, TrainConfig, require
-from feinfn.errors import UserError, nearest
+from feinfn.config import CHANGEABLE, ModelConfig, TrainConfig
+from feinfn.errors import UserError, nearest, require
+from feinfn.fields import Bound, Count, Finite, Items, Positive, Settings
 from feinfn.metrics.evaluation import METRICS
 
 Values = dict[str, Any]
@@ -26,18 +26,16 @@ MOST_CORNERS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class Range(Settings):
     """Values that one key may take; exactly one field is set."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    uniform: tuple[float, float] | None = None
+    uniform: tuple[Finite, Finite] | None = None
     """Any number between two bounds."""
-    log_uniform: tuple[float, float] | None = None
+    log_uniform: tuple[Positive, Positive] | None = None
     """Any number between two bounds > 0, uniform in its logarithm."""
     integer: tuple[int, int] | None = None
     """An integer between two bounds, both included."""
-    choice: tuple[Any, ...] | None = None
+    choice: Annotated[tuple[Any, ...], Items(least=2, distinct=True)] | None = None
     """One of two or more values."""
 
     def check(self, where: str) -> None:
@@ -47,20 +45,9 @@ class Range:
         require(
             len(kinds) == 1, where, ", ".join(kinds) or "nothing", "one of " + ", ".join(_KINDS)
         )
-        if self.choice is not None:
-            texts = [json.dumps(value) for value in self.choice]
-            require(
-                len(texts) > 1 and len(set(texts)) == len(texts),
-                f"{where}.choice",
-                list(self.choice),
-                "two or more distinct values",
-            )
-            return
-        (kind, (low, high)), *_ = kinds.items()
-        good = math.isfinite(low) and math.isfinite(high) and low < high
-        require(good, f"{where}.{kind}", [low, high], "two finite numbers, the lower one first")
-        if kind == "log_uniform":
-            require(low > 0, f"{where}.{kind}", [low, high], "bounds > 0")
+        if self.choice is None:
+            ((kind, (low, high)),) = kinds.items()
+            require(low < high, f"{where}.{kind}", [low, high], "the lower bound first")
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -96,30 +83,26 @@ _KINDS = [f.name for f in fields(Range)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheduler:
+class Scheduler(Settings, section="search.scheduler"):
     """Rule that stops, or replaces, trials that fall behind."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     name: Literal["none", "asha", "median", "pbt"] = "none"
     """asha: successive halving; median: stop trials behind the median of the others; pbt:
     population based training, in which the worst members continue from the weights of the best
     with other values."""
-    grace_epochs: int = 2
+    grace_epochs: Count = 2
     """Epochs that every trial trains before it may be stopped."""
-    reduction: float = 3
+    reduction: Annotated[float, Bound(gt=1)] = 3
     """asha: one in so many trials passes each rung."""
-    interval_epochs: int = 2
+    interval_epochs: Count = 2
     """pbt: epochs between two comparisons of the population."""
-    replaced: float = 0.25
+    replaced: Annotated[float, Bound(gt=0, le=0.5)] = 0.25
     """pbt: share of the population that is replaced at each comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(Settings, section="search"):
     """Search for the values of some keys that are best on the validation scenes."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     space: dict[str, Range]
     """Dotted keys of model and train, and the values they may take."""
@@ -128,13 +111,14 @@ class Search:
     algorithm: Literal["random", "tpe", "nsga2"] = "tpe"
     """random: values that follow from the seed alone; tpe, nsga2: Optuna's, which learn from the
     results so far."""
-    trials: int = 20
+    trials: Annotated[int, Bound(ge=2)] = 20
     """Number of suggestions; the first is the base itself."""
     seed: int = 1
     """Seed of the suggestions; trainings take the study's seeds."""
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.space) > 0, "search.space", self.space, "at least one key")
         for key, value_range in self.space.items():
             check_key(key)
@@ -149,52 +133,32 @@ class Search:
             names,
             "one or two, at least one of them a validation metric such as val_psnr",
         )
-        require(self.trials >= 2, "search.trials", self.trials, "an integer >= 2 (the base is one)")
         self._check_scheduler()
 
     def _check_scheduler(self) -> None:
-        name, scheduler = self.scheduler.name, self.scheduler
-        if name == "none":
-            return
         require(
-            len(self.objectives) == 1,
+            len(self.objectives) == 1 or self.scheduler.name == "none",
             "search.scheduler.name",
-            name,
+            self.scheduler.name,
             "none with two objectives, because a stopped trial has no cost to compare",
         )
-        where = "search.scheduler"
-        if name == "pbt":
-            self._check_population(where)
+        if not self.population:
             return
-        require(
-            scheduler.grace_epochs >= 1, f"{where}.grace_epochs", scheduler.grace_epochs, ">= 1"
-        )
-        require(scheduler.reduction > 1, f"{where}.reduction", scheduler.reduction, "a number > 1")
-
-    def _check_population(self, where: str) -> None:
-        scheduler = self.scheduler
         require(
             self.algorithm == "random",
             "search.algorithm",
             self.algorithm,
             "random with pbt, which varies the random values of the first members",
         )
+        changeable = [f"train.{name}" for name in CHANGEABLE]
         for key, one in self.space.items():
-            section, _, name = key.partition(".")
             require(
-                section == "train" and name in CHANGEABLE and bool(one.uniform or one.log_uniform),
+                key in changeable and bool(one.uniform or one.log_uniform),
                 "search.space",
                 key,
                 "a uniform or log_uniform range of a key that may change during training, with "
-                "pbt: " + ", ".join(f"train.{name}" for name in CHANGEABLE),
+                "pbt: " + ", ".join(changeable),
             )
-        require(
-            scheduler.interval_epochs >= 1,
-            f"{where}.interval_epochs",
-            scheduler.interval_epochs,
-            ">= 1",
-        )
-        require(0 < scheduler.replaced <= 0.5, f"{where}.replaced", scheduler.replaced, "0 to 0.5")
 
     @property
     def population(self) -> bool:

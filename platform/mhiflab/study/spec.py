@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from feinfn.config import PRESETS, RECIPES, STRICT, DataConfig, ModelConfig, TrainConfig, require
+from feinfn.config import PRESETS, RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.source import Survey, resolve_data, survey
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, nearest, require
+from feinfn.fields import Bound, Count, Natural, NonNegative, Positive, Settings
 from feinfn.methods.classical.registry import ClassicalConfig
 from feinfn.methods.network import NetworkConfig
 from feinfn.methods.registry import FEINFN, config_type
@@ -17,52 +18,33 @@ from mhiflab.study.yaml_values import build
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class Resources(Settings, section="resources"):
     """Resources that one trial requests; the run key does not hash them (`identity.UNHASHED`)."""
 
-    __pydantic_config__: ClassVar[dict] = STRICT
-
-    workers: int = 1
+    workers: Natural = 1
     """Ray Train workers sharing every batch; 0 trains inside the trial's own process."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: Annotated[float, Bound(ge=0.1)] = 1.0
     """CPUs of each worker, or of the trial itself with workers: 0."""
-    gpus_per_worker: float = 0.0
+    gpus_per_worker: NonNegative = 0.0
     """GPUs of each worker: a whole number, or a share of one GPU."""
-    gpu_memory_gib: float | None = None
+    gpu_memory_gib: Positive | None = None
     """GPU memory of each worker in GiB, instead of a share: a GPU takes as many workers as its
     memory holds; null: no such bound."""
-    memory_mib: float | None = None
+    memory_mib: Positive | None = None
     """Memory for fusing one whole image, in MiB above the resting process; null: unbounded."""
     recompute: bool = False
     """Keep fewer activations while training and compute them again: slower, for large patches."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Parts in which a worker processes its share of a batch, one after the other: less memory, the
     same step."""
-    checkpoint_every: int = 1
+    checkpoint_every: Count = 1
     """Epochs between saved training states; at most so many are lost when a worker dies."""
 
     def __post_init__(self) -> None:
-        require(self.workers >= 0, "resources.workers", self.workers, "an integer >= 0")
-        cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
-        require(cpus >= 0.1, "resources.cpus_per_worker", cpus, "a number >= 0.1")
-        require(gpus >= 0, "resources.gpus_per_worker", gpus, "a number >= 0")
-        hint = self.gpu_memory_gib
-        require(
-            hint is None or (0 < hint < float("inf") and gpus == int(gpus)),
-            "resources.gpu_memory_gib",
-            hint,
-            "a number > 0 without a share in resources.gpus_per_worker, or null",
-        )
-        for name in ("accumulate", "checkpoint_every"):
-            value = getattr(self, name)
-            require(value >= 1, f"resources.{name}", value, "an integer >= 1")
-        memory = self.memory_mib
-        require(
-            memory is None or 0 < memory < float("inf"),
-            "resources.memory_mib",
-            memory,
-            "a number > 0, or null",
-        )
+        super().__post_init__()
+        shared = self.gpu_memory_gib is None or self.gpus_per_worker % 1 == 0
+        expected = "null with a share of a GPU in resources.gpus_per_worker"
+        require(shared, "resources.gpu_memory_gib", self.gpu_memory_gib, expected)
 
 
 AnyModel = ModelConfig | NetworkConfig | ClassicalConfig
@@ -70,19 +52,14 @@ AnyModel = ModelConfig | NetworkConfig | ClassicalConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class Spec(Settings):
     """One fully resolved experiment: all settings that determine a result, and no others."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     model: AnyModel = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     protocol: Protocol = field(default_factory=lambda: PROTOCOLS["cave_x4"])
     train: TrainConfig = field(default_factory=TrainConfig)
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "an integer >= 0")
+    seed: Natural = 1
 
     @property
     def trained(self) -> bool:

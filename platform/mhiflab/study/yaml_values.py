@@ -61,7 +61,11 @@ def _explained(where: str, kind: Any, error: ValidationError, under: str) -> Use
         hint = nearest(path[-1], valid)
         return UserError(f"{where}: unknown key {key!r}; {hint}valid keys: {', '.join(valid)}")
     if first["type"] == "value_error":
-        return UserError(f"{where}: {first['ctx']['error']}")
+        reason = first["ctx"]["error"]
+        if "." not in reason.field:
+            # Settings without a section stand where the file says.
+            reason.field = ".".join([*path, reason.field])
+        return UserError(f"{where}: {reason}")
     value = first["input"] if first["type"] != "missing" else "nothing"
     return UserError(f"{where}: {key}: found {value!r}, expected: {first['msg']}")
 

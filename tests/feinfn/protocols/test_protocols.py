@@ -274,7 +274,7 @@ def test_study_can_hold_a_protocol():
         ({"phase_px": 4}, "protocol.phase_px: found 4, expected from 0 to 3"),
         ({"srf_by": "band"}, "protocol.srf_by: found 'band'"),
         ({"msi_order": ()}, r"protocol.msi_order: found \(\)"),
-        ({"msi_order": ("R", "R")}, "protocol.msi_order: .* each once"),
+        ({"msi_order": ("R", "R")}, "protocol.msi_order: .* all different"),
         ({"upsampling": "lanczos"}, "protocol.upsampling: found 'lanczos'"),
         ({"hsi_snr_db": float("nan")}, "protocol.hsi_snr_db: found nan, expected a finite number"),
         ({"msi_snr_db": float("inf")}, "protocol.msi_snr_db: found inf"),

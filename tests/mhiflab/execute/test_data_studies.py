@@ -163,7 +163,7 @@ def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, writ
 
     for words, message in (
         (["--snr", "-inf"], "--snr: found (-inf,), expected decibels, or inf"),
-        (["--sigma", "0"], "--sigma: found (0.0,), expected finite factors > 0"),
+        (["--sigma", "0"], "--sigma: found (0.0,), expected a list of numbers > 0"),
         (["--case", "none"], "--case: found 'none', expected one of base"),
     ):
         assert message in mhiflab("robustness", study, *words).stderr

@@ -43,11 +43,17 @@ def described(**changes) -> dict:
         ({"space": {"train.rl": {"uniform": [0, 1]}}}, r"'train.rl', did you mean 'train.lr'\?"),
         ({"space": {"data.source": {"choice": ["a", "b"]}}}, "expected .*a key of model or train"),
         ({"space": {"train.lr": {"uniform": [1, 1]}}}, r"lr.uniform: found \[1.0, 1.0\], expected"),
-        ({"space": {"train.lr": {"log_uniform": [0, 1]}}}, "lr.log_uniform: .* bounds > 0"),
+        (
+            {"space": {"train.lr": {"log_uniform": [0, 1]}}},
+            r"lr.log_uniform: found \(0.0, 1.0\), expected a list of 2 numbers > 0",
+        ),
         ({"space": {"train.lr": {"log_unifrm": [1, 2]}}}, "did you mean 'log_uniform'"),
         ({"space": {"train.lr": {}}}, "train.lr: found 'nothing', expected one of uniform"),
         ({"space": {"model.feat_dim": {"integer": [1.5, 2]}}}, "integer.0: found 1.5"),
-        ({"space": {"train.loss": {"choice": ["l1"]}}}, "expected two or more distinct values"),
+        (
+            {"space": {"train.loss": {"choice": ["l1"]}}},
+            "expected a list of any values, at least 2, all different",
+        ),
         ({"space": {"train.loss": {"choice": ["l1", "l3"]}}}, "at loss l3: train.loss: found 'l3'"),
         ({"space": {"model.feat_dim": {"integer": [0, 4]}}}, "at feat_dim 0: model.feat_dim: foun"),
         (

@@ -106,8 +106,8 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
         ("title: t\ntitle: u", "key 'title' is given twice"),
         ("title: [t", "not readable as YAML"),
         ("- a", "found list, expected keys"),
-        ("title: t\nseeds: []", r"seeds: found \[\], expected distinct values"),
-        ("title: t\nseeds: [1, 1]", "expected distinct values"),
+        ("title: t\nseeds: []", r"seeds: found \[\], expected a list of integers >= 0, at least 1"),
+        ("title: t\nseeds: [1, 1]", "expected a list.* all different"),
         (
             "title: t\nbase: {train: {lr: 1e-3}}\naxes: {train.lr.x: [1]}",
             "leads through 'lr'",

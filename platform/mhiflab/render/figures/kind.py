@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feinfn.config import STRICT
+from feinfn.fields import Settings
 from mhiflab.plan.plan import Entry, upsampled_label
 from mhiflab.record.artifacts import FUSED, metrics_of
 from mhiflab.render.metrics import METRICS
@@ -31,10 +31,8 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cases:
+class Cases(Settings):
     """Options of figures of several cases."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     cases: tuple[str, ...] = ()
     """Names of the cases in the order of drawing; empty: all of the study."""
@@ -51,10 +49,8 @@ class Images(Cases):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class Network(Settings):
     """Options of figures of one trained network."""
-
-    __pydantic_config__: ClassVar[dict] = STRICT
 
     case: str | None = None
     """Name of the case; null: the first with the part that the figure shows."""

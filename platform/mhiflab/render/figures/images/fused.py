@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from feinfn.config import require
+from feinfn.errors import require
 from mhiflab.record.artifacts import FUSED, UPSAMPLED
 from mhiflab.render.figures.kind import Drawing, Images, metric_note, metric_row
 from mhiflab.render.figures.style import (

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.analysis.spectra import angles_deg, distinct_pixels, spectra_at
-from feinfn.config import require
 from feinfn.data.images import pseudo_rgb
+from feinfn.errors import require
 from mhiflab.plan.plan import upsampled_label
 from mhiflab.render.figures.kind import Drawing, Images, run_columns
 from mhiflab.render.figures.style import (

@@ -18,7 +18,8 @@ from feinfn.analysis.change import (
     reach,
     scale_conjugates,
 )
-from feinfn.config import ModelConfig, require
+from feinfn.config import ModelConfig
+from feinfn.errors import require
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import MAPS, TEXT_IN, new_figure, show_image, styled, wrapped
 from mhiflab.render.runs import RecordedStudy

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from feinfn.analysis.gabor import BOUND, Kind, closed_spreads, gabor, sampled_spreads, spectrum
-from feinfn.config import require
+from feinfn.errors import require
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import COLOURS, TEXT_IN, line_style, new_figure, styled
 from mhiflab.render.runs import RecordedStudy
