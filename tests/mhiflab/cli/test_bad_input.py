@@ -136,7 +136,7 @@ def test_unreachable_mlflow_server(mhiflab, write_study, tmp_path):
     )
 
 
-def test_request_that_never_fits(mhiflab, write_study):
+def test_request_that_never_fits(mhiflab, without_ray, write_study):
     resources = {"workers": 2, "cpus_per_worker": 5000}
     done = mhiflab("run", write_study(base={**TINY["base"], "resources": resources}))
     assert done.returncode == 1
@@ -206,7 +206,7 @@ def test_second_driver_in_one_lab_is_refused(mhiflab, write_study, tmp_path):
     assert [p.name for p in (tmp_path / "lab").iterdir()] == ["driver.lock"]
 
 
-def test_debug_shows_the_traceback(mhiflab):
-    done = mhiflab("run", "absent.yaml", "--debug")
+def test_debug_shows_the_traceback(mhiflab_process):
+    done = mhiflab_process("run", "absent.yaml", "--debug")
     assert done.returncode != 0
     assert "Traceback" in done.stderr

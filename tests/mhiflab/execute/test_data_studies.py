@@ -14,6 +14,7 @@ from feinfn.data import source
 from feinfn.data.source import sample_manifest
 
 SAMPLE = Path(source.__file__).parent / "sample"
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def base(**changes: object) -> dict:

@@ -13,7 +13,9 @@ from tiny import TINY
 from mhiflab.record.store import KEY, KIND
 
 
-def test_failures_wait_for_retry_and_gc_keeps_what_continues(mhiflab, write_study, tmp_path):
+def test_failures_wait_for_retry_and_gc_keeps_what_continues(
+    mhiflab, without_ray, write_study, tmp_path
+):
     cases = {
         "diverging": {"label": "diverging", "set": {"train.lr": 1e30}},
         "good": {"label": "good", "set": {}},

@@ -30,7 +30,7 @@ CASES = {
 BASE = {**TINY["base"], "resources": {"workers": 0}}
 
 
-def test_every_kind_of_method_runs_under_one_study(mhiflab, write_study, tmp_path):
+def test_every_kind_of_method_runs_under_one_study(mhiflab, without_ray, write_study, tmp_path):
     study = write_study(cases=CASES, seeds=[1, 2], base=BASE)
     planned = mhiflab("plan", study)
     assert "6 of 6 trials" in planned.stdout, planned.stdout + planned.stderr

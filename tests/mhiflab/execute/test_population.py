@@ -104,7 +104,7 @@ def table(lab: Path) -> pd.DataFrame:
 
 @pytest.mark.timeout(600)
 def test_a_members_weights_are_those_of_its_spec_trained_from_the_start(
-    mhiflab, write_study, tmp_path
+    mhiflab, without_ray, write_study, tmp_path
 ):
     done = mhiflab("run", population(write_study))
     assert done.returncode == 0, done.stderr

@@ -75,14 +75,14 @@ def artifacts(client: MlflowClient, run_id: str) -> set[str]:
 
 
 def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
-    mhiflab, write_study, tmp_path
+    mhiflab, mhiflab_process, write_study, tmp_path
 ):
     cases = {
         "without": {"label": "without", "set": {"model.fourier_branch": False}},
         "full": {"label": "full", "set": {"resources.workers": 2}},
     }
     study = write_study(cases=cases)
-    first = mhiflab("run", study)
+    first = mhiflab_process("run", study)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "2 of 2 trials to execute" in first.stdout
     assert first.stderr == ""

@@ -70,7 +70,7 @@ def shelf(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def call(mhiflab, shelf) -> Callable[..., subprocess.CompletedProcess]:
+def call(mhiflab, without_ray, shelf) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs a command on the paper in the shelf's lab."""
 
     def run(command: str, *words: object) -> subprocess.CompletedProcess:

@@ -94,7 +94,7 @@ def changed(recorded: RecordedStudy, name: str, change) -> RecordedStudy:
 
 
 def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
-    folder, mhiflab, tmp_path, monkeypatch
+    folder, mhiflab_process, tmp_path, monkeypatch
 ):
     """In this process and in another one with more threads and another seed of hashes."""
     recorded = opened(folder)
@@ -103,7 +103,7 @@ def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
         drawn = [p for kind in KINDS for p in draw(kind, {}, recorded, tmp_path / "here", kind)]
     assert {p.name for p in drawn} == {f"{k}.{x}" for k in KINDS for x in ("png", "pdf", "csv")}
     environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
-    told = mhiflab(
+    told = mhiflab_process(
         *("figure", folder / "study.yaml", "--kind", "all", "--lab", folder / "lab"), **environment
     )
     assert told.returncode == 0, told.stderr
