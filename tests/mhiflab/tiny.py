@@ -1,16 +1,19 @@
 """A study small enough to run in seconds, a job of its, and a record of all of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from mlflow.entities import Run, RunData, RunInfo
 
 from mhiflab.cluster.code import code_provenance
 from mhiflab.execute.job import Job
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
-from mhiflab.plan.plan import Entry, read_plan
+from mhiflab.plan.plan import Entry, Finished, read_plan
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import open_store, study_run, tracking_uri
 
 TINY: dict = {
@@ -56,6 +59,20 @@ def job_of(entry: Entry, lab: Lab, uri: str, parent: str, **changes: Any) -> Job
     given |= {"study": "tiny", "parent": parent, "lab": lab, "uri": uri}
     given |= {"scratch": lab.root.parent, "code": code_provenance()}
     return Job(**(given | changes))
+
+
+def finished(entry: Entry, run: RecordedRun | None = None) -> Finished:
+    """Return a plan's entry with a finished run, by default one that recorded nothing."""
+    info = RunInfo(entry.key, "0", "user", "FINISHED", 0, 0, "active")
+    run = run or RecordedRun(None, Run(info, RunData()))
+    return Finished(entry.trial, entry.key, "done", survey=entry.survey, run=run)
+
+
+def changed(run: RecordedRun, **parts: Any) -> RecordedRun:
+    """Return a run some parts of whose record are others."""
+    other = replace(run)
+    vars(other).update({**vars(run), **parts})
+    return other
 
 
 def record_study(folder: Path) -> tuple[Path, tuple[Entry, ...]]:

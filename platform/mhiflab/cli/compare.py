@@ -56,9 +56,9 @@ def compare(
     give the same bytes.
     """
     from feinfn.files import write_bytes
-    from mhiflab.plan.plan import current_plan
-    from mhiflab.record.finished import chosen_runs, read_run
-    from mhiflab.record.store import KEY, recorded_store
+    from mhiflab.plan.plan import plan_refresher
+    from mhiflab.record.finished import chosen_runs
+    from mhiflab.record.store import recorded_store
     from mhiflab.render.choose import runs_of_filter, runs_of_study
     from mhiflab.render.compare import compare_runs
     from mhiflab.render.compare_page import html_page, print_sections
@@ -78,12 +78,12 @@ def compare(
     folder = Lab(lab)
     store = recorded_store(folder)
     if study:
-        chosen = runs_of_study(current_plan(study, smoke, folder), case or [], seed or [])
+        chosen = runs_of_study(plan_refresher(study, smoke, folder)(), case or [], seed or [])
     else:
         chosen = runs_of_filter(store, filter_) if filter_ else chosen_runs(store, runs or [])
-    sections = compare_runs(chosen, lambda run: read_run(store, run), convention)
+    sections = compare_runs(chosen, convention)
     print_sections(sections, out)
-    keys = [run.data.tags[KEY][:8] for run in chosen]
+    keys = [run.key[:8] for run in chosen]
     path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
     text = html_page(f"Runs {', '.join(keys)}", sections)
     write_bytes(path, text.encode())
@@ -110,31 +110,27 @@ def robustness(
 
     Only cells that are not on record are computed; table and picture become artifacts of each run.
     """
-    from mhiflab.execute.robustness import Grid, evaluate_grid
-    from mhiflab.plan.plan import current_plan
-    from mhiflab.record.store import recorded_store
+    from mhiflab.execute.robustness import Grid, check_evaluable, evaluate_grid
+    from mhiflab.plan.plan import plan_refresher
     from mhiflab.render.figures.images.robustness import cell_means, record_picture
+    from mhiflab.render.runs import chosen_entries
     from mhiflab.render.tables.table import frame_table
 
     folder = Lab(lab)
-    store = recorded_store(folder)
     grid = Grid()
     if sigma:
         grid = replace(grid, sigma_factors=tuple(sigma))
     if snr:
         grid = replace(grid, snrs_db=tuple(snr))
     grid = replace(grid, srfs=tuple(srf or ()))
-    plan = current_plan(study, False, folder)
-    entries = [e for e in plan.entries if case in ("", e.trial.case)]
-    if not entries:
-        names = ", ".join(dict.fromkeys(e.trial.case for e in plan.entries))
-        raise UserError(f"--case: found {case!r}, expected one of {names}")
+    plan = plan_refresher(study, False, folder)()
+    entries = chosen_entries(plan, [case] if case else [], options=("--case", ""))
     for entry in entries:
-        scores = evaluate_grid(entry, store, folder, grid, out)
-        path = record_picture(store, entry, scores, folder)
-        out.print(
-            frame_table(cell_means(scores), f"{entry.trial.label}, seed {entry.trial.spec.seed}")
-        )
+        check_evaluable(entry)
+    for entry in plan.complete(entries):
+        scores = evaluate_grid(entry, folder, grid, out)
+        path = record_picture(entry, scores, folder)
+        out.print(frame_table(cell_means(scores), entry.who))
         out.print(f"Picture  {path}", soft_wrap=True)
 
 

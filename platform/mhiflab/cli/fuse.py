@@ -119,13 +119,12 @@ def _trained(
         )
     if weights is not None:
         return load_trained(weights, upsampling, device), ""
-    from mhiflab.record.finished import chosen_runs, packaged_model
-    from mhiflab.record.store import KEY, recorded_store
+    from mhiflab.record.finished import chosen_runs
+    from mhiflab.record.store import recorded_store
 
-    store = recorded_store(lab)
-    (recorded,) = chosen_runs(store, [run])
-    with packaged_model(store, recorded) as folder:
-        return load_trained(folder, upsampling, device), recorded.data.tags[KEY]
+    (recorded,) = chosen_runs(recorded_store(lab), [run])
+    with recorded.packaged_model() as folder:
+        return load_trained(folder, upsampling, device), recorded.key
 
 
 def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path) -> None:

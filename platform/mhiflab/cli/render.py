@@ -157,16 +157,15 @@ def figure(
 
     from mhiflab.plan.plan import plan_with_store
     from mhiflab.render.figures.registry import FORMATS, KINDS, draw_each, find_kind
-    from mhiflab.render.runs import RecordedStudy
     from mhiflab.render.study import print_undrawn
 
     kinds = list(KINDS) if kind == ALL else [kind]
     if kind != ALL:
         find_kind(kind)
     formats = FORMATS if format_ in (None, "both") else (format_,)
-    with plan_with_store(path, smoke, Lab(lab), record) as (plan, store):
+    with plan_with_store(path, smoke, Lab(lab), record) as (plan, _):
         place = folder or Lab(lab).rendered(plan.name)
-        drawn, undrawn = draw_each(kinds, options, RecordedStudy(plan, store), place, formats)
+        drawn, undrawn = draw_each(kinds, options, plan, place, formats)
     if not drawn:
         raise next(iter(undrawn.values()))
     for kind_drawn, written in drawn.items():
@@ -194,16 +193,16 @@ def report(
     same records give the same bytes. An unfinished study shows what there is.
     """
     from feinfn.files import write_bytes
-    from mhiflab.plan.plan import current_plan
+    from mhiflab.plan.plan import plan_refresher
     from mhiflab.record.store import add_artifact, find_study, recorded_store
     from mhiflab.render.report.page import report_page
 
     folder = Lab(lab)
     path = out_file or folder.rendered_of(study_path(study), smoke) / REPORT_FILE
     check_targets((path,))
-    plan = current_plan(study, smoke, folder)
+    plan = plan_refresher(study, smoke, folder)()
     store = recorded_store(folder)
-    page = report_page(plan, store).encode()
+    page = report_page(plan).encode()
     write_bytes(path, page)
     out.print(f"Report  {path} ({len(page) / 1e6:.1f} MB)", soft_wrap=True)
     if no_log:

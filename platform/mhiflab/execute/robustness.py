@@ -22,14 +22,14 @@ from feinfn.fields import Positive, Settings
 from feinfn.files import write_atomic
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
-from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.simulate import Protocol
 from mhiflab.paths import Lab
-from mhiflab.plan.plan import Entry
+from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, read_numbers
-from mhiflab.record.store import ROBUSTNESS_FILE, Store, add_artifact, artifact_file, has_artifact
+from mhiflab.record.finished import RecordedRun
+from mhiflab.record.store import ROBUSTNESS_FILE, add_artifact
 from mhiflab.study.spec import Spec
 
 
@@ -93,40 +93,35 @@ def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, s
     return rows
 
 
-def evaluate_grid(
-    entry: Entry, store: Store, lab: Lab, grid: Grid, console: Console
-) -> pd.DataFrame:
-    """Return the metrics of a finished trial in every cell of a grid, one row per scene.
-
-    Only cells that are not on record are computed. A real pair without reference is evaluated as in
-    training, with both images degraded by the ratio. Raises `UserError` if the trial has no
-    finished run, stored inputs or no trained network, or if a PSF or SRF does not fit its scenes.
-    """
-    spec = entry.trial.spec
-    if spec.data.inputs == "stored":
+def check_evaluable(entry: Entry) -> None:
+    """Raise `UserError` if a trial has stored inputs or no trained network."""
+    if entry.trial.spec.data.inputs == "stored":
         raise UserError(
             "data.inputs: found stored, expected scenes, whose inputs can be simulated anew; "
             "prepare the files' references as scenes (mhiflab data prepare files)"
         )
-    if entry.state != "done" or entry.run is None:
-        raise UserError(
-            f"{entry.trial.label}, seed {spec.seed}: found state {entry.state}, "
-            "expected a finished run; execute the study first"
-        )
-    if not spec.trained:
+    if not entry.trial.spec.trained:
         raise UserError(
             f"{entry.trial.label}: found a classical method, expected a trained network; choose "
             "another case with --case"
         )
-    run_id = entry.run.info.run_id
+
+
+def evaluate_grid(entry: Finished, lab: Lab, grid: Grid, console: Console) -> pd.DataFrame:
+    """Return the metrics of a finished trial in every cell of a grid, one row per scene.
+
+    Only cells that are not on record are computed. A real pair without reference is evaluated as in
+    training, with both images degraded by the ratio. Raises `UserError` if a PSF or SRF does not
+    fit the scenes.
+    """
+    spec = entry.trial.spec
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
-    table = _recorded_cells(store, run_id, path)
+    table = _recorded_cells(entry.run, path)
     recorded_cells = set(table[[*CELL_COLUMNS, "protocol_hash"]].itertuples(index=False, name=None))
     cells = grid.protocols(spec.protocol)
     missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in recorded_cells}
     if missing:
-        with artifact_file(store, run_id, "model/best.safetensors") as weights:
-            model = load_model(weights)
+        model = entry.run.network
         if isinstance(model, FeINFN):
             model.memory_mib = entry.trial.resources.memory_mib
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
@@ -139,19 +134,18 @@ def evaluate_grid(
     # Even if nothing was missing: an earlier call may have been interrupted before this.
     if not path.is_file():
         _write(table, path)
-    add_artifact(store, run_id, path)
+    add_artifact(entry.run.store, entry.run.id, path)
     keys_of_cells = [(*c, p.hash()[:12]) for c, p in cells.items()]
     keys = table[[*CELL_COLUMNS, "protocol_hash"]].apply(tuple, axis=1)
     return table[keys.isin(keys_of_cells)].reset_index(drop=True)
 
 
-def _recorded_cells(store: Store, run_id: str, path: Path) -> pd.DataFrame:
+def _recorded_cells(run: RecordedRun, path: Path) -> pd.DataFrame:
     """Return the cells computed so far, from the record and from this lab."""
     columns = [*CELL_COLUMNS, "convention", "scene", "protocol_hash", *METRICS]
     tables = [pd.DataFrame(columns=columns)]
-    if has_artifact(store, run_id, ROBUSTNESS_FILE):
-        with artifact_file(store, run_id, ROBUSTNESS_FILE) as artifact:
-            tables.append(read_numbers(artifact, TEXT_COLUMNS))
+    if run.has(ROBUSTNESS_FILE):
+        tables.append(run.read(ROBUSTNESS_FILE, lambda file: read_numbers(file, TEXT_COLUMNS)))
     if path.is_file():
         tables.append(read_numbers(path, TEXT_COLUMNS))
     filled_tables = [table for table in tables if len(table)] or tables[:1]

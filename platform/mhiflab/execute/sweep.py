@@ -347,7 +347,7 @@ def execute(
         with leased(store, parent, driver):
             for entry in entries:
                 if entry.run is not None:
-                    clear_stop(store, entry.run)
+                    clear_stop(store, entry.run.mlflow)
             jobs = make_jobs(plan, entries, forecast, parent, uri, folders)
             monitor = TrialMonitor(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)

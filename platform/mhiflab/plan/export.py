@@ -21,7 +21,8 @@ from mhiflab.record.archive import (
     read_json,
     run_file,
 )
-from mhiflab.record.store import Store, artifact_file, explained
+from mhiflab.record.finished import RecordedRun, read_text
+from mhiflab.record.store import Store
 from mhiflab.study.spec import DataAccess
 
 HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
@@ -61,13 +62,11 @@ def export_runs(
     plans = [
         reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
     ]
-    for plan in plans:
-        plan.refuse_missing()
+    entries = [entry for plan in plans for entry in plan.complete()]
     written = []
-    for entry in {e.key: e for plan in plans for e in plan.entries}.values():
-        assert entry.run is not None, "a done entry has a run"
+    for entry in {entry.key: entry for entry in entries}.values():
         path = folder / RUNS / run_file(entry.key)
-        _write(path, _run_content(store, entry.run.info.run_id))
+        _write(path, _run_content(entry.run))
         written.append(path)
     _write(folder / DATA_FILE, data)
     return written
@@ -78,23 +77,16 @@ def _write(path: Path, value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def _run_content(store: Store, run_id: str) -> dict[str, Any]:
+def _run_content(run: RecordedRun) -> dict[str, Any]:
     """Return a run as its file in an archive holds it (`ArchivedRun`)."""
-    with explained(store.uri):
-        run = store.client.get_run(run_id)
-        metrics: dict[str, list[list[float]]] = {}
-        for name, value in sorted(run.data.metrics.items()):
-            if name.startswith("system/"):
-                continue
-            history = store.client.get_metric_history(run_id, name)
-            points = sorted((one.step, one.value) for one in history)
+    metrics: dict[str, list[list[float]]] = {}
+    for name, value in sorted(run.metrics.items()):
+        if not name.startswith("system/"):
+            points = sorted(run.history(name).items())
             metrics[name] = (
                 [list(p) for p in points] if name in HISTORIES else [[points[-1][0], value]]
             )
-    texts = {}
-    for name in FILES:
-        with artifact_file(store, run_id, name) as path:
-            texts[name] = path.read_text(encoding="utf-8")
+    texts = {name: run.read(name, read_text) for name in FILES}
     provenance = json.loads(texts["provenance.json"])
     texts["provenance.json"] = json.dumps(
         {k: v for k, v in provenance.items() if k not in MACHINE_FIELDS}
@@ -104,5 +96,5 @@ def _run_content(store: Store, run_id: str) -> dict[str, Any]:
     spec["data"]["source"] = Path(spec["data"]["source"]).name
     spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
     texts["spec.json"] = json.dumps(spec)
-    tags = {name: run.data.tags[name] for name in TAGS if name in run.data.tags}
-    return {"name": run.info.run_name, "tags": tags, "metrics": metrics, "files": texts}
+    tags = {name: run.tags[name] for name in TAGS if name in run.tags}
+    return {"name": run.mlflow.info.run_name, "tags": tags, "metrics": metrics, "files": texts}

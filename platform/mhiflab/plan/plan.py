@@ -1,9 +1,10 @@
 """Plan of a study: compare its trials with recorded runs, and list those left to execute."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -17,6 +18,7 @@ from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.plan.checks import check_trial
 from mhiflab.plan.search import SearchPlan, check_search, refresh_search
 from mhiflab.record.archive import data_access_of, opened_store
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.lab_lock import driver_at_work
 from mhiflab.record.store import (
     CASE,
@@ -25,7 +27,6 @@ from mhiflab.record.store import (
     SEED,
     SPEC_HASH,
     STUDY,
-    TESTED_TAG,
     Store,
     existing_store,
     trial_runs,
@@ -62,7 +63,7 @@ class Entry:
     """One of `STATES`."""
     why: str = ""
     """Reason why the trial is blocked, or failed."""
-    run: Run | None = None
+    run: RecordedRun | None = None
     """Its run on record."""
 
     @property
@@ -70,30 +71,17 @@ class Entry:
         """Label and seed, for people."""
         return f"{self.trial.label}, seed {self.trial.spec.seed}"
 
-
-def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return every case's label in order; cases with the same label get their name appended."""
-    plain_labels = {entry.trial.case: entry.trial.label for entry in entries}
-    counts = Counter(plain_labels.values())
-    labels: dict[str, str] = {}
-    taken = set(counts)
-    for case, label in plain_labels.items():
-        if counts[label] > 1:
-            while label in taken:
-                label += f" ({case})"
-            taken.add(label)
-        labels[case] = label
-    return labels
+    def is_of(self, seeds: Iterable[int]) -> bool:
+        """Return True if it has one of the seeds; a method without training belongs to all."""
+        return self.trial.spec.seed in seeds or not self.trial.spec.trained
 
 
-def upsampled_label(entries: Iterable[Entry]) -> str:
-    """Return a label for the upsampled LR-HSI that differs from the labels of all entries."""
-    entries = list(entries)
-    label = f"{entries[0].trial.spec.protocol.upsampling.capitalize()} upsampling"
-    taken = set(labels_of(entries).values())
-    while label in taken:
-        label += " (input)"
-    return label
+@dataclass(frozen=True)
+class Finished(Entry):
+    """A trial with a finished run."""
+
+    survey: Survey = field(kw_only=True)
+    run: RecordedRun = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -129,18 +117,43 @@ class Plan:
         return self.unique(*(state for state in STATES if state != "done"))
 
     @property
-    def finished(self) -> "Plan":
-        """Plan with only the finished trials."""
-        return replace(self, entries=tuple(e for e in self.entries if e.state == "done"))
+    def finished(self) -> tuple[Finished, ...]:
+        """Finished trials."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Finished))
 
-    def refuse_missing(self) -> None:
-        """Raise `UserError` if a run is missing."""
-        if missing := self.unfinished:
-            names = ", ".join(f"{e.trial.label} seed {e.trial.spec.seed}" for e in missing[:4])
+    def complete(self, entries: Sequence[Entry] | None = None) -> list[Finished]:
+        """Return entries, by default all; raise `UserError` if one has no finished run."""
+        entries = self.entries if entries is None else entries
+        missing = {e.key or e.who: e.who for e in entries if not isinstance(e, Finished)}
+        if missing:
             raise UserError(
-                f"{self.path}: {len(missing)} of {len(self.entries)} runs are missing ({names}); "
-                f"execute them first: mhiflab run {self.command}"
+                f"{self.path}: {len(missing)} of {len(entries)} runs are missing "
+                f"({'; '.join([*missing.values()][:4])}); execute them first: mhiflab run "
+                f"{self.command}"
             )
+        return [entry for entry in entries if isinstance(entry, Finished)]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Label of every case in order; cases with the same label get their name appended."""
+        labels = {entry.trial.case: entry.trial.label for entry in self.entries}
+        counts = Counter(labels.values())
+        taken = set(counts)
+        for case, label in labels.items():
+            if counts[label] > 1:
+                while label in taken:
+                    label += f" ({case})"
+                taken.add(label)
+            labels[case] = label
+        return labels
+
+    @property
+    def upsampled_label(self) -> str:
+        """Label for the upsampled LR-HSI that differs from the labels of all cases."""
+        label = f"{self.entries[0].trial.spec.protocol.upsampling.capitalize()} upsampling"
+        while label in self.labels.values():
+            label += " (input)"
+        return label
 
     @property
     def unsearched(self) -> list[Entry]:
@@ -157,6 +170,7 @@ class Plan:
         return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
+@rare_collections()
 def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:
     """Return the plan of a study (or its smoke variant), before any record is read.
 
@@ -191,11 +205,11 @@ def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK
                 searches[trial.case] = search
             entry = replace(entry, trial=searches[trial.case].as_default(trial))
         entries.append(entry)
-    first_reason = next((e.why for e in entries if e.state == "blocked"), "")
-    if all(entry.state == "blocked" for entry in entries):
-        raise UserError(first_reason)
-    in_order = tuple(searches.values())
-    return Plan(study_name(path, smoke), path, study, tuple(entries), smoke, in_order)
+    blocked = [entry.why for entry in entries if entry.state == "blocked"]
+    if len(blocked) == len(entries):
+        raise UserError(blocked[0])
+    name = study_name(path, smoke)
+    return Plan(name, path, study, tuple(entries), smoke, tuple(searches.values()))
 
 
 def _entry(trial: Trial, survey: Survey | UserError) -> Entry:
@@ -210,6 +224,7 @@ def _entry(trial: Trial, survey: Survey | UserError) -> Entry:
     return Entry(trial, survey, key, "new")
 
 
+@rare_collections()
 def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
     """Return the plan with each trial's state in the store; without a store, all are new.
 
@@ -224,18 +239,20 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False)
         for trial in search.trials(plan.study.seeds) if search.complete else ():
             key = run_key(trial.spec, search.survey.fingerprint)
             planned.append(Entry(trial, search.survey, key, "new"))
-    entries = []
+    recorded = {key: RecordedRun(store, run) for key, run in runs.items()} if store else {}
+    entries: list[Entry] = []
     for entry in planned:
-        run = runs.get(entry.key)
+        run = recorded.get(entry.key)
+        if run and run.complete and entry.survey:
+            entries.append(Finished(entry.trial, entry.key, "done", survey=entry.survey, run=run))
+            continue
         state, why = entry.state, entry.why
-        tested = run is not None and run.data.tags.get(TESTED_TAG) != "false"
-        if run is not None and run.info.status == "FINISHED" and tested:
-            state, why = "done", ""
-        elif state == "blocked":
+        status = run.mlflow.info.status if run else ""
+        if state == "blocked":
             pass
-        elif run is not None and run.info.status == "FAILED":
-            state, why = "failed", run.data.tags.get(ERROR_TAG, "")
-        elif at_work and run is not None and run.info.status == "RUNNING":
+        elif run and status == "FAILED":
+            state, why = "failed", run.tags.get(ERROR_TAG, "")
+        elif at_work and status == "RUNNING":
             state = "running"
         elif (lab.checkpoints(entry.key) / STATE).is_file():
             state = "resume"
@@ -243,8 +260,7 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False)
             why = _began_on_other_data(entry, runs.values(), plan.name)
             state = "blocked" if why else "new"
         entries.append(replace(entry, state=state, why=why, run=run))
-    recorded = tuple(runs.values())
-    return replace(plan, entries=tuple(entries), searches=searches, recorded=recorded)
+    return replace(plan, entries=tuple(entries), searches=searches, recorded=tuple(runs.values()))
 
 
 def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
@@ -267,23 +283,9 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
 
 
 def plan_refresher(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
-    """Return a function that returns a study's plan, compared with the record at each call.
-
-    Study and scenes are read once, however often it is called.
-    """
-    with rare_collections():
-        plan = read_plan(study_path(study), smoke)
-
-    def refresh() -> Plan:
-        with rare_collections():
-            return reconcile(plan, existing_store(lab), lab, new_data)
-
-    return refresh
-
-
-def current_plan(study: str, smoke: bool, lab: Lab) -> Plan:
-    """Return a study's plan, compared with the lab's record."""
-    return plan_refresher(study, smoke, lab)()
+    """Return a function that reads a study's record; study and scenes are read only once."""
+    plan = read_plan(study_path(study), smoke)
+    return lambda: reconcile(plan, existing_store(lab), lab, new_data)
 
 
 @contextmanager
@@ -291,9 +293,6 @@ def plan_with_store(
     path: Path, smoke: bool, lab: Lab, record: Path | None
 ) -> Iterator[tuple[Plan, Store]]:
     """Yield a study's plan and the store of its runs: an archive's, or the lab's record."""
-    with rare_collections():
-        plan = read_plan(path, smoke, data_access_of(record))
+    plan = read_plan(path, smoke, data_access_of(record))
     with opened_store(record, lab) as store:
-        with rare_collections():
-            plan = reconcile(plan, store, lab)
-        yield plan, store
+        yield reconcile(plan, store, lab), store

@@ -12,11 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mhiflab.console import out
-from mhiflab.environment import rare_collections
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast, clock, slots_here
 from mhiflab.plan.forecast import forecast as forecast_of
-from mhiflab.plan.plan import STATES, Entry, Plan, current_plan, plan_refresher
+from mhiflab.plan.plan import STATES, Entry, Plan, plan_refresher
 
 WATCH_S = 2.0
 """Seconds between two looks at the record."""
@@ -26,14 +25,14 @@ def _epoch(entry: Entry) -> tuple[int, float]:
     """Return the epochs that a trial has recorded, and the seconds that they took."""
     if entry.run is None:
         return 0, 0.0
-    metrics = entry.run.data.metrics
+    metrics = entry.run.metrics
     return int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
 
 
 def _row(entry: Entry) -> list[str]:
     epoch, seconds = _epoch(entry)
     epochs = entry.trial.spec.train.epochs
-    metrics = entry.run.data.metrics if entry.run else {}
+    metrics = entry.run.metrics if entry.run else {}
     left_s = (epochs - epoch) * seconds / epoch if epoch and entry.state == "running" else None
     psnr = metrics.get("val_psnr")
     return [
@@ -131,20 +130,18 @@ def show_study(
     study: str, smoke: bool, lab: Lab, keys: bool = False, forecast: bool = True
 ) -> None:
     """Print a study's plan, with run keys and a forecast if asked for."""
-    with rare_collections():
-        plan = current_plan(study, smoke, lab)
-        print_plan(plan)
-        if keys:
-            for entry in plan.entries:
-                out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-        if forecast:
-            print_forecast(plan, [*plan.unsearched, *plan.missing])
+    plan = plan_refresher(study, smoke, lab)()
+    print_plan(plan)
+    if keys:
+        for entry in plan.entries:
+            out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
+    if forecast:
+        print_forecast(plan, [*plan.unsearched, *plan.missing])
 
 
 def show_status(study: str, smoke: bool, lab: Lab) -> None:
     """Print the state of every run of a study."""
-    with rare_collections():
-        out.print(status_table(current_plan(study, smoke, lab)))
+    out.print(status_table(plan_refresher(study, smoke, lab)()))
 
 
 def watch_status(study: str, smoke: bool, lab: Lab) -> None:

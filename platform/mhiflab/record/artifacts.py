@@ -4,6 +4,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,7 +13,10 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
+from feinfn.protocols.simulate import Inputs, Pair
+from mhiflab.record.store import QUICKLOOK_FILE
 
 
 def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:
@@ -38,9 +42,9 @@ DAMAGE = (AttributeError, BadZipFile, EOFError, KeyError, OSError, ValueError, z
 class Pictures(Mapping[str, np.ndarray]):
     """Arrays of an .npz file, unpacked on access; raise `UserError` if one is damaged."""
 
-    def __init__(self, content: bytes, who: str, remedy: str) -> None:
-        """Open a file's bytes; errors name its owner `who` and the `remedy`."""
-        self._who, self._remedy = who, remedy
+    def __init__(self, content: bytes, who: str) -> None:
+        """Open a file's bytes; errors name the run `who` that they are of."""
+        self._who = who
         with self._explained():
             self._file = np.load(io.BytesIO(content))
             self._names = set(self._file.files)
@@ -51,8 +55,8 @@ class Pictures(Mapping[str, np.ndarray]):
             yield
         except DAMAGE as error:
             raise UserError(
-                f"{self._who}: found a damaged file ({error}), expected the run's pictures; "
-                f"{self._remedy}"
+                f"{self._who}: found a damaged {QUICKLOOK_FILE} ({error}), expected the run's "
+                "pictures; delete the run and run its study again"
             ) from None
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -106,3 +110,30 @@ WINDOW_STEPS = 2**16 - 1
 def metrics_of(convention: str) -> tuple[str, ...]:
     """Return the metrics that are printed for a convention."""
     return WITHOUT_REFERENCE_METRICS if convention == WITHOUT_REFERENCE else METRICS
+
+
+def usual_convention(images: pd.DataFrame) -> str:
+    """Return a table's usual convention, or without a reference the one that needs none."""
+    return CONVENTION if (images["convention"] == CONVENTION).any() else WITHOUT_REFERENCE
+
+
+@dataclass(frozen=True)
+class Window:
+    """The middle of a run's first test image with all bands, in [0, 1]."""
+
+    scene: str
+    place: tuple[int, int]
+    """Its first row and column in the image."""
+    inputs: Inputs
+    """A `Pair` if the image has a reference; batch of one."""
+    fused_SHW: np.ndarray
+    wavelengths_nm: np.ndarray | None
+
+    def pair(self, who: str) -> Pair:
+        """Return the inputs with their reference; raise `UserError` if there is none."""
+        if isinstance(self.inputs, Pair):
+            return self.inputs
+        raise UserError(
+            f"{who}: found no reference of test image {self.scene}, expected one, which this "
+            "figure compares with; choose a study of simulated pairs"
+        )

@@ -5,22 +5,39 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+import torch
 from mlflow.entities import Run
 
 from feinfn.errors import UserError
+from feinfn.files import BEST
 from feinfn.methods.classical.registry import CLASSICAL
-from mhiflab.record.artifacts import read_images
+from feinfn.methods.weights import load_model
+from feinfn.protocols.simulate import Inputs, Pair
+from mhiflab.record.artifacts import (
+    FUSED,
+    UPSAMPLED,
+    WINDOW_STEPS,
+    Pictures,
+    Window,
+    metrics_of,
+    read_images,
+    usual_convention,
+)
 from mhiflab.record.description import flatten
 from mhiflab.record.store import (
     FINGERPRINT,
     IMAGES_FILE,
     KEY,
+    QUICKLOOK_FILE,
     SEED,
+    TESTED_TAG,
     Store,
     artifact_file,
     has_artifact,
@@ -32,14 +49,195 @@ from mhiflab.record.store import (
 LEAST_DIGITS = 6
 """Digits of a run key that a prefix needs."""
 
+DIFF_FILE = "uncommitted.diff"
+"""Artifact of a run: the changes to its code that were not committed."""
 
-def chosen_runs(store: Store, prefixes: Sequence[str]) -> list[Run]:
+READER_FIELDS = ("protocol.about", "protocol.known", "protocol.inferred", "protocol.source")
+"""Fields of a spec that are texts for readers."""
+
+CODE_FIELDS = (
+    *("git_commit", "git_dirty", "lock_sha256", "python", "versions"),
+    *("device", "system", "threads", "workers", "resources"),
+)
+"""Fields of a run's provenance that its result may depend on, beside spec and data."""
+
+T = TypeVar("T")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8."""
+    return path.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A trial's run on record; its artifacts are read when they are asked for, each once."""
+
+    store: Store = field(repr=False)
+    mlflow: Run = field(repr=False)
+    """The run as MLflow holds it."""
+
+    @property
+    def id(self) -> str:
+        """MLflow's id."""
+        return self.mlflow.info.run_id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """MLflow's tags."""
+        return self.mlflow.data.tags
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last value of every metric."""
+        return self.mlflow.data.metrics
+
+    @property
+    def key(self) -> str:
+        """Run key."""
+        return self.tags[KEY]
+
+    @property
+    def complete(self) -> bool:
+        """True if the run is finished and was tested."""
+        return self.mlflow.info.status == "FINISHED" and self.tags.get(TESTED_TAG) != "false"
+
+    @cached_property
+    def name(self) -> str:
+        """Label, seed if it is trained, and the key's first digits, for people."""
+        seed = "" if self.spec.get("model.name") in CLASSICAL else f" seed {self.tags[SEED]}"
+        return f"{self.tags.get('mhiflab.label', '?')}{seed} ({self.key[:8]})"
+
+    def has(self, name: str) -> bool:
+        """Return True if the run has a top-level artifact of this name."""
+        return has_artifact(self.store, self.id, name)
+
+    def read(self, name: str, load: Callable[[Path], T]) -> T:
+        """Return an artifact as `load` reads it; raise `UserError` if it is missing."""
+        with artifact_file(self.store, self.id, name) as path:
+            return load(path)
+
+    @cached_property
+    def spec(self) -> Mapping[str, Any]:
+        """Settings by dotted name, without `READER_FIELDS`."""
+        settings = flatten(json.loads(self.read("spec.json", read_text)))
+        return {name: value for name, value in settings.items() if name not in READER_FIELDS}
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """Code, machine and facts about the training, as recorded."""
+        return json.loads(self.read("provenance.json", read_text))
+
+    @cached_property
+    def code(self) -> Mapping[str, Any]:
+        """`code_parts` of its provenance."""
+        diff = self.read(DIFF_FILE, read_text) if self.has(DIFF_FILE) else ""
+        return code_parts(self.provenance, diff)
+
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        """Fingerprint, and number and names of the scenes by MLflow's context."""
+        datasets = {}
+        for item in self.mlflow.inputs.dataset_inputs:
+            contexts = [tag.value for tag in item.tags if tag.key == "mlflow.data.context"]
+            scenes = json.loads(item.dataset.profile or "{}").get("scenes", [item.dataset.name])
+            datasets[[*contexts, "data"][0]] = f"{len(scenes)}: {', '.join(scenes)}"
+        return {"fingerprint": self.tags.get(FINGERPRINT), **dict(sorted(datasets.items()))}
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """Metrics of the test images: a row for every image, method and convention."""
+        return self.read(IMAGES_FILE, read_images)
+
+    @cached_property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Arrays of the run's pictures (see `evaluate.Scores`), each unpacked on access.
+
+        Raises `UserError` if the file is damaged, now or on access to a damaged array.
+        """
+        return self.read(QUICKLOOK_FILE, lambda path: Pictures(path.read_bytes(), self.name))
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The trained network."""
+        return self.read(f"model/{BEST}", load_model)
+
+    def history(self, name: str) -> dict[int, float]:
+        """Return the values of a metric by epoch."""
+        return metric_history(self.store, self.id, [name])[name]
+
+    def means(self, scene: str | None = None, method: str = FUSED) -> pd.Series:
+        """Return the metrics of one test image, or their means over all, and their `convention`."""
+        table = self.images
+        rows = table[(table["method"] == method) & (scene is None or table["scene"] == scene)]
+        convention = usual_convention(rows)
+        rows = rows[rows["convention"] == convention]
+        means = rows[list(metrics_of(convention))].mean().astype(object)
+        means["convention"] = convention
+        return means
+
+    def window(self, scene: str | None = None) -> Window:
+        """Return the part of the first test image that is kept with all bands.
+
+        Raises `UserError` if there is none or `scene` is another image.
+        """
+        arrays, end = self.arrays, "/window/place"
+        scenes = [key.removesuffix(end) for key in arrays if key.endswith(end)]
+        if not scenes:
+            raise UserError(
+                f"{self.name}: found a run without any image's bands (no <image>{end} in its "
+                f"{QUICKLOOK_FILE}), which older versions made; delete the run and run its study "
+                "again"
+            )
+        if scene not in (None, *scenes):
+            raise UserError(
+                f"{self.name}: option scene: found {scene!r}, expected {scenes[0]!r}, the only "
+                "test image that is kept with all its bands"
+            )
+        key = f"{scenes[0]}/window"
+
+        def image(name: str) -> torch.Tensor:
+            return torch.from_numpy(arrays[f"{key}/{name}"].astype(np.float32) / WINDOW_STEPS)[None]
+
+        msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
+        inputs = Inputs(msi, image(UPSAMPLED), lr_hsi)
+        if f"{key}/reference" in arrays:
+            inputs = Pair(*inputs.inputs(), image("reference"))
+        row, col = (int(n) for n in arrays[f"{key}/place"])
+        wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
+        return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)
+
+    @contextmanager
+    def packaged_model(self) -> Iterator[Path]:
+        """Yield the folder of a local copy of the run's packaged model.
+
+        Raise `UserError` if it has none, like classical methods and a search's untested runs.
+        """
+        if not self.has("model"):
+            raise UserError(
+                f"run {self.key}: found no model with it, expected a run that was trained and "
+                "tested; choose another, or give weights with --weights"
+            )
+        with artifact_file(self.store, self.id, "model") as folder:
+            yield folder
+
+
+def code_parts(provenance: Mapping[str, Any], diff: str) -> dict[str, Any]:
+    """Return the `CODE_FIELDS` of a run's provenance by dotted name, with a digest of its diff."""
+    parts = flatten({name: provenance[name] for name in CODE_FIELDS if name in provenance})
+    if diff:
+        digest = hashlib.sha256(diff.encode()).hexdigest()[:12]
+        parts["uncommitted changes"] = f"{len(diff.splitlines())} lines, SHA-256 {digest}"
+    return parts
+
+
+def chosen_runs(store: Store, prefixes: Sequence[str]) -> list[RecordedRun]:
     """Return the finished runs of some run keys or unambiguous prefixes, in their order.
 
     Raise `UserError` if one is no key, unknown, ambiguous, or of an unfinished run.
     """
     recorded = trial_runs(store)
-    return [_chosen_run(recorded, prefix, store) for prefix in prefixes]
+    return [RecordedRun(store, _chosen_run(recorded, prefix, store)) for prefix in prefixes]
 
 
 def _chosen_run(recorded: Mapping[str, Run], prefix: str, store: Store) -> Run:
@@ -67,105 +265,3 @@ def _chosen_run(recorded: Mapping[str, Run], prefix: str, store: Store) -> Run:
             "first: mhiflab run STUDY"
         )
     return run
-
-
-@contextmanager
-def packaged_model(store: Store, run: Run) -> Iterator[Path]:
-    """Yield the folder of a local copy of a finished run's packaged model.
-
-    Raise `UserError` if it has none, like classical methods and a search's untested runs.
-    """
-    key = run.data.tags[KEY]
-    if not has_artifact(store, run.info.run_id, "model"):
-        raise UserError(
-            f"run {key}: found no model with it, expected a run that was trained and tested; "
-            "choose another, or give weights with --weights"
-        )
-    with artifact_file(store, run.info.run_id, "model") as folder:
-        yield folder
-
-
-DIFF_FILE = "uncommitted.diff"
-"""Artifact of a run: the changes to its code that were not committed."""
-
-READER_FIELDS = ("protocol.about", "protocol.known", "protocol.inferred", "protocol.source")
-"""Fields of a spec that are texts for readers."""
-
-CODE_FIELDS = (
-    *("git_commit", "git_dirty", "lock_sha256", "python", "versions"),
-    *("device", "system", "threads", "workers", "resources"),
-)
-"""Fields of a run's provenance that its result may depend on, beside spec and data."""
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """Content of a finished run's record."""
-
-    name: str
-    """Label, seed and the key's first digits, for people."""
-    tags: Mapping[str, str]
-    spec: Mapping[str, Any]
-    """Settings by dotted name, without `READER_FIELDS`."""
-    code: Mapping[str, Any]
-    """`code_parts` of its provenance."""
-    data: Mapping[str, Any]
-    """Fingerprint, and scenes by part."""
-    about: Mapping[str, Any]
-    """Provenance, as recorded."""
-    images: pd.DataFrame
-    """Metrics of its test images."""
-    curve: Mapping[int, float]
-    """Validation PSNR by epoch."""
-
-
-def read_run(store: Store, run: Run) -> RecordedRun:
-    """Return the record of a finished run; raise `UserError` if a part of it is missing."""
-    run_id, tags = run.info.run_id, run.data.tags
-
-    def read(name: str, load: Callable[[Path], Any]) -> Any:
-        with artifact_file(store, run_id, name) as path:
-            return load(path)
-
-    def text(name: str) -> str:
-        return read(name, lambda path: path.read_text(encoding="utf-8"))
-
-    if not has_artifact(store, run_id, IMAGES_FILE):
-        raise UserError(
-            f"run {tags[KEY]}: found no metrics of test images with it, expected a run that was "
-            "tested; choose another"
-        )
-    spec = flatten(json.loads(text("spec.json")))
-    about = json.loads(text("provenance.json"))
-    # A method that is not trained has no seed.
-    seed = "" if spec.get("model.name") in CLASSICAL else f" seed {tags[SEED]}"
-    diff = text(DIFF_FILE) if has_artifact(store, run_id, DIFF_FILE) else ""
-    return RecordedRun(
-        name=f"{tags.get('mhiflab.label', '?')}{seed} ({tags[KEY][:8]})",
-        tags=tags,
-        spec={k: v for k, v in spec.items() if k not in READER_FIELDS},
-        code=code_parts(about, diff),
-        data={"fingerprint": tags.get(FINGERPRINT), **_datasets(run)},
-        about=about,
-        images=read(IMAGES_FILE, read_images),
-        curve=metric_history(store, run_id, ["val_psnr"])["val_psnr"],
-    )
-
-
-def code_parts(about: Mapping[str, Any], diff: str) -> dict[str, Any]:
-    """Return the `CODE_FIELDS` of a run's provenance by dotted name, with a digest of its diff."""
-    parts = flatten({name: about[name] for name in CODE_FIELDS if name in about})
-    if diff:
-        digest = hashlib.sha256(diff.encode()).hexdigest()[:12]
-        parts["uncommitted changes"] = f"{len(diff.splitlines())} lines, SHA-256 {digest}"
-    return parts
-
-
-def _datasets(run: Run) -> dict[str, Any]:
-    """Return the scenes of every part of the data, by MLflow's context, as texts."""
-    datasets = {}
-    for item in run.inputs.dataset_inputs:
-        context = next((tag.value for tag in item.tags if tag.key == "mlflow.data.context"), "data")
-        scenes = json.loads(item.dataset.profile or "{}").get("scenes", [item.dataset.name])
-        datasets[context] = f"{len(scenes)}: {', '.join(scenes)}"
-    return dict(sorted(datasets.items()))

@@ -2,48 +2,38 @@
 
 import re
 
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from rich.markup import escape
 
 from feinfn.errors import UserError, nearest
 from mhiflab.console import out
-from mhiflab.plan.plan import Entry, Plan
+from mhiflab.plan.plan import Finished, Plan
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import KEY, KIND, Store, is_refusal, search_runs, trial_runs
 from mhiflab.render.compare import AT_MOST
+from mhiflab.render.runs import chosen_entries
 
 
-def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[Run]:
+def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[RecordedRun]:
     """Return a study's finished runs of the given cases and seeds, by default of all.
 
     The study's baseline comes first, then the cases as given, or in the study's order. Raises
     `UserError` if a case or seed is unknown, or if there are more runs than can be compared.
     """
-    known_cases = list(dict.fromkeys(entry.trial.case for entry in plan.entries))
-    for case in cases:
-        if case not in known_cases:
-            raise UserError(f"--case: found {case!r}, expected one of {', '.join(known_cases)}")
-    for seed in seeds:
-        if seed not in plan.study.seeds:
-            names = ", ".join(map(str, plan.study.seeds))
-            raise UserError(f"--seed: found {seed}, expected one of {names}")
     baseline = plan.study.baseline
-    ordered_cases = list(dict.fromkeys(cases)) or known_cases
     # The baseline of a case with axes is its first point, as in tables.
-    ordered_cases.sort(key=lambda case: baseline is None or case.split("/")[0] != baseline)
-    entries = [
-        entry
-        for case in ordered_cases
-        for entry in plan.entries
-        if entry.trial.case == case and (not seeds or _is_of(entry, seeds))
-    ]
+    ordered_cases = sorted(
+        dict.fromkeys(cases or plan.labels),
+        key=lambda case: baseline is None or case.split("/")[0] != baseline,
+    )
+    entries = chosen_entries(plan, ordered_cases, seeds, ("--case", "--seed"))
     if unfinished := [entry.who for entry in entries if entry.state != "done"]:
         text = f"Left out, because they are not finished: {'; '.join(unfinished)}"
         out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
-    finished = [entry for entry in entries if entry.state == "done"]
+    finished = [entry for entry in entries if isinstance(entry, Finished)]
     if len(finished) > AT_MOST:
         counts = {
-            f"--seed {seed}": sum(_is_of(entry, [seed]) for entry in finished)
+            f"--seed {seed}": sum(entry.is_of([seed]) for entry in finished)
             for seed in dict.fromkeys(entry.trial.spec.seed for entry in finished)
         }
         counts |= {
@@ -55,15 +45,10 @@ def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[Run]:
             f"{AT_MOST}, which can be told apart: {choices}; or compare cases over all seeds: "
             f"mhiflab table {plan.command}"
         )
-    return [entry.run for entry in finished if entry.run]
+    return [entry.run for entry in finished]
 
 
-def _is_of(entry: Entry, seeds: list[int]) -> bool:
-    # A method without training has one run for all seeds.
-    return entry.trial.spec.seed in seeds or not entry.trial.spec.trained
-
-
-def runs_of_filter(store: Store, text: str) -> list[Run]:
+def runs_of_filter(store: Store, text: str) -> list[RecordedRun]:
     """Return the finished runs that match an MLflow filter, the oldest first.
 
     Raises `UserError` if MLflow refuses the filter, or if fewer than two runs match.
@@ -84,7 +69,8 @@ def runs_of_filter(store: Store, text: str) -> list[Run]:
             f"--filter {text!r}: found {len(runs)} finished runs, expected 2 or more; "
             + (_unknown_metrics(store, text) or "ask for less")
         )
-    return sorted(runs, key=lambda run: (run.info.start_time, run.data.tags[KEY]))
+    runs.sort(key=lambda run: (run.info.start_time, run.data.tags[KEY]))
+    return [RecordedRun(store, run) for run in runs]
 
 
 def _unknown_metrics(store: Store, text: str) -> str:

@@ -5,18 +5,17 @@ The first run is the baseline. Everything comes from the record; scenes are not 
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Run
 
 from feinfn.errors import UserError, nearest
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import CASE, KEY, SEED, STUDY
+from mhiflab.record.store import CASE, IMAGES_FILE, KEY, SEED, STUDY
 from mhiflab.render.compare_page import Grid, Section
 from mhiflab.render.figures.style import COLOURS, png
 from mhiflab.render.figures.training.curves import curves_figure
@@ -64,7 +63,9 @@ def _overview(runs: Sequence[RecordedRun]) -> Section:
     header = ["run", "key", "study", "case", "protocol", "parameters", "best epoch", "seconds"]
     rows = []
     for run in runs:
-        numbers = (run.about.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds"))
+        numbers = (
+            run.provenance.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds")
+        )
         named = (run.tags.get(k, NONE) for k in (KEY, STUDY, CASE, PROTOCOL))
         rows.append([run.name, *named, *map(str, numbers)])
     sentences = [f"The baseline is {runs[0].name}."]
@@ -235,34 +236,33 @@ def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -
 
 def _curves(runs: Sequence[RecordedRun]) -> Section:
     title = "Learning curves"
+    curves = {run.name: run.history("val_psnr") for run in runs}
     rows = [
         {"method": run.name, "seed": run.tags[SEED], "step": step, "value": value}
         for run in runs
-        for step, value in sorted(run.curve.items())
+        for step, value in sorted(curves[run.name].items())
     ]
-    curveless = [run.name for run in runs if not run.curve]
+    curveless = [name for name, curve in curves.items() if not curve]
     sentences = [f"No validation PSNR on record: {', '.join(curveless)}."] if curveless else []
     if not rows:
         return Section(title, sentences)
     ends = [
-        f"{run.name}: best validation PSNR {max(run.curve.values()):.2f} dB, after epoch "
-        f"{max(run.curve, key=lambda step: run.curve[step])}."
-        for run in runs
-        if run.curve
+        f"{name}: best validation PSNR {max(curve.values()):.2f} dB, after epoch "
+        f"{max(curve, key=lambda step: curve[step])}."
+        for name, curve in curves.items()
+        if curve
     ]
     figure = curves_figure(pd.DataFrame(rows), x="epoch")
     return Section(title, [*ends, *sentences], png=png(figure))
 
 
-def compare_runs(
-    runs: Sequence[Run], read: Callable[[Run], RecordedRun], convention: str | None = None
-) -> list[Section]:
+def compare_runs(runs: Sequence[RecordedRun], convention: str | None = None) -> list[Section]:
     """Return the differences between runs as sections; the first run is the baseline.
 
     Raises `UserError` if there are fewer than two or too many runs, if a run is given twice, or if
-    a run was not evaluated in the convention.
+    a run was not tested, or not evaluated in the convention.
     """
-    keys = [run.data.tags[KEY] for run in runs]
+    keys = [run.key for run in runs]
     if not 2 <= len(runs) <= AT_MOST:
         shown = f" ({', '.join(key[:8] for key in keys)})" if keys else ""
         raise UserError(
@@ -271,12 +271,17 @@ def compare_runs(
         )
     if repeated := [key for key in keys if keys.count(key) > 1]:
         raise UserError(f"compare: found run {repeated[0]} twice, expected each once; name another")
-    records = [read(run) for run in runs]
+    for run in runs:
+        if not run.has(IMAGES_FILE):
+            raise UserError(
+                f"run {run.key}: found no metrics of test images with it, expected a run that was "
+                "tested; choose another"
+            )
     return [
-        _overview(records),
-        _difference("Specification", "setting", records, "spec"),
-        _difference("Code and machine", "what", records, "code"),
-        _difference("Data", "what", records, "data"),
-        _metrics(records, convention),
-        _curves(records),
+        _overview(runs),
+        _difference("Specification", "setting", runs, "spec"),
+        _difference("Code and machine", "what", runs, "code"),
+        _difference("Data", "what", runs, "data"),
+        _metrics(runs, convention),
+        _curves(runs),
     ]

@@ -17,7 +17,7 @@ from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.store import NotArchivedError, Store
 from mhiflab.render.figures.registry import FORMATS, draw, find_kind
-from mhiflab.render.runs import RecordedStudy, collect
+from mhiflab.render.runs import collect
 from mhiflab.render.study import print_undrawn
 from mhiflab.render.tables.formats import markdown, write_table
 from mhiflab.render.tables.published import QuotedRow, read_published
@@ -192,7 +192,6 @@ class Plans:
     lab: Lab
     data_access: DataAccess = ON_DISK
     _plans: dict[str, Plan] = field(default_factory=dict)
-    _recorded: dict[str, RecordedStudy] = field(default_factory=dict)
 
     def plan(self, study: str) -> Plan:
         """Return a study's plan, compared with the record."""
@@ -200,12 +199,6 @@ class Plans:
             plan = read_plan(study_file(self.path, study), self.smoke, self.data_access)
             self._plans[study] = reconcile(plan, self.store, self.lab)
         return self._plans[study]
-
-    def recorded(self, study: str) -> RecordedStudy:
-        """Return a study's runs as figures read them."""
-        if study not in self._recorded:
-            self._recorded[study] = RecordedStudy(self.plan(study), self.store)
-        return self._recorded[study]
 
 
 def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) -> Table:
@@ -218,7 +211,7 @@ def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) ->
     for heading, study in part.studies.items():
         plan = plans.plan(study)
         title = heading if len(part.studies) > 1 else ""
-        results = collect(plan, plans.store, part.convention, partial)
+        results = collect(plan, part.convention, partial)
         quoted: tuple[QuotedRow, ...] = ()
         # A smoke variant has other images, so that published numbers do not belong beside it.
         if heading in part.published and not plans.smoke:
@@ -226,7 +219,7 @@ def paper_table(paper: Paper, name: str, plans: Plans, partial: bool = False) ->
             published = part.published[heading]
             file = plans.path.parent / paper.published
             quoted = tuple(read_published(file, published.data, published.ratio))
-        blocks.append(Block(plan, results, title, plan.study.baseline or "", quoted))
+        blocks.append(Block(results, title, plan.study.baseline or "", quoted))
     if len({tuple(block.results.metrics) for block in blocks}) > 1:
         raise UserError(
             f"{plans.path}: tables.{name}: found studies of different metrics, expected one kind; "
@@ -352,4 +345,4 @@ def draw_figure(paper: Paper, name: str, plans: Plans, folder: Path) -> list[Pat
     if "published" in options:
         # The file lies beside the paper, like that of its tables.
         options["published"] = str(plans.path.parent / str(options["published"]))
-    return draw(part.kind, options, plans.recorded(part.study), folder, name)
+    return draw(part.kind, options, plans.plan(part.study), folder, name)

@@ -1,58 +1,35 @@
-"""Finished runs of a study, as tables and figures read them.
+"""Finished runs of a study, as tables and figures choose and combine them.
 
-All numbers, artifacts and histories come from the record.
+Numbers, artifacts and histories come from the record alone (`record.finished.RecordedRun`).
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, nearest
-from feinfn.files import BEST
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.protocols.simulate import Inputs, Pair, Protocol
-from mhiflab.plan.plan import Entry, Plan, labels_of, upsampled_label
-from mhiflab.record.artifacts import (
-    FUSED,
-    SAME_IMAGE,
-    UPSAMPLED,
-    WINDOW_STEPS,
-    WITHOUT_REFERENCE,
-    Pictures,
-    metrics_of,
-    read_images,
-)
-from mhiflab.record.store import IMAGES_FILE, QUICKLOOK_FILE, Store, artifact_file, metric_history
+from feinfn.protocols.simulate import Protocol
+from mhiflab.plan.plan import Entry, Finished, Plan
+from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, metrics_of, usual_convention
 
 
 @dataclass(frozen=True)
 class Results:
     """Per-image metrics of a study's finished runs: one row per case, seed, scene and method."""
 
+    plan: Plan
     images: pd.DataFrame
     convention: str
-    protocol: Protocol
-    entries: tuple[Entry, ...]
-    """All trials of the study, in the order of the file."""
 
     @property
-    def done(self) -> list[Entry]:
-        """The finished trials, whose numbers these are."""
-        return [entry for entry in self.entries if entry.state == "done"]
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Distinct name of every case in tables, in the order of the file."""
-        return labels_of(self.entries)
+    def protocol(self) -> Protocol:
+        """The protocol of all runs."""
+        return self.plan.entries[0].trial.spec.protocol
 
     @property
     def suffix(self) -> str:
@@ -65,11 +42,6 @@ class Results:
         return list(metrics_of(self.convention))
 
     @property
-    def upsampled_label(self) -> str:
-        """The row name of the upsampled LR-HSI."""
-        return upsampled_label(self.entries)
-
-    @property
     def scenes(self) -> list[str]:
         """The test images."""
         return sorted(self.images["scene"].unique())
@@ -80,9 +52,9 @@ class Results:
         Trials without training have no seed (NaN).
         """
         rows = self.images[self.images["method"] == FUSED]
-        trained = {e.trial.case: e.trial.spec.trained for e in self.entries}
+        trained = {e.trial.case: e.trial.spec.trained for e in self.plan.entries}
         seeds = rows["seed"].where(rows["case"].map(trained).astype(bool))
-        return rows.assign(method=rows["case"].map(self.labels), seed=seeds)
+        return rows.assign(method=rows["case"].map(self.plan.labels), seed=seeds)
 
     def upsampled(self) -> pd.DataFrame:
         """Return the metrics of the upsampled LR-HSI, one row per scene, without seeds.
@@ -91,7 +63,7 @@ class Results:
         disagree by more than the rounding of devices.
         """
         rows = self.images[self.images["method"] == UPSAMPLED]
-        of_run = {(e.trial.case, e.trial.spec.seed): e for e in self.done}
+        of_run = {(e.trial.case, e.trial.spec.seed): e for e in self.plan.finished}
         runs = [of_run[at] for at in zip(rows["case"], rows["seed"], strict=True)]
         rows = rows.assign(key=[e.key for e in runs], who=[e.who for e in runs])
         by_scene = rows.sort_values(["scene", "key"], kind="stable").groupby("scene")
@@ -114,47 +86,21 @@ class Results:
         return by_scene.head(1)[["scene", *self.metrics]].reset_index(drop=True)
 
 
-def collect(
-    plan: Plan, store: Store, convention: str | None = None, partial: bool = False
-) -> Results:
-    """Read the per-image metrics of all trials from the record, in one convention.
+def collect(plan: Plan, convention: str | None = None, partial: bool = False) -> Results:
+    """Read the per-image metrics of all trials, in one convention.
 
     The default is the usual convention, or for real pairs without reference the one that needs
     none. Raises `UserError` if a run is missing and `partial` is false, if no run is finished, if
     trials differ in protocol or test scenes, or if a run has no numbers in the convention.
     """
-    done = plan.finished.entries
-    if not partial or not done:
-        plan.refuse_missing()
-    test_sets = {entry.trial.spec.data.test for entry in plan.entries}
-    if len(test_sets) != 1:
-        raise UserError(
-            f"{plan.path}: one table cannot mix test scenes, found {sorted(test_sets)}; use one "
-            "data.test for all cases"
-        )
-    protocols = {e.trial.spec.protocol.hash(): e.trial.spec.protocol for e in plan.entries}
-    if len(protocols) != 1:
-        names = ", ".join(f"{p.name} ({key[:8]})" for key, p in protocols.items())
-        raise UserError(
-            f"{plan.path}: one table cannot mix protocols, found {names}; make one study for each"
-        )
-    frames = []
-    for entry in done:
-        assert entry.run is not None, "a done entry has a run"
-        with artifact_file(store, entry.run.info.run_id, IMAGES_FILE) as path:
-            frame = read_images(path)
-        frames.append(frame.assign(case=entry.trial.case, seed=entry.trial.spec.seed))
-    images = pd.concat(frames, ignore_index=True)
-    images, convention = _in_convention(images, convention, plan)
-    return Results(images, convention, plan.entries[0].trial.spec.protocol, plan.entries)
-
-
-def _in_convention(
-    images: pd.DataFrame, convention: str | None, plan: Plan
-) -> tuple[pd.DataFrame, str]:
+    done = plan.finished if partial and plan.finished else plan.complete()
+    comparable(plan, plan.entries, "table", "make one study for each")
+    images = pd.concat(
+        [e.run.images.assign(case=e.trial.case, seed=e.trial.spec.seed) for e in done],
+        ignore_index=True,
+    )
+    convention = convention or usual_convention(images)
     conventions = list(images["convention"].unique())
-    if convention is None:
-        convention = CONVENTION if CONVENTION in conventions else WITHOUT_REFERENCE
     if convention not in conventions:
         raise UserError(
             f"--convention: found {convention!r}, {nearest(convention, conventions)}expected one "
@@ -167,235 +113,133 @@ def _in_convention(
             f"{plan.path}: not every run has all its images in convention {convention}; run the "
             "study again, or use another convention"
         )
-    return selected, convention
+    return Results(plan, selected, convention)
 
 
-T = TypeVar("T")
+def comparable(plan: Plan, entries: Sequence[Entry], what: str, remedy: str) -> None:
+    """Raise `UserError` if trials of one table or figure differ in protocol or test scenes."""
+    specs = [entry.trial.spec for entry in entries]
+    protocols = {s.protocol.hash(): s.protocol.name for s in specs}
+    differing = {
+        "protocols": [f"{name} ({digits[:8]})" for digits, name in protocols.items()],
+        "test scenes": list(dict.fromkeys(", ".join(s.data.test) for s in specs)),
+    }
+    for quantity, values in differing.items():
+        if len(values) > 1:
+            raise UserError(
+                f"{plan.path}: one {what} cannot mix {quantity}, found {' and '.join(values)}; "
+                f"{remedy}"
+            )
 
 
-@dataclass(frozen=True)
-class Window:
-    """The middle of a run's first test image with all bands, in [0, 1]."""
+def chosen_entries(
+    plan: Plan,
+    cases: Sequence[str] = (),
+    seeds: Collection[int] = (),
+    options: tuple[str, str] = ("option cases", "option seed"),
+) -> list[Entry]:
+    """Return the trials of cases in their order and of seeds, by default of all.
 
-    scene: str
-    place: tuple[int, int]
-    """Its first row and column in the image."""
-    inputs: Inputs
-    """A `Pair` if the image has a reference; batch of one."""
-    fused_SHW: np.ndarray
-    wavelengths_nm: np.ndarray | None
+    Raises `UserError`, which begins with the name of the option, if a case or seed is unknown.
+    """
+    for case in cases:
+        if case not in plan.labels:
+            raise UserError(
+                f"{options[0]}: found {case!r}, {nearest(case, plan.labels)}expected cases of "
+                f"{plan.path}: " + ", ".join(plan.labels)
+            )
+    known_seeds = dict.fromkeys(entry.trial.spec.seed for entry in plan.entries)
+    for seed in seeds:
+        if seed not in known_seeds:
+            raise UserError(
+                f"{options[1]}: found {seed}, expected one of {', '.join(map(str, known_seeds))} "
+                f"of {plan.path}"
+            )
+    return [
+        entry
+        for case in dict.fromkeys(cases or plan.labels)
+        for entry in plan.entries
+        if entry.trial.case == case and (not seeds or entry.is_of(seeds))
+    ]
 
-    def pair(self, who: str) -> Pair:
-        """Return the inputs with their reference; raise `UserError` if there is none."""
-        if isinstance(self.inputs, Pair):
-            return self.inputs
+
+def figure_runs(plan: Plan, cases: Sequence[str] = (), seed: int | None = None) -> list[Finished]:
+    """Return the finished runs of cases, by default of all cases and seeds.
+
+    Raises `UserError` if a case or seed is unknown, or if a run is missing.
+    """
+    return plan.complete(chosen_entries(plan, cases, () if seed is None else [seed]))
+
+
+def comparable_runs(plan: Plan, runs: Sequence[Finished]) -> Sequence[Finished]:
+    """Return runs for one figure; raise `UserError` if protocols or test scenes differ."""
+    comparable(plan, runs, "figure", "choose cases that share them: --option cases=[...]")
+    return runs
+
+
+def runs_of_one_seed(
+    plan: Plan, cases: Sequence[str] = (), seed: int | None = None
+) -> Sequence[Finished]:
+    """Return one finished run per case, of a seed that is by default the study's first.
+
+    Raises `UserError` as `figure_runs` and `comparable_runs` do.
+    """
+    seed = plan.entries[0].trial.spec.seed if seed is None else seed
+    return comparable_runs(plan, figure_runs(plan, cases, seed))
+
+
+def networks(
+    plan: Plan, part: str = "a decoder", has: Callable[[ModelConfig], bool] = lambda _: True
+) -> list[str]:
+    """Return the cases that are a FeINFN with some part; raise `UserError` if there is none."""
+    specs = {entry.trial.case: entry.trial.spec for entry in plan.entries}
+    fitting = [c for c, s in specs.items() if isinstance(s.model, ModelConfig) and has(s.model)]
+    if not fitting:
         raise UserError(
-            f"{who}: found no reference of test image {self.scene}, expected one, which this "
-            "figure compares with; choose a study of simulated pairs"
+            f"{plan.path}: found no case that is a FeINFN with {part}, expected one, into which "
+            "this figure looks; choose another study"
         )
+    return fitting
 
 
-@dataclass(frozen=True)
-class RecordedStudy:
-    """A study's plan with the store of its runs; keeps what it has read from them."""
+def network_run(
+    plan: Plan,
+    case: str | None,
+    seed: int | None,
+    part: str = "a decoder",
+    has: Callable[[ModelConfig], bool] = lambda _: True,
+) -> Finished:
+    """Return the finished run of a case, by default the first FeINFN with some part.
 
-    plan: Plan
-    store: Store
-    _read: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Distinct label of every case; equal labels get the case's name."""
-        return labels_of(self.plan.entries)
-
-    def entries(self, cases: Sequence[str] = (), seed: int | None = None) -> list[Entry]:
-        """Return the finished runs of cases in their order, by default of all cases and seeds.
-
-        Raises `UserError` if a case or seed is unknown or a run is missing.
-        """
-        known_cases = self.labels
-        for case in cases:
-            if case not in known_cases:
-                raise UserError(
-                    f"{self.plan.path}: option cases: found {case!r}, {nearest(case, known_cases)}"
-                    "expected cases of this study: " + ", ".join(known_cases)
-                )
-        seeds = list(dict.fromkeys(entry.trial.spec.seed for entry in self.plan.entries))
-        if seed is not None and seed not in seeds:
-            raise UserError(
-                f"{self.plan.path}: option seed: found {seed}, expected one of "
-                + ", ".join(map(str, seeds))
-            )
-        selected = [
-            entry
-            for case in dict.fromkeys(cases or known_cases)
-            for entry in self.plan.entries
-            if entry.trial.case == case
-            # A method without training has one run for all seeds.
-            and (seed in (None, entry.trial.spec.seed) or not entry.trial.spec.trained)
-        ]
-        missing = [entry.who for entry in selected if entry.state != "done"]
-        if missing:
-            raise UserError(
-                f"{self.plan.path}: {len(missing)} of the figure's {len(selected)} runs are "
-                f"missing ({'; '.join(missing[:4])}); execute them first: mhiflab run "
-                f"{self.plan.command}"
-            )
-        return selected
-
-    def of_one_seed(self, cases: Sequence[str] = (), seed: int | None = None) -> list[Entry]:
-        """Return one finished run per case, of a seed that is by default the study's first.
-
-        Raises `UserError` as `entries` does, and if cases differ in protocol or test scenes.
-        """
-        seed = self.plan.entries[0].trial.spec.seed if seed is None else seed
-        return self.comparable(self.entries(cases, seed))
-
-    def comparable(self, entries: list[Entry]) -> list[Entry]:
-        """Return runs for one figure; raise `UserError` if protocols or test scenes differ."""
-        specs = [entry.trial.spec for entry in entries]
-        differing = {
-            "protocols": {s.protocol.hash(): s.protocol.name for s in specs}.values(),
-            "test scenes": {s.data.test: ", ".join(s.data.test) for s in specs}.values(),
-        }
-        for quantity, values in differing.items():
-            if len(values) > 1:
-                raise UserError(
-                    f"{self.plan.path}: one figure cannot mix {quantity}, found "
-                    f"{' and '.join(values)}; choose cases that share them: --option cases=[...]"
-                )
-        return entries
-
-    def networks(
-        self, part: str = "a decoder", has: Callable[[ModelConfig], bool] = lambda _: True
-    ) -> list[str]:
-        """Return the cases that are a FeINFN with some part; raise `UserError` if there is none."""
-        specs = {entry.trial.case: entry.trial.spec for entry in self.plan.entries}
-        fitting = [c for c, s in specs.items() if isinstance(s.model, ModelConfig) and has(s.model)]
-        if not fitting:
-            raise UserError(
-                f"{self.plan.path}: found no case that is a FeINFN with {part}, expected one, into "
-                "which this figure looks; choose another study"
-            )
-        return fitting
-
-    def network_entry(
-        self,
-        case: str | None,
-        seed: int | None,
-        part: str = "a decoder",
-        has: Callable[[ModelConfig], bool] = lambda _: True,
-    ) -> Entry:
-        """Return the finished run of a case, by default the first FeINFN with some part.
-
-        Raises `UserError` if the case, or every case, lacks the part.
-        """
-        fitting = self.networks(part, has)
-        entry = self.of_one_seed([case or fitting[0]], seed)[0]
-        if entry.trial.case not in fitting:
-            raise UserError(
-                f"{self.plan.path}: option case: found {case!r}, which is no FeINFN with {part}, "
-                "expected one of " + ", ".join(fitting)
-            )
-        return entry
-
-    def _once(self, entry: Entry, name: str, read: Callable[[Path], T]) -> T:
-        """Return the result of `read` for an artifact; read it only once."""
-        assert entry.run is not None, "a done entry has a run"
-        key = (entry.run.info.run_id, name)
-        if key not in self._read:
-            with artifact_file(self.store, key[0], name) as path:
-                self._read[key] = read(path)
-        return self._read[key]
-
-    def arrays(self, entry: Entry) -> Mapping[str, np.ndarray]:
-        """Return the arrays of a run's pictures (see `evaluate.Scores`), each unpacked on access.
-
-        Raises `UserError` if the file is damaged, now or on access to a damaged array.
-        """
-        assert entry.run is not None, "a done entry has a run"
-        who = f"{entry.who}: {QUICKLOOK_FILE} of run {entry.run.info.run_id}"
-        remedy = f"delete the run and run the study again: mhiflab run {self.plan.command}"
-        return self._once(entry, QUICKLOOK_FILE, lambda p: Pictures(p.read_bytes(), who, remedy))
-
-    def images(self, entry: Entry) -> pd.DataFrame:
-        """Return a run's metrics, one row per image, method and convention."""
-        return self._once(entry, IMAGES_FILE, read_images)
-
-    def provenance(self, entry: Entry) -> dict[str, Any]:
-        """Return a run's provenance: code, machine and facts about its training."""
-        return self._once(
-            entry, "provenance.json", lambda path: json.loads(path.read_text(encoding="utf-8"))
+    Raises `UserError` if the case, or every case, lacks the part.
+    """
+    fitting = networks(plan, part, has)
+    (entry,) = runs_of_one_seed(plan, [case or fitting[0]], seed)
+    if entry.trial.case not in fitting:
+        raise UserError(
+            f"{plan.path}: option case: found {case!r}, which is no FeINFN with {part}, expected "
+            "one of " + ", ".join(fitting)
         )
+    return entry
 
-    def history(self, entry: Entry, name: str) -> dict[int, float]:
-        """Return the values of a run's metric by epoch."""
-        assert entry.run is not None, "a done entry has a run"
-        return metric_history(self.store, entry.run.info.run_id, [name])[name]
 
-    def model(self, entry: Entry) -> FeINFN:
-        """Return a run's trained network; raise `UserError` if it is not a FeINFN."""
-        if not isinstance(entry.trial.spec.model, ModelConfig):
-            raise UserError(
-                f"{self.plan.path}: case {entry.trial.case}: found "
-                f"{type(entry.trial.spec.model).__name__}, expected a FeINFN, into whose parts "
-                "this figure looks; choose other cases: --option cases=[...]"
-            )
-        model = self._once(entry, f"model/{BEST}", load_model)
-        assert isinstance(model, FeINFN), "weights are of the model that the spec names"
-        return model
+def trained_feinfn(entry: Finished) -> FeINFN:
+    """Return a run's trained network; raise `UserError` if it is not a FeINFN."""
+    config = entry.trial.spec.model
+    if isinstance(config, ModelConfig) and isinstance(network := entry.run.network, FeINFN):
+        return network
+    raise UserError(
+        f"case {entry.trial.case}: found {type(config).__name__}, expected a FeINFN, into whose "
+        "parts this figure looks; choose other cases: --option cases=[...]"
+    )
 
-    def scene(self, entries: Sequence[Entry], requested: str | None) -> str:
-        """Return a test image's name, by default the first; raise `UserError` if it is unknown."""
-        names = list(self.images(entries[0])["scene"].unique())
-        if requested is not None and requested not in names:
-            raise UserError(
-                f"{self.plan.path}: option scene: found {requested!r}, {nearest(requested, names)}"
-                "expected a test image: " + ", ".join(names)
-            )
-        return requested or names[0]
 
-    def means(self, entry: Entry, scene: str | None = None, method: str = FUSED) -> pd.Series:
-        """Return the metrics of one test image, or their means over all, and their `convention`.
-
-        It is the usual convention, or for real pairs without reference the one that needs none.
-        """
-        table = self.images(entry)
-        rows = table[(table["method"] == method) & (scene is None or table["scene"] == scene)]
-        usual = (rows["convention"] == CONVENTION).any()
-        convention = CONVENTION if usual else WITHOUT_REFERENCE
-        rows = rows[rows["convention"] == convention]
-        means = rows[list(metrics_of(convention))].mean().astype(object)
-        means["convention"] = convention
-        return means
-
-    def window(self, entry: Entry, scene: str | None = None) -> Window:
-        """Return the part of the first test image that a run kept with all bands.
-
-        Raises `UserError` if the run kept none or `scene` is another image.
-        """
-        arrays, end = self.arrays(entry), "/window/place"
-        scenes = [key.removesuffix(end) for key in arrays if key.endswith(end)]
-        if not scenes:
-            raise UserError(
-                f"{entry.who}: found a run without any image's bands (no <image>{end} in its "
-                f"{QUICKLOOK_FILE}), which older versions made; delete the run and run the study "
-                f"again: mhiflab run {self.plan.command}"
-            )
-        if scene not in (None, *scenes):
-            raise UserError(
-                f"{self.plan.path}: option scene: found {scene!r}, expected {scenes[0]!r}, the "
-                "only test image that is kept with all its bands"
-            )
-        key = f"{scenes[0]}/window"
-
-        def image(name: str) -> torch.Tensor:
-            return torch.from_numpy(arrays[f"{key}/{name}"].astype(np.float32) / WINDOW_STEPS)[None]
-
-        msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
-        inputs = Inputs(msi, image(UPSAMPLED), lr_hsi)
-        if f"{key}/reference" in arrays:
-            inputs = Pair(*inputs.inputs(), image("reference"))
-        row, col = (int(n) for n in arrays[f"{key}/place"])
-        wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
-        return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)
+def chosen_image(entry: Finished, requested: str | None) -> str:
+    """Return a test image's name, by default the first; raise `UserError` if it is unknown."""
+    names = list(entry.run.images["scene"].unique())
+    if requested is not None and requested not in names:
+        raise UserError(
+            f"option scene: found {requested!r}, {nearest(requested, names)}expected a test image: "
+            + ", ".join(names)
+        )
+    return requested or names[0]

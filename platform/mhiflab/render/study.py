@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.markdown import Markdown
@@ -17,7 +18,7 @@ from mhiflab.plan.plan import Plan
 from mhiflab.record.store import Store, tracking_uri, without_passwords
 from mhiflab.render.figures.registry import draw_each
 from mhiflab.render.figures.training.search import write_searches
-from mhiflab.render.runs import RecordedStudy, collect
+from mhiflab.render.runs import collect
 from mhiflab.render.tables.formats import markdown, write_table
 from mhiflab.render.tables.table import study_table
 
@@ -44,12 +45,12 @@ def render_study(
                 f"first: mhiflab run {plan.command}"
             )
     for convention in conventions:
-        results = collect(plan, store, convention, partial)
-        table = study_table(plan, results, costs)
+        results = collect(plan, convention, partial)
+        table = study_table(results, costs)
         written += write_table(table, folder, f"table{results.suffix}")
         out.print(Markdown(markdown(table)))
-    recorded = RecordedStudy(plan.finished, store)
-    drawn, undrawn = draw_each(("fused", "curves"), {}, recorded, folder, ("png",))
+    finished = replace(plan, entries=plan.finished)
+    drawn, undrawn = draw_each(("fused", "curves"), {}, finished, folder, ("png",))
     out.print("\nTables  " + "  ".join(map(str, written)), soft_wrap=True)
     out.print("Figures " + "  ".join(str(paths[0]) for paths in drawn.values()), soft_wrap=True)
     print_undrawn(undrawn)

@@ -8,14 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run, RunData, RunTag
+from tiny import changed
 
 from feinfn.errors import UserError
 from mhiflab.cli.compare import compare as compare_command
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.record.artifacts import FUSED
-from mhiflab.record.finished import chosen_runs, code_parts, read_run
-from mhiflab.record.store import KEY, recorded_store, tracking_uri, trial_runs
+from mhiflab.record.finished import chosen_runs, code_parts
+from mhiflab.record.store import recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
@@ -40,11 +42,8 @@ def compared(lab, keys):
     runs = chosen_runs(store, [keys["without", 1], keys["full", 1]])
 
     def compare(change=lambda run: run, convention=None):
-        def read(run):
-            found = read_run(store, run)
-            return change(found) if run is runs[1] else found
-
-        return {section.title: section for section in compare_runs(runs, read, convention)}
+        sections = compare_runs([runs[0], change(runs[1])], convention)
+        return {section.title: section for section in sections}
 
     return compare
 
@@ -119,7 +118,7 @@ def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
     store = recorded_store(lab)
     tables = []
     for run in chosen_runs(store, [keys["without", 1], keys["full", 1]]):
-        rows = read_run(store, run).images
+        rows = run.images
         rows = rows[(rows["convention"] == "matlab") & (rows["method"] == FUSED)]
         tables.append(rows.set_index("scene"))
     differences, images = section.grids
@@ -142,9 +141,8 @@ def test_differences_that_many_images_show_are_said_with_their_direction(lab, ke
     store = recorded_store(lab)
     runs = chosen_runs(store, [keys["without", 1], keys["full", 1]])
 
-    def read(run):
-        found = read_run(store, run)
-        rows = found.images[found.images["scene"] == "pompoms_ms"]
+    def many_images(run):
+        rows = run.images[run.images["scene"] == "pompoms_ms"]
         rows = pd.concat(
             [rows.assign(scene=f"image {i:02d}") for i in range(16)], ignore_index=True
         )
@@ -153,9 +151,10 @@ def test_differences_that_many_images_show_are_said_with_their_direction(lab, ke
         rows.loc[fused, "psnr"] = 40 + better * (1 + step)
         rows.loc[fused, "sam"] = 3 + better * (1 + step)
         rows.loc[fused, ["ergas", "ssim"]] = 0.9
-        return replace(found, images=rows)
+        return changed(run, images=rows)
 
-    section = next(s for s in compare_runs(runs, read) if s.title == "Metrics")
+    sections = compare_runs([many_images(run) for run in runs])
+    section = next(s for s in sections if s.title == "Metrics")
     shown = {row[1].split()[0]: row[-1] for row in section.grids[0].rows}
     assert shown == {"PSNR": "better", "SAM": "worse", "ERGAS": "no", "SSIM": "no"}
     gain, loss = section.sentences[1:]
@@ -175,17 +174,16 @@ def test_nothing_is_claimed_between_seeds_and_one_training_is_cautioned(lab, key
     store = recorded_store(lab)
 
     def metrics(*chosen):
-        def read(run):
-            found = read_run(store, run)
-            rows = found.images[found.images["scene"] == "pompoms_ms"]
+        def many_images(run):
+            rows = run.images[run.images["scene"] == "pompoms_ms"]
             rows = pd.concat(
                 [rows.assign(scene=f"image {i:02d}") for i in range(16)], ignore_index=True
             )
-            rows.loc[rows["method"] == FUSED, "psnr"] = 40.0 + (run.data.tags[KEY] == chosen[1])
-            return replace(found, images=rows)
+            rows.loc[rows["method"] == FUSED, "psnr"] = 40.0 + (run.key == chosen[1])
+            return changed(run, images=rows)
 
-        runs = chosen_runs(store, list(chosen))
-        return next(s for s in compare_runs(runs, read) if s.title == "Metrics")
+        runs = [many_images(run) for run in chosen_runs(store, list(chosen))]
+        return next(s for s in compare_runs(runs) if s.title == "Metrics")
 
     cases = metrics(keys["without", 1], keys["full", 1])
     assert any("One seed" in text for text in cases.cautions)
@@ -218,7 +216,7 @@ def test_the_baseline_is_the_studys_else_the_first_that_is_named(recorded, keys,
     def first(cases, **changes):
         path = write_study(seeds=[1, 2], **changes)
         plan = reconcile(read_plan(path), recorded_store(lab), lab)
-        return [run.data.tags[KEY] for run in runs_of_study(plan, cases, [1])]
+        return [run.key for run in runs_of_study(plan, cases, [1])]
 
     lab = Lab(recorded[0].parent / "lab")
     both = [keys["full", 1], keys["without", 1]]
@@ -271,7 +269,7 @@ def test_code_and_data_that_differ_are_shown(compared):
 
     def change(run):
         code = {**run.code, "versions.torch": "0.0", "versions.other": "1"}
-        return replace(run, code=code, data={**run.data, "fingerprint": "0" * 64})
+        return changed(run, code=code, data={**run.data, "fingerprint": "0" * 64})
 
     found = compared(change)
     rows = {row[0]: row[1:] for row in found["Code and machine"].grids[0].rows}
@@ -280,7 +278,7 @@ def test_code_and_data_that_differ_are_shown(compared):
     assert len(rows) == 2
     assert [row[0] for row in found["Data"].grids[0].rows] == ["fingerprint"]
     # Seeds of one case on other data are not the same case.
-    same = compared(lambda run: replace(run, spec={**run.spec, "model.fourier_branch": False}))
+    same = compared(lambda run: changed(run, spec={**run.spec, "model.fourier_branch": False}))
     assert len(same["Runs"].sentences) == 1
 
 
@@ -296,7 +294,8 @@ def test_uncommitted_changes_are_told_by_content():
 def test_other_protocols_and_conventions_are_said_in_words(compared):
     def change(run):
         own = {"mhiflab.protocol_hash": "f" * 64, "mhiflab.convention": "other"}
-        return replace(run, tags={**run.tags, **own})
+        data = RunData(tags=[RunTag(*tag) for tag in {**run.tags, **own}.items()])
+        return changed(run, mlflow=Run(run.mlflow.info, data, run.mlflow.inputs))
 
     assert compared()["Runs"].cautions == []
     found = compared(change)
@@ -311,15 +310,15 @@ def test_other_protocols_and_conventions_are_said_in_words(compared):
 
 def test_images_are_paired_only_where_they_are_the_same(compared):
     def lacking(run):
-        return replace(run, images=run.images[run.images["scene"] != "pompoms_ms"])
+        return changed(run, images=run.images[run.images["scene"] != "pompoms_ms"])
 
     def other_pixels(run):
         images = run.images.copy()
         images.loc[(images["scene"] == "pompoms_ms") & (images["method"] != FUSED), "psnr"] += 0.1
-        return replace(run, images=images)
+        return changed(run, images=images)
 
     def no_upsampled(run):
-        return replace(run, images=run.images[run.images["method"] == FUSED])
+        return changed(run, images=run.images[run.images["method"] == FUSED])
 
     assert len(compared(no_upsampled)["Metrics"].grids[1].rows) == 4
     for change, why in (
@@ -335,14 +334,14 @@ def test_images_are_paired_only_where_they_are_the_same(compared):
 
 def test_runs_without_anything_in_common(compared):
     def renamed(run):
-        return replace(run, images=run.images.assign(scene="another_" + run.images["scene"]))
+        return changed(run, images=run.images.assign(scene="another_" + run.images["scene"]))
 
     section = compared(renamed)["Metrics"]
     assert section.cautions[-1] == "The runs share no test image."
     assert not section.grids
 
     def alone(run):
-        return replace(run, images=run.images.assign(convention="own"), curve={})
+        return changed(run, images=run.images.assign(convention="own"), history=lambda _: {})
 
     found = compared(alone)
     assert "no metric convention in common" in found["Metrics"].cautions[0]
@@ -359,7 +358,7 @@ def test_another_convention_on_request(compared):
 
 def test_markup_in_names_is_text(compared, capsys):
     def named(run):
-        return replace(run, name="<b>&[/x] [bold]", spec={**run.spec, "<i>": "</table>"})
+        return changed(run, name="<b>&[/x] [bold]", spec={**run.spec, "<i>": "</table>"})
 
     html = html_page("<title>", compared(named).values())
     text = "".join(checked(html).text)
@@ -386,7 +385,7 @@ def test_wrong_words_are_named(recorded, lab, keys, tmp_path):
         r"found 1 finished run \(\w{8}\), expected 2 to 7": {"runs": known[:1]},
         "twice, expected each once": {"runs": known[:1] * 2},
         "run 000000: found no such run among the 4 on record": {"runs": [known[0], "000000"]},
-        "--case: found 'ful', expected one of without, full": {
+        "--case: found 'ful', did you mean 'full'.? expected cases of .*: without, full": {
             "study": str(recorded[0]),
             "case": ["ful"],
         },
@@ -400,7 +399,7 @@ def test_wrong_words_are_named(recorded, lab, keys, tmp_path):
         with pytest.raises(UserError, match=message):
             compare_command(**{"lab": lab.root, **words})
     with pytest.raises(UserError, match=f"found {AT_MOST + 1} finished runs"):
-        compare_runs([trial_runs(recorded_store(lab))[known[0]]] * (AT_MOST + 1), lambda run: run)
+        compare_runs(chosen_runs(recorded_store(lab), known[:1]) * (AT_MOST + 1))
     assert not (tmp_path / "elsewhere").exists()
 
 

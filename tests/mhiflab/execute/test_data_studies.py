@@ -151,7 +151,7 @@ def test_what_would_stop_a_trial_late_is_refused_by_the_plan(mhiflab, write_stud
 def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, write_study, tmp_path):
     study = write_study(base=base(), cases={})
     unready = mhiflab("robustness", study)
-    assert "no record yet" in unready.stderr
+    assert "1 of 1 runs are missing" in unready.stderr
     assert mhiflab("run", study).returncode == 0
     both = mhiflab("table", study, "--convention", "matlab", "--convention", "uint8")
     assert "convention matlab" in both.stdout
@@ -165,7 +165,7 @@ def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, writ
     for words, message in (
         (["--snr", "-inf"], "--snr: found (-inf,), expected decibels, or inf"),
         (["--sigma", "0"], "--sigma: found (0.0,), expected a list of numbers > 0"),
-        (["--case", "none"], "--case: found 'none', expected one of base"),
+        (["--case", "none"], "--case: found 'none', expected cases of "),
     ):
         assert message in mhiflab("robustness", study, *words).stderr
 

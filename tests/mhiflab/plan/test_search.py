@@ -202,8 +202,8 @@ def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write
     done = reconcile(plan, store, lab).entries[0]
     assert done.state == "done"
     assert done.run is not None
-    assert done.run.info.run_id == run.info.run_id
-    assert "test_psnr" in done.run.data.metrics
+    assert done.run.id == run.info.run_id
+    assert "test_psnr" in done.run.metrics
 
 
 def test_rungs_leave_the_last_epoch_to_the_trial():

@@ -15,7 +15,7 @@ from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.export import export_runs
 from mhiflab.record.archive import archived_data, archived_store, import_archive
-from mhiflab.record.finished import read_run
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
 from mhiflab.render.paper import Plans
 from mhiflab.render.runs import Results, collect
@@ -64,7 +64,7 @@ def change_runs(record: Path, change: Change, case: str | None = None) -> list[s
 def results(record: Path, lab: Path) -> Results:
     store = archived_store(record, Lab(lab))
     plan = Plans(LAPTOP, False, store, Lab(lab), archived_data(record)).plan(STUDY_NAME)
-    return collect(plan, store)
+    return collect(plan)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def committed(tmp_path_factory) -> Results:
 
 def test_classical_methods_are_named_without_a_seed(record, tmp_path):
     store = archived_store(record, Lab(tmp_path / "lab"))
-    names = {read_run(store, run).name for run in trial_runs(store).values()}
+    names = {RecordedRun(store, run).name for run in trial_runs(store).values()}
     labels = {name.rpartition(" (")[0] for name in names}
     assert labels == {"Bicubic", "GSA", "SFIM-HS", "CNMF", "Subspace least squares"}
 
@@ -108,7 +108,7 @@ def test_scenes_may_be_named_like_numbers(record, committed, tmp_path):
 
 
 def test_runs_agree_on_the_upsampled_image_but_for_their_devices(committed):
-    first, *others = sorted(committed.entries, key=lambda entry: entry.key)
+    first, *others = sorted(committed.plan.entries, key=lambda entry: entry.key)
     before = committed.upsampled()
     for entry in others:
         found = with_upsampled(committed, entry.trial.case, 1 + 9e-5).upsampled()
@@ -117,7 +117,7 @@ def test_runs_agree_on_the_upsampled_image_but_for_their_devices(committed):
     found = with_upsampled(committed, first.trial.case, 1 + 9e-5).upsampled()
     assert found["psnr"][0] == before["psnr"][0] * (1 + 9e-5)
     everywhere = committed
-    for entry in committed.entries:
+    for entry in committed.plan.entries:
         everywhere = with_upsampled(everywhere, entry.trial.case, math.nan)
     assert math.isnan(everywhere.upsampled()["psnr"][0])
 
@@ -127,8 +127,8 @@ def test_runs_agree_on_the_upsampled_image_but_for_their_devices(committed):
 def test_other_upsampled_images_are_told_with_both_runs(factor, case, committed):
     with pytest.raises(UserError, match="cloth_ms: psnr of the upsampled LR-HSI") as told:
         with_upsampled(committed, case, factor).upsampled()
-    entry = next(e for e in committed.entries if e.trial.case == case)
-    first = min(committed.entries, key=lambda e: e.key)
+    entry = next(e for e in committed.plan.entries if e.trial.case == case)
+    first = min(committed.plan.entries, key=lambda e: e.key)
     for one in (entry, first):
         assert f"{one.who} ({one.key[:12]})" in str(told.value)
     assert "run the study again" in str(told.value)

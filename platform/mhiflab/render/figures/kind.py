@@ -8,10 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.fields import Settings
-from mhiflab.plan.plan import Entry, upsampled_label
+from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, metrics_of
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.runs import RecordedStudy
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Kind:
     """A kind of figure: its options, and the function that draws it from records."""
 
     options: type[Any]
-    draw: Callable[[RecordedStudy, Any], Drawing]
+    draw: Callable[[Plan, Any], Drawing]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +74,9 @@ def run_columns(entry: Entry, label: str) -> dict[str, Any]:
     return {"label": label, "case": trial.case, "seed": trial.spec.seed, "run_key": entry.key}
 
 
-def metric_row(
-    recorded: RecordedStudy, entry: Entry, scene: str, method: str = FUSED
-) -> dict[str, Any]:
+def metric_row(plan: Plan, entry: Finished, scene: str, method: str = FUSED) -> dict[str, Any]:
     """Return one test image's metrics of a run, with the columns that identify them."""
     fused = method == FUSED
-    label = recorded.labels[entry.trial.case] if fused else upsampled_label(recorded.plan.entries)
+    label = plan.labels[entry.trial.case] if fused else plan.upsampled_label
     columns = run_columns(entry, label) | {"scene": scene, "method": method}
-    return columns | dict(recorded.means(entry, scene, method))
+    return columns | dict(entry.run.means(scene, method))

@@ -10,6 +10,7 @@ import torch
 from feinfn.errors import UserError, nearest
 from feinfn.files import write_bytes
 from mhiflab.paths import check_targets
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.images.errors import ErrorsOptions, draw_errors
 from mhiflab.render.figures.images.fused import FusedOptions, draw_fused
 from mhiflab.render.figures.images.spectra import SpectraOptions, draw_spectra
@@ -21,7 +22,6 @@ from mhiflab.render.figures.network.response import ResponseOptions, draw_respon
 from mhiflab.render.figures.style import add_footer, figure_bytes
 from mhiflab.render.figures.training.cost import CostOptions, draw_cost
 from mhiflab.render.figures.training.curves import CurvesOptions, draw_curves
-from mhiflab.render.runs import RecordedStudy
 from mhiflab.study.smoke import MARK
 from mhiflab.study.yaml_values import build
 
@@ -54,7 +54,7 @@ def find_kind(name: str) -> Kind:
 def draw(
     kind: str,
     options: dict[str, Any],
-    recorded: RecordedStudy,
+    plan: Plan,
     folder: Path,
     stem: str,
     formats: Sequence[str] = FORMATS,
@@ -68,7 +68,7 @@ def draw(
     """
     paths = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
     check_targets(paths.values())
-    drawing = make_drawing(kind, options, recorded)
+    drawing = make_drawing(kind, options, plan)
     contents = {suffix: figure_bytes(drawing.figure, suffix) for suffix in formats}
     table = drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     contents["csv"] = table.encode()
@@ -80,13 +80,13 @@ def draw(
     return [paths[suffix] for suffix in contents]
 
 
-def make_drawing(kind: str, options: dict[str, Any], recorded: RecordedStudy) -> Drawing:
+def make_drawing(kind: str, options: dict[str, Any], plan: Plan) -> Drawing:
     """Return a figure and its numbers from recorded artifacts, as `draw` writes them."""
     figure_kind = find_kind(kind)
     kind_options = build(figure_kind.options, options, f"figure {kind}: options")
     with _one_thread():
-        drawing = figure_kind.draw(recorded, kind_options)
-    if not recorded.plan.smoke:
+        drawing = figure_kind.draw(plan, kind_options)
+    if not plan.smoke:
         return drawing
     add_footer(drawing.figure, MARK)
     return Drawing(drawing.figure, drawing.numbers.assign(form="smoke"))
@@ -95,7 +95,7 @@ def make_drawing(kind: str, options: dict[str, Any], recorded: RecordedStudy) ->
 def draw_each(
     kinds: Iterable[str],
     options: dict[str, Any],
-    recorded: RecordedStudy,
+    plan: Plan,
     folder: Path,
     formats: Sequence[str] = FORMATS,
 ) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
@@ -104,7 +104,7 @@ def draw_each(
     undrawn: dict[str, UserError] = {}
     for kind in kinds:
         try:
-            files[kind] = draw(kind, options, recorded, folder, kind, formats)
+            files[kind] = draw(kind, options, plan, folder, kind, formats)
         except UserError as error:
             undrawn[kind] = error
     return files, undrawn

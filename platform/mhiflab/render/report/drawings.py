@@ -12,7 +12,6 @@ from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Cases, Images
 from mhiflab.render.figures.registry import KINDS, make_drawing
 from mhiflab.render.figures.style import png
-from mhiflab.render.runs import RecordedStudy
 
 FIGURES_BYTES = 9_000_000
 """Largest size of all figures of a page; further ones are replaced by their command."""
@@ -63,14 +62,14 @@ class Picture:
         return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
 
 
-def draw_figures(recorded: RecordedStudy, plan: Plan) -> tuple[list[Picture], list[str]]:
-    """Draw the figures that the record allows; return them, and the reasons for missing ones."""
+def draw_figures(done: Plan, plan: Plan) -> tuple[list[Picture], list[str]]:
+    """Draw the figures that finished runs allow; return them, and the reasons for missing ones."""
     pictures: list[Picture] = []
     undrawn: list[str] = []
     size = 0
     for title, kind, options, caption in FIGURES:
         try:
-            drawing = make_drawing(kind, options, recorded)
+            drawing = make_drawing(kind, options, done)
         except UserError as error:
             undrawn.append(f"{title}: {error}")
             continue
@@ -80,11 +79,11 @@ def draw_figures(recorded: RecordedStudy, plan: Plan) -> tuple[list[Picture], li
             title,
             command,
             png(drawing.figure),
-            f"{caption} {facts}{_left_out(kind, recorded, plan)}",
+            f"{caption} {facts}{_left_out(kind, done, plan)}",
             f"{title}: {caption} Shown: {labels}. {facts}",
         )
         if size + len(picture.source) > FIGURES_BYTES:
-            undrawn.append(too_large_note(picture, recorded.plan))
+            undrawn.append(too_large_note(picture, done))
             continue
         size += len(picture.source)
         pictures.append(picture)
@@ -111,17 +110,15 @@ def _labels_and_facts(numbers: pd.DataFrame) -> tuple[str, str]:
     return ", ".join(names), sentence and f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _left_out(kind: str, recorded: RecordedStudy, plan: Plan) -> str:
+def _left_out(kind: str, done: Plan, plan: Plan) -> str:
     """Return a sentence on the cases that a figure leaves out, as they have no finished run."""
     options = KINDS[kind].options
     if not issubclass(options, Cases):
         return ""
-    # The default seed of `of_one_seed`.
-    seed = recorded.plan.entries[0].trial.spec.seed if issubclass(options, Images) else None
+    # The default seed of `runs_of_one_seed`.
+    seed = done.entries[0].trial.spec.seed if issubclass(options, Images) else None
     drawn_cases = {
-        entry.trial.case
-        for entry in recorded.plan.entries
-        if seed in (None, entry.trial.spec.seed) or not entry.trial.spec.trained
+        entry.trial.case for entry in done.entries if seed is None or entry.is_of([seed])
     }
     labels = [e.trial.label for e in plan.entries if e.trial.case not in drawn_cases]
     run = "run" if seed is None else f"run of seed {seed}"

@@ -1,16 +1,12 @@
 """Origin of a report's numbers: facts that all runs share, and facts in which they differ."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
-from mhiflab.plan.plan import Entry, Plan
+from mhiflab.plan.plan import Finished, Plan
 from mhiflab.record.description import flatten
-from mhiflab.record.store import FINGERPRINT, Store, artifact_file
+from mhiflab.record.store import FINGERPRINT
 from mhiflab.render.report.sections import Cell, Grid
-
-PROVENANCE_FILE = "provenance.json"
 
 
 def _time(milliseconds: int | None) -> str:
@@ -19,12 +15,9 @@ def _time(milliseconds: int | None) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _facts(entry: Entry, store: Store) -> dict[str, str]:
+def _facts(entry: Finished) -> dict[str, str]:
     """Return the facts that a finished run recorded about its code, data and machine."""
-    assert entry.run is not None, "a done entry has a run"
-    with artifact_file(store, entry.run.info.run_id, PROVENANCE_FILE) as path:
-        provenance: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    tags, protocol = entry.run.data.tags, entry.trial.spec.protocol
+    provenance, tags, protocol = entry.run.provenance, entry.run.tags, entry.trial.spec.protocol
     dirty = {True: "yes, see the run's uncommitted.diff", False: "no"}
     facts = {
         "Git commit": provenance.get("git_commit"),
@@ -42,8 +35,8 @@ def _facts(entry: Entry, store: Store) -> dict[str, str]:
         "Workers": provenance.get("workers"),
         "Python": provenance.get("python"),
         **provenance.get("versions", {}),
-        "Began": _time(entry.run.info.start_time),
-        "Ended": _time(entry.run.info.end_time),
+        "Began": _time(entry.run.mlflow.info.start_time),
+        "Ended": _time(entry.run.mlflow.info.end_time),
         "Wall time (s)": provenance.get("wall_seconds"),
         "Best epoch": provenance.get("best_epoch"),
         "Parameters": f"{provenance['parameters']:,}" if "parameters" in provenance else None,
@@ -52,9 +45,9 @@ def _facts(entry: Entry, store: Store) -> dict[str, str]:
     return {name: "not recorded" if x in (None, "") else str(x) for name, x in facts.items()}
 
 
-def origin(plan: Plan, store: Store) -> tuple[dict[str, str], Grid]:
+def origin(plan: Plan) -> tuple[dict[str, str], Grid]:
     """Return the facts that all finished runs share, and a table of all trials with the others."""
-    facts = {e.key: _facts(e, store) for e in plan.entries if e.state == "done"}
+    facts = {e.key: _facts(e) for e in plan.finished}
     facts_of_runs = list(facts.values())
     names = dict.fromkeys(name for one in facts_of_runs for name in one)
     values = {name: [one.get(name, "not recorded") for one in facts_of_runs] for name in names}
@@ -62,7 +55,7 @@ def origin(plan: Plan, store: Store) -> tuple[dict[str, str], Grid]:
     differing = [name for name in names if name not in shared]
     rows = []
     for entry in plan.entries:
-        run_id = entry.run.info.run_id if entry.run else ""
+        run_id = entry.run.id if entry.run else ""
         cells = [Cell(entry.trial.label), Cell(str(entry.trial.spec.seed)), Cell(entry.state)]
         cells += [Cell(entry.key or "–", "key"), Cell(run_id or "–", "key")]
         cells += [Cell(facts.get(entry.key, {}).get(name, "–")) for name in differing]

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -11,7 +12,6 @@ from markupsafe import Markup
 from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.show import counts_line, reasons
-from mhiflab.record.store import Store
 from mhiflab.render.report.drawings import draw_figures, too_large_note
 from mhiflab.render.report.origin import differences, origin
 from mhiflab.render.report.sections import (
@@ -22,7 +22,7 @@ from mhiflab.render.report.sections import (
     with_distinct_labels,
 )
 from mhiflab.render.report.windows import read_windows, viewer_data
-from mhiflab.render.runs import RecordedStudy, Results, collect
+from mhiflab.render.runs import Results, collect
 
 PAGE_BYTES = 15_000_000
 """Largest size of a page. To stay below, it leaves out the numbers of images, then the last
@@ -60,17 +60,16 @@ def _render(values: dict[str, Any]) -> str:
     return page.render(**values, **code, policy=_policy(style, scripts))
 
 
-def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
+def report_page(plan: Plan, page_bytes: int = PAGE_BYTES) -> str:
     """Return a study's page; for an unfinished study, it shows what is recorded and missing.
 
     Raises `UserError` if the store cannot be read.
     """
     plan = with_distinct_labels(plan)
-    done = plan.finished
-    results, problem = _results(done, store)
-    shared, runs = origin(plan, store)
-    recorded = RecordedStudy(done, store)
-    windows = read_windows(recorded)
+    done = replace(plan, entries=plan.finished)
+    results, problem = _results(done)
+    shared, runs = origin(plan)
+    windows = read_windows(plan)
     values: dict[str, Any] = {
         "plan": plan,
         "done": done,
@@ -96,7 +95,7 @@ def report_page(plan: Plan, store: Store, page_bytes: int = PAGE_BYTES) -> str:
     if _size(values) > page_bytes:
         values["images"] = None
     if results:
-        values["figures"], values["not_drawn"] = draw_figures(recorded, plan)
+        values["figures"], values["not_drawn"] = draw_figures(done, plan)
     # Leave room for the note on a missing viewer.
     while values["figures"] and _size(values) > page_bytes - 1000:
         values["not_drawn"].insert(0, too_large_note(values["figures"].pop(), done))
@@ -114,11 +113,11 @@ def _size(values: dict[str, Any]) -> int:
     return len(_render(values).encode())
 
 
-def _results(done: Plan, store: Store) -> tuple[Results | None, str]:
+def _results(done: Plan) -> tuple[Results | None, str]:
     """Return the finished runs' numbers, or the reason why one table cannot hold them."""
     if not done.entries:
         return None, "No run is finished yet."
     try:
-        return collect(done, store), ""
+        return collect(done), ""
     except UserError as error:
         return None, str(error)

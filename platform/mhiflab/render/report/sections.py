@@ -8,7 +8,7 @@ import pandas as pd
 
 from feinfn.errors import UserError
 from mhiflab.plan.forecast import clock
-from mhiflab.plan.plan import Entry, Plan, labels_of
+from mhiflab.plan.plan import Entry, Plan
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import compare_methods
@@ -50,8 +50,9 @@ class Statistics:
 
 def with_distinct_labels(plan: Plan) -> Plan:
     """Return the plan with a distinct label for every case."""
-    labels = labels_of(plan.entries)
-    entries = [replace(e, trial=replace(e.trial, label=labels[e.trial.case])) for e in plan.entries]
+    entries = [
+        replace(e, trial=replace(e.trial, label=plan.labels[e.trial.case])) for e in plan.entries
+    ]
     return replace(plan, entries=tuple(entries))
 
 
@@ -69,7 +70,7 @@ def state_grid(plan: Plan) -> Grid:
 
 
 def _state(entry: Entry) -> Cell:
-    metrics = entry.run.data.metrics if entry.run else {}
+    metrics = entry.run.metrics if entry.run else {}
     parts = []
     if "epoch" in metrics:
         parts.append(f"{metrics['epoch']:.0f}/{entry.trial.spec.train.epochs} epochs")
@@ -83,7 +84,7 @@ def _state(entry: Entry) -> Cell:
 def result_grid(plan: Plan, results: Results) -> Grid:
     """Return the study's table: means, deviations over seeds (over images), best values marked."""
     # Pass all entries, because a row that lacks runs gets no mark.
-    all_rows = rows(replace(results, entries=plan.entries))
+    all_rows = rows(replace(results, plan=plan))
     table, metrics = [row for row in all_rows if row.cells], results.metrics
     marks = {metric: ranks(table, metric) for metric in metrics}
     lines = []
@@ -108,7 +109,7 @@ def result_grid(plan: Plan, results: Results) -> Grid:
 
 def image_grid(results: Results) -> Grid:
     """Return the metrics of every image, method and seed; the upsampled LR-HSI once per image."""
-    upsampled = results.upsampled().assign(method=results.upsampled_label, seed=math.nan)
+    upsampled = results.upsampled().assign(method=results.plan.upsampled_label, seed=math.nan)
     lines = []
     for _, row in pd.concat([upsampled, results.fused()]).iterrows():
         seed = -1 if pd.isna(row["seed"]) else int(row["seed"])
@@ -134,7 +135,7 @@ def statistics(results: Results, baseline: str = "") -> Statistics:
         numbers = ", ".join(map(str, unshared))
         warnings.append(f"Seeds {numbers} are left out: not every case has a finished run of them.")
     frame = fused[fused["seed"].isin(shared) | fused["seed"].isna()]
-    labels = results.labels
+    labels = results.plan.labels
     methods = list(labels.values())
     if len(methods) < 2 or (by_case and not shared):
         reason = (

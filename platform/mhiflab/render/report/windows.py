@@ -10,10 +10,9 @@ from torch import Tensor
 
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Pair
-from mhiflab.plan.plan import Entry
-from mhiflab.record.artifacts import WINDOW_STEPS
+from mhiflab.plan.plan import Entry, Finished, Plan
+from mhiflab.record.artifacts import WINDOW_STEPS, Window
 from mhiflab.render.figures.style import MAPS
-from mhiflab.render.runs import RecordedStudy, Window
 
 LEAST_PX = 32
 """Smallest side of a window; if it is still too large, cases are left out."""
@@ -39,15 +38,15 @@ class Windows:
         return next(iter(self.fused_SHW.values())).shape
 
 
-def read_windows(recorded: RecordedStudy) -> Windows:
+def read_windows(plan: Plan) -> Windows:
     """Return the windows of each case's first finished seed that show the same place."""
     windows = Windows()
-    first_entries: dict[str, Entry] = {}
-    for entry in recorded.plan.finished.entries:
+    first_entries: dict[str, Finished] = {}
+    for entry in plan.finished:
         first_entries.setdefault(entry.trial.case, entry)
     for entry in first_entries.values():
         try:
-            _add(windows, entry, recorded.window(entry))
+            _add(windows, entry, entry.run.window())
         except UserError as error:
             windows.notes.append(str(error))
     return windows

@@ -26,7 +26,7 @@ def baseline_case(results: Results, baseline: str = "") -> str:
 
     A case with axes stands for its first point. Raises `UserError` if no case has the name.
     """
-    cases = list(results.labels)
+    cases = list(results.plan.labels)
     fitting = [one for one in cases if not baseline or f"{one}/".startswith(f"{baseline}/")]
     if not fitting:
         raise UserError(
@@ -42,8 +42,8 @@ def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
     The list is empty for fewer than two complete cases. Raises `UserError` if the baseline is not a
     case.
     """
-    labels = results.labels
-    incomplete = {e.trial.case for e in results.entries if e.state != "done"}
+    labels = results.plan.labels
+    incomplete = {e.trial.case for e in results.plan.entries if e.state != "done"}
     complete = [label for case, label in labels.items() if case not in incomplete]
     base_label = labels[baseline_case(results, baseline)]
     if base_label not in complete or len(complete) < 2:

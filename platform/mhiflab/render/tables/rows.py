@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from feinfn.methods.cost import flop_per_pixel, parameters_of
-from mhiflab.plan.plan import Entry
+from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import FUSE_MEMORY, FUSE_SECONDS
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
@@ -111,7 +111,7 @@ def _costs(entries: Sequence[Entry]) -> dict[str, float]:
         known_costs["parameters"] = parameters_of(spec.model)
         known_costs["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
     for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
-        run_metrics = [entry.run.data.metrics for entry in entries if entry.run is not None]
+        run_metrics = [entry.run.metrics for entry in entries if entry.run is not None]
         measured = [metrics[metric] for metrics in run_metrics if metric in metrics]
         if measured:
             known_costs[name] = median(measured)
@@ -122,12 +122,12 @@ def rows(results: Results) -> list[Row]:
     """Return one row per method in the order of the file, after the upsampled LR-HSI."""
     upsampled = results.upsampled().assign(seed=math.nan)
     cells = {metric: _cell(upsampled, metric) for metric in results.metrics}
-    table = [Row(results.upsampled_label, cells)]
+    table = [Row(results.plan.upsampled_label, cells)]
     fused = results.fused()
-    for case, label in results.labels.items():
-        entries = [e for e in results.entries if e.trial.case == case]
+    for case, label in results.plan.labels.items():
+        entries = [e for e in results.plan.entries if e.trial.case == case]
         case_images = fused[fused["case"] == case]
-        done = [e for e in entries if e.state == "done"]
+        done = [e for e in entries if isinstance(e, Finished)]
         table.append(
             Row(
                 label,

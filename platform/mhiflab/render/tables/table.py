@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
 from feinfn.errors import UserError
-from mhiflab.plan.plan import Plan
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
@@ -24,7 +23,6 @@ from mhiflab.render.tables.rows import Row, rows
 class Block:
     """The rows of one study: one protocol, one set of test images, one convention."""
 
-    plan: Plan
     results: Results
     title: str = ""
     """Heading over the rows if a table has several blocks."""
@@ -92,7 +90,7 @@ def _seeds(seeds: Iterable[str]) -> str:
 def notes(table: Table) -> list[str]:
     """Return the notes that a reader needs to read the numbers, one sentence each."""
     lines = ["Mean over test images and seeds ± standard deviation over seeds (over images)."]
-    if any(block.plan.smoke for block in table.blocks):
+    if any(block.results.plan.smoke for block in table.blocks):
         lines.append(
             "Smoke form: everything is small, and the images are those of the embedded sample, "
             "whatever a title names. Nothing here can be compared with published values."
@@ -101,7 +99,7 @@ def notes(table: Table) -> list[str]:
         results = block.results
         prefix = f"{block.title}: " if block.title else ""
         seeds = _seeds(seed for row in block.rows for seed in row.runs) or "no seeds"
-        keys = " ".join(dict.fromkeys(entry.key[:12] for entry in results.done))
+        keys = " ".join(dict.fromkeys(entry.key[:12] for entry in results.plan.finished))
         lines += [
             f"{prefix}protocol {results.protocol.name}; metric convention {results.convention}; "
             f"{seeds}; test images {', '.join(results.scenes)}.",
@@ -167,7 +165,7 @@ def summary(table: Table) -> pd.DataFrame:
                 line[f"{metric}_std"] = cell.over_seeds if cell else None
                 line[f"{metric}_images_std"] = cell.over_images if cell else None
             line |= {name: row.costs.get(name) for name in table.costs}
-            line |= {"form": "smoke"} if block.plan.smoke else {}
+            line |= {"form": "smoke"} if block.results.plan.smoke else {}
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -198,11 +196,11 @@ def sidecar(table: Table) -> dict[str, Any]:
             source: dict[str, Any] = {"method": row.label, "case": row.case or None}
             source |= {"runs": row.runs, "runs_lacking": row.lacking}
             rows_listed.append(source | {"values": values, "costs": costs})
-        fingerprints = {e.survey.fingerprint for e in results.done if e.survey is not None}
+        fingerprints = {e.survey.fingerprint for e in results.plan.finished}
         blocks.append(
             {
                 "title": block.title,
-                "study": block.plan.name,
+                "study": block.results.plan.name,
                 "convention": results.convention,
                 "protocol": {"name": results.protocol.name, "hash": results.protocol.hash()},
                 "data_fingerprints": sorted(fingerprints),
@@ -233,7 +231,7 @@ def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
     return table
 
 
-def study_table(plan: Plan, results: Results, costs: Sequence[str] = (), title: str = "") -> Table:
+def study_table(results: Results, costs: Sequence[str] = ()) -> Table:
     """Return the table of one study."""
-    block = Block(plan, results, baseline=plan.study.baseline or "")
-    return Table(title or plan.study.title, (block,), tuple(costs))
+    study = results.plan.study
+    return Table(study.title, (Block(results, baseline=study.baseline or ""),), tuple(costs))

@@ -13,7 +13,7 @@ import torch
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from tiny import TINY, job_of
+from tiny import TINY, changed, finished, job_of
 
 from feinfn.analysis.change import effect_of, reach, scale_conjugates
 from feinfn.analysis.latent import latent_spectra
@@ -28,10 +28,10 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
-from mhiflab.plan.plan import read_plan, reconcile, upsampled_label
+from mhiflab.plan.plan import Entry, Plan, read_plan, reconcile
 from mhiflab.record.artifacts import WITHOUT_REFERENCE
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import (
-    IMAGES_FILE,
     QUICKLOOK_FILE,
     artifact_file,
     metric_history,
@@ -42,7 +42,7 @@ from mhiflab.record.store import (
 from mhiflab.render.figures import registry
 from mhiflab.render.figures.network.change import scale_at
 from mhiflab.render.figures.registry import KINDS, draw
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import figure_runs
 from mhiflab.render.tables.published import COLUMNS
 
 CASES = {
@@ -70,27 +70,24 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def once(folder) -> RecordedStudy:
+def once(folder) -> Plan:
     """The study's records, opened once for all tests that only read."""
     return opened(folder)
 
 
-def opened(folder: Path) -> RecordedStudy:
+def opened(folder: Path) -> Plan:
     lab = Lab(folder / "lab")
     store = open_store(lab, tracking_uri(lab))
-    return RecordedStudy(reconcile(read_plan(folder / "study.yaml"), store, lab), store)
+    return reconcile(read_plan(folder / "study.yaml"), store, lab)
 
 
-def numbers(kind: str, options: dict, recorded: RecordedStudy, folder: Path) -> pd.DataFrame:
+def numbers(kind: str, options: dict, recorded: Plan, folder: Path) -> pd.DataFrame:
     return pd.read_csv(draw(kind, options, recorded, folder, kind, ())[-1])
 
 
-def changed(recorded: RecordedStudy, name: str, change) -> RecordedStudy:
-    """Return the records of the first case, one artifact of which is another."""
-    entries = recorded.entries([recorded.plan.entries[0].trial.case], 1)
-    read = recorded.arrays if name == QUICKLOOK_FILE else recorded.images
-    found = {(entries[0].run.info.run_id, name): change(read(entries[0]))}
-    return RecordedStudy(replace(recorded.plan, entries=tuple(entries)), recorded.store, found)
+def only(plan: Plan, *entries: Entry) -> Plan:
+    """Return the plan with these entries alone."""
+    return replace(plan, entries=entries)
 
 
 def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
@@ -115,25 +112,25 @@ def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
 def test_numbers_of_images_are_those_of_the_records(once, tmp_path):
     fused = numbers("fused", {"seed": 2}, once, tmp_path).set_index("label")
     assert list(fused.index) == ["Bicubic upsampling", "Without it", "FeINFN", "ReLU"]
-    entry = once.entries(["full"], 2)[0]
-    table = once.images(entry).query("method == 'fused' and convention == 'matlab'")
+    (entry,) = figure_runs(once, ["full"], 2)
+    table = entry.run.images.query("method == 'fused' and convention == 'matlab'")
     first = table.iloc[0]
     row = fused.loc["FeINFN"]
     assert (row["scene"], row["seed"], row["convention"]) == (first["scene"], 2, "matlab")
     assert row["psnr"] == pytest.approx(first["psnr"], rel=1e-5)
-    error = once.arrays(entry)[f"{first['scene']}/fused/error"].astype(float)
+    error = entry.run.arrays[f"{first['scene']}/fused/error"].astype(float)
     assert row["mean_absolute_error"] == pytest.approx(error.mean(), rel=1e-5)
     other = table["scene"].iloc[1]
     errors = numbers("errors", {"cases": ["full"], "scene": other, "map": "sam"}, once, tmp_path)
     assert (errors["scene"].item(), errors["seed"].item()) == (other, 1)
-    angles = once.arrays(once.entries(["full"], 1)[0])[f"{other}/fused/sam"].astype(float)
+    angles = figure_runs(once, ["full"], 1)[0].run.arrays[f"{other}/fused/sam"].astype(float)
     assert errors["mean"].item() == pytest.approx(np.nanmean(angles), rel=1e-5)
 
 
 def test_zoom_shows_where_upsampling_errs_most(once, tmp_path):
     found = numbers("fused", {}, once, tmp_path).iloc[0]
-    entry = once.entries()[0]
-    error = once.arrays(entry)[f"{found['scene']}/upsampled/error"].astype(float)
+    entry = once.finished[0]
+    error = entry.run.arrays[f"{found['scene']}/upsampled/error"].astype(float)
     size = found["zoom_size"]
     assert size == min(error.shape) // 4
     squares = np.lib.stride_tricks.sliding_window_view(error, (size, size)).sum(axis=(2, 3))
@@ -156,20 +153,19 @@ def test_spectra_are_told_at_their_place_in_the_whole_image(once, tmp_path):
 
 def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     curves = numbers("curves", {"cases": ["relu"]}, once, tmp_path)
-    for entry in once.entries(["relu"]):
+    for entry in figure_runs(once, ["relu"]):
         own = curves[curves["seed"] == entry.trial.spec.seed].set_index("epoch")["value"]
-        run_id = entry.run.info.run_id
-        history = metric_history(once.store, run_id, ["val_psnr"])["val_psnr"]
+        history = metric_history(entry.run.store, entry.run.id, ["val_psnr"])["val_psnr"]
         assert own.to_dict() == pytest.approx(history, rel=1e-5)
     # Five training scenes of 128 pixels, four patches each, two in a batch.
-    scenes = [s for s in once.plan.entries[0].survey.scenes if s.part == "train"]
+    scenes = [s for s in once.entries[0].survey.scenes if s.part == "train"]
     assert (curves["step"] == curves["epoch"] * (4 * len(scenes) // 2)).all()
     cost = numbers("cost", {}, once, tmp_path).set_index("method")
-    tables = [once.images(e).query("convention == 'matlab'") for e in once.entries(["full"])]
+    tables = [e.run.images.query("convention == 'matlab'") for e in figure_runs(once, ["full"])]
     psnr = [t[t["method"] == "fused"]["psnr"].mean() for t in tables]
     assert cost.loc["FeINFN", "psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
     assert cost.loc["FeINFN", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
-    model = once.model(once.entries(["full"])[0])
+    model = figure_runs(once, ["full"])[0].run.network
     assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
     assert "gflop_at_64_px" in cost
     assert set(cost["seeds"]) == {2}
@@ -182,9 +178,9 @@ def test_what_is_not_trained_has_no_seeds(once, tmp_path):
         )
         if (e.trial.case, e.trial.spec.seed) == ("relu", 1)
         else e
-        for e in once.plan.entries[:-1]
+        for e in once.entries[:-1]
     ]
-    mixed = RecordedStudy(replace(once.plan, entries=tuple(entries)), once.store)
+    mixed = only(once, *entries)
     cost = numbers("cost", {}, mixed, tmp_path).set_index("method")
     assert cost["seeds"].to_dict() == {"Without it": 2, "FeINFN": 2, "ReLU": 0}
 
@@ -210,7 +206,7 @@ def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_p
 
 def test_gabor_is_measured_at_the_trained_values_and_at_the_start(once, tmp_path):
     found = numbers("gabor", {"case": "full"}, once, tmp_path).set_index(["place", "kind"])
-    weights = once.model(once.entries(["full"], 1)[0]).state_dict()
+    weights = figure_runs(once, ["full"], 1)[0].run.network.state_dict()
     real = found.loc["layer 1", "real"]
     assert real["omega"] == pytest.approx(weights["decoder.filters.0.omega_0"].item(), rel=1e-5)
     assert found.loc["start", "real"]["omega"] == 30
@@ -224,8 +220,8 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
     found = numbers("change", {"factor": 3}, once, tmp_path).set_index("place")
     # The first case has no Fourier branch.
     assert set(found["case"]) == {"full"}
-    entry = once.entries(["full"], 1)[0]
-    model, inputs = once.model(entry), once.window(entry).inputs
+    entry = figure_runs(once, ["full"], 1)[0]
+    model, inputs = entry.run.network, entry.run.window().inputs
     map_HW = effect_of(model, inputs, "amplitude", lambda x: scale_conjugates(x, 2, 3, 3))
     told = found.loc["amplitude"]
     assert told["reach"] == pytest.approx(reach(map_HW), rel=1e-4)
@@ -242,7 +238,7 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
 
 
 def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, monkeypatch):
-    entry = once.entries(["full"], 1)[0]
+    entry = figure_runs(once, ["full"], 1)[0]
     spec = replace(entry.trial.spec, protocol=PROTOCOLS["dhif_x4"])
     even = replace(entry, trial=replace(entry.trial, spec=spec))
     seen = []
@@ -250,9 +246,7 @@ def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, 
         "mhiflab.render.figures.network.latent.latent_spectra",
         lambda *given: seen.append(given[2]) or latent_spectra(*given),
     )
-    draw(
-        "latent", {}, RecordedStudy(replace(once.plan, entries=(even,)), once.store), tmp_path, "x"
-    )
+    draw("latent", {}, only(once, even), tmp_path, "x")
     assert seen == [1.5]
 
 
@@ -264,15 +258,15 @@ def test_a_frequency_is_changed_wherever_frequency_zero_lies():
 
 
 def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
-    window = RecordedStudy.window
+    window = RecordedRun.window
 
-    def small(self, entry, scene=None):
-        found = window(self, entry, scene)
+    def small(self, scene=None):
+        found = window(self, scene)
         x = found.inputs
         cut = Pair(*(t[..., :n, :n] for t, n in zip(x.inputs(), (12, 12, 3), strict=True)), None)
         return replace(found, inputs=cut)
 
-    monkeypatch.setattr(RecordedStudy, "window", small)
+    monkeypatch.setattr(RecordedRun, "window", small)
     found = numbers("change", {}, once, tmp_path).set_index("change")
     place = found.loc["LR code, one frequency", ["row", "column"]].tolist()
     assert place == [1, 1]
@@ -330,11 +324,13 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
                 path.write_bytes(content)
             yield path
 
-    monkeypatch.setattr("mhiflab.render.runs.artifact_file", damaged)
-    entry = once.entries(["without"], 1)[0]
-    told = f"Without it, seed 1: {QUICKLOOK_FILE} of run {entry.run.info.run_id}: .*"
-    with pytest.raises(UserError, match=told + "delete the run .* mhiflab run"):
-        draw("fused", {}, RecordedStudy(once.plan, once.store), tmp_path, "x")
+    monkeypatch.setattr("mhiflab.record.finished.artifact_file", damaged)
+    fresh = only(
+        once, *(finished(e, RecordedRun(e.run.store, e.run.mlflow)) for e in once.finished)
+    )
+    told = rf"^c seed 1 \(\w+\): found a damaged {QUICKLOOK_FILE} .* delete the run and run its"
+    with pytest.raises(UserError, match=told):
+        draw("fused", {}, fresh, tmp_path, "x")
 
 
 @pytest.mark.parametrize(
@@ -363,18 +359,20 @@ def test_what_cannot_be_drawn_is_refused(kind, options, message, once, tmp_path)
 
 
 def test_runs_that_are_missing_or_of_other_protocols_are_refused(once, tmp_path):
-    first, *others = once.plan.entries
-    waiting = replace(once.plan, entries=(replace(first, state="new"), *others))
-    with pytest.raises(UserError, match="1 of the figure's 3 runs are missing"):
-        draw("fused", {}, RecordedStudy(waiting, once.store), tmp_path, "x")
+    first, *others = once.entries
+    waiting = only(once, Entry(first.trial, first.survey, first.key, "new"), *others)
+    with pytest.raises(UserError, match="1 of 3 runs are missing"):
+        draw("fused", {}, waiting, tmp_path, "x")
     # What needs other runs alone is drawn.
-    assert draw("fused", {"seed": 2}, RecordedStudy(waiting, once.store), tmp_path, "x")
+    assert draw("fused", {"seed": 2}, waiting, tmp_path, "x")
     spec = first.trial.spec
     protocol = replace(spec.protocol, name="noisy", hsi_snr_db=30.0)
     noisy = replace(first, trial=replace(first.trial, spec=replace(spec, protocol=protocol)))
-    mixed = RecordedStudy(replace(once.plan, entries=(noisy, *others)), once.store)
+    mixed = only(once, noisy, *others)
     for kind in ("errors", "cost"):
-        with pytest.raises(UserError, match="cannot mix protocols, found noisy and cave_x4"):
+        with pytest.raises(
+            UserError, match=r"cannot mix protocols, found noisy \(\w{8}\) and cave_x4"
+        ):
             draw(kind, {}, mixed, tmp_path, "x")
 
 
@@ -383,13 +381,13 @@ def test_other_models_have_no_decoder_to_look_into(once, tmp_path):
         replace(e, trial=replace(e.trial, spec=replace(e.trial.spec, model=SSRNetConfig())))
         if e.trial.case == "relu"
         else e
-        for e in once.plan.entries
+        for e in once.entries
     ]
-    mixed = RecordedStudy(replace(once.plan, entries=tuple(entries)), once.store)
+    mixed = only(once, *entries)
     assert set(numbers("response", {}, mixed, tmp_path)["case"]) == {"without", "full"}
     with pytest.raises(UserError, match="case relu: found SSRNetConfig, expected a FeINFN"):
         draw("response", {"cases": ["relu"]}, mixed, tmp_path, "x")
-    none = RecordedStudy(replace(once.plan, entries=tuple(entries[-2:])), once.store)
+    none = only(once, *entries[-2:])
     for kind in ("latent", "gabor", "change", "response"):
         with pytest.raises(UserError, match="found no case that is a FeINFN"):
             draw(kind, {}, none, tmp_path, "x")
@@ -400,9 +398,9 @@ def test_runs_older_than_windows_say_so(kind, once, tmp_path):
     def without(arrays):
         return {key: arrays[key] for key in arrays if "/window/" not in key}
 
-    full = RecordedStudy(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
-    old = changed(full, QUICKLOOK_FILE, without)
-    with pytest.raises(UserError, match="delete the run and run the study again: mhiflab run"):
+    (full,) = figure_runs(once, ["full"], 1)
+    old = only(once, finished(full, changed(full.run, arrays=without(full.run.arrays))))
+    with pytest.raises(UserError, match="delete the run and run its study again"):
         draw(kind, {}, old, tmp_path, "x")
 
 
@@ -417,9 +415,9 @@ def test_a_real_pair_without_reference(once, tmp_path):
         values = {"convention": WITHOUT_REFERENCE, "d_lambda": 0.1, "d_s": 0.2, "qnr": 0.72}
         return table.drop_duplicates(["scene", "method"]).assign(**values)
 
-    full = RecordedStudy(replace(once.plan, entries=tuple(once.entries(["full"], 1))), once.store)
-    real = changed(full, QUICKLOOK_FILE, without)
-    real = replace(real, _read=real._read | changed(full, IMAGES_FILE, indices)._read)
+    (full,) = figure_runs(once, ["full"], 1)
+    parts = {"arrays": without(full.run.arrays), "images": indices(full.run.images)}
+    real = only(once, finished(full, changed(full.run, **parts)))
     found = numbers("fused", {}, real, tmp_path)
     assert found["d_s"].tolist() == [0.2, 0.2]
     assert found["mean_absolute_error"].isna().all()
@@ -434,7 +432,7 @@ def test_a_real_pair_without_reference(once, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_smoke_variant_says_so(kind, once):
     plain = registry.make_drawing(kind, {}, once)
-    marked = registry.make_drawing(kind, {}, replace(once, plan=replace(once.plan, smoke=True)))
+    marked = registry.make_drawing(kind, {}, replace(once, smoke=True))
     assert set(marked.numbers["form"]) == {"smoke"}
     assert "form" not in plain.numbers
     assert (marked.figure.get_supxlabel() or "").startswith(plain.figure.get_supxlabel() or "")
@@ -452,14 +450,13 @@ def test_a_smoke_variant_says_so(kind, once):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 7])
 def test_one_case_and_seven_fit_a_page(kind, count, once):
-    entries = (once.entries(["full"], 1) * 7)[:count]
+    entries = (figure_runs(once, ["full"], 1) * 7)[:count]
     label = "FeINFN with Gabor filters in its decoder, number {}"
     named = tuple(
         replace(e, trial=replace(e.trial, case=f"c{i}", label=label.format(i)))
         for i, e in enumerate(entries)
     )
-    recorded = RecordedStudy(replace(once.plan, entries=named), once.store, once._read)
-    figure = KINDS[kind].draw(recorded, KINDS[kind].options()).figure
+    figure = KINDS[kind].draw(only(once, *named), KINDS[kind].options()).figure
     assert figure.get_figwidth() <= 6.91
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
@@ -477,13 +474,11 @@ def test_one_case_and_seven_fit_a_page(kind, count, once):
 
 
 def test_cases_of_one_label_are_told_apart(once):
-    first, second = (once.entries([case], 1)[0] for case in ("full", "relu"))
+    first, second = (figure_runs(once, [case], 1)[0] for case in ("full", "relu"))
     twin = replace(second, trial=replace(second.trial, label="FeINFN"))
-    recorded = RecordedStudy(replace(once.plan, entries=(first, twin)), once.store)
-    assert recorded.labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
+    assert only(once, first, twin).labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
     inputs = replace(first, trial=replace(first.trial, label="Bicubic upsampling"))
-    recorded = RecordedStudy(replace(once.plan, entries=(inputs,)), once.store)
-    assert upsampled_label(recorded.plan.entries) == "Bicubic upsampling (input)"
+    assert only(once, inputs).upsampled_label == "Bicubic upsampling (input)"
 
 
 def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):

@@ -11,15 +11,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from tiny import TINY
+from tiny import TINY, finished
 
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
-from mhiflab.plan.plan import Plan, labels_of, read_plan, upsampled_label
+from mhiflab.plan.plan import read_plan
 from mhiflab.plan.show import state_table
-from mhiflab.record.store import open_store, tracking_uri
+from mhiflab.record.store import tracking_uri
 from mhiflab.render.report.sections import result_grid
 from mhiflab.render.runs import Results, collect
 from mhiflab.render.statistics.verdicts import baseline_case, compare_cases
@@ -79,8 +79,7 @@ def test_labels_are_always_told_apart(write_study):
     names = {"gsa": "A", "cnmf": "A", "sfim": "A (gsa)", "a": "B", "b": "Bicubic upsampling"}
     names["c"] = "Bicubic upsampling (input)"
     plan = read_plan(write_study(cases={case: {"label": x} for case, x in names.items()}))
-    labels = labels_of(plan.entries)
-    assert list(labels.values()) == [
+    assert list(plan.labels.values()) == [
         "A (gsa) (gsa)",
         "A (cnmf)",
         "A (gsa)",
@@ -88,7 +87,7 @@ def test_labels_are_always_told_apart(write_study):
         "Bicubic upsampling",
         "Bicubic upsampling (input)",
     ]
-    assert upsampled_label(plan.entries) == "Bicubic upsampling (input) (input)"
+    assert plan.upsampled_label == "Bicubic upsampling (input) (input)"
 
 
 @pytest.mark.parametrize(
@@ -128,9 +127,7 @@ def make_table(write_study) -> Callable[..., Table]:
         cases = {case: {"label": name} for case, name in names.items()}
         plan = read_plan(write_study(cases=cases, seeds=[1, 2]))
         entries = tuple(
-            replace(entry, state="done")
-            if entry.trial.spec.seed in psnr[entry.trial.case]
-            else entry
+            finished(entry) if entry.trial.spec.seed in psnr[entry.trial.case] else entry
             for entry in plan.entries
         )
         images = []
@@ -141,9 +138,8 @@ def make_table(write_study) -> Callable[..., Table]:
                     for method, own in (("fused", value), ("upsampled", 10.0)):
                         same = dict.fromkeys(METRICS, own)
                         images.append({**about, "method": method, "convention": CONVENTION, **same})
-        protocol = entries[0].trial.spec.protocol
-        results = Results(pd.DataFrame(images), CONVENTION, protocol, entries)
-        return study_table(replace(plan, entries=entries), results, ["flops"])
+        results = Results(replace(plan, entries=entries), pd.DataFrame(images), CONVENTION)
+        return study_table(results, ["flops"])
 
     return make
 
@@ -180,7 +176,7 @@ def test_baseline_of_a_case_with_axes_is_its_first_point(make_table):
     results = make_table(values).blocks[0].results
     points = {"a": "plain/model.omega_0=10", "b": "gabor/model.omega_0=10"}
     entries = [
-        replace(e, trial=replace(e.trial, case=points[e.trial.case])) for e in results.entries
+        replace(e, trial=replace(e.trial, case=points[e.trial.case])) for e in results.plan.entries
     ]
     entries += [
         replace(e, trial=replace(e.trial, case="gabor/model.omega_0=30", label="c"))
@@ -189,7 +185,8 @@ def test_baseline_of_a_case_with_axes_is_its_first_point(make_table):
     ]
     images = results.images.assign(case=results.images["case"].map(points))
     more = images[images["case"] == points["b"]].assign(case="gabor/model.omega_0=30")
-    grown = replace(results, images=pd.concat([images, more]), entries=tuple(entries))
+    plan = replace(results.plan, entries=tuple(entries))
+    grown = Results(plan, pd.concat([images, more]), CONVENTION)
     assert baseline_case(grown) == points["a"]
     assert baseline_case(grown, "gabor") == points["b"]
     assert baseline_case(grown, "gabor/model.omega_0=30") == "gabor/model.omega_0=30"
@@ -206,7 +203,7 @@ def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):
     assert "not compared: no case but the baseline, a, is complete." in text
     assert "seeds 1, 2; test images s0, s1." in text
     assert "GFLOP: matrix products and convolutions, two operations per multiply-add" in text
-    grid = result_grid(lacks.blocks[0].plan, lacks.blocks[0].results)
+    grid = result_grid(lacks.blocks[0].results.plan, lacks.blocks[0].results)
     assert [line[2].mark for line in grid.rows] == ["", "best", ""]
     lacks = make_table({"a": {2: [30.0, 31.0]}, "b": {2: [30.0, 31.0]}})
     text = "\n".join(notes(lacks))
@@ -263,19 +260,16 @@ def test_markup_in_titles_and_labels_is_text(write_study):
         # Told apart by what they do, not by name.
         (
             {"protocol.msi_snr_db": 30.0, "protocol.name": "cave_x4"},
-            r"cannot mix protocols, found cave_x4 \(\w{8}\), cave_x4 \(",
+            r"cannot mix protocols, found cave_x4 \(\w{8}\) and cave_x4 \(",
         ),
     ],
 )
-def test_mixed_tables_are_refused(change, message, write_study, tmp_path):
+def test_mixed_tables_are_refused(change, message, write_study):
     cases = {"a": {"label": "a", "set": {}}, "b": {"label": "b", "set": change}}
     base = {**TINY["base"], "protocol": "cave_x4"}
     plan = read_plan(write_study(cases=cases, base=base))
-    done = tuple(replace(entry, state="done") for entry in plan.entries)
-    lab = Lab(tmp_path / "lab")
-    store = open_store(lab, tracking_uri(lab))
     with pytest.raises(UserError, match=message):
-        collect(Plan(plan.name, plan.path, plan.study, done), store)
+        collect(replace(plan, entries=tuple(map(finished, plan.entries))))
 
 
 def test_relative_sqlite_uri_becomes_absolute(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.errors import UserError
+from mhiflab.plan.plan import Plan
 from mhiflab.record.artifacts import FUSED, UPSAMPLED
 from mhiflab.render.figures.kind import Drawing, Images, metric_note, metric_row
 from mhiflab.render.figures.style import (
@@ -20,7 +21,7 @@ from mhiflab.render.figures.style import (
     show_image,
     styled,
 )
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import chosen_image, runs_of_one_seed
 
 UNITS = {"error": "mean absolute error", "sam": "spectral angle (deg)"}
 """Labels of the scale by map."""
@@ -36,22 +37,22 @@ class ErrorsOptions(Images):
     """Also draw the upsampled LR-HSI."""
 
 
-def draw_errors(recorded: RecordedStudy, options: ErrorsOptions) -> Drawing:
+def draw_errors(plan: Plan, options: ErrorsOptions) -> Drawing:
     """Draw every case's errors of one test image on one scale."""
-    entries = recorded.of_one_seed(options.cases, options.seed)
-    scene = recorded.scene(entries, options.scene)
+    entries = runs_of_one_seed(plan, options.cases, options.seed)
+    scene = chosen_image(entries[0], options.scene)
     fused = [(entry, FUSED) for entry in entries]
     maps: dict[str, np.ndarray] = {}
     notes, rows = {}, []
     for entry, method in [(entries[0], UPSAMPLED)] * options.upsampled + fused:
         key = f"{scene}/{method}/{options.map}"
-        if key not in recorded.arrays(entry):
+        if key not in entry.run.arrays:
             raise UserError(
                 f"{entry.who}: found no error map of test image {scene}, expected one; it has no "
                 "reference: choose another (--option scene=...), or a study of simulated pairs"
             )
-        values = metric_row(recorded, entry, scene, method)
-        error_HW = recorded.arrays(entry)[key].astype(np.float64)
+        values = metric_row(plan, entry, scene, method)
+        error_HW = entry.run.arrays[key].astype(np.float64)
         maps[values["label"]], notes[values["label"]] = error_HW, metric_note(values)
         low, middle, high = np.nanpercentile(error_HW, (5, 50, 95))
         spread = {"mean": np.nanmean(error_HW), "p5": low, "median": middle, "p95": high}

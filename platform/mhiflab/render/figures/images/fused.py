@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from feinfn.errors import require
+from mhiflab.plan.plan import Plan
 from mhiflab.record.artifacts import FUSED, UPSAMPLED
 from mhiflab.render.figures.kind import Drawing, Images, metric_note, metric_row
 from mhiflab.render.figures.style import (
@@ -23,7 +24,7 @@ from mhiflab.render.figures.style import (
     styled,
     wrapped,
 )
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import chosen_image, runs_of_one_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,19 @@ class Zoom:
         return image[self.row : self.row + self.size, self.col : self.col + self.size]
 
 
-def draw_fused(recorded: RecordedStudy, options: FusedOptions) -> Drawing:
+def draw_fused(plan: Plan, options: FusedOptions) -> Drawing:
     """Draw the reference, the upsampled LR-HSI and every case: image, zoom and absolute errors."""
-    entries = recorded.of_one_seed(options.cases, options.seed)
-    scene = recorded.scene(entries, options.scene)
-    first = recorded.arrays(entries[0])
+    entries = runs_of_one_seed(plan, options.cases, options.seed)
+    scene = chosen_image(entries[0], options.scene)
+    first = entries[0].run.arrays
     methods: dict[str, Fused] = {}
     if f"{scene}/reference/rgb" in first:
         methods["Reference"] = Fused(first[f"{scene}/reference/rgb"])
     rows = []
     for entry, method in [(entries[0], UPSAMPLED), *((entry, FUSED) for entry in entries)]:
-        arrays, key = recorded.arrays(entry), f"{scene}/{method}"
+        arrays, key = entry.run.arrays, f"{scene}/{method}"
         error = arrays.get(f"{key}/error")
-        values = metric_row(recorded, entry, scene, method)
+        values = metric_row(plan, entry, scene, method)
         methods[values["label"]] = Fused(arrays[f"{key}/rgb"], error, metric_note(values))
         mean = np.nan if error is None else error.astype(np.float64).mean()
         rows.append(values | {"mean_absolute_error": mean})

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from feinfn.files import write_bytes
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
-from mhiflab.plan.plan import Entry
+from mhiflab.plan.plan import Finished
 from mhiflab.record.artifacts import CELL_COLUMNS
-from mhiflab.record.store import ROBUSTNESS_PICTURE, Store, add_artifact
+from mhiflab.record.store import ROBUSTNESS_PICTURE, add_artifact
 from mhiflab.render.figures.style import new_figure, png, styled
 
 
@@ -21,13 +21,12 @@ def cell_means(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(CELL_COLUMNS, sort=False)[list(METRICS)].mean().reset_index()
 
 
-def record_picture(store: Store, entry: Entry, table: pd.DataFrame, lab: Lab) -> Path:
+def record_picture(entry: Finished, table: pd.DataFrame, lab: Lab) -> Path:
     """Write the figure of a trial's table beside its training state, and store it with the run."""
-    assert entry.run is not None, "a table is made of a finished run"
     path = lab.checkpoints(entry.key) / ROBUSTNESS_PICTURE
     content = png(robustness_figure(table, f"{entry.trial.label}, seed {entry.trial.spec.seed}"))
     write_bytes(path, content)
-    add_artifact(store, entry.run.info.run_id, path)
+    add_artifact(entry.run.store, entry.run.id, path)
     return path
 
 

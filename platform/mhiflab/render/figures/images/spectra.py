@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from feinfn.analysis.spectra import angles_deg, distinct_pixels, spectra_at
 from feinfn.data.images import pseudo_rgb
 from feinfn.errors import require
-from mhiflab.plan.plan import upsampled_label
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Images, run_columns
 from mhiflab.render.figures.style import (
     COLOURS,
@@ -21,7 +21,7 @@ from mhiflab.render.figures.style import (
     show_image,
     styled,
 )
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import runs_of_one_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class SpectraOptions(Images):
     """Also draw the upsampled LR-HSI; null: if it gets a colour of its own."""
 
 
-def draw_spectra(recorded: RecordedStudy, options: SpectraOptions) -> Drawing:
+def draw_spectra(plan: Plan, options: SpectraOptions) -> Drawing:
     """Draw spectra of the part of the first test image that runs keep with all bands."""
-    entries = recorded.of_one_seed(options.cases, options.seed)
-    windows = [recorded.window(entry, options.scene) for entry in entries]
+    entries = runs_of_one_seed(plan, options.cases, options.seed)
+    windows = [entry.run.window(options.scene) for entry in entries]
     first, wavelengths_nm = windows[0], windows[0].wavelengths_nm
     reference_SHW = first.pair(entries[0].who).reference_BSHW[0].numpy()
     (top, left), (height, width) = first.place, reference_SHW.shape[1:]
@@ -50,12 +50,12 @@ def draw_spectra(recorded: RecordedStudy, options: SpectraOptions) -> Drawing:
         require(inside, "option pixels", list(pixel), f"a place kept with all bands: {kept_part}")
     pixels = pixels or distinct_pixels(reference_SHW, options.count)
     images = [
-        (run_columns(entry, recorded.labels[entry.trial.case]), window.fused_SHW)
+        (run_columns(entry, plan.labels[entry.trial.case]), window.fused_SHW)
         for entry, window in zip(entries, windows, strict=True)
     ]
     if options.upsampled or (options.upsampled is None and len(images) < len(COLOURS)):
         upsampled_SHW = first.inputs.lms_BSHW[0].numpy()
-        columns = run_columns(entries[0], upsampled_label(recorded.plan.entries))
+        columns = run_columns(entries[0], plan.upsampled_label)
         images.insert(0, (columns, upsampled_SHW))
     reference_PS = spectra_at(reference_SHW, pixels)
     methods, rows = {}, []

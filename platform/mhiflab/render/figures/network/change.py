@@ -20,9 +20,10 @@ from feinfn.analysis.change import (
 )
 from feinfn.config import ModelConfig
 from feinfn.errors import require
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import MAPS, TEXT_IN, new_figure, show_image, styled, wrapped
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import network_run, trained_feinfn
 
 CHANGED = 0.01
 """Share of the largest change above which a pixel counts as changed."""
@@ -41,15 +42,15 @@ class ChangeOptions(Network):
     as many as the LR code has."""
 
 
-def draw_change(recorded: RecordedStudy, options: ChangeOptions) -> Drawing:
+def draw_change(plan: Plan, options: ChangeOptions) -> Drawing:
     """Draw the change of the fused image if one pixel or one frequency of a network changes.
 
     Both are changed in the LR code, and the frequency also in the fused amplitude and phase.
     """
-    entry = recorded.network_entry(
-        options.case, options.seed, "a Fourier branch", lambda m: m.fourier_branch
+    entry = network_run(
+        plan, options.case, options.seed, "a Fourier branch", lambda m: m.fourier_branch
     )
-    window, model = recorded.window(entry), recorded.model(entry)
+    window, model = entry.run.window(), trained_feinfn(entry)
     height, width = window.inputs.lr_hsi_BShw.shape[2:]
     factor = options.factor
     valid = math.isfinite(factor) and factor != 1
@@ -83,7 +84,7 @@ def draw_change(recorded: RecordedStudy, options: ChangeOptions) -> Drawing:
                 "reach": reach(change_HW),
             }
         )
-    columns = run_columns(entry, recorded.labels[entry.trial.case]) | {"scene": window.scene}
+    columns = run_columns(entry, plan.labels[entry.trial.case]) | {"scene": window.scene}
     numbers = pd.DataFrame(rows).assign(**columns)
     shares = dict(zip(numbers["change"], numbers["reach"], strict=True))
     return Drawing(change_figure(maps, shares), numbers)

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from feinfn.analysis.gabor import BOUND, Kind, closed_spreads, gabor, sampled_spreads, spectrum
 from feinfn.errors import require
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import COLOURS, TEXT_IN, line_style, new_figure, styled
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import network_run, trained_feinfn
 
 SAMPLES, REACH = 8192, 48.0
 """Number of samples of a wavelet, and their reach in units of its width 1 / s."""
@@ -48,15 +49,15 @@ class Wavelet:
     """Spread in frequency."""
 
 
-def draw_gabor(recorded: RecordedStudy, options: GaborOptions) -> Drawing:
+def draw_gabor(plan: Plan, options: GaborOptions) -> Drawing:
     """Draw a filter with its trained frequency and width, and with those before training.
 
     Spreads are sums over samples; the numbers also hold those of the formulas.
     """
-    entry = recorded.network_entry(
-        options.case, options.seed, "Gabor filters", lambda m: m.activation == "gabor"
+    entry = network_run(
+        plan, options.case, options.seed, "Gabor filters", lambda m: m.activation == "gabor"
     )
-    model = recorded.model(entry)
+    model = trained_feinfn(entry)
     config, filters = model.config, model.decoder.filters
     parameters = {"start": (config.omega_0, config.scale_0)}
     for i, layer_filter in enumerate(filters, 1):
@@ -96,7 +97,7 @@ def draw_gabor(recorded: RecordedStudy, options: GaborOptions) -> Drawing:
     # Other layers lie on the same curve; they are in the numbers only.
     start, trained = ((_wavelet(*places[p]), ratios[p]) for p in ("start", drawn_layer))
     figure = gabor_figure(*trained, ratios_N, products, BOUND, start)
-    return Drawing(figure, numbers.assign(**run_columns(entry, recorded.labels[entry.trial.case])))
+    return Drawing(figure, numbers.assign(**run_columns(entry, plan.labels[entry.trial.case])))
 
 
 def _wavelet(omega: float, scale: float) -> Wavelet:

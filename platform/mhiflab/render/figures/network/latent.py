@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.analysis.latent import latent_spectra
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import MAPS, TEXT_IN, line_style, new_figure, show_image, styled
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import network_run, trained_feinfn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +22,17 @@ class LatentOptions(Network):
     """Number of radial frequency bands in which the codes are compared."""
 
 
-def draw_latent(recorded: RecordedStudy, options: LatentOptions) -> Drawing:
+def draw_latent(plan: Plan, options: LatentOptions) -> Drawing:
     """Draw the codes of the trained spectral encoder for the kept part of the first test image."""
-    entry = recorded.network_entry(options.case, options.seed, "a spectral encoder")
-    window = recorded.window(entry)
+    entry = network_run(plan, options.case, options.seed, "a spectral encoder")
+    window = entry.run.window()
     offset = entry.trial.spec.protocol.offset_px
-    spectra = latent_spectra(recorded.model(entry), window.pair(entry.who), offset, options.bands)
+    spectra = latent_spectra(trained_feinfn(entry), window.pair(entry.who), offset, options.bands)
     similarity = asdict(spectra.similarity)
     numbers = pd.DataFrame(similarity).rename(columns={"frequency": "cycles_per_lr_pixel"})
     numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
     numbers.insert(0, "band", [*range(1, options.bands + 1), "mean"])
-    columns = run_columns(entry, recorded.labels[entry.trial.case])
+    columns = run_columns(entry, plan.labels[entry.trial.case])
     numbers = numbers.assign(**columns, scene=window.scene)
     return Drawing(latent_figure(spectra.panels(), similarity["frequency"], similarity), numbers)
 

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from feinfn.analysis.radial import band_centres
 from feinfn.analysis.response import frequency_response
 from feinfn.errors import UserError
+from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Images, run_columns
 from mhiflab.render.figures.style import TEXT_IN, legend_above, line_style, new_figure, styled
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import networks, runs_of_one_seed, trained_feinfn
 
 PANELS = 4
 """Number of features drawn by default."""
@@ -28,16 +29,16 @@ class ResponseOptions(Images):
     """Number of radial frequency bands."""
 
 
-def draw_response(recorded: RecordedStudy, options: ResponseOptions) -> Drawing:
+def draw_response(plan: Plan, options: ResponseOptions) -> Drawing:
     """Draw each case's share of power by frequency on the kept part of the first test image."""
-    cases = options.cases or recorded.networks()
-    entries = recorded.of_one_seed(cases, options.seed)
+    cases = options.cases or networks(plan)
+    entries = runs_of_one_seed(plan, cases, options.seed)
     curves, rows = {}, []
     at_R = band_centres(options.bands)
     for entry in entries:
-        label = recorded.labels[entry.trial.case]
-        window = recorded.window(entry, options.scene)
-        shares = frequency_response(recorded.model(entry), window.inputs, options.bands)
+        label = plan.labels[entry.trial.case]
+        window = entry.run.window(options.scene)
+        shares = frequency_response(trained_feinfn(entry), window.inputs, options.bands)
         names = options.features or ("input", *(name for name in shares if "filter" in name))
         for name in names:
             if name not in shares:

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from feinfn.errors import UserError
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.metrics.conventions import CONVENTION
-from mhiflab.plan.plan import Entry
+from mhiflab.plan.plan import Entry, Plan
 from mhiflab.render.figures.kind import Cases, Drawing
 from mhiflab.render.figures.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import comparable_runs, figure_runs
 from mhiflab.render.tables.published import NOT_TOLD, read_published
 
 SIDE_PX = 64
@@ -35,20 +35,20 @@ class CostOptions(Cases):
     """Data set of the rows to show from that file, at the study's ratio."""
 
 
-def draw_cost(recorded: RecordedStudy, options: CostOptions) -> Drawing:
+def draw_cost(plan: Plan, options: CostOptions) -> Drawing:
     """Draw PSNR, averaged over test images and seeds; bubbles are operations."""
-    entries = recorded.comparable(recorded.entries(options.cases))
+    entries = comparable_runs(plan, figure_runs(plan, options.cases))
     rows = []
     for case in dict.fromkeys(entry.trial.case for entry in entries):
         case_entries = [entry for entry in entries if entry.trial.case == case]
-        means = [recorded.means(entry) for entry in case_entries]
+        means = [entry.run.means() for entry in case_entries]
         if any(one["convention"] != CONVENTION for one in means):
             raise UserError(
                 f"{case_entries[0].who}: found no PSNR, as its test images have no reference; "
                 "expected one; choose a study of simulated pairs"
             )
         psnr_N = np.array([one["psnr"] for one in means])
-        row = {"method": recorded.labels[case], "psnr": psnr_N.mean()}
+        row = {"method": plan.labels[case], "psnr": psnr_N.mean()}
         row["seeds"] = sum(entry.trial.spec.trained for entry in case_entries)
         row["psnr_std"] = psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan
         row["parameters"] = parameters_of(case_entries[0].trial.spec.model)

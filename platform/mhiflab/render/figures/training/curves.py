@@ -9,11 +9,11 @@ from matplotlib.ticker import MaxNLocator
 
 from feinfn.errors import UserError
 from mhiflab.plan.forecast import steps_per_epoch
-from mhiflab.plan.plan import Entry
+from mhiflab.plan.plan import Entry, Plan
 from mhiflab.render.figures.kind import Cases, Drawing, run_columns
 from mhiflab.render.figures.style import COLUMN_IN, legend_above, line_style, new_figure, styled
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.runs import RecordedStudy
+from mhiflab.render.runs import figure_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,27 +26,27 @@ class CurvesOptions(Cases):
     """Optimiser steps, or minutes of training, averaged over a case's seeds at each epoch."""
 
 
-def draw_curves(recorded: RecordedStudy, options: CurvesOptions) -> Drawing:
+def draw_curves(plan: Plan, options: CurvesOptions) -> Drawing:
     """Draw mean and standard deviation over all seeds of the study."""
     name = f"val_{options.metric}"
-    histories = [(e, recorded.history(e, name)) for e in recorded.entries(options.cases)]
+    histories = [(e, e.run.history(name)) for e in figure_runs(plan, options.cases)]
     untrained = [entry.trial.case for entry, history in histories if not history]
     # A method without training has no curve: an error if it was named, or if no case has one.
     if untrained and (options.cases or len(untrained) == len(histories)):
         raise UserError(
-            f"{recorded.plan.path}: case {untrained[0]}: found no {name} on record, expected one "
+            f"{plan.path}: case {untrained[0]}: found no {name} on record, expected one "
             "value an epoch; choose cases that are trained: --option cases=[...]"
         )
     histories = [(entry, history) for entry, history in histories if history]
     numbers = pd.DataFrame(
-        run_columns(entry, recorded.labels[entry.trial.case]) | {"epoch": epoch, "value": value}
+        run_columns(entry, plan.labels[entry.trial.case]) | {"epoch": epoch, "value": value}
         for entry, history in histories
         for epoch, value in sorted(history.items())
     ).assign(metric=options.metric)
     per_epoch = {entry.key: _steps(entry) for entry, _ in histories}
     points = numbers.rename(columns={"label": "method"})
     if options.over == "minutes":
-        seconds = {entry.key: recorded.history(entry, "train_seconds") for entry, _ in histories}
+        seconds = {entry.key: entry.run.history("train_seconds") for entry, _ in histories}
         rows = zip(numbers["run_key"], numbers["epoch"], strict=True)
         numbers["minutes"] = [seconds[key][epoch] / 60 for key, epoch in rows]
         minutes_by_epoch = numbers.groupby(["case", "epoch"])["minutes"]
