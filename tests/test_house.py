@@ -12,7 +12,6 @@ FILE_LINES, FOLDER_MODULES = 450, 12
 FUNCTION_LINES, PARAMETERS = 60, 7
 OPTIONS = "a command: each parameter is an option with its help"
 EXCEPTIONS = {
-    "feinfn/data/readers/formats.py:read_any": "each keyword is a fact that a file may not state",
     "feinfn/inference/apply.py:fuse_files": "each keyword is a fact that a file may not state",
     "feinfn/methods/feinfn/implicit.py:fuse_votes": "tensors of one kernel, called in one place",
     "feinfn/training/train.py:train": "the entry of training: callers name each part by keyword",

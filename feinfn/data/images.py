@@ -3,29 +3,25 @@
 Legend: S bands, H rows, W columns. .mat files hold [H, W, S], other arrays [S, H, W].
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from feinfn.data.readers import arrays, hdf5, matlab
-from feinfn.data.readers.common import bands_first
-from feinfn.data.readers.formats import read_any
-from feinfn.data.scene import Scene, check_finite
+from feinfn.data.readers.array import DEFAULTS, NM, Array, Options
+from feinfn.data.readers.formats import open_file
+from feinfn.data.scene import Scene, check_finite, full_scale_of
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_hdf5
-
-ARRAY_FILES = (".mat", ".npy", ".npz", ".h5", ".hdf5")
-"""Suffixes of files that hold named arrays."""
 
 WRITTEN = (".mat", ".npy", ".npz", ".h5")
 """Suffixes that `write_image` knows."""
 
-NM = "wavelength_nm"
-"""Name of the array of band centres."""
+FLOAT32 = ("cave", "sequence", "envi", "geotiff")
+"""Layouts whose images have the precision of scenes; those of others keep the file's, or have 64
+bits if the file holds integers."""
 
 MAT_BYTES = 2**31 - 1
 """Largest variable of a version 5 .mat file, in bytes."""
@@ -41,59 +37,52 @@ class Image:
     values_SHW: np.ndarray
     wavelengths_nm: np.ndarray | None
     """Band centres in nm [S]; None if the file has none."""
+    path: Path = Path()
+    """File from which it was read."""
 
 
-def read_image(
-    path: Path,
-    key: str | None = None,
-    *,
-    full_scale: float | None = None,
-    bands_axis: int | None = None,
-) -> Image:
+def read_image(path: Path, options: Options = DEFAULTS) -> Image:
     """Return the image of a file of any kind that scenes come in; its floats may have any range.
 
-    `full_scale` is the stored number that means 1; by default it is the maximum of uint8 and
-    uint16, and 1 for floats. Folders, ENVI and GeoTIFF are read as scenes. Raises `UserError` for a
-    file, key, shape or type that does not fit.
+    The bands of an array whose file does not say its axes are on the first one. Raises `UserError`
+    for a file, key, shape or type that does not fit.
     """
-    if full_scale is not None and not 0 < full_scale < float("inf"):
-        raise UserError(f"{path}: found full scale {full_scale:g}, expected a number > 0")
-    if path.is_dir() or path.suffix.lower() not in ARRAY_FILES:
-        scene = read_any(path, key=key, full_scale=full_scale, bands_axis=bands_axis)
-        return Image(scene.cube(), scene.wavelengths_nm)
-    shapes, load = _listed_arrays(path)
-    names = [k for k, shape in shapes.items() if k == key or (key is None and len(shape) == 3)]
-    if len(names) != 1:
-        expected = "one array [bands, rows, columns]; choose one" if key is None else repr(key)
-        raise UserError(f"{path}: found arrays {shapes}, expected {expected} with --key")
-    name, raw = names[0], load(names[0])
-    if raw.ndim != 3 or 0 in raw.shape or not np.issubdtype(raw.dtype, np.number):
-        raise UserError(
-            f"{path}: found {name} of shape {raw.shape} and type {raw.dtype}, expected three axes "
-            "of real numbers"
-        )
-    default_axis = -1 if path.suffix.lower() == ".mat" else 0
-    raw = bands_first(path, raw, default_axis if bands_axis is None else bands_axis, None)
-    if np.issubdtype(raw.dtype, np.floating):
-        check_finite(raw, f"{path}: {name}")
-    elif full_scale is None or not np.issubdtype(raw.dtype, np.integer):
-        if raw.dtype not in (np.uint8, np.uint16):
+    file = open_file(path)
+    image = image_of(file.array(options, default_axis=0), options)
+    if file.kind in FLOAT32:
+        return replace(image, values_SHW=image.values_SHW.astype(np.float32))
+    return image
+
+
+def image_of(array: Array, options: Options = DEFAULTS) -> Image:
+    """Read an array [S, H, W] as an image; the user's facts override those of the file."""
+    where, raw = f"{array.path}: {array.key}", array.load(())
+    if 0 in raw.shape:
+        raise UserError(f"{array.path}: found {array}, expected numbers")
+    stated = array.full_scale if options.full_scale is None else options.full_scale
+    full_scale = full_scale_of(raw.dtype, stated, where, f"--{options.prefix}full-scale")
+    check_finite(raw, where)
+    nm = array.wavelengths_nm
+    if options.wavelengths_nm is not None:
+        nm = np.asarray(options.wavelengths_nm)
+        if len(nm) != len(raw):
             raise UserError(
-                f"{path}: found {name} of type {raw.dtype}, expected uint8, uint16 or floats in "
-                "[0, 1]"
+                f"--wavelengths: found {len(nm)} of them, expected {len(raw)}, one a band of "
+                f"{array.path}"
             )
-        full_scale = float(np.iinfo(raw.dtype).max)
-    nm = np.ravel(load(NM)).astype(np.float64) if NM in shapes else None
-    values = raw if full_scale is None else raw / full_scale
-    return Image(values, nm if nm is not None and len(nm) == len(raw) else None)
+    return Image(
+        raw / full_scale,
+        nm if nm is not None and len(nm) == len(raw) else None,
+        array.path,
+    )
 
 
-def read_cube(path: Path, key: str | None = None) -> np.ndarray:
+def read_cube(path: Path, options: Options = DEFAULTS) -> np.ndarray:
     """Return the image [S, H, W] of a file of any kind that scenes come in, about in [0, 1].
 
     Raises `UserError` as `read_image` does, and for values beyond 2, which are in other units.
     """
-    cube = read_image(path, key).values_SHW
+    cube = read_image(path, options).values_SHW
     # A fused image may leave [0, 1] slightly; values in other units are far outside.
     if abs(cube).max() > 2:
         raise UserError(
@@ -101,26 +90,6 @@ def read_cube(path: Path, key: str | None = None) -> np.ndarray:
             "divide by the sensor's full scale"
         )
     return cube
-
-
-def _listed_arrays(
-    path: Path,
-) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
-    """Return the shapes of a file's arrays, axes as the format shows them, and a loader of one."""
-
-    def load_hdf5(name: str) -> np.ndarray:
-        with hdf5.open_hdf5(path) as file:
-            return hdf5.load_dataset(path, file, name)
-
-    kind = path.suffix.lower()
-    load: Callable[[str], np.ndarray]
-    if kind == ".mat":
-        listed, load = matlab.mat_arrays(path), partial(matlab.load_mat, path)
-    elif kind in (".npy", ".npz"):
-        listed, load = arrays.numpy_arrays(path), partial(arrays.load_numpy, path)
-    else:
-        listed, load = hdf5.hdf5_arrays(path), load_hdf5
-    return {key: array.shape for key, array in listed.items()}, load
 
 
 def check_written(path: Path) -> None:
@@ -175,54 +144,18 @@ def write_image(
         write_atomic(path, write)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Facts about a scene for one line of a table; values are as stored."""
-
-    name: str
-    shape: tuple[int, int, int]
-    kind: str
-    low: float
-    high: float
-    full_scale: float
-    bit_depth: int | None
-    wavelengths: str
-    problems: tuple[str, ...]
-
-    @property
-    def used_fraction(self) -> float:
-        """The highest value as a fraction of the full scale."""
-        return self.high / self.full_scale
-
-
-def facts(scene: Scene) -> Facts:
-    """Return the facts of a scene and the problems it seems to have."""
-    raw, nm = scene.raw_SHW, scene.wavelengths_nm
-    problems = list(scene.notes)
-    if nm is None:
-        problems.append("no wavelengths: response tables by wavelength cannot be used")
-    flat = [band + 1 for band, x in enumerate(raw) if x.min() == x.max()]
-    if flat:
-        problems.append(f"bands without content: {', '.join(map(str, flat))}")
-    saturated = float((raw >= scene.full_scale).mean())
-    if saturated > 0.001:
-        problems.append(f"{saturated:.1%} of the values are at the full scale: saturated")
-    if raw.max() < scene.full_scale / 8:
-        problems.append(
-            f"only {raw.max() / scene.full_scale:.1%} of the full scale is used: is "
-            f"{scene.full_scale:g} right?"
-        )
-    return Facts(
-        name=scene.name,
-        shape=raw.shape,
-        kind=str(raw.dtype) + ("" if scene.msi_MHW is None else f" + MSI {scene.msi_MHW.shape}"),
-        low=float(raw.min()),
-        high=float(raw.max()),
-        full_scale=scene.full_scale,
-        bit_depth=scene.bit_depth,
-        wavelengths="unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
-        problems=tuple(problems),
-    )
+def problems(scene: Scene) -> list[str]:
+    """Return the notes of a scene's reader, and what seems to be wrong with it."""
+    raw, full_scale, found = scene.raw_SHW, scene.full_scale, list(scene.notes)
+    if scene.wavelengths_nm is None:
+        found.append("no wavelengths: response tables by wavelength cannot be used")
+    if flat := [str(band) for band, x in enumerate(raw, start=1) if x.min() == x.max()]:
+        found.append(f"bands without content: {', '.join(flat)}")
+    if (saturated := float((raw >= full_scale).mean())) > 0.001:
+        found.append(f"{saturated:.1%} of the values are at the full scale: saturated")
+    if (used := raw.max() / full_scale) < 1 / 8:
+        found.append(f"only {used:.1%} of the full scale is used: is {full_scale:g} right?")
+    return found
 
 
 def small_picture(scene: Scene, side_px: int) -> np.ndarray:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from feinfn.config import Bands, DataConfig
-from feinfn.data.readers.hdf5 import Prepared, read_prepared
-from feinfn.data.scene import Scene
+from feinfn.data.readers.formats import read_prepared
+from feinfn.data.readers.prepared import Prepared
+from feinfn.data.scene import Scene, check_finite, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
@@ -154,11 +155,18 @@ class StoredPairs(Sequence[Pair]):
 
     def batch(self, indices: Sequence[int]) -> Pair:
         """Return the images with these indices as one batch; they must have one size."""
-        items = []
-        for index in indices:
-            file, image = self.images[index]
-            stored = file.pair(image)
-            reference = file.scene(image).cube()
-            items.append((stored.msi_MHW, stored.lms_SHW, stored.lr_hsi_Shw, reference))
+        items = [stored_pair(*self.images[index]) for index in indices]
         arrays = (np.stack(parts) for parts in zip(*items, strict=True))
         return Pair(*(torch.from_numpy(array).to(self.device) for array in arrays))
+
+
+def stored_pair(file: Prepared, index: int) -> tuple[np.ndarray, ...]:
+    """Read MSI, upsampled LR-HSI, LR-HSI and reference as stored, [C, H, W] float32.
+
+    Nothing is simulated, clipped or reordered. Raises `UserError` for NaN.
+    """
+    inputs = []
+    for key in ("RGB", "HSI_up", "LRHSI"):
+        inputs.append(file.image(index, key).load(()))
+        check_finite(inputs[-1], f"{file.path}: {key}[{index}]")
+    return (*inputs, scene_of(file.image(index)).cube())

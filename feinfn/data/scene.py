@@ -5,10 +5,14 @@ Legend: S bands, M MSI bands, H rows, W columns.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from feinfn.data.readers.array import DEFAULTS, Array, Options
+from feinfn.data.readers.formats import HSI, MSI, File, open_file
+from feinfn.data.readers.known import KNOWN
 from feinfn.errors import UserError
 
 
@@ -42,6 +46,26 @@ class Scene:
         """Return the cube as float32 [S, H, W] in [0, 1]."""
         return scaled(self.raw_SHW, self.full_scale)
 
+    def window(self, rows: tuple[int, int], columns: tuple[int, int]) -> "Scene":
+        """Return the window [first, last) of the scene, a measured MSI cut to the same ground.
+
+        Raises `UserError` for a window that is empty or reaches outside.
+        """
+        height, width = self.raw_SHW.shape[1:]
+        if not (0 <= rows[0] < rows[1] <= height and 0 <= columns[0] < columns[1] <= width):
+            raise UserError(
+                f"{self.source}: found a window {rows}, {columns}, expected rows within "
+                f"[0, {height}) and columns within [0, {width}); name a window inside it"
+            )
+
+        def cut(x: np.ndarray) -> np.ndarray:
+            finer = x.shape[1] // height
+            spans = (slice(first * finer, last * finer) for first, last in (rows, columns))
+            return np.ascontiguousarray(x[(slice(None), *spans)])
+
+        msi = self.msi_MHW
+        return replace(self, raw_SHW=cut(self.raw_SHW), msi_MHW=None if msi is None else cut(msi))
+
     def pixel_hash(self) -> str:
         """Return the SHA-256 of pixels and wavelengths, independent of the file format."""
         digest = hashlib.sha256(repr(self.raw_SHW.shape).encode())
@@ -60,6 +84,104 @@ def scaled(raw: np.ndarray, full_scale: float) -> np.ndarray:
     return raw.astype(np.float32) / np.float32(full_scale)
 
 
+def read_scene(path: Path, options: Options = DEFAULTS, name: str = "") -> Scene:
+    """Read a scene of any kind, recognised by content; options state facts the file lacks.
+
+    If a key is given, a .mat file is read as a plain variable, not as a Harvard scene or a pair.
+    Raises `UserError`.
+    """
+    file = open_file(path)
+    if file.kind == "pair" and options.key is None:
+        scene = read_pair(file, options)
+        return replace(scene, name=name or scene.name)
+    array = file.array(options)
+    if file.kind == "harvard" and options.key is None and array.wavelengths_nm is None:
+        raise UserError(
+            f"{path}: found {array}, expected a Harvard scene, ref [rows, columns, 31]; name a "
+            "variable with key to read the file as any other .mat"
+        )
+    if file.kind in ("mat", "numpy"):
+        # Band centres beside such an array stay out: they would change the scene's fingerprint.
+        array = replace(array, wavelengths_nm=None)
+    return scene_of(array, options, name)
+
+
+def scene_of(array: Array, options: Options = DEFAULTS, name: str = "") -> Scene:
+    """Read an array [S, H, W] as a scene; the user's facts override those of the file."""
+    nm, scale = options.wavelengths_nm, options.full_scale
+    return make_scene(
+        name or array.name or array.path.stem,
+        array.load(()),
+        array.wavelengths_nm if nm is None else nm,
+        str(array.path),
+        full_scale=array.full_scale if scale is None else scale,
+        notes=array.notes,
+    )
+
+
+def read_pair(file: File, options: Options = DEFAULTS, msi_key: str = MSI) -> Scene:
+    """Read a .mat file with the HSI [h, w, S] (key, default `HSim`) and the MSI [H, W, M].
+
+    Both are in units of one full scale. Raises `UserError` if a variable is missing or the MSI grid
+    is not a whole number of times finer than the HSI grid.
+    """
+    scenes = []
+    for key in (options.key or HSI, msi_key):
+        array = file.array(Options(key=key))
+        scenes.append(scene_of(replace(array, wavelengths_nm=None), options))
+        options = replace(options, wavelengths_nm=None)
+    return join_pair(*scenes)
+
+
+def join_pair(hsi: Scene, msi: Scene) -> Scene:
+    """Return the HSI's scene with another scene as its MSI, each in its own full scale.
+
+    Raises `UserError` if the grids do not fit.
+    """
+    (h, w), (rows, cols) = hsi.raw_SHW.shape[1:], msi.raw_SHW.shape[1:]
+    if rows % h or cols % w or rows // h != cols // w:
+        raise UserError(
+            f"{msi.source}: found an MSI of {rows}x{cols} pixels for an HSI of {h}x{w}, expected "
+            "the same whole number of MSI pixels per HSI pixel along both axes; the two do not "
+            "belong together, or one was cropped: register and crop them first"
+        )
+    return replace(hsi, msi_MHW=msi.cube(), notes=hsi.notes + msi.notes)
+
+
+def read_known(name: str, path: Path) -> Scene:
+    """Read a published file with full scale and nominal wavelengths from the registry.
+
+    Raises `UserError` for an unknown name, or a file that does not hold the published array.
+    """
+    if name not in KNOWN:
+        raise UserError(f"{path}: found set {name!r}, expected one of {', '.join(KNOWN)}")
+    published, file = KNOWN[name], open_file(path)
+    rows, cols = published.shape_SHW[1:]
+    options = Options(
+        key=next((k for k in published.keys if k in file.arrays), published.keys[0]),
+        bands_axis=-1,
+        rows=rows,
+        cols=cols,
+        full_scale=published.full_scale,
+    )
+    # Read without wavelengths first, so that a wrong shape is reported as such.
+    if published.msi_key:
+        scene = read_pair(file, options, published.msi_key)
+    else:
+        scene = scene_of(replace(file.array(options), wavelengths_nm=None), options)
+    if scene.raw_SHW.shape != published.shape_SHW:
+        raise UserError(
+            f"{path}: found {options.key} as [S, H, W] = {scene.raw_SHW.shape}, expected "
+            f"{published.shape_SHW} for {name}; this is another file: read it by its format"
+        )
+    notes = (
+        *scene.notes,
+        *published.notes,
+        "Wavelengths are nominal, not the sensor's calibration.",
+    )
+    return replace(scene, name=name, wavelengths_nm=published.wavelengths_nm(), notes=notes)
+
+
 def make_scene(
     name: str,
     raw_SHW: np.ndarray,
@@ -67,57 +189,69 @@ def make_scene(
     source: str,
     *,
     full_scale: float | None = None,
-    msi_MHW: np.ndarray | None = None,
     notes: tuple[str, ...] = (),
 ) -> Scene:
     """Return a checked scene; every reader ends with this call.
 
     `full_scale` defaults to the type's maximum for uint8 and uint16 and to 1 for floats; other
-    integers need it. `raw_SHW` may be any real type; `msi_MHW` is in units of the same full scale.
-    Raises `UserError` that names `source` for a wrong shape or type, NaN, values outside [0,
-    full_scale], or wavelengths that do not ascend with the bands.
+    integers need it. `raw_SHW` may be any real type. Raises `UserError` that names `source` for a
+    wrong shape or type, NaN, values outside [0, full_scale], or wavelengths that do not ascend with
+    the bands.
     """
     if raw_SHW.ndim != 3 or 0 in raw_SHW.shape:
         raise UserError(
             f"{source}: found an array of shape {raw_SHW.shape}, expected [bands, rows, columns]"
         )
-    raw_SHW = raw_SHW.astype(raw_SHW.dtype.newbyteorder("="), copy=False)
-    kind = raw_SHW.dtype
-    if kind in (np.uint8, np.uint16):
-        raw = raw_SHW
-        full_scale = float(np.iinfo(kind).max) if full_scale is None else full_scale
-    elif np.issubdtype(kind, np.integer):
-        if full_scale is None:
-            raise UserError(
-                f"{source}: found numbers of type {kind}, whose full scale is not known, expected "
-                "uint8, uint16 or floats in [0, 1]; say which number means 1 with full_scale"
-            )
-        fits = raw_SHW.min() >= 0 and raw_SHW.max() <= 65535
-        raw = raw_SHW.astype(np.uint16) if fits else raw_SHW.astype(np.float32)
-    elif np.issubdtype(kind, np.floating):
-        with np.errstate(
-            over="ignore"
-        ):  # too large for float32 becomes inf, which is refused below
-            raw = raw_SHW.astype(np.float32)
-        full_scale = 1.0 if full_scale is None else full_scale
-    else:
-        raise UserError(f"{source}: found numbers of type {kind}, expected real numbers")
-    for what, values in (("", raw), (" of the MSI", msi_MHW)):
-        if values is not None:
-            _check_range(values, full_scale, f"{source}{what}")
-    if wavelengths_nm is not None:
-        wavelengths_nm = _checked_wavelengths(wavelengths_nm, raw.shape[0], source)
-    depth = None if raw.dtype == np.float32 else int(np.ceil(np.log2(full_scale + 1)))
-    msi = None if msi_MHW is None else scaled(msi_MHW, full_scale)
+    raw = raw_SHW.astype(raw_SHW.dtype.newbyteorder("="), copy=False)
+    full_scale = full_scale_of(raw.dtype, full_scale, source)
+    if np.issubdtype(raw.dtype, np.floating):
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
+            raw = raw.astype(np.float32)
+    elif raw.dtype not in (np.uint8, np.uint16):
+        fits = raw.min() >= 0 and raw.max() <= 65535
+        raw = raw.astype(np.uint16 if fits else np.float32)
+    check_finite(raw, source)
+    low, high = float(raw.min()), float(raw.max())
+    if low < 0 or high > full_scale:
+        raise UserError(
+            f"{source}: found values from {low:g} to {high:g}, expected [0, {full_scale:g}]; name "
+            "the sensor's full scale with full_scale (not the image's maximum), and clip or shift "
+            "negative values"
+        )
+    nm = wavelengths_nm
     return Scene(
         name=name,
         raw_SHW=np.ascontiguousarray(raw),
-        full_scale=float(full_scale),
-        wavelengths_nm=wavelengths_nm,
+        full_scale=full_scale,
+        wavelengths_nm=None if nm is None else _checked_wavelengths(nm, len(raw), source),
         source=source,
-        bit_depth=depth,
-        msi_MHW=None if msi is None else np.ascontiguousarray(msi),
+        bit_depth=None if raw.dtype == np.float32 else int(np.ceil(np.log2(full_scale + 1))),
         notes=notes,
+    )
+
+
+def full_scale_of(
+    dtype: np.dtype, stated: float | None, where: str, option: str = "--full-scale"
+) -> float:
+    """Return the stored number that means 1: the stated one, or that of the type.
+
+    Raises `UserError` that begins with `where` for numbers that are not real, for a stated scale
+    that is not > 0, and for a type without a scale of its own, such as int32.
+    """
+    whole = np.issubdtype(dtype, np.integer)
+    if not whole and not np.issubdtype(dtype, np.floating):
+        raise UserError(f"{where}: found numbers of type {dtype}, expected real numbers")
+    if stated is not None:
+        if not 0 < stated < np.inf:
+            raise UserError(f"{where}: found full scale {stated:g}, expected a number > 0")
+        return float(stated)
+    if not whole:
+        return 1.0
+    if dtype.newbyteorder("=") in (np.uint8, np.uint16):
+        return float(np.iinfo(dtype).max)
+    raise UserError(
+        f"{where}: found numbers of type {dtype}, whose full scale is not known, expected uint8, "
+        f"uint16 or floats in [0, 1]; say which stored number means 1 ({option})"
     )
 
 
@@ -130,20 +264,6 @@ def check_finite(values_SHW: np.ndarray, source: str) -> None:
             f"{source}: found {bad.sum()} NaN or inf values of {bad.size}, the first in band "
             f"{band}, row {row}, column {column} (counted from 0), expected numbers; fill them, or "
             "cut them off"
-        )
-
-
-def _check_range(values: np.ndarray, full_scale: float, source: str) -> None:
-    """Raise `UserError` unless all values are finite and in [0, full_scale]."""
-    if full_scale <= 0 or not np.isfinite(full_scale):
-        raise UserError(f"{source}: found full_scale {full_scale:g}, expected a number > 0")
-    check_finite(values, source)
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > full_scale:
-        raise UserError(
-            f"{source}: found values from {low:g} to {high:g}, expected [0, {full_scale:g}]; name "
-            "the sensor's full scale with full_scale (not the image's maximum), and clip or shift "
-            "negative values"
         )
 
 

@@ -3,19 +3,18 @@
 import hashlib
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from feinfn.config import Bands, DataConfig, Region
 from feinfn.data import store
-from feinfn.data.readers.formats import read_any, scenes_in
-from feinfn.data.readers.hdf5 import read_prepared, read_scene
-from feinfn.data.scene import Scene
+from feinfn.data.readers.array import DEFAULTS, Options
+from feinfn.data.readers.formats import open_file, read_prepared, scenes_in
+from feinfn.data.scene import Scene, read_scene
 from feinfn.data.splits import PARTS
 from feinfn.errors import UserError, nearest, require
 from feinfn.files import file_sha256
@@ -78,40 +77,17 @@ def load_scene(config: DataConfig, name: str) -> Scene:
     """
     region = Region.parse(name, "data")
     path = Path(config.source)
+    window = None if region.rows is None or region.cols is None else (region.rows, region.cols)
     if config.source == "sample":
         scene = _sample_scene(region.scene)
     elif path.is_file():
-        if region.rows and region.cols:
-            window = store.read_window(path, region.scene, region.rows, region.cols)
-            return replace(window, name=name)
-        scene = store.read_stored(path, region.scene)
+        return replace(store.read_stored(path, region.scene, window), name=name)
     else:
         paths = scenes_in(path)
         if region.scene not in paths:
             raise UserError(f"{path}: no scene {region.scene!r}, found " + ", ".join(sorted(paths)))
-        scene = read_any(paths[region.scene])
-    return _windowed(scene, region, name)
-
-
-def _windowed(scene: Scene, region: Region, name: str) -> Scene:
-    """Return the region's window of a scene, named `name`."""
-    if region.rows is None or region.cols is None:
-        return replace(scene, name=name)
-    (top, bottom), (left, right) = region.rows, region.cols
-    height, width = scene.raw_SHW.shape[1:]
-    if bottom > height or right > width:
-        raise UserError(
-            f"{name}: the window ends at {bottom}x{right}, but {scene.source} has {height}x{width} "
-            "pixels; name a window inside it"
-        )
-    msi = scene.msi_MHW
-    if msi is not None:
-        finer = msi.shape[-1] // width
-        msi = np.ascontiguousarray(
-            msi[:, top * finer : bottom * finer, left * finer : right * finer]
-        )
-    raw = np.ascontiguousarray(scene.raw_SHW[:, top:bottom, left:right])
-    return replace(scene, name=name, raw_SHW=raw, msi_MHW=msi)
+        scene = read_scene(paths[region.scene])
+    return replace(scene.window(*window) if window else scene, name=name)
 
 
 def _sample_scene(name: str) -> Scene:
@@ -126,6 +102,26 @@ def _sample_scene(name: str) -> Scene:
                 "embedded sample was changed: install feinfn again"
             )
         return read_scene(path)
+
+
+def scene_files(path: Path, options: Options = DEFAULTS) -> dict[str, tuple[Path, Options]]:
+    """Return every scene of a folder, or of one file: name -> path and options to read it with.
+
+    A prepared file (GT, LRHSI, RGB, HSI_up) of several images holds a scene each, numbered.
+    """
+    scenes: dict[str, tuple[Path, Options]] = {}
+    for name, file in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
+        count = 1
+        if options.key is None:
+            # Whoever reads a bad file says what is wrong with it.
+            with suppress(UserError):
+                opened = open_file(file)
+                count = read_prepared(file).count if opened.kind == "prepared" else 1
+        if count == 1:
+            scenes[name] = file, options
+        for i in range(count if count > 1 else 0):
+            scenes[f"{name}_{i:05d}"] = file, replace(options, key=str(i))
+    return scenes
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from feinfn.data.readers.array import read_head, reading
 from feinfn.data.scene import Scene, scaled
 from feinfn.errors import UserError
 
 LAYOUT = "feinfn scene store 1"
+Window = tuple[tuple[int, int], tuple[int, int]]
+"""Rows and columns [first, last) of a scene."""
+
 CHUNK_PX = 64
 """Side of an HDF5 chunk; a chunk holds all bands."""
 
@@ -83,23 +87,14 @@ def write_facts(group: h5py.Group, facts: Mapping[str, Any]) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """Open a scene store; raise `UserError` if it is another file or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a scene store (mhiflab data prepare)")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("layout") != LAYOUT.encode():
-                raise UserError(
-                    f"{path}: found an HDF5 file with keys {sorted(file)}, expected a scene store "
-                    f"({LAYOUT}); make one with mhiflab data prepare"
-                )
-            yield file
-    except UserError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a scene store ({error}); the file is damaged, truncated or "
-            "of another format: prepare it again"
-        ) from None
+    read_head(path)
+    with reading(path, "a scene store"), h5py.File(path, "r") as file:
+        if file.attrs.get("layout") != LAYOUT.encode():
+            raise UserError(
+                f"{path}: found an HDF5 file with keys {sorted(file)}, expected a scene store "
+                f"({LAYOUT}); make one with mhiflab data prepare"
+            )
+        yield file
 
 
 def is_store(path: Path) -> bool:
@@ -117,47 +112,26 @@ def manifest(path: Path) -> dict[str, Any]:
         return json.loads(file.attrs["manifest"])
 
 
-def read_stored(path: Path, name: str) -> Scene:
-    """Read one scene of a store, equal in pixels and facts to the prepared scene."""
-    return _read(path, name, None)
+def read_stored(path: Path, name: str, window: Window | None = None) -> Scene:
+    """Read a scene of a store, equal in pixels and facts to the prepared scene, or a window of it.
 
-
-def read_window(path: Path, name: str, rows: tuple[int, int], columns: tuple[int, int]) -> Scene:
-    """Read the window [first, last) of one scene, touching only the chunks it needs.
-
-    A measured MSI on a finer grid is cut to the same ground. Raises `UserError` for a window that
-    is empty or reaches outside.
+    A window touches only the chunks it needs. Raises `UserError` for one that is empty or reaches
+    outside.
     """
-    return _read(path, name, (rows, columns))
-
-
-def _read(path: Path, name: str, window: tuple[tuple[int, int], tuple[int, int]] | None) -> Scene:
     with _opened(path) as file:
         scenes = file["scenes"]
         if name not in scenes:
             raise UserError(f"{path}: no scene {name!r}; it holds {', '.join(scenes)}")
-        group = scenes[name]
-        size = group["hsi"].shape[1:]
-        for (first, last), length in zip(window or (), size, strict=False):
-            if not 0 <= first < last <= length:
-                raise UserError(
-                    f"{path}: found a window {window} of scene {name}, expected rows within "
-                    f"[0, {size[0]}) and columns within [0, {size[1]})"
-                )
-
-        def cut(key: str) -> np.ndarray:
-            finer = group[key].shape[1] // size[0]
-            spans = [slice(a * finer, b * finer) for a, b in window or ()]
-            return group[key][(slice(None), *spans)]
-
-        facts = group.attrs
-        return Scene(
+        group, facts = scenes[name], scenes[name].attrs
+        unread = Scene(
             name=name,
-            raw_SHW=cut("hsi"),
+            raw_SHW=group["hsi"],
             full_scale=float(facts["full_scale"]),
             wavelengths_nm=facts.get("wavelengths_nm"),
             source=f"{path}:{name}",
             bit_depth=int(facts["bit_depth"]) if "bit_depth" in facts else None,
-            msi_MHW=cut("msi") if "msi" in group else None,
+            msi_MHW=group.get("msi"),
             notes=tuple(json.loads(facts["notes"])),
         )
+        height, width = group["hsi"].shape[1:]
+        return unread.window(*(window or ((0, height), (0, width))))

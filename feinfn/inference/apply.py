@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feinfn.data.images import Image
+from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
 from feinfn.fields import Positive, check
 from feinfn.files import BEST, file_sha256
-from feinfn.inference.inputs import check_msi_order, read_companion, read_input
+from feinfn.inference.inputs import FusionImages, read_images
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import load_model
 from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
@@ -105,7 +105,11 @@ def load_trained(
         ) from None
     weights = path / BEST if path.is_dir() else path
     model = load_model(weights, device)
-    protocol = _read_json(weights.with_name(PROTOCOL_FILE), "a protocol", _protocol)
+    protocol = _read_json(
+        weights.with_name(PROTOCOL_FILE),
+        "a protocol",
+        lambda fields: Protocol(**fields | {"msi_order": tuple(fields["msi_order"])}),
+    )
     if protocol is None and path.is_dir():
         raise UserError(
             f"{path}: found weights without {PROTOCOL_FILE}, expected a packaged model; name the "
@@ -114,7 +118,9 @@ def load_trained(
     mode = upsampling or (protocol.upsampling if protocol else DEFAULT_UPSAMPLING)
     if mode not in SUPPORT_PX:
         raise UserError(f"found {mode!r}, expected one of {', '.join(SUPPORT_PX)}", "upsampling")
-    nm = _read_json(weights.with_name(WAVELENGTHS_FILE), "wavelengths", _wavelengths)
+    nm = _read_json(
+        weights.with_name(WAVELENGTHS_FILE), "wavelengths", lambda values: tuple(map(float, values))
+    )
     return Trained(model, mode, protocol, file_sha256(weights), nm)
 
 
@@ -128,14 +134,6 @@ def _read_json(path: Path, what: str, parse: Callable[[Any], T]) -> T | None:
         raise UserError(
             f"{path}: cannot be read as {what} ({error}); copy the model's folder again"
         ) from None
-
-
-def _protocol(fields: dict[str, Any]) -> Protocol:
-    return Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
-
-
-def _wavelengths(values: list[float]) -> tuple[float, ...]:
-    return tuple(float(nm) for nm in values)
 
 
 def fuse_files(
@@ -156,26 +154,27 @@ def fuse_files(
 
     The MSI's bands must be in the order of the protocol's `msi_order`, e.g. B, G, R for `cave_x4`
     (`load_trained(weights).protocol`). `weights` is a file or folder as in `load_trained`. Keys,
-    full scales and `bands_axis` are those of `read_image`; an MSI without full scale takes that of
-    an HSI of the same integer type. `memory_mib` bounds the memory of the fusion beyond its inputs.
+    full scales and `bands_axis` are facts that the files do not state; an MSI without full scale
+    takes that of an HSI of the same integer type. `memory_mib` bounds the memory of the fusion
+    beyond its inputs.
     Raises `UserError`.
     """
     trained = load_trained(Path(weights), upsampling, device)
     if memory_mib is not None:
         trained.limit_memory(memory_mib)
-    hsi_bands, msi_bands = trained.bands
-    hsi, msi = Path(hsi), Path(msi)
-    a = read_input(hsi, hsi_bands, "LR-HSI", key, full_scale, bands_axis)
-    hsi_options = (hsi, key, full_scale)
-    b = read_companion(msi, msi_bands, "MSI", msi_key, msi_full_scale, bands_axis, hsi_options)
-    check_msi_order(b, trained.protocol, msi)
-    return fuse_images(trained, a, b, f"{hsi} and {msi}")
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
+    msi_told = Options(key=msi_key, full_scale=msi_full_scale, bands_axis=bands_axis, prefix="msi-")
+    files = (Path(hsi), told), (Path(msi), msi_told)
+    return fuse_images(trained, read_images(*files, None, trained.bands, trained.protocol))
 
 
-def fuse_images(trained: Trained, hsi: Image, msi: Image, what: str) -> np.ndarray:
-    """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `inputs.read_input`."""
+def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `read_images`."""
+    what = f"{images.hsi.path} and {images.msi.path}"
     device = next(trained.model.parameters()).device
-    lr_hsi, fine = (torch.from_numpy(x.values_SHW)[None].to(device) for x in (hsi, msi))
+    lr_hsi, fine = (
+        torch.from_numpy(x.values_SHW)[None].to(device) for x in (images.hsi, images.msi)
+    )
     try:
         fused_SHW = trained.fuse(lr_hsi, fine, what)[0].cpu().numpy()
         if not np.isfinite(fused_SHW).all():

@@ -1,18 +1,17 @@
-"""Files of one fusion: LR-HSI, MSI and reference, checked against the network.
+"""Images of one fusion: LR-HSI, MSI and reference, read from files and checked for a network.
 
 Legend: S bands, M MSI bands, N wavelengths of a table.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.images import Image, read_image
-from feinfn.data.readers.common import is_folder
-from feinfn.data.readers.formats import KINDS, kind_of
-from feinfn.data.readers.geo import envi_header, raster_arrays
-from feinfn.data.readers.sequence import band_files
+from feinfn.data.images import Image, image_of
+from feinfn.data.readers.array import Array, Options
+from feinfn.data.readers.formats import open_file
 from feinfn.errors import UserError
 from feinfn.protocols.response import read_srf
 from feinfn.protocols.simulate import Protocol
@@ -20,88 +19,82 @@ from feinfn.protocols.simulate import Protocol
 BEYOND = 0.25
 """Distance by which noise and glints may leave [0, 1]; other units exceed it by far."""
 
-PREFIXES = {"LR-HSI": "", "MSI": "msi-", "reference": "reference-"}
-"""Prefixes of a file's options, by the file's role."""
-
-SCALE_FACTOR = "reflectance scale factor"
-"""Key of the full scale in an ENVI header."""
+ImageFile = tuple[Path, Options]
+"""A file and the options to read an image of it with."""
 
 
-def stored_type(path: Path, key: str | None = None) -> np.dtype | None:
-    """Return the type of a file's numbers; None if it is not clear which array is meant."""
-    if is_folder(path):
-        files = list(band_files(path)[1].values())
-        # Folders of PNGs are read as 16 bits, whatever their files have.
-        if not files or files[0].suffix.lower() == ".png":
-            return np.dtype(np.uint16)
-        arrays = raster_arrays(files[0])
-    else:
-        arrays = KINDS[kind_of(path)].arrays(path)
-    types = [
-        a.dtype
-        for k, a in arrays.items()
-        if k == key or len(arrays) == 1 or (key is None and len(a.shape) == 3)
-    ]
-    return np.dtype(types[0]).newbyteorder("=") if len(types) == 1 else None
+@dataclass(frozen=True)
+class FusionImages:
+    """The images of one fusion as the network takes them, float32 and about in [0, 1]."""
+
+    hsi: Image
+    msi: Image
+    reference: Image | None = None
 
 
-def shared_scale(
-    full_scale: float | None, hsi: tuple[Path, str | None], other: tuple[Path, str | None]
-) -> float | None:
-    """Return the LR-HSI's full scale for a file of integers of the same type, otherwise None.
+def read_images(
+    hsi: ImageFile,
+    msi: ImageFile,
+    reference: ImageFile | None,
+    bands: tuple[int, int],
+    protocol: Protocol | None,
+) -> FusionImages:
+    """Return the images of a fusion by a network of `bands` HSI and MSI bands under a protocol.
 
-    Files are given with the key of their array. Floats and other integers have their own units, and
-    so has an ENVI file that states its reflectance scale factor.
+    Without a full scale of its own, MSI and reference take that of an LR-HSI of the same integer
+    type. Raises `UserError` if an image does not fit the network, or the reference does not fit the
+    MSI.
     """
-    if full_scale is None or _states_scale(other[0]):
-        return None
-    kind = stored_type(*other)
-    same = kind is not None and np.issubdtype(kind, np.integer) and kind == stored_type(*hsi)
-    return full_scale if same else None
-
-
-def _states_scale(path: Path) -> bool:
-    header = None if is_folder(path) else envi_header(path)
-    return header is not None and SCALE_FACTOR in header.read_text(errors="replace").lower()
-
-
-def read_input(
-    path: Path,
-    bands: int,
-    what: str,
-    key: str | None = None,
-    full_scale: float | None = None,
-    bands_axis: int | None = None,
-) -> Image:
-    """Return a float32 image for a network of `bands` bands, read as by `read_image`.
-
-    `what` is one of `PREFIXES`. Raises `UserError` for another number of bands, and for values far
-    outside [0, 1].
-    """
-    kind = stored_type(path, key)
-    scale_known = (
-        kind is None or kind in (np.uint8, np.uint16) or not np.issubdtype(kind, np.integer)
-    )
-    if full_scale is None and not scale_known and not _states_scale(path):
+    coarse = open_file(hsi[0]).array(hsi[1], default_axis=0)
+    shared = coarse.dtype.newbyteorder("="), hsi[1].full_scale
+    hsi_image = _read(coarse, hsi[1], bands[0], "LR-HSI")
+    msi_image = _read_beside(msi, shared, bands[1], "MSI")
+    check_msi_order(msi_image, protocol)
+    if reference is None:
+        return FusionImages(hsi_image, msi_image)
+    reference_image = _read_beside(reference, shared, bands[0], "reference")
+    size, expected = reference_image.values_SHW.shape[1:], msi_image.values_SHW.shape[1:]
+    if size != expected:
         raise UserError(
-            f"{path}: found numbers of type {kind} in the {what}, expected uint8, uint16 or floats "
-            f"in [0, 1]; say which stored number means 1 (--{PREFIXES[what]}full-scale)"
+            f"{reference[0]}: found {size} rows and columns, expected {expected}, as {msi[0]} has; "
+            "choose another reference"
         )
-    try:
-        image = read_image(path, key, full_scale=full_scale, bands_axis=bands_axis)
-    except UserError as error:
-        # The reader does not know that the file is one of several, so its option lacks the prefix.
-        raise UserError(str(error).replace("--key", f"--{PREFIXES[what]}key")) from None
+    return FusionImages(hsi_image, msi_image, reference_image)
+
+
+def _read_beside(
+    file: ImageFile, shared: tuple[np.dtype, float | None], bands: int, what: str
+) -> Image:
+    """Return an image of the ground of an LR-HSI, whose type and full scale are `shared`.
+
+    Floats and other integers have their own units, and so has a file that states its full scale.
+    """
+    path, options = file
+    array = open_file(path).array(options, default_axis=0)
+    kind = array.dtype.newbyteorder("=")
+    shares = options.full_scale is None and array.full_scale is None and kind == shared[0]
+    if shares and np.issubdtype(kind, np.integer):
+        options = replace(options, full_scale=shared[1])
+    return _read(array, options, bands, what)
+
+
+def _read(array: Array, options: Options, bands: int, what: str) -> Image:
+    """Return a float32 image of so many bands.
+
+    Raises `UserError` for another number of bands, and for values far outside [0, 1].
+    """
+    image = image_of(array, options)
     values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
     if len(values) != bands:
         raise UserError(
-            f"{path}: found shape {values.shape} [bands, rows, columns], expected {bands} bands of "
-            f"the {what}, as the network has; axes are [rows, columns, bands] in .mat files alone, "
-            "otherwise name the axis of the bands (--bands-axis), or use a network of these bands"
+            f"{array.path}: found shape {values.shape} [bands, rows, columns], expected {bands} "
+            f"bands of the {what}, as the network has; axes are [rows, columns, bands] in .mat "
+            "files alone, otherwise name the axis of the bands (--bands-axis), or use a network of "
+            "these bands"
         )
-    remedy = f"say which stored number means 1 (--{PREFIXES[what]}full-scale)"
-    check_unit(values, str(path), f" in the {what}", remedy)
-    return Image(values, image.wavelengths_nm)
+    remedy = f"say which stored number means 1 (--{options.prefix}full-scale)"
+    check_unit(values, str(array.path), f" in the {what}", remedy)
+    return replace(image, values_SHW=values)
 
 
 def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
@@ -111,25 +104,6 @@ def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
         raise UserError(
             f"{where}: found values from {low:g} to {high:g}{what}, expected [0, 1]; {remedy}"
         )
-
-
-def read_companion(
-    path: Path,
-    bands: int,
-    what: str,
-    key: str | None,
-    full_scale: float | None,
-    bands_axis: int | None,
-    hsi: tuple[Path, str | None, float | None],
-) -> Image:
-    """Return an image of the same scene as an LR-HSI, as `read_input` does.
-
-    `hsi` is the LR-HSI's file, key and full scale. If `full_scale` is None, `shared_scale` decides
-    whether the LR-HSI's applies.
-    """
-    if full_scale is None:
-        full_scale = shared_scale(hsi[2], hsi[:2], (path, key))
-    return read_input(path, bands, what, key, full_scale, bands_axis)
 
 
 def band_mismatch(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
@@ -148,7 +122,7 @@ def band_mismatch(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
     )
 
 
-def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None:
+def check_msi_order(image: Image, protocol: Protocol | None) -> None:
     """Raise `UserError` if an MSI's wavelengths do not follow the protocol's MSI bands.
 
     Nothing is checked if the file, the protocol or its response has no wavelengths.
@@ -169,7 +143,7 @@ def check_msi_order(image: Image, protocol: Protocol | None, path: Path) -> None
             ", ".join(f"{nm:.0f}" for nm in x) for x in (image.wavelengths_nm, centres_M)
         )
         raise UserError(
-            f"{path}: found MSI bands at {found} nm, expected them in the order "
+            f"{image.path}: found MSI bands at {found} nm, expected them in the order "
             f"{', '.join(protocol.msi_order)} of protocol {protocol.name} (about {expected} nm); "
             "save the bands in this order"
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from feinfn.data.images import read_cube
+from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
 from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
@@ -53,7 +54,8 @@ def score_files(
     """
     names = list(dict.fromkeys(conventions or CONVENTIONS))
     rules = tuple(find_convention(name) for name in names)
-    sr, gt = read_cube(fused, key), read_cube(reference, reference_key)
+    sr = read_cube(fused, Options(key=key))
+    gt = read_cube(reference, Options(key=reference_key, prefix="reference-"))
     if sr.shape != gt.shape:
         raise UserError(
             f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "

@@ -1,118 +1,182 @@
-"""Formats: recognise the layout of a file or folder by content, and read it as a `Scene`."""
+"""Formats: recognise the layout of a file or folder by content, and open its arrays.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+`open_file(path).array(options)` is the one way from a path to an array; scenes
+(`feinfn.data.scene`) and images of a pair (`feinfn.data.images`) are both made of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers import arrays, geo, hdf5, matlab, sequence
-from feinfn.data.readers.common import Array, Options, folder_entries, is_folder, read_head
-from feinfn.data.scene import Scene
+from feinfn.data.readers import geo, hdf5, mat5, numpy_files, prepared, sequence
+from feinfn.data.readers.array import (
+    DEFAULTS,
+    NM,
+    Array,
+    Options,
+    bands_first,
+    choose,
+    find,
+    folder_entries,
+    is_folder,
+    read_head,
+    reading,
+)
 from feinfn.errors import UserError
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A layout: description, reader, and lister of its arrays."""
-
-    about: str
-    read: Callable[[Path, Options], Scene]
-    arrays: Callable[[Path], dict[str, Array]]
-
-
-def _images(path: Path) -> dict[str, Array]:
-    return {file.name: Array((), "image") for file in sequence.band_files(path)[1].values()}
-
-
 KINDS = {
-    "cave": Kind("CAVE folder: <scene>_ms_01.png to _31.png, 16 bit", sequence.read_cave, _images),
-    "sequence": Kind("folder of numbered grey images", sequence.read_sequence, _images),
-    "prepared": Kind(
-        "prepared HDF5: GT, LRHSI, RGB, HSI_up [N, C, H, W]",
-        hdf5.read_prepared_image,
-        hdf5.hdf5_arrays,
-    ),
-    "hdf5": Kind("HDF5: GT [S, H, W] and wavelength_nm", hdf5.read_hdf5, hdf5.hdf5_arrays),
-    "harvard": Kind("Harvard .mat: ref [H, W, 31]", matlab.read_harvard, matlab.mat_arrays),
-    "pair": Kind("real pair .mat: HSim and MSim", matlab.read_pair, matlab.mat_arrays),
-    "mat": Kind("MATLAB v5 or v7.3: [H, W, S] or [S, H W]", matlab.read_mat, matlab.mat_arrays),
-    "numpy": Kind("NumPy .npy or .npz", arrays.read_numpy, arrays.numpy_arrays),
-    "envi": Kind("ENVI: .hdr and data file", geo.read_raster, geo.raster_arrays),
-    "geotiff": Kind("GeoTIFF with all bands", geo.read_raster, geo.raster_arrays),
+    "cave": "CAVE folder: <scene>_ms_01.png to _31.png, 16 bit",
+    "sequence": "folder of numbered grey images",
+    "prepared": "prepared HDF5: GT, LRHSI, RGB, HSI_up [N, C, H, W]",
+    "hdf5": "HDF5: GT [S, H, W] and wavelength_nm",
+    "harvard": "Harvard .mat: ref [H, W, 31]",
+    "pair": "real pair .mat: HSim and MSim",
+    "mat": "MATLAB v5 or v7.3, or Octave: [H, W, S] or [S, H W]",
+    "numpy": "NumPy .npy or .npz",
+    "envi": "ENVI: .hdr and data file",
+    "geotiff": "GeoTIFF with all bands",
 }
+"""Layouts, and a description of each."""
 
 SUFFIXES = (".h5", ".hdf5", ".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr")
 """Suffixes of files that are listed as scenes."""
 
+HARVARD_NM = np.arange(420.0, 721.0, 10.0)
+HSI, MSI = "HSim", "MSim"
+"""Arrays of a real pair."""
+_SIZE_NAMES = (("lines", "cols"), ("nRow", "nCol"), ("rows", "cols"), ("nr", "nc"))
 
-def kind_of(path: Path) -> str:
-    """Return the name of a path's layout in `KINDS`, by content; raise `UserError` if none fits."""
-    if is_folder(path):
-        prefix, files = sequence.band_files(path)
-        if files:
-            return "cave" if prefix.lower().endswith("_ms") else "sequence"
-        raise UserError(
-            f"{path}: found a folder without numbered images, expected a scene; name a scene in it"
+
+@dataclass(frozen=True)
+class File:
+    """A file or folder that holds arrays, none of them read yet."""
+
+    path: Path
+    kind: str
+    """Its layout, one of `KINDS`."""
+    arrays: Mapping[str, Array]
+    """Name -> array, also of those inside groups and structs."""
+
+    def array(self, options: Options = DEFAULTS, default_axis: int | None = None) -> Array:
+        """Return the array that the options name, or the only candidate, as [S, H, W], unread.
+
+        `default_axis` counts the bands if neither options nor file say which axis does. If a key is
+        given, a Harvard scene or a pair is a file like any other. Raises `UserError`.
+        """
+        if self.kind in ("cave", "sequence", "envi", "geotiff"):
+            return next(iter(self.arrays.values()))
+        if self.kind == "prepared":
+            return self._prepared_image(options)
+        if self.kind == "harvard" and options.key is None:
+            ref = self._harvard()
+            return bands_first(ref, DEFAULTS if ref.wavelengths_from else options, default_axis)
+        if self.kind == "hdf5" and options.key is None and "GT" in self.arrays:
+            options = replace(options, key="GT")
+        of_matlab = self.kind in ("mat", "harvard", "pair")
+        rows, cols = self._image_size(options) if of_matlab else (0, 0)
+        matrices = [k for k, a in self.arrays.items() if a.shape[1:] == (rows * cols,) and rows]
+        array = choose(self.path, self.arrays, options, matrices)
+        beside = find(self.arrays, f"{array.group}/{NM}") or find(self.arrays, NM)
+        if beside and options.wavelengths_nm is None:
+            nm = np.ravel(beside.load(())).astype(np.float64)
+            array = replace(array, wavelengths_nm=nm, wavelengths_from=beside.key)
+        if len(array.shape) == 2 and of_matlab:
+            return _image_of_matrix(array, rows, cols)
+        return bands_first(array, options, default_axis)
+
+    def _prepared_image(self, options: Options) -> Array:
+        """Return the only image of a prepared file, or the one whose index is the key."""
+        images = prepared.check_prepared(self.path, self.arrays)
+        if (options.key is None and images.count > 1) or not (options.key or "0").isdecimal():
+            raise UserError(
+                f"{self.path}: found a prepared file of {images.count} images and key "
+                f"{options.key}, expected an index; say key=0 to key={images.count - 1}"
+            )
+        return images.image(int(options.key or 0))
+
+    def _harvard(self) -> Array:
+        """Return `ref` unchanged; `lbl` (mask) and `calib` are noted, never applied.
+
+        Source: Chakrabarti and Zickler, "Statistics of real-world hyperspectral images", CVPR 2011.
+        """
+        notes = tuple(
+            f"The file also holds {key} {self.arrays[key].shape}; ref was taken as it is."
+            for key in ("lbl", "calib")
+            if key in self.arrays
         )
+        ref = self.arrays["ref"]
+        if ref.shape[2:] != HARVARD_NM.shape:
+            return ref
+        return replace(ref, notes=notes, wavelengths_nm=HARVARD_NM, wavelengths_from="Harvard")
+
+    def _image_size(self, options: Options) -> tuple[int, int]:
+        """Return rows and columns of a matrix from the options, else from scalars, else zeros."""
+        if options.rows is not None and options.cols is not None:
+            return options.rows, options.cols
+        for names in _SIZE_NAMES:
+            if all(name in self.arrays and set(self.arrays[name].shape) == {1} for name in names):
+                rows, cols = (self.arrays[name].load(()).item() for name in names)
+                with reading(self.path, "an image's size"):
+                    return int(rows), int(cols)
+        return 0, 0
+
+
+def _image_of_matrix(array: Array, rows: int, cols: int) -> Array:
+    """Return a matrix [S, H W] of pixels column by column as [S, H, W]."""
+    if array.shape[1] != rows * cols or rows < 1:
+        raise UserError(
+            f"{array.path}: found {array.key} of shape {array.shape} and an image of {rows} rows "
+            f"and {cols} columns, expected [bands, rows * columns]; say rows and cols, or "
+            "transpose the matrix"
+        )
+    shape = (array.shape[0], rows, cols)
+    return replace(
+        array,
+        shape=shape,
+        axes="SHW",
+        load=lambda index: array.load(()).reshape(shape, order="F")[index],
+    )
+
+
+def open_file(path: Path) -> File:
+    """Return a file or folder of any kind that is known, by content, without reading numbers.
+
+    Raises `UserError` if none fits, and for damaged files.
+    """
+    if is_folder(path):
+        bands, cave = sequence.band_arrays(path)
+        return File(path, "cave" if cave else "sequence", bands)
     start = read_head(path)
-    if matlab.is_mat5(start):
-        return _kind_of_mat(path)
+    if mat5.is_mat5(start):
+        return _mat(path, mat5.mat5_arrays(path))
     if hdf5.is_hdf5(start):
-        with hdf5.open_hdf5(path) as file:
-            keys, of_matlab = set(hdf5.arrays_in(file)), hdf5.is_matlab(start, file)
-        if of_matlab:
-            return _kind_of_mat(path)
-        return "prepared" if keys >= set(hdf5.KEYS) else "hdf5"
-    if start.startswith((arrays.NPY, arrays.NPZ)):
-        return "numpy"
-    if start.startswith(geo.TIFF):
-        return "geotiff"
-    if geo.envi_header(path):
-        return "envi"
+        arrays, turned = hdf5.hdf5_arrays(path)
+        if turned:
+            return _mat(path, arrays)
+        return File(path, "prepared" if arrays.keys() >= set(prepared.KEYS) else "hdf5", arrays)
+    if start.startswith((numpy_files.NPY, numpy_files.NPZ)):
+        return File(path, "numpy", numpy_files.numpy_arrays(path))
+    if start.startswith(geo.TIFF) or geo.envi_header(path):
+        kind = "geotiff" if start.startswith(geo.TIFF) else "envi"
+        return File(path, kind, geo.raster_arrays(path))
     raise UserError(
         f"{path}: found a file that starts with {start[:8]!r}, expected one of: "
-        + "; ".join(kind.about for kind in KINDS.values())
+        + "; ".join(KINDS.values())
         + "; the file is damaged or of another format (of an image sequence, name the folder)"
     )
 
 
-def _kind_of_mat(path: Path) -> str:
-    listed = matlab.mat_arrays(path)
-    if "ref" in listed and len(listed["ref"].shape) == 3:
-        return "harvard"
-    return "pair" if {matlab.HSI, matlab.MSI} <= listed.keys() else "mat"
+def _mat(path: Path, arrays: Mapping[str, Array]) -> File:
+    if "ref" in arrays and len(arrays["ref"].shape) == 3:
+        return File(path, "harvard", arrays)
+    return File(path, "pair" if {HSI, MSI} <= arrays.keys() else "mat", arrays)
 
 
-def read_any(
-    path: Path,
-    *,
-    key: str | None = None,
-    bands_axis: int | None = None,
-    rows: int | None = None,
-    cols: int | None = None,
-    full_scale: float | None = None,
-    wavelengths_nm: Sequence[float] | np.ndarray | None = None,
-    name: str | None = None,
-) -> Scene:
-    """Read a scene of any kind, recognised by content; options state facts the file lacks.
-
-    If a key is given, a .mat file is read as a plain variable, not as a Harvard scene or a pair.
-    Raises `UserError`.
-    """
-    options = Options(
-        key=key,
-        bands_axis=bands_axis,
-        rows=rows,
-        cols=cols,
-        full_scale=full_scale,
-        wavelengths_nm=wavelengths_nm,
-        name=name,
-    )
-    kind = kind_of(path)
-    if key is not None and kind in ("harvard", "pair"):
-        kind = "mat"
-    return KINDS[kind].read(path, options)
+def read_prepared(path: Path) -> prepared.Prepared:
+    """Return a prepared file, checked but not read; raise `UserError` if it is none."""
+    return prepared.check_prepared(path, open_file(path).arrays)
 
 
 def _sequence_name(folder: Path, least: int = 1) -> str | None:

@@ -4,21 +4,20 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from feinfn.data.readers.common import (
-    DEFAULTS,
+from feinfn.data.readers.array import (
     Array,
-    Options,
+    Index,
     check_size,
     import_optional,
     read_head,
     reading,
 )
-from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
 TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -49,34 +48,54 @@ def envi_data(path: Path) -> Path:
 
 
 def raster_arrays(path: Path) -> dict[str, Array]:
-    """Return the raster as name -> shape [S, H, W] and type."""
-    with _opened(path) as raster:
-        return {path.stem: Array((raster.count, raster.height, raster.width), raster.dtypes[0])}
-
-
-def read_raster(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read all bands, with wavelengths and ENVI's reflectance scale factor if the file has them.
+    """Return the raster, [S, H, W], with all that its header says.
 
     Wavelengths without a unit count as nm. Raises `UserError` if rasterio is missing.
     """
     with _opened(path) as raster:
+        envi = raster.tags(ns="ENVI")
+        factor = envi.get("reflectance_scale_factor")
+        scale = None if factor is None else float(factor)
+        nm = _wavelengths(path, [raster.tags(i) for i in raster.indexes])
+        bad = envi.get("bbl", "").strip("{} ").split(",")
+        array = Array(
+            path=path,
+            key=path.stem,
+            shape=(raster.count, raster.height, raster.width),
+            dtype=np.dtype(raster.dtypes[0]),
+            load=partial(_load, path),
+            axes="SHW",
+            notes=() if scale is None else (f"ENVI's reflectance scale factor is {scale:g}.",),
+            full_scale=scale,
+            scale=tuple(raster.scales),
+            offset=tuple(raster.offsets),
+            nodata=raster.nodata,
+            wavelengths_nm=nm,
+            wavelengths_from=raster.driver if nm is not None else "",
+            bad_bands=tuple(i for i, good in enumerate(bad) if good.strip() in ("0", "0.0")),
+            band_names=tuple(text or "" for text in raster.descriptions),
+            colours=tuple(colour.name for colour in raster.colorinterp),
+            crs=raster.crs.to_string() if raster.crs else None,
+            transform=tuple(raster.transform)[:6],
+        )
+    return {path.stem: array}
+
+
+def _load(path: Path, index: Index) -> np.ndarray:
+    """Read a window after checking that the file is as long as its header says."""
+    with _opened(path) as raster:
         shape = raster.count, raster.height, raster.width
         itemsize, stored = np.dtype(raster.dtypes[0]).itemsize, Path(raster.name).stat().st_size
         check_size(path, "a raster", shape, itemsize, stored)
-        envi = raster.tags(ns="ENVI")
-        expected = int(envi.get("header_offset", 0)) + math.prod(shape) * itemsize
+        offset = int(raster.tags(ns="ENVI").get("header_offset", 0))
+        expected = offset + math.prod(shape) * itemsize
         # rasterio silently fills the missing part of a short ENVI file with zeros.
         if raster.driver == "ENVI" and stored < expected:
             raise UserError(
                 f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; the "
                 "file is truncated: copy it again"
             )
-        raw = raster.read()
-        wavelengths = _wavelengths(path, [raster.tags(i) for i in raster.indexes])
-        factor = envi.get("reflectance_scale_factor")
-        scale = None if factor is None else float(factor)
-    notes = () if scale is None else (f"ENVI's reflectance scale factor is {scale:g}.",)
-    return options.scene(raw, path, wavelengths_nm=wavelengths, full_scale=scale, notes=notes)
+        return raster.read()[index]
 
 
 @contextmanager
@@ -91,7 +110,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield raster
 
 
-def _wavelengths(path: Path, tags: list[dict[str, str]]) -> list[float] | None:
+def _wavelengths(path: Path, tags: list[dict[str, str]]) -> np.ndarray | None:
     if any("wavelength" not in tag for tag in tags):
         return None
     units = {tag.get("wavelength_units", "").lower() for tag in tags}
@@ -100,4 +119,4 @@ def _wavelengths(path: Path, tags: list[dict[str, str]]) -> list[float] | None:
             f"{path}: found wavelength units {sorted(units)}, expected nanometers or micrometers; "
             "correct the header"
         )
-    return [float(tag["wavelength"]) * _PER_NM[min(units)] for tag in tags]
+    return np.array([float(tag["wavelength"]) * _PER_NM[min(units)] for tag in tags])

@@ -1,16 +1,9 @@
 """Published sets: facts about files that do not state them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-
-from feinfn.data.readers import arrays, matlab
-from feinfn.data.readers.common import Options, read_head
-from feinfn.data.readers.matlab import read_pair
-from feinfn.data.scene import Scene
-from feinfn.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,40 +83,3 @@ KNOWN = {
         msi_key="MSim",
     ),
 }
-
-
-def read_known(name: str, path: Path) -> Scene:
-    """Read a published file with full scale and nominal wavelengths from the registry.
-
-    Raises `UserError` for an unknown name, or a file that does not hold the published array.
-    """
-    if name not in KNOWN:
-        raise UserError(f"{path}: found set {name!r}, expected one of {', '.join(KNOWN)}")
-    published = KNOWN[name]
-    numpy_file = read_head(path).startswith((arrays.NPY, arrays.NPZ))
-    listed = arrays.numpy_arrays(path) if numpy_file else matlab.mat_arrays(path)
-    key = next((k for k in published.keys if k in listed), published.keys[0])
-    options = Options(
-        key=key,
-        bands_axis=-1,
-        rows=published.shape_SHW[1],
-        cols=published.shape_SHW[2],
-        full_scale=published.full_scale,
-        name=name,
-    )
-    # Read without wavelengths first, so that a wrong shape is reported as such.
-    if published.msi_key:
-        scene = read_pair(path, options, published.msi_key)
-    else:
-        scene = (arrays.read_numpy if numpy_file else matlab.read_mat)(path, options)
-    if scene.raw_SHW.shape != published.shape_SHW:
-        raise UserError(
-            f"{path}: found {key} as [S, H, W] = {scene.raw_SHW.shape}, expected "
-            f"{published.shape_SHW} for {name}; this is another file: read it by its format"
-        )
-    notes = (
-        *scene.notes,
-        *published.notes,
-        "Wavelengths are nominal, not the sensor's calibration.",
-    )
-    return replace(scene, wavelengths_nm=published.wavelengths_nm(), notes=notes)

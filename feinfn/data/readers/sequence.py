@@ -1,22 +1,23 @@
 """Folders with one numbered grey image per band.
 
 CAVE in its original layout is one of them: `<scene>_ms/<scene>_ms/<scene>_ms_NN.png`, or one level
-less.
+less. Source: Yasuma et al., IEEE TIP 2010.
 
 Legend: S bands, H rows, W columns.
 """
 
 import re
 import struct
+from collections.abc import Callable
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers.common import (
-    DEFAULTS,
-    Options,
+from feinfn.data.readers.array import (
+    Array,
+    Index,
     check_size,
     folder_entries,
     import_optional,
@@ -24,9 +25,10 @@ from feinfn.data.readers.common import (
     read_head,
     reading,
 )
-from feinfn.data.readers.geo import raster_arrays, read_raster
-from feinfn.data.scene import Scene
+from feinfn.data.readers.geo import raster_arrays
 from feinfn.errors import UserError
+
+CAVE_NM = np.arange(400.0, 701.0, 10.0)
 
 _BAND = re.compile(
     r"(?!\.)(?P<prefix>.*?)_?(?P<number>[0-9]+)\.(?P<suffix>png|tiff?)", re.IGNORECASE
@@ -75,29 +77,55 @@ def _is_band(path: Path) -> bool:
         return True  # a damaged band counts as a band, so that reading it reports the damage
 
 
-def check_numbers(folder: Path, files: dict[int, Path], expected: range) -> None:
-    """Raise `UserError` that names missing and extra bands, twenty of each at most."""
-    missing = list(islice((n for n in expected if n not in files), 20))
-    extra = [n for n in files if n not in expected][:20]
+def band_arrays(path: Path) -> tuple[dict[str, Array], bool]:
+    """Return the images of a folder as one array, [S, H, W], and True if it is a CAVE scene.
+
+    Bands ascend by number without gaps; those of CAVE are 1 to 31, 400 to 700 nm. 8-bit images are
+    scaled to 16 bits (x 257). Raises `UserError` that names missing, extra or doubled bands; `load`
+    raises it for images of different sizes or depths, and for colour.
+    """
+    prefix, files = band_files(path)
+    if not files:
+        raise UserError(
+            f"{path}: found a folder without numbered images, expected a scene, as <scene>_01.png, "
+            "<scene>_02.png, ...; name a scene in it"
+        )
+    cave = prefix.lower().endswith("_ms")
+    numbers = range(1, len(CAVE_NM) + 1) if cave else range(min(files), max(files) + 1)
+    missing = list(islice((n for n in numbers if n not in files), 20))
+    extra = [n for n in files if n not in numbers][:20]
     if missing or extra:
         raise UserError(
-            f"{folder}: found {len(files)} bands (missing: {missing or 'none'}; extra: "
-            f"{extra or 'none'}), expected {expected[0]} to {expected[-1]}; copy the scene again "
-            "or remove what is not part of it"
+            f"{path}: found {len(files)} bands (missing: {missing or 'none'}; extra: "
+            f"{extra or 'none'}), expected {numbers[0]} to {numbers[-1]}; copy the scene again or "
+            "remove what is not part of it"
         )
+    shape, dtype, _ = _open_band(next(iter(files.values())))
+    eight_bits = dtype == np.uint8
+
+    def load(index: Index) -> np.ndarray:
+        stack = _stacked(files)
+        return (stack.astype(np.uint16) * 257 if eight_bits else stack)[index]
+
+    name = prefix or path.resolve().name
+    array = Array(
+        path=path,
+        key=name,
+        shape=(len(files), *shape),
+        dtype=np.dtype(np.uint16) if eight_bits else dtype,
+        load=load,
+        axes="SHW",
+        name=name,
+        notes=("8-bit images, brought to 16 bits (x 257).",) if eight_bits else (),
+        wavelengths_nm=CAVE_NM if cave else None,
+        wavelengths_from="CAVE" if cave else "",
+    )
+    return {name: array}, cave
 
 
-def read_bands(
-    files: dict[int, Path], full_scale: float | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the images as uint16 (or a raster's own type) [S, H, W], and notes.
-
-    8-bit PNGs are scaled to 16 bits (x 257). Raises `UserError` for images of different sizes or
-    depths, and for colour.
-    """
-    bands = {
-        f: _png(f) if f.suffix.lower() == ".png" else _raster(f, full_scale) for f in files.values()
-    }
+def _stacked(files: dict[int, Path]) -> np.ndarray:
+    """Return the images, [S, H, W] as stored; raise `UserError` if one differs from the first."""
+    bands = {file: _open_band(file)[2]() for file in files.values()}
     (first, reference), *others = bands.items()
     for file, band in others:
         if (band.dtype, band.shape) != (reference.dtype, reference.shape):
@@ -106,14 +134,19 @@ def read_bands(
                 f"{reference.shape} as in {first.name}; the bands of a scene share size and bit "
                 "depth: copy this one again"
             )
-    raw = np.stack(list(bands.values()))
-    if raw.dtype != np.uint8:
-        return raw, ()
-    return raw.astype(np.uint16) * 257, ("8-bit images, brought to 16 bits (x 257).",)
+    return np.stack(list(bands.values()))
 
 
-def _png(path: Path) -> np.ndarray:
-    """Return a grey PNG as uint8 or uint16 [H, W]."""
+def _open_band(path: Path) -> tuple[tuple[int, ...], np.dtype, Callable[[], np.ndarray]]:
+    """Return shape [H, W] and type of the image of one band, and the call that reads it."""
+    if path.suffix.lower() != ".png":
+        (array,) = raster_arrays(path).values()
+        if array.shape[0] != 1:
+            raise UserError(
+                f"{path}: found {array.shape[0]} bands, expected one in each file of a sequence; "
+                "read the file by itself"
+            )
+        return array.shape[1:], array.dtype, lambda: array.load((0,))
     start = read_head(path)
     if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 26:
         raise UserError(f"{path}: found another format, expected PNG; copy the image again")
@@ -125,60 +158,22 @@ def _png(path: Path) -> np.ndarray:
             "grey (or 8-bit RGB with R = G = B); export the band as a grey image"
         )
     check_size(path, "an image", (height, width), depth // 8, path.stat().st_size)
+    dtype = np.dtype(np.uint8 if depth == 8 else np.uint16)
+    return (height, width), dtype, lambda: _png(path).astype(dtype)
+
+
+def _png(path: Path) -> np.ndarray:
+    """Return the pixels of a grey PNG [H, W]; raise `UserError` for colour."""
     pillow = import_optional(path, "PIL.Image", "pillow")
     # Read from memory: from a file, Pillow allocates any length that a damaged chunk claims.
     content = BytesIO(path.read_bytes())
     with reading(path, "PNG"), pillow.open(content, formats=["PNG"]) as image:
         pixels = np.asarray(image)
-    if pixels.ndim == 3:
-        if (pixels[..., :3] != pixels[..., :1]).any():
-            raise UserError(
-                f"{path}: found colour (R, G and B differ), expected a grey image; a colour "
-                "rendering is not a band: remove it or rename it without a number"
-            )
-        pixels = pixels[..., 0]
-    return pixels.astype(np.uint8 if depth == 8 else np.uint16)
-
-
-def _raster(path: Path, full_scale: float | None) -> np.ndarray:
-    raster = read_raster(path, Options(full_scale=full_scale))
-    if len(raster.raw_SHW) != 1:
+    if pixels.ndim == 2:
+        return pixels
+    if (pixels[..., :3] != pixels[..., :1]).any():
         raise UserError(
-            f"{path}: found {len(raster.raw_SHW)} bands, expected one in each file of a sequence; "
-            "read the file by itself"
+            f"{path}: found colour (R, G and B differ), expected a grey image; a colour rendering "
+            "is not a band: remove it or rename it without a number"
         )
-    return raster.raw_SHW[0]
-
-
-def read_sequence(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read a folder of numbered single-band images, ascending by number without gaps."""
-    prefix, files = band_files(path)
-    if not files:
-        raise UserError(
-            f"{path}: found no numbered images, expected <scene>_01.png, <scene>_02.png, ...; name "
-            "the folder that holds them"
-        )
-    check_numbers(path, files, range(min(files), max(files) + 1))
-    raw_SHW, notes = read_bands(files, options.full_scale)
-    return options.scene(raw_SHW, path, name=prefix or path.resolve().name, notes=notes)
-
-
-WAVELENGTHS_NM = np.arange(400.0, 701.0, 10.0)
-
-
-def read_cave(path: Path, options: Options = DEFAULTS) -> Scene:
-    """Read a CAVE scene: 31 grey PNGs of 16 bits, 400 to 700 nm; other files are ignored.
-
-    `path` is the inner or the outer folder. `watercolors_ms` is stored with 8 bits, as the scene's
-    notes say. Raises `UserError` that names missing, extra or doubled bands, mixed bit depths and
-    colour. Source: Yasuma et al., IEEE TIP 2010.
-    """
-    prefix, files = band_files(path)
-    if not prefix.lower().endswith("_ms"):
-        raise UserError(
-            f"{path}: found images named {prefix!r}, expected a CAVE scene, <scene>_ms_01.png to "
-            "<scene>_ms_31.png; name the scene's folder"
-        )
-    check_numbers(path, files, range(1, len(WAVELENGTHS_NM) + 1))
-    raw_SHW, notes = read_bands(files, options.full_scale)
-    return options.scene(raw_SHW, path, name=prefix, wavelengths_nm=WAVELENGTHS_NM, notes=notes)
+    return pixels[..., 0]

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,15 +12,16 @@ from rich.table import Table
 
 from feinfn.errors import UserError
 from mhiflab.cli.data_options import (
+    BANDS_NM,
     BandsAxis,
+    DataSet,
     FullScale,
     Key,
+    Part,
     Published,
     Wavelengths,
     loaders,
-    read_named,
     read_options,
-    scenes_at,
 )
 from mhiflab.console import out
 from mhiflab.paths import check_targets
@@ -33,29 +33,6 @@ data_app = typer.Typer(
     help="Look at scenes, prepare them once without loss, identify and export them.",
     no_args_is_help=True,
 )
-
-BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
-
-
-class DataSet(StrEnum):
-    """The sets that `prepare` reads."""
-
-    cave = "cave"
-    harvard = "harvard"
-    indian_pines = "indian_pines"
-    jasper = "jasper"
-    pavia_centre = "pavia_centre"
-    paris = "paris"
-    files = "files"
-
-
-class Part(StrEnum):
-    """The parts that `export` writes."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
-    all = "all"
 
 
 @contextmanager
@@ -74,7 +51,7 @@ def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _show_arrays(path: Path) -> None:
     """Print what a scene's file or folder is, and its arrays; a folder of scenes has none."""
-    from feinfn.data.readers.formats import KINDS, kind_of
+    from feinfn.data.readers.formats import KINDS, open_file
     from feinfn.data.store import is_store, manifest
 
     if is_store(path):
@@ -84,15 +61,14 @@ def _show_arrays(path: Path) -> None:
         out.print(escape(text), soft_wrap=True)
         return
     try:
-        kind = KINDS[kind_of(path)]
-        arrays = kind.arrays(path)
+        file = open_file(path)
     except UserError:
         # The row of the scene says what is wrong.
         return
     table = Table("array", "shape", "type")
-    for key, array in arrays.items():
-        table.add_row(escape(key), " x ".join(map(str, array.shape)), array.dtype)
-    out.print(f"{escape(str(path))}: {escape(kind.about)}", soft_wrap=True)
+    for key, array in file.arrays.items():
+        table.add_row(escape(key), " x ".join(map(str, array.shape)), str(array.dtype))
+    out.print(f"{escape(str(path))}: {escape(KINDS[file.kind])}", soft_wrap=True)
     out.print(table)
 
 
@@ -112,7 +88,7 @@ def inspect(
 
     A file that cannot be read gets a row with the reason, and the exit code is 1.
     """
-    from feinfn.data.images import contact_sheet, facts, small_picture
+    from feinfn.data.images import contact_sheet, problems, small_picture
 
     if thumbnail and thumbnail.suffix.lower() != ".png":
         raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")
@@ -123,20 +99,23 @@ def inspect(
         table.add_column(column)
     pictures, failed = [], 0
     loads = loaders(path, published, read_options(key, bands_axis, full_scale, wavelengths))
-    for name, load in loads.items():
+    for name, (_, load) in loads.items():
         try:
             scene = load()
         except UserError as error:
             failed += 1
             table.add_row(escape(name), "", "", "", f"[red]{escape(str(error))}[/]")
             continue
-        f = facts(scene)
+        raw, nm, full_scale = scene.raw_SHW, scene.wavelengths_nm, scene.full_scale
+        low, high = float(raw.min()), float(raw.max())
+        msi = "" if scene.msi_MHW is None else f" + MSI {scene.msi_MHW.shape}"
         table.add_row(
             escape(name),
-            f"{f.shape[0]} bands {f.shape[1]}x{f.shape[2]}, {f.kind}, {f.bit_depth or '?'} bits",
-            f"{f.low:g} to {f.high:g} of {f.full_scale:g} ({f.used_fraction:.1%} used)",
-            f.wavelengths,
-            escape("\n".join(f.problems)),
+            f"{len(raw)} bands {raw.shape[1]}x{raw.shape[2]}, {raw.dtype}{msi}, "
+            f"{scene.bit_depth or '?'} bits",
+            f"{low:g} to {high:g} of {full_scale:g} ({high / full_scale:.1%} used)",
+            "unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
+            escape("\n".join(problems(scene))),
         )
         if thumbnail:
             pictures.append(small_picture(scene, 256))
@@ -148,27 +127,6 @@ def inspect(
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
     if failed:
         raise UserError(f"{path}: {failed} of {len(loads)} scenes cannot be read; see the table")
-
-
-def _reader(dataset: DataSet, options: dict[str, Any]) -> "Callable[[str, Path], Scene]":
-    """Return the call that reads a scene of a set, checked against what is known of the set."""
-    from feinfn.data.readers.known import KNOWN, read_known
-
-    def read(name: str, path: Path) -> "Scene":
-        if dataset.value in KNOWN:
-            return read_known(dataset.value, path)
-        scene = read_named(name, path, options)
-        expected_nm = BANDS_NM.get(dataset)
-        nm = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
-        if expected_nm and nm != tuple(expected_nm):
-            raise UserError(
-                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {nm[:1]} to {nm[-1:]}, "
-                f"expected {len(expected_nm)} bands from {expected_nm[0]} to {expected_nm[-1]} nm "
-                f"as in {dataset}; read other data as files"
-            )
-        return scene
-
-    return read
 
 
 @data_app.command()
@@ -195,33 +153,42 @@ def prepare(
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
     options = read_options(key, bands_axis, full_scale, wavelengths)
-    is_known = dataset.value in KNOWN
-    if options and is_known:
+    given = {k: v for k, v in vars(options).items() if v is not None and k != "prefix"}
+    is_known, expected_nm = dataset.value in KNOWN, BANDS_NM.get(dataset)
+    if given and is_known:
         raise UserError(
-            f"--{next(iter(options)).replace('_', '-')}: found with {dataset}, whose file is "
+            f"--{next(iter(given)).replace('_', '-')}: found with {dataset}, whose file is "
             "known, expected with cave, harvard or files; leave it out"
         )
-    scenes = {dataset.value: source} if is_known else scenes_at(source)
-    settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in options.items()}
+    scenes = loaders(source, dataset.value if is_known else None, options)
+    settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in given.items()}
+
+    def read(name: str, path: Path) -> "Scene":
+        scene = scenes[name][1]()
+        nm = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
+        if expected_nm and nm != tuple(expected_nm):
+            raise UserError(
+                f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {nm[:1]} to {nm[-1:]}, "
+                f"expected {len(expected_nm)} bands from {expected_nm[0]} to {expected_nm[-1]} nm "
+                f"as in {dataset}; read other data as files"
+            )
+        return scene
+
     started = time.monotonic()
     with _progress("preparing") as on_progress:
         prepared = prepare_store(
-            scenes,
+            {name: path for name, (path, _) in scenes.items()},
             store,
-            read=_reader(dataset, options),
+            read=read,
             set_name=dataset.value,
             split=read_split(split) if split else None,
             settings=settings,
             on_progress=on_progress,
         )
-    left_out = len(scenes) - len(prepared["scenes"])
-    size_mb = store.stat().st_size / 1e6
-    out.print(
-        f"{len(prepared['scenes'])} scenes, {size_mb:.1f} MB, {time.monotonic() - started:.1f} s  "
-        f"{store}",
-        soft_wrap=True,
-    )
-    if left_out:
+    count, size_mb = len(prepared["scenes"]), store.stat().st_size / 1e6
+    cost = f"{size_mb:.1f} MB, {time.monotonic() - started:.1f} s"
+    out.print(f"{count} scenes, {cost}  {store}", soft_wrap=True)
+    if left_out := len(scenes) - count:
         out.print(f"{left_out} scenes of the source stand in no part of the split and are left out")
     out.print(f"Fingerprint  {prepared['fingerprint']}", soft_wrap=True)
 
@@ -244,7 +211,7 @@ def fingerprint(
     options = read_options(key, bands_axis, full_scale, wavelengths)
     for path in paths:
         hashes = {}
-        for name, load in loaders(path, published, options).items():
+        for name, (_, load) in loaders(path, published, options).items():
             hashes[name] = load().pixel_hash()
             out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
         out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)

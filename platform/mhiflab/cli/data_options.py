@@ -1,9 +1,10 @@
 """Options for what files do not say themselves, and the scenes that are read with them."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +13,33 @@ from feinfn.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from feinfn.data.readers.array import Options
     from feinfn.data.scene import Scene
+
+BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
+"""Band centres of every scene of a set."""
+
+
+class DataSet(StrEnum):
+    """The sets that `prepare` reads."""
+
+    cave = "cave"
+    harvard = "harvard"
+    indian_pines = "indian_pines"
+    jasper = "jasper"
+    pavia_centre = "pavia_centre"
+    paris = "paris"
+    files = "files"
+
+
+class Part(StrEnum):
+    """The parts that `export` writes."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
 
 FullScale = Annotated[
     float | None,
@@ -37,7 +64,8 @@ Published = Annotated[
 BandsAxis = Annotated[
     int | None, typer.Option(help="Axis that counts bands, if the shape does not say.")
 ]
-Loaders = dict[str, Callable[[], "Scene"]]
+Loaders = dict[str, tuple[Path, Callable[[], "Scene"]]]
+"""Scene's name -> its file or folder, and the call that reads it."""
 
 
 def grid_nm(text: str | None) -> "np.ndarray | None":
@@ -59,62 +87,27 @@ def grid_nm(text: str | None) -> "np.ndarray | None":
 
 def read_options(
     key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
-) -> dict[str, Any]:
-    """Return the given options as `read_any` takes them."""
-    options = {
-        "key": key,
-        "bands_axis": bands_axis,
-        "full_scale": full_scale,
-        "wavelengths_nm": grid_nm(wavelengths),
-    }
-    return {name: value for name, value in options.items() if value is not None}
+) -> "Options":
+    """Return the options as the readers take them."""
+    from feinfn.data.readers.array import Options
+
+    return Options(
+        key=key,
+        bands_axis=bands_axis,
+        full_scale=full_scale,
+        wavelengths_nm=grid_nm(wavelengths),
+    )
 
 
-def loaders(path: Path, published: str | None, options: dict[str, Any]) -> Loaders:
-    """Return name -> a call that reads it, for a store, a folder of scenes or one scene."""
-    from feinfn.data.readers.known import read_known
+def loaders(path: Path, published: str | None, options: "Options") -> Loaders:
+    """Return the scenes of a store, of a folder of scenes, or of one file."""
+    from feinfn.data.scene import read_known, read_scene
+    from feinfn.data.source import scene_files
     from feinfn.data.store import is_store, manifest, read_stored
 
     if is_store(path):
-        return {name: partial(read_stored, path, name) for name in manifest(path)["scenes"]}
+        return {n: (path, partial(read_stored, path, n)) for n in manifest(path)["scenes"]}
     if published:
-        return {published: partial(read_known, published, path)}
-    return {
-        name: partial(read_named, name, file, options) for name, file in scenes_at(path).items()
-    }
-
-
-def scenes_at(path: Path) -> dict[str, Path]:
-    """Return name -> path of every scene of a folder, or of those in one file.
-
-    A prepared file (GT, LRHSI, RGB, HSI_up) of several images holds a scene each, numbered.
-    """
-    from feinfn.data.readers.formats import scenes_in
-
-    scenes: dict[str, Path] = {}
-    for name, file in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
-        count = _images_in(file)
-        numbered = [f"{name}_{i:05d}" for i in range(count)] if count > 1 else [name]
-        scenes |= dict.fromkeys(numbered, file)
-    return scenes
-
-
-def _images_in(path: Path) -> int:
-    """Return the images of a prepared file, 1 for every other layout."""
-    from feinfn.data.readers.formats import kind_of
-    from feinfn.data.readers.hdf5 import read_prepared
-
-    try:
-        return read_prepared(path).count if kind_of(path) == "prepared" else 1
-    except UserError:
-        # Whoever reads it says what is wrong with it.
-        return 1
-
-
-def read_named(name: str, path: Path, options: dict[str, Any]) -> "Scene":
-    """Read one of the scenes of `scenes_at`."""
-    from feinfn.data.readers.formats import read_any
-
-    if "key" not in options and _images_in(path) > 1:
-        options = {**options, "key": str(int(name.rsplit("_", 1)[1]))}
-    return read_any(path, name=name, **options)
+        return {published: (path, partial(read_known, published, path))}
+    files = scene_files(path, options)
+    return {name: (file[0], partial(read_scene, *file, name)) for name, file in files.items()}

@@ -1,5 +1,6 @@
 """The command `fuse`: a trained network on two files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,9 @@ from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from feinfn.data.images import Image
     from feinfn.inference.apply import Trained
+    from feinfn.inference.inputs import FusionImages
 
 
 @named_by_option(memory_mib="--memory", upsampling="--upsampling")
@@ -76,8 +76,9 @@ def fuse(
     was trained under. In Python: `feinfn.fuse_files`.
     """
     from feinfn.data.images import check_written
+    from feinfn.data.readers.array import Options
     from feinfn.inference.apply import fuse_images
-    from feinfn.inference.images import FusionFiles, InputFile, band_centres, read_images
+    from feinfn.inference.inputs import read_images
     from mhiflab.render.fusion import write_fusion
 
     check_written(fused)
@@ -86,22 +87,26 @@ def fuse(
     trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
     if memory is not None:
         trained.limit_memory(memory)
-    files = FusionFiles(
-        hsi=InputFile(hsi, key, full_scale),
-        msi=InputFile(msi, msi_key, msi_full_scale),
-        reference=InputFile(reference, reference_key, reference_full_scale) if reference else None,
-        bands_axis=bands_axis,
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
+    msi_told = replace(told, key=msi_key, full_scale=msi_full_scale, prefix="msi-")
+    reference_told = replace(
+        told, key=reference_key, full_scale=reference_full_scale, prefix="reference-"
     )
-    images = read_images(files, trained)
-    nm = band_centres(images.hsi, hsi, grid_nm(wavelengths))
-    for note in _notes(trained, upsampling, images.named(files)):
+    images = read_images(
+        (hsi, replace(told, wavelengths_nm=grid_nm(wavelengths))),
+        (msi, msi_told),
+        (reference, reference_told) if reference else None,
+        trained.bands,
+        trained.protocol,
+    )
+    for note in _notes(trained, upsampling, images):
         out.print(escape(note), soft_wrap=True)
-    _warn_of_other_bands(nm, trained, hsi)
+    _warn_of_other_bands(images.hsi, trained)
     rows, columns = images.msi.values_SHW.shape[1:]
     bands = len(images.hsi.values_SHW)
     with out.status(f"Fusing {bands} bands of {rows}x{columns} pixels"):
-        fused_SHW = fuse_images(trained, images.hsi, images.msi, f"{hsi} and {msi}")
-    picture = write_fusion(fused, fused_SHW, images, nm, trained, run_key)
+        fused_SHW = fuse_images(trained, images)
+    picture = write_fusion(fused, fused_SHW, images, trained, run_key)
     out.print(f"Fused    {escape(str(fused))}", soft_wrap=True)
     out.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
 
@@ -127,23 +132,18 @@ def _trained(
         return load_trained(folder, upsampling, device), recorded.key
 
 
-def _warn_of_other_bands(nm: "np.ndarray | None", trained: "Trained", path: Path) -> None:
+def _warn_of_other_bands(hsi: "Image", trained: "Trained") -> None:
     """Warn if the LR-HSI's bands lie elsewhere than those of the network's training."""
     from feinfn.inference.inputs import band_mismatch
 
-    if nm is None or not trained.wavelengths_nm:
+    if hsi.wavelengths_nm is None or not trained.wavelengths_nm:
         return
-    if difference := band_mismatch(nm, trained.wavelengths_nm):
-        out.print(f"[yellow]{escape(f'{path}: {difference}')}[/]", soft_wrap=True)
+    if difference := band_mismatch(hsi.wavelengths_nm, trained.wavelengths_nm):
+        out.print(f"[yellow]{escape(f'{hsi.path}: {difference}')}[/]", soft_wrap=True)
 
 
-def _notes(
-    trained: "Trained", upsampling: str | None, images: "list[tuple[Path, Image]]"
-) -> list[str]:
-    """Return notes on a fusion that its result does not show, one sentence each.
-
-    The first two images are LR-HSI and MSI.
-    """
+def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -> list[str]:
+    """Return notes on a fusion that its result does not show, one sentence each."""
     protocol = trained.protocol
     bands = "in the order of the network's training, which its weights alone do not say"
     if protocol:
@@ -156,10 +156,13 @@ def _notes(
     if protocol and not upsampling:
         why = f"as protocol {protocol.name} says"
     notes = [f"LR-HSI upsampled {trained.upsampling}, {why}", f"MSI bands taken {bands}"]
-    ratio = images[1][1].values_SHW.shape[1] // images[0][1].values_SHW.shape[1]
+    ratio = images.msi.values_SHW.shape[1] // images.hsi.values_SHW.shape[1]
     if protocol and ratio != protocol.ratio:
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")
-    for path, image in images:
-        if (used := float(image.values_SHW.max())) < 1 / 8:
-            notes.append(f"{path}: only {used:.1%} of its full scale is used; is that scale right?")
-    return notes
+    given = filter(None, (images.hsi, images.msi, images.reference))
+    used = ((image.path, float(image.values_SHW.max())) for image in given)
+    return notes + [
+        f"{path}: only {part:.1%} of its full scale is used; is that scale right?"
+        for path, part in used
+        if part < 1 / 8
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 from feinfn.data.images import Image, write_image
 from feinfn.files import write_atomic
 from feinfn.inference.apply import Trained
-from feinfn.inference.images import FusionImages
+from feinfn.inference.inputs import FusionImages
 from mhiflab.render.figures.images.quicklook import quick_look
 from mhiflab.render.figures.style import png
 
@@ -17,7 +17,6 @@ def write_fusion(
     path: Path,
     fused_SHW: np.ndarray,
     images: FusionImages,
-    nm: np.ndarray | None,
     trained: Trained,
     run_key: str,
 ) -> Path:
@@ -32,6 +31,7 @@ def write_fusion(
     }
     origin = {name: text for name, text in origin.items() if text}
     order = protocol.msi_order if protocol else ()
+    nm = images.hsi.wavelengths_nm
     reference_SHW = images.reference.values_SHW if images.reference else None
     look = quick_look(
         images.hsi.values_SHW, images.msi.values_SHW, fused_SHW, nm, order, reference_SHW

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated_pairs
-from feinfn.data.readers.hdf5 import read_prepared
+from feinfn.data.pairs import stored_pair
+from feinfn.data.readers.formats import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS
@@ -64,9 +65,7 @@ def test_imported_file_exports_to_the_same_bits(ratio, tmp_path):
 
     def pairs() -> Iterator[Pair]:
         for i in range(theirs.count):
-            stored = theirs.pair(i)
-            images = (stored.msi_MHW, stored.lms_SHW, stored.lr_hsi_Shw, theirs.scene(i).cube())
-            yield Pair(*(torch.from_numpy(x)[None] for x in images))
+            yield Pair(*(torch.from_numpy(x)[None] for x in stored_pair(theirs, i)))
 
     assert export(pairs(), tmp_path / "ours.h5", {}) == 3
     with h5py.File(first) as a, h5py.File(tmp_path / "ours.h5") as b:

@@ -17,7 +17,7 @@ from feinfn.data.pairs import (
     scene_pair,
     with_reference,
 )
-from feinfn.data.readers.hdf5 import read_prepared
+from feinfn.data.readers.formats import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS
@@ -32,7 +32,7 @@ def pair(finer: int) -> Scene:
     draw = np.random.default_rng(finer)
     cube = draw.random((5, 16, 24), np.float32)
     msi = draw.random((2, 16 * finer, 24 * finer), np.float32)
-    return make_scene("pair", cube, None, "memory", msi_MHW=msi)
+    return replace(make_scene("pair", cube, None, "memory"), msi_MHW=msi)
 
 
 def test_measured_msi_on_the_cubes_grid_is_taken_as_it_is():

@@ -118,8 +118,8 @@ def test_patches_alone_are_degraded_by_themselves():
 
 
 def test_measured_msi_is_cut_along():
-    msi = np.random.default_rng(5).random((4, 64, 96)).astype(np.float32) * 65535
-    one = scene(msi_MHW=msi)
+    msi = np.random.default_rng(5).random((4, 64, 96)).astype(np.float32)
+    one = replace(scene(), msi_MHW=msi)
     patches = Patches([one], replace(CAVE, srf="measured", msi_order=tuple("ABCD")), CONFIG, CPU)
     batch = patches.batch([Window(0, 16, 32)])
     expected = torch.from_numpy(one.msi_MHW)[None, :, 16:48, 32:64]

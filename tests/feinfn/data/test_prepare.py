@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from feinfn.data.prepare import prepare
-from feinfn.data.readers.hdf5 import read_scene
-from feinfn.data.scene import Scene, make_scene
+from feinfn.data.scene import Scene, make_scene, read_scene
 from feinfn.data.splits import Split
-from feinfn.data.store import is_store, manifest, read_stored, read_window, set_fingerprint
+from feinfn.data.store import is_store, manifest, read_stored, set_fingerprint
 from feinfn.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -84,14 +83,14 @@ def test_every_number_type_comes_back_bit_for_bit(tmp_path):
 
 def test_facts_of_a_measured_pair_come_back(tmp_path):
     msi = RANDOM.random((2, 140, 180)).astype(np.float32)
-    scene = make_scene("a", CUBES["free floats"], None, "x", msi_MHW=msi, notes=("odd",))
+    scene = replace(make_scene("a", CUBES["free floats"], None, "x", notes=("odd",)), msi_MHW=msi)
     (tmp_path / "a.bin").write_bytes(b"pixels")
     prepare({"a": tmp_path / "a.bin"}, tmp_path / "out.h5", read=lambda name, path: scene)
     stored = read_stored(tmp_path / "out.h5", "a")
     assert stored.notes == ("odd",)
     assert stored.wavelengths_nm is None
     np.testing.assert_array_equal(stored.msi_MHW, msi)
-    window = read_window(tmp_path / "out.h5", "a", (3, 66), (0, 5))
+    window = read_stored(tmp_path / "out.h5", "a", ((3, 66), (0, 5)))
     np.testing.assert_array_equal(window.raw_SHW, scene.raw_SHW[:, 3:66, 0:5])
     np.testing.assert_array_equal(window.msi_MHW, msi[:, 6:132, 0:10])
 
@@ -100,7 +99,7 @@ def test_facts_of_a_measured_pair_come_back(tmp_path):
 def test_windows_outside_are_refused(window, four, tmp_path):
     prepare(four, tmp_path / "out.h5", read=Reader())
     with pytest.raises(UserError, match=r"rows within \[0, 70\) and columns within \[0, 90\)"):
-        read_window(tmp_path / "out.h5", "a", *window)
+        read_stored(tmp_path / "out.h5", "a", window)
 
 
 def test_manifest_names_every_source_file_and_the_split(four, tmp_path):
@@ -177,7 +176,7 @@ def test_killed_run_continues(four, tmp_path):
 import sys, time
 from pathlib import Path
 from feinfn.data.prepare import prepare
-from feinfn.data.readers.hdf5 import read_scene
+from feinfn.data.scene import read_scene
 def read(name, path):
     if name == 'c':
         print('reading c', flush=True)
@@ -206,7 +205,7 @@ def test_kill_at_any_moment_leaves_no_half_store(four, tmp_path):
 import sys
 from pathlib import Path
 from feinfn.data.prepare import prepare
-from feinfn.data.readers.hdf5 import read_scene
+from feinfn.data.scene import read_scene
 folder, out = map(Path, sys.argv[1:])
 print('ready', flush=True)
 prepare({p.stem: p for p in folder.iterdir()}, out, read=lambda name, path: read_scene(path))
@@ -279,7 +278,7 @@ def test_folder_without_permission(four, tmp_path):
 import sys
 from pathlib import Path
 from feinfn.data.prepare import prepare
-from feinfn.data.readers.hdf5 import read_scene
+from feinfn.data.scene import read_scene
 scene, out = map(Path, sys.argv[1:])
 prepare({'a': scene}, out, read=lambda name, path: read_scene(path))
 """
@@ -316,7 +315,7 @@ def test_truncated_damaged_and_foreign_files_are_named(four, tmp_path):
     data = out.read_bytes()
     out.write_bytes(data[: len(data) // 2])
     assert not is_store(out)
-    with pytest.raises(UserError, match="damaged, truncated or of another format"):
+    with pytest.raises(UserError, match=r"cannot be read as a scene store .*truncated or of"):
         manifest(out)
 
 
@@ -332,7 +331,7 @@ def test_no_changed_byte_gives_other_pixels(tmp_path):
             assert set(manifest(hurt)["scenes"]) == {"a"}
             stored = read_stored(hurt, "a")
         except UserError as error:
-            found += "damaged, truncated" in str(error)
+            found += "cannot be read as a scene store" in str(error)
         else:
             assert (stored.pixel_hash(), stored.notes) == (scene.pixel_hash(), scene.notes)
     assert found > 100

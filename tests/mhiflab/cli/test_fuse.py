@@ -333,8 +333,8 @@ def test_wrong_words_are_named(fuse_to, run, tmp_path):
         "device: found 'tpu', which cannot be used": {"device": "tpu"},
         "--wavelengths: found 30 of them, expected 31": {"wavelengths": "400:690:10"},
         "--wavelengths: found 'x', expected FIRST:LAST:STEP": {"wavelengths": "x"},
-        r"hsi\.npy: found arrays .*, expected 'no' with --key": {"key": "no"},
-        r"hsi\.npy: found full scale 0, expected a number > 0": {"full_scale": 0.0},
+        r"hsi\.npy: found arrays .*, expected no; name one of these with --key": {"key": "no"},
+        r"hsi\.npy: .*found full scale 0, expected a number > 0": {"full_scale": 0.0},
         r"hsi\.npy: found bands_axis 3, expected 0, 1 or 2": {"bands_axis": 3},
         r"hsi\.npy: found \(32, 32\) rows and columns, expected \(128, 128\)": {
             "reference": tmp_path / "hsi.npy"

@@ -104,7 +104,9 @@ def test_a_scale_is_shared_by_integers_of_one_type_alone(other, fuse_to, files, 
 def test_units_that_are_not_known_are_asked_for_by_the_option_of_the_file(fuse_to, files):
     for name, option in (("msi", "msi-"), ("reference", "reference-")):
         whole = as_integers(files[name], 4095, np.int32)
-        with pytest.raises(UserError, match=rf"type int32 in the .*\(--{option}full-scale\)"):
+        with pytest.raises(
+            UserError, match=rf"{name}_int32.* type int32, whose .*\(--{option}full-scale\)"
+        ):
             fuse_to(**{name: whole}, full_scale=4095.0)
         percent = whole.with_name("percent.npy")
         np.save(percent, 100 * np.load(files[name]))

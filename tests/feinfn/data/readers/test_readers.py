@@ -9,12 +9,16 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from feinfn.data.readers.common import Options
-from feinfn.data.readers.formats import KINDS, kind_of, read_any, scenes_in
-from feinfn.data.readers.hdf5 import read_prepared
-from feinfn.data.readers.matlab import join_pair, read_pair
-from feinfn.data.scene import Scene
+from feinfn.data.pairs import stored_pair
+from feinfn.data.readers.array import Options
+from feinfn.data.readers.formats import KINDS, open_file, read_prepared, scenes_in
+from feinfn.data.scene import Scene, join_pair, read_pair, read_scene, scene_of
 from feinfn.errors import UserError
+
+
+def read_any(path: Path, **told: object) -> Scene:
+    return read_scene(path, Options(**told))
+
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 rasterio = pytest.importorskip("rasterio", reason="ENVI and GeoTIFF are read through rasterio")
@@ -135,11 +139,12 @@ def test_every_layout_of_the_same_pixels_is_the_same_scene(layout, tmp_path):
 def test_kind_is_told_by_content_and_described(layout, tmp_path):
     kind = {"mat73": "mat", "npz": "numpy"}.get(layout, layout)
     path = WRITERS[layout](tmp_path)
-    assert kind_of(path) == kind
+    assert open_file(path).kind == kind
     if path.is_file() and kind != "envi":
-        assert kind_of(path.rename(tmp_path / "without_suffix")) == kind
+        assert open_file(path.rename(tmp_path / "without_suffix")).kind == kind
         path = tmp_path / "without_suffix"
-    assert KINDS[kind].arrays(path)
+    assert KINDS[kind]
+    assert open_file(path).arrays
     assert isinstance(read_any(path, **({"bands_axis": 0} if kind == "numpy" else {})), Scene)
 
 
@@ -169,14 +174,16 @@ def test_eight_bit_grey_in_colour_is_brought_to_sixteen(channels, tmp_path):
 
 def test_prepared_files_are_read_image_by_image(tmp_path):
     path = prepared(tmp_path)
-    found = read_prepared(path, msi_order="BGR")
-    assert (found.count, found.shape_SHW, found.ratio, found.msi_order) == (3, (5, 8, 8), 4, "BGR")
+    found = read_prepared(path)
+    assert (found.count, found.shape_SHW, found.msi_bands, found.ratio) == (3, (5, 8, 8), 3, 4)
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(found.scene(2).raw_SHW, file["GT"][2])
-        for stored, key in zip(found.pair(1), ("RGB", "HSI_up", "LRHSI"), strict=True):
+        np.testing.assert_array_equal(scene_of(found.image(2)).raw_SHW, file["GT"][2])
+        for stored, key in zip(
+            stored_pair(found, 1), ("RGB", "HSI_up", "LRHSI", "GT"), strict=True
+        ):
             np.testing.assert_array_equal(stored, file[key][1])
-    assert found.scene(0, Options(wavelengths_nm=range(1, 6))).wavelengths_nm[4] == 5
-    assert read_any(path, key="2").pixel_hash() == found.scene(2).pixel_hash()
+    assert read_any(path, key="0", wavelengths_nm=range(1, 6)).wavelengths_nm[4] == 5
+    assert read_any(path, key="2").pixel_hash() == scene_of(found.image(2)).pixel_hash()
 
 
 def test_harvard_is_taken_as_it_is(tmp_path):
@@ -222,7 +229,8 @@ def test_order_of_axes_is_clear_or_told(tmp_path):
 
 def test_a_real_pair_keeps_both_images(tmp_path):
     hsi, msi = np.moveaxis(FLOATS[:, :6, :5], 0, -1), np.moveaxis(FLOATS[:4], 0, -1)
-    scene = read_pair(mat5(tmp_path, HSim=hsi * 1.5, MSim=msi * 1.5), Options(full_scale=1.5))
+    path = mat5(tmp_path, HSim=hsi * 1.5, MSim=msi * 1.5)
+    scene = read_pair(open_file(path), Options(full_scale=1.5))
     np.testing.assert_allclose(scene.cube(), FLOATS[:, :6, :5], rtol=1e-6)
     np.testing.assert_allclose(scene.msi_MHW, FLOATS[:4], rtol=1e-6)
     two = join_pair(
@@ -275,7 +283,7 @@ def test_signed_rasters_of_a_sequence_need_a_full_scale(tmp_path):
         tiff(tmp_path / f"b{number}.tif", (CUBE[number : number + 1] // 2).astype(np.int16))
     scene = read_any(tmp_path, full_scale=32767)
     np.testing.assert_array_equal(scene.raw_SHW, CUBE[:3] // 2)
-    with pytest.raises(UserError, match=r"b0.tif: found numbers of type int16"):
+    with pytest.raises(UserError, match=r"found numbers of type int16, whose full scale"):
         read_any(tmp_path)
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_readers import FLOATS, envi, mat5, mat73, npy, npz, plain_h5, prepared, tiff
+from test_readers import FLOATS, envi, mat5, mat73, npy, npz, plain_h5, prepared, read_any, tiff
 
-from feinfn.data.readers.formats import KINDS, kind_of, read_any, scenes_in
+from feinfn.data.readers.formats import open_file, scenes_in
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 
@@ -80,7 +80,7 @@ def check(layout: str, content: dict[str, bytes]) -> None:
         path = Path(folder) / whole(layout)[0]
         axis = {"bands_axis": 0} if layout in ("npy", "npz") else {}
         with suppress(UserError):
-            assert KINDS[kind_of(path)].arrays(path) is not None
+            assert open_file(path).arrays is not None
         try:
             scene: Scene | None = read_any(path, **axis)
         except UserError as error:

@@ -6,9 +6,9 @@ import pytest
 import scipy.io
 from places import SHARED_DATA
 
-from feinfn.data.readers.formats import read_any, scenes_in
-from feinfn.data.readers.hdf5 import read_scene
-from feinfn.data.readers.known import KNOWN, read_known
+from feinfn.data.readers.formats import scenes_in
+from feinfn.data.readers.known import KNOWN
+from feinfn.data.scene import read_known, read_scene
 from feinfn.errors import UserError
 
 SHARED = SHARED_DATA
@@ -24,7 +24,7 @@ published = pytest.mark.skipif(not SHARED.is_dir(), reason="the data are not on 
 
 @published
 def test_original_cave_layout_equals_the_prepared_crop():
-    scene = read_any(scenes_in(SHARED / "cave_png")["pompoms_ms"])
+    scene = read_scene(scenes_in(SHARED / "cave_png")["pompoms_ms"])
     crop = SHARED / "cave_crop256" / "pompoms_ms.h5"
     with h5py.File(crop) as file:
         top, left = file.attrs["crop_y"], file.attrs["crop_x"]
@@ -37,7 +37,7 @@ def test_original_cave_layout_equals_the_prepared_crop():
 
 @published
 def test_the_one_cave_scene_of_eight_bits_is_read():
-    scene = read_any(SHARED / "cave_png" / "watercolors_ms")
+    scene = read_scene(SHARED / "cave_png" / "watercolors_ms")
     assert (scene.raw_SHW.shape, scene.raw_SHW.dtype) == ((31, 512, 512), np.uint16)
     assert not (scene.raw_SHW % 257).any()
     assert 0.5 < scene.cube().max() <= 1

@@ -8,8 +8,7 @@ import torch
 from places import SHARED_DATA
 
 from feinfn.config import DataConfig
-from feinfn.data.readers.hdf5 import read_scene
-from feinfn.data.scene import Scene
+from feinfn.data.scene import Scene, read_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.methods.classical import cnmf, subspace
