@@ -181,7 +181,7 @@ def contact_sheet(pictures: list[np.ndarray], path: Path) -> None:
     for i, picture in enumerate(pictures):
         top, left = i // columns * height, i % columns * width
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    Image.fromarray(sheet).save(path, "PNG")
+    write_atomic(path, lambda partial: Image.fromarray(sheet).save(partial, "PNG"))
 
 
 RGB_NM = (640.0, 550.0, 460.0)

@@ -130,18 +130,11 @@ def read_pair(file: File, options: Options = DEFAULTS, msi_key: str = MSI) -> Sc
         array = file.array(Options(key=key))
         scenes.append(scene_of(replace(array, wavelengths_nm=None), options))
         options = replace(options, wavelengths_nm=None)
-    return join_pair(*scenes)
-
-
-def join_pair(hsi: Scene, msi: Scene) -> Scene:
-    """Return the HSI's scene with another scene as its MSI, each in its own full scale.
-
-    Raises `UserError` if the grids do not fit.
-    """
+    hsi, msi = scenes
     (h, w), (rows, cols) = hsi.raw_SHW.shape[1:], msi.raw_SHW.shape[1:]
     if rows % h or cols % w or rows // h != cols // w:
         raise UserError(
-            f"{msi.source}: found an MSI of {rows}x{cols} pixels for an HSI of {h}x{w}, expected "
+            f"{file.path}: found an MSI of {rows}x{cols} pixels for an HSI of {h}x{w}, expected "
             "the same whole number of MSI pixels per HSI pixel along both axes; the two do not "
             "belong together, or one was cropped: register and crop them first"
         )

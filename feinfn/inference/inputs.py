@@ -28,8 +28,11 @@ class FusionImages:
     """The images of one fusion as the network takes them, float32 and about in [0, 1]."""
 
     hsi: Image
+    """The LR-HSI, [S, h, w]."""
     msi: Image
+    """The MSI, [M, H, W]."""
     reference: Image | None = None
+    """The HR-HSI, [S, H, W], if there is one to compare with."""
 
 
 def read_images(

@@ -54,10 +54,13 @@ class Array:
     """
 
     path: Path
+    """File or folder that holds it."""
     key: str
     """Name inside the file, as an option `--key` takes it: `cube`, `info.cube`, `group/data`."""
     shape: tuple[int, ...]
+    """Axes as the program shows them that writes such files."""
     dtype: np.dtype
+    """Type of the stored numbers; of 8-bit images in a folder, uint16."""
     load: Callable[[Index], np.ndarray]
     """Read a window, e.g. `load((0,))`; `load(())` reads everything. HDF5 touches that part of the
     file alone."""
@@ -74,6 +77,7 @@ class Array:
     scale: tuple[float, ...] = ()
     """The quantity is stored * scale + offset; one number for all bands, or one a band."""
     offset: tuple[float, ...] = ()
+    """Added after the scale, in the same numbers."""
     nodata: float | None = None
     """The stored number that means that there is none."""
     wavelengths_nm: np.ndarray | None = None
@@ -83,6 +87,7 @@ class Array:
     bad_bands: tuple[int, ...] = ()
     """Bands marked as bad, counted from 0."""
     band_names: tuple[str, ...] = ()
+    """Names of the bands, as the header gives them."""
     colours: tuple[str, ...] = ()
     """Colour that each band shows, e.g. `red`."""
     crs: str | None = None

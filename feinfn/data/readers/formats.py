@@ -54,6 +54,7 @@ class File:
     """A file or folder that holds arrays, none of them read yet."""
 
     path: Path
+    """File or folder, of ENVI header or data file."""
     kind: str
     """Its layout, one of `KINDS`."""
     arrays: Mapping[str, Array]

@@ -5,6 +5,7 @@ They are parsed here because scipy's compiled reader crashes on some damaged one
 """
 
 import math
+import os
 import struct
 import zlib
 from collections.abc import Generator
@@ -110,6 +111,9 @@ class _Stream:
 
     def skip_to(self, at: int) -> None:
         """Leave bytes out up to position `at` of the element."""
+        if self.inflate is None:
+            self.file.seek(max(at - self.at, 0), os.SEEK_CUR)
+            self.at = max(at, self.at)
         while self.at < at:
             self.read(min(at - self.at, _PART_BYTES))
 

@@ -21,12 +21,15 @@ class Prepared:
     """A prepared file; images are read one by one, so it may be larger than memory."""
 
     path: Path
+    """The HDF5 file."""
     arrays: Mapping[str, Array]
     """The arrays of `KEYS`, [N, C, H, W]."""
     count: int
     """Number N of images or patches."""
     shape_SHW: tuple[int, int, int]
+    """Size of every image of `GT`."""
     msi_bands: int
+    """Bands M of `RGB`."""
     ratio: int
     """HR pixels per LR pixel along each axis."""
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from feinfn.errors import UserError
 from mhiflab.cli.data_options import (
-    BANDS_NM,
     BandsAxis,
     DataSet,
     FullScale,
@@ -57,8 +56,7 @@ def _show_arrays(path: Path) -> None:
     if is_store(path):
         store = manifest(path)
         split = store["split"]["name"] if store["split"] else "none"
-        text = f"{path}: scene store of {store['set']}, split {split}"
-        out.print(escape(text), soft_wrap=True)
+        out.print(escape(f"{path}: scene store of {store['set']}, split {split}"), soft_wrap=True)
         return
     try:
         file = open_file(path)
@@ -93,10 +91,8 @@ def inspect(
     if thumbnail and thumbnail.suffix.lower() != ".png":
         raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")
     _show_arrays(path)
-    table = Table(show_lines=True)
-    table.add_column("scene", no_wrap=True)
-    for column in ("cube", "values", "wavelengths", "notes and problems"):
-        table.add_column(column)
+    columns = ("cube", "values", "wavelengths", "notes and problems")
+    table = Table(Column("scene", no_wrap=True), *columns, show_lines=True)
     pictures, failed = [], 0
     loads = loaders(path, published, read_options(key, bands_axis, full_scale, wavelengths))
     for name, (_, load) in loads.items():
@@ -121,9 +117,7 @@ def inspect(
             pictures.append(small_picture(scene, 256))
     out.print(table)
     if thumbnail and pictures:
-        from feinfn.files import write_atomic
-
-        write_atomic(thumbnail, lambda partial: contact_sheet(pictures, partial))
+        contact_sheet(pictures, thumbnail)
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
     if failed:
         raise UserError(f"{path}: {failed} of {len(loads)} scenes cannot be read; see the table")
@@ -146,31 +140,36 @@ def prepare(
 
     Prints the set's fingerprint, which depends on names and pixels alone.
     """
+    import numpy as np
+
     from feinfn.data.prepare import prepare as prepare_store
+    from feinfn.data.readers.formats import HARVARD_NM
     from feinfn.data.readers.known import KNOWN
+    from feinfn.data.readers.sequence import CAVE_NM
     from feinfn.data.splits import read_split
 
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
     options = read_options(key, bands_axis, full_scale, wavelengths)
     given = {k: v for k, v in vars(options).items() if v is not None and k != "prefix"}
-    is_known, expected_nm = dataset.value in KNOWN, BANDS_NM.get(dataset)
+    is_known = dataset.value in KNOWN
+    expected_nm = {"cave": CAVE_NM, "harvard": HARVARD_NM}.get(dataset.value)
     if given and is_known:
         raise UserError(
-            f"--{next(iter(given)).replace('_', '-')}: found with {dataset}, whose file is "
-            "known, expected with cave, harvard or files; leave it out"
+            f"--{next(iter(given)).replace('_', '-')}: found with {dataset}, whose file is known, "
+            "expected with cave, harvard or files; leave it out"
         )
     scenes = loaders(source, dataset.value if is_known else None, options)
     settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in given.items()}
 
     def read(name: str, path: Path) -> "Scene":
         scene = scenes[name][1]()
-        nm = () if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm)
-        if expected_nm and nm != tuple(expected_nm):
+        nm = () if scene.wavelengths_nm is None else scene.wavelengths_nm
+        if expected_nm is not None and not np.array_equal(nm, expected_nm):
             raise UserError(
                 f"{path}: found {len(scene.raw_SHW)} bands, wavelengths {nm[:1]} to {nm[-1:]}, "
-                f"expected {len(expected_nm)} bands from {expected_nm[0]} to {expected_nm[-1]} nm "
-                f"as in {dataset}; read other data as files"
+                f"expected {len(expected_nm)} bands from {expected_nm[0]:g} to "
+                f"{expected_nm[-1]:g} nm as in {dataset}; read other data as files"
             )
         return scene
 
@@ -252,8 +251,7 @@ def export(
     if stride is not None and patch is None:
         raise UserError("--stride: found without --patch, expected both or none")
     names = sorted(store["scenes"]) if part == Part.all else store["split"][part.value]
-    chosen, step = PROTOCOLS[protocol], stride if stride is not None else STRIDE_PX
-
+    chosen, step = PROTOCOLS[protocol], STRIDE_PX if stride is None else stride
     with _progress("exporting") as on_progress:
 
         def scenes() -> "Iterator[Scene]":

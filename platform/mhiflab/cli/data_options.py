@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from feinfn.data.readers.array import Options
     from feinfn.data.scene import Scene
 
-BANDS_NM = {"cave": range(400, 701, 10), "harvard": range(420, 721, 10)}
-"""Band centres of every scene of a set."""
-
 
 class DataSet(StrEnum):
     """The sets that `prepare` reads."""

@@ -12,7 +12,7 @@ from PIL import Image
 from feinfn.data.pairs import stored_pair
 from feinfn.data.readers.array import Options
 from feinfn.data.readers.formats import KINDS, open_file, read_prepared, scenes_in
-from feinfn.data.scene import Scene, join_pair, read_pair, read_scene, scene_of
+from feinfn.data.scene import Scene, read_pair, read_scene, scene_of
 from feinfn.errors import UserError
 
 
@@ -233,10 +233,6 @@ def test_a_real_pair_keeps_both_images(tmp_path):
     scene = read_pair(open_file(path), Options(full_scale=1.5))
     np.testing.assert_allclose(scene.cube(), FLOATS[:, :6, :5], rtol=1e-6)
     np.testing.assert_allclose(scene.msi_MHW, FLOATS[:4], rtol=1e-6)
-    two = join_pair(
-        read_any(tiff(tmp_path / "hs.tif", CUBE[:3, :6, :5])), read_any(tiff(tmp_path, CUBE[:2]))
-    )
-    np.testing.assert_array_equal(two.msi_MHW, FLOATS[:2])
 
 
 def test_envi_says_wavelengths_scale_and_byte_order(tmp_path):

@@ -38,6 +38,13 @@ def packed_h5(root: Path) -> Path:
     return root / "toys.h5"
 
 
+def groups(root: Path) -> Path:
+    with h5py.File(root / "toys.h5", "w") as file:
+        file["group/a"], file["group/wavelength_nm"] = CUBE, [400, 500, 600]
+        file["group/again"] = file["group"]
+    return root / "toys.h5"
+
+
 SMALL = {
     "images": images,
     "hdf5": lambda root: plain_h5(root, CUBE),
@@ -51,7 +58,10 @@ SMALL = {
     ),
     "mat": lambda root: mat5(root, a=LAST, lines=np.ones((1, 1)), cols=np.ones((1, 1))),
     "mat_plain": lambda root: mat5(root, compress=False, ref=LAST, c={"s": [1, "x"]}),
+    "mat_struct": lambda root: mat5(root, info={"n": 1, "a": LAST, "deeper": {"b": LAST}}),
+    "mat_plain_struct": lambda root: mat5(root, compress=False, info={"a": LAST, "b": LAST}),
     "mat73": lambda root: mat73(root, a=LAST),
+    "groups": groups,
     "pair": lambda root: mat5(root, compress=False, HSim=LAST, MSim=LAST),
     "npy": lambda root: npy(root, CUBE),
     "npz": lambda root: npz(root, CUBE),
@@ -86,7 +96,7 @@ def check(layout: str, content: dict[str, bytes]) -> None:
         except UserError as error:
             scene, told = None, str(error)
         assert scene is not None or Path(folder).name in told
-        for key in (None, "a", "0"):
+        for key in (None, "a", "0", "info.a", "group/a"):
             with suppress(UserError):
                 assert isinstance(read_any(path, key=key, **axis), Scene)
         with suppress(UserError):
