@@ -11,6 +11,12 @@ from typing import Any
 
 from feinfn.errors import UserError
 from mhiflab.cluster.fit import Node
+from mhiflab.cluster.ray_private import (
+    PROBE_PROGRAM,
+    TOKEN_REFUSED,
+    drop_worker_hints,
+    local_address,
+)
 from mhiflab.environment import ENVIRONMENT
 from mhiflab.study.spec import Resources
 
@@ -21,24 +27,8 @@ there, so waiting trials never keep workers from starting, and it outlives every
 ANSWER_S = 4.0
 """Seconds that a port, and then Ray behind it, may take to answer."""
 
-TOKEN_REFUSED = 3
-"""Exit code of the probe if the cluster refuses its token."""
-
-PROBE_PROGRAM = """
-import faulthandler, sys
-from ray._raylet import GcsClient
-from ray.exceptions import AuthenticationError
-faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
-try:
-    GcsClient(address=sys.argv[1])
-except AuthenticationError:
-    sys.exit(3)
-"""
-"""Program that checks whether Ray answers at an address, without Ray's long retries or chatter. Its
-time limit begins after Ray is loaded, which alone can take longer on a busy machine."""
-
 LOADING_S = 120.0
-"""Seconds that this program may take to load Ray."""
+"""Seconds that the probe's process may take to load Ray."""
 
 
 def worker_request(resources: Resources) -> dict[str, float]:
@@ -117,23 +107,6 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _quieten_raylet() -> None:
-    """Drop the raylet's hint that many workers were started; keep its other messages.
-
-    A trial with Ray Train workers has at least four processes, most of them waiting, so a small
-    machine always gets the hint. Ray prints it whatever `log_to_driver` is.
-    """
-    from ray._private import worker
-
-    show = worker.print_to_stdstream
-
-    def show_others(data: dict[str, Any], *args: Any, **options: Any) -> None:
-        if not any("worker processes have been started" in line for line in data["lines"]):
-            show(data, *args, **options)
-
-    worker.print_to_stdstream = show_others
-
-
 def _address() -> str | None:
     """Return HOST:PORT of the cluster in `RAY_ADDRESS`, None to start one on this machine.
 
@@ -144,15 +117,12 @@ def _address() -> str | None:
         return None
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address
-
-        local_address = canonicalize_bootstrap_address("auto")
-        if local_address is None:
+        address = local_address()
+        if address is None:
             raise UserError(
                 "RAY_ADDRESS: found 'auto', but no Ray cluster runs on this machine; start one, or "
                 "unset RAY_ADDRESS"
             )
-        address = local_address
     check_answers(address)
     return address
 
@@ -170,7 +140,7 @@ def connected(dashboard: bool = False) -> Iterator[list[Node]]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    _quieten_raylet()
+    drop_worker_hints()
     local = {} if address else {"num_cpus": max(2, usable_cpus()), "include_dashboard": dashboard}
     try:
         ray.init(

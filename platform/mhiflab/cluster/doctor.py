@@ -18,7 +18,8 @@ from feinfn.config import DataConfig
 from feinfn.data.source import survey
 from mhiflab.cluster import probe
 from mhiflab.cluster.code import code_hash
-from mhiflab.cluster.connect import TOKEN_REFUSED, connected, probe_address, run_on_nodes
+from mhiflab.cluster.connect import connected, probe_address, run_on_nodes
+from mhiflab.cluster.ray_private import TOKEN_REFUSED, dashboard_port
 from mhiflab.paths import Lab, lock_file
 from mhiflab.record.store import tracking_uri
 from mhiflab.study.expand import expand
@@ -190,7 +191,7 @@ def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Fi
     with connected() as nodes, _mark(lab) as token:
         say(f"{len(nodes)} node(s)")
         context = ray.get_runtime_context()
-        dashboard = urlsplit(f"//{ray._private.worker._global_node.webui_url or ''}").port or 8265
+        dashboard = dashboard_port() or 8265
         expected = Expected(
             versions={"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
             locked=locked_versions(),

@@ -5,14 +5,13 @@ in the main thread last of all. So `install`, which Ray calls when a worker star
 handler that Ray sets later.
 """
 
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from feinfn.errors import Preempted
+from mhiflab.cluster.ray_private import Handler, wrap_sigterm_handler
 
 _sigterm_received = threading.Event()
 _deferring = threading.Event()
@@ -25,17 +24,16 @@ def preempted() -> bool:
 
 def install() -> None:
     """Make Ray's SIGTERM handler wait for `deferred`; called by `worker_process_setup_hook`."""
-    from ray._private import utils
 
-    def set_wrapped(ray_handler: Callable[[int, FrameType | None], Any]) -> None:
+    def wrap(ray_handler: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             _sigterm_received.set()
             if not _deferring.is_set():
                 ray_handler(number, frame)
 
-        signal.signal(signal.SIGTERM, handle)
+        return handle
 
-    utils.set_sigterm_handler = set_wrapped
+    wrap_sigterm_handler(wrap)
 
 
 @contextmanager

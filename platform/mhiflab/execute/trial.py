@@ -8,7 +8,6 @@ import gc
 import traceback
 import uuid
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from mhiflab.cluster.connect import selector, worker_request
+from mhiflab.cluster.ray_private import free_unlaunched, log_folder
 from mhiflab.execute.job import Job
-from mhiflab.execute.ray_fixes import FreeUnlaunched
 from mhiflab.execute.worker import run_worker
 
 LOG_LINES = 60
@@ -31,19 +30,10 @@ LOG_LINES = 60
 
 def log_tail() -> str:
     """Return the last lines that this Ray worker printed; empty if it has no log files."""
-    context = get_runtime_context()
-    folder = Path(ray_log_folder())
     lines: list[str] = []
-    for path in sorted(folder.glob(f"worker-{context.get_worker_id()}*")):
+    for path in sorted(log_folder().glob(f"worker-{get_runtime_context().get_worker_id()}*")):
         lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     return "\n".join(lines)
-
-
-def ray_log_folder() -> str:
-    """Return the folder of this node's Ray logs."""
-    from ray._private.worker import global_worker
-
-    return str(Path(global_worker.node.get_session_dir_path()) / "logs")
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
@@ -70,7 +60,7 @@ def _train_with_workers(job: Job) -> None:
             # Ray silently resumes its own state under a name that it knows.
             name=f"{job.key[:12]}-{uuid.uuid4().hex[:6]}",
             storage_path=str(job.scratch),
-            callbacks=[TuneReportCallback(), FreeUnlaunched()],
+            callbacks=[TuneReportCallback(), free_unlaunched()],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
         ),
     )

@@ -11,8 +11,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from mhiflab.cluster.connect import connected
+from mhiflab.cluster.ray_private import free_unlaunched
 from mhiflab.environment import ENVIRONMENT
-from mhiflab.execute.ray_fixes import FreeUnlaunched
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_workers_of_a_group_that_never_trained_are_free_again(two_cpus, tmp_path
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(
             storage_path=str(tmp_path),
-            callbacks=[Kill(), FreeUnlaunched()],
+            callbacks=[Kill(), free_unlaunched()],
             failure_config=FailureConfig(max_failures=0),
         ),
     )

@@ -1,0 +1,108 @@
+"""Parts of Ray that are not its public interface: all that this laboratory uses are named here.
+
+A test checks that they exist in the pinned version. Ray is imported inside the functions, because
+the hook of every worker process comes by here, and Ray Train takes seconds to load.
+"""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+TOKEN_REFUSED = 3
+"""Exit code of `PROBE_PROGRAM` if the cluster refuses its token."""
+
+PROBE_PROGRAM = """
+import faulthandler, sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
+try:
+    GcsClient(address=sys.argv[1])
+except AuthenticationError:
+    sys.exit(3)
+"""
+"""Program that checks whether Ray answers at an address, without Ray's long retries or chatter. Its
+time limit begins after Ray is loaded, which alone can take longer on a busy machine."""
+
+Handler = Callable[[int, FrameType | None], Any]
+"""A handler of a signal."""
+
+
+def drop_worker_hints() -> None:
+    """Drop the raylet's hint that many workers were started; keep its other messages.
+
+    A trial with Ray Train workers has at least four processes, most of them waiting, so a small
+    machine always gets the hint. Ray prints it whatever `log_to_driver` is.
+    """
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+
+    def show_others(data: dict[str, Any], *args: Any, **options: Any) -> None:
+        if not any("worker processes have been started" in line for line in data["lines"]):
+            show(data, *args, **options)
+
+    worker.print_to_stdstream = show_others
+
+
+def local_address() -> str | None:
+    """Return HOST:PORT of the cluster that this machine is part of, None if there is none."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+
+
+def dashboard_port() -> int | None:
+    """Return the port of the connected cluster's dashboard, None if it has none."""
+    from ray._private import worker
+
+    return urlsplit(f"//{worker._global_node.webui_url or ''}").port
+
+
+def log_folder() -> Path:
+    """Return the folder of this node's Ray logs."""
+    from ray._private.worker import global_worker
+
+    return Path(global_worker.node.get_session_dir_path()) / "logs"
+
+
+def wrap_sigterm_handler(wrap: Callable[[Handler], Handler]) -> None:
+    """Let this process handle SIGTERM by `wrap` of the handler that Ray's worker sets later."""
+    from ray._private import utils
+
+    def set_wrapped(ray_handler: Handler) -> None:
+        signal.signal(signal.SIGTERM, wrap(ray_handler))
+
+    utils.set_sigterm_handler = set_wrapped
+
+
+def free_unlaunched() -> Any:
+    """Return a callback for Ray Train that frees a worker group whose training never started.
+
+    If a worker dies between the start of its group and that of the training, Ray forgets the group
+    together with its CPUs and GPUs, and the next group waits for them until the job ends.
+    """
+    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+    class FreeUnlaunched(WorkerGroupCallback, ControllerCallback):
+        unlaunched: Any = None
+
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            self.unlaunched = worker_group.get_worker_group_state()
+
+        def after_worker_group_training_start(self, worker_group: Any) -> None:
+            # Ray manages it from here on.
+            self.unlaunched = None
+
+        def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
+            if self.unlaunched is not None:
+                self.unlaunched.shutdown()
+                self.unlaunched = None
+
+    return FreeUnlaunched()
