@@ -1,13 +1,13 @@
-"""Tune drivers of searches: train suggestions or a population, with the test scenes closed.
+"""Tune driver of searches: train suggestions, or a population, with the test scenes closed.
 
 Every suggestion is recorded before it is trained, and the record alone decides which members of a
 population are replaced. So a new driver continues where an earlier one stopped, without Tune's
-own state. A population is trained to its next comparison, again and again.
+own state.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,8 @@ from rich.console import Console
 
 from feinfn.files import BEST, STATE, write_atomic
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
-from mhiflab.cluster.fit import Fit
 from mhiflab.execute.job import Job
-from mhiflab.execute.sweep import Outcome, StopRules, TrialMonitor, execute, run_tuner
+from mhiflab.execute.sweep import Outcome, Sweep, execute, run_tuner
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
@@ -38,50 +37,74 @@ from mhiflab.record.store import (
     STOPPED_TAG,
     Store,
     metric_history,
-    open_store,
     stop_run,
     trial_runs,
     write_tag,
 )
 from mhiflab.record.writer import replay
-from mhiflab.study.schema import Study
 from mhiflab.study.search import Search
-from mhiflab.study.spec import Resources, Spec
+from mhiflab.study.spec import Spec
+
+
+def execute_searches(
+    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
+) -> Outcome:
+    """Train the suggestions of a plan's incomplete searches, and return their outcome.
+
+    `entries` stand for the searches in the plan. Raises `UserError` as `execute` does.
+    """
+
+    def drive(sweep: Sweep) -> None:
+        placeholders = dict(sweep.jobs)
+        # From here on, the sweep holds the jobs of suggestions.
+        sweep.jobs.clear()
+        for search in plan.searches:
+            if search.complete or sweep.stop.stop_all():
+                continue
+            placed, at_once = sweep.placed(placeholders[f"{search.id}.0"])
+            template = replace(placed, test=False)
+            stops_trials = search.search.scheduler.name in ("asha", "median")
+            run_tuner(
+                sweep,
+                tune.with_parameters(run_suggestion, template=template),
+                template,
+                search_alg=Suggester(search, template, sweep),
+                scheduler=scheduler_of(search.search, search.base.spec.train.epochs),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                # A process whose trial was stopped halfway may not have ended its training.
+                reuse_actors=not stops_trials,
+            )
+
+    nested = any(one.base.resources.workers for one in plan.searches)
+    return execute(plan, entries, forecast, lab, console, drive, dashboard=nested)
 
 
 def run_suggestion(config: dict[str, Any], template: Job) -> None:
-    """Execute a suggestion as a Tune function; `config` holds its run key, label and spec."""
+    """Execute a suggestion as a Tune function; `config` holds what differs from the template."""
     spec = TypeAdapter(Spec).validate_json(config["spec"])
-    job = replace(template, spec=spec, key=config["key"], label=config["label"])
-    run_trial(config, {job.key: job})
-
-
-def register_suggestion(
-    jobs: dict[str, Job], plan: SearchPlan, template: Job, study: Study, suggestion: Suggestion
-) -> Job:
-    """Add the job of a suggestion to `jobs` by run key, and return it."""
-    label = f"#{suggestion.index} ({suggestion.text})"
-    jobs[suggestion.key] = replace(
-        template,
-        spec=suggestion.trial.spec,
-        key=suggestion.key,
-        case=f"{plan.base.case}/search",
-        label=label,
-        note=trial_note(study, label, suggestion.trial.spec, plan.where),
-    )
-    return jobs[suggestion.key]
+    fields = {name: config[name] for name in ("key", "label", "until")}
+    run_trial(config, {config["key"]: replace(template, spec=spec, **fields)})
 
 
 class Suggester(Searcher):
-    """A Tune searcher of suggestions without a result: unfinished ones first, then new ones."""
+    """A Tune searcher of what a search lacks: unfinished suggestions first, then new ones.
 
-    def __init__(self, plan: SearchPlan, template: Job, jobs: dict[str, Job], study: Study) -> None:
+    The members of a population are trained to their next comparison, again and again.
+    """
+
+    def __init__(self, search: SearchPlan, template: Job, sweep: Sweep) -> None:
         super().__init__()
-        self.plan, self.template, self.jobs, self.study = plan, template, jobs, study
-        self.store = open_store(template.lab, template.uri)
-        self.suggestions = {one.index: one for one in plan.suggestions}
-        self.waiting = [one.index for one in plan.suggestions if not one.finished]
-        self.running: dict[str, tuple[Suggestion, str]] = {}
+        self.search, self.template, self.sweep = search, template, sweep
+        self.store, self.lab = sweep.store, template.lab
+        self.running: dict[str, Suggestion] = {}
+        """Suggestions by id of the Tune trial that trains them."""
+        self.last_round: tuple[int | None, list[str]] | None = None
+        self.suggestions: dict[int, Suggestion] = {}
+        self.waiting: list[Suggestion] = []
+        if not search.search.population:
+            self._read_record()
+            self.waiting = [one for one in self.suggestions.values() if not one.finished]
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its searchers, but this one reads its state from the record.
@@ -95,79 +118,130 @@ class Suggester(Searcher):
         """Do nothing: the state came from the record."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next suggestion to train; skip those with a recorded result."""
-        while self.waiting or len(self.suggestions) < self.plan.search.trials:
-            suggestion = self._next()
-            running_keys = {other.key for other, _ in self.running.values()}
-            run_id = self._join(suggestion)
-            self._refresh(suggestion.key)
-            if self.suggestions[suggestion.index].finished or suggestion.key in running_keys:
-                continue
-            self.running[trial_id] = suggestion, run_id
-            spec = json.dumps(asdict(suggestion.trial.spec))
-            return {"key": suggestion.key, "label": self.jobs[suggestion.key].label, "spec": spec}
-        return Searcher.FINISHED
+        """Return the next suggestion to train, None to be asked again, or `FINISHED`."""
+        while self.waiting or self._find_more():
+            one = self.waiting.pop(0)
+            self.suggestions[one.index] = one
+            job = self._register(one)
+            if self.search.search.population:
+                inherit_state(job, self.search, one, self.store)
+            else:
+                self._record_suggestion(one, job)
+                running_keys = {other.key for other in self.running.values()}
+                if self.suggestions[one.index].finished or one.key in running_keys:
+                    continue
+            self.running[trial_id] = one
+            spec = json.dumps(asdict(job.spec))
+            return {"key": job.key, "label": job.label, "until": job.until, "spec": spec}
+        return None if self.running else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Record the epoch at which a trial was stopped, and read its result."""
-        suggestion, run_id = self.running.pop(trial_id)
+        one = self.running.pop(trial_id)
         # A stopped worker could not upload the end of its journal.
-        replay(self.template.lab, self.template.uri)
+        replay(self.lab, self.store.uri)
         # The last report of a trial that ends by itself has a state.
         if result and not error and "state" not in result:
-            stop_run(self.store, run_id, result["epoch"])
-        self._refresh(suggestion.key)
+            run = trial_runs(self.store, one.key)[one.key]
+            stop_run(self.store, run.info.run_id, result["epoch"])
+        self._refresh(one.key)
 
-    def _next(self) -> Suggestion:
-        if self.waiting:
-            return self.suggestions[self.waiting.pop(0)]
-        index = next(i for i in range(self.plan.search.trials) if i not in self.suggestions)
-        if index == 0:
-            return self.plan.suggestion(index, self.plan.values_of_base())
+    def _read_record(self) -> dict[str, Run]:
+        """Read the search again: searches may share runs; return all runs by key."""
+        runs = trial_runs(self.store)
+        self.search = refresh_search(self.search, runs, self.store, self.lab)
+        self.suggestions = {one.index: one for one in self.search.members}
+        return runs
+
+    def _refresh(self, key: str) -> None:
+        runs = trial_runs(self.store, key)
+        for index, one in self.suggestions.items():
+            if one.key == key:
+                self.suggestions[index] = outcome(self.search, one, runs, self.store, self.lab)
+
+    def _find_more(self) -> bool:
+        """Put further suggestions among those that wait; return False if there are none now."""
+        if self.search.search.population:
+            self.waiting = [] if self.running else self._next_round()
+        elif len(self.suggestions) < self.search.search.trials:
+            self.waiting = [self._new_suggestion()]
+        return bool(self.waiting)
+
+    def _new_suggestion(self) -> Suggestion:
+        search = self.search
+        index = next(i for i in range(search.search.trials) if i not in self.suggestions)
         results = [
             PastSuggestion(one.values, one.objectives, one.state == "failed")
             for _, one in sorted(self.suggestions.items())
         ]
-        return self.plan.suggestion(index, suggest(self.plan.search, index, results))
+        values = suggest(search.search, index, results) if index else search.values_of_base()
+        return search.suggestion(index, (0, values))
 
-    def _join(self, suggestion: Suggestion) -> str:
-        """Record a suggestion, in a new run if it has none, and return the run's id."""
-        self.suggestions[suggestion.index] = suggestion
-        job = register_suggestion(self.jobs, self.plan, self.template, self.study, suggestion)
-        run = trial_runs(self.store, suggestion.key).get(suggestion.key)
-        if run is None:
+    def _next_round(self) -> list[Suggestion]:
+        """Return the members to train to the next comparison.
+
+        None are left at the end, or if all of them were lost in the round before.
+        """
+        runs = self._read_record()
+        close_left_runs(self.search, runs, self.sweep)
+        until, epochs = self.search.until or 0, self.search.base.spec.train.epochs
+        members = [
+            one
+            for one in self.search.members
+            if not one.finished and (one.epochs < until or until == epochs)
+        ]
+        this_round = until, [one.key for one in members]
+        if this_round == self.last_round:
+            return []
+        self.last_round = this_round
+        return members
+
+    def _register(self, one: Suggestion) -> Job:
+        """Add the job of a suggestion to the sweep, and return it."""
+        label = f"#{one.index} ({one.text})"
+        job = self.sweep.jobs[one.key] = replace(
+            self.template,
+            spec=one.trial.spec,
+            key=one.key,
+            case=f"{self.search.base.case}/search",
+            label=label,
+            until=self.search.until,
+            note=trial_note(self.sweep.plan.study, label, one.trial.spec, self.search.where),
+        )
+        self.sweep.monitor.lanes[one.key] = f"{self.search.id}.{one.index}"
+        return job
+
+    def _record_suggestion(self, one: Suggestion, job: Job) -> None:
+        """Record a suggestion, in a new run if it has none, and read its result."""
+        runs = trial_runs(self.store, one.key)
+        if one.key not in runs:
             # Its worker will find this run by key and fill it.
             job.record().close()
-            run = trial_runs(self.store, suggestion.key)[suggestion.key]
-        run_id = run.info.run_id
-        tag = f"{SEARCH_TAG}.{self.plan.id}.{suggestion.index}"
-        write_tag(self.store, run_id, tag, json.dumps(suggestion.values))
-        return run_id
-
-    def _refresh(self, key: str) -> None:
-        runs = trial_runs(self.store, key)
-        for index, suggestion in self.suggestions.items():
-            if suggestion.key == key:
-                self.suggestions[index] = outcome(
-                    self.plan, suggestion, runs, self.store, self.template.lab
-                )
+            runs = trial_runs(self.store, one.key)
+        tag = f"{SEARCH_TAG}.{self.search.id}.{one.index}"
+        write_tag(self.store, runs[one.key].info.run_id, tag, json.dumps(one.values))
+        self._refresh(one.key)
 
 
 class Median(MedianStoppingRule):
     """Median stopping that ignores last reports without a metric, which only hold an end state."""
 
+    def __init__(self, metric: str, **options: Any) -> None:
+        super().__init__(metric=metric, **options)
+        self.metric_name = metric
+
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
         """Pass on a last report that has the metric."""
-        if self._metric in result:
+        if self.metric_name in result:
             super().on_trial_complete(tune_controller, trial, result)
 
 
 def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     """Return Tune's scheduler; it never stops a trial at its last epoch, which saves nothing."""
     (metric, mode), rule = next(iter(search.objectives.items())), search.scheduler
-    common = {"time_attr": "epoch", "metric": metric, "mode": mode}
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": metric, "mode": mode}
     if rule.name == "asha":
         return ASHAScheduler(
             **common,
@@ -181,136 +255,28 @@ def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def execute_searches(
-    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
-) -> Outcome:
-    """Train the suggestions of a plan's incomplete searches, and return their outcome.
-
-    `entries` stand for the searches in the plan. Raises `UserError` as `execute` does.
-    """
-    incomplete = [one for one in plan.searches if not one.complete]
-
-    def drive(
-        jobs: dict[str, Job], fits: dict[Resources, Fit], monitor: TrialMonitor, stop: StopRules
-    ) -> None:
-        templates = {one.id: replace(jobs[f"{one.id}.0"], test=False) for one in incomplete}
-        # From here on, `jobs` holds the jobs of suggestions.
-        jobs.clear()
-        for search in incomplete:
-            placement = fits[search.base.resources]
-            template = replace(
-                templates[search.id], resources=placement.resources, avoid=placement.avoid
-            )
-            if search.search.population:
-                drive_population(
-                    search,
-                    template,
-                    partial(register_suggestion, jobs, search, template, plan.study),
-                    monitor,
-                    stop,
-                    placement.at_once,
-                )
-                continue
-            # Read it again: searches may share runs.
-            store = open_store(lab, template.uri)
-            current = refresh_search(search, trial_runs(store), store, lab)
-            run_tuner(
-                tune.with_parameters(run_suggestion, template=template),
-                template,
-                monitor,
-                stop,
-                {},
-                search_alg=Suggester(current, template, jobs, plan.study),
-                scheduler=scheduler_of(search.search, search.base.spec.train.epochs),
-                num_samples=search.search.trials,
-                max_concurrent_trials=placement.at_once,
-            )
-
-    nested = any(one.base.resources.workers for one in plan.searches)
-    return execute(plan, entries, forecast, lab, console, drive, dashboard=nested)
-
-
-def drive_population(
-    search: SearchPlan,
-    template: Job,
-    job_of: Callable[[Suggestion], Job],
-    monitor: TrialMonitor,
-    stop: StopRules,
-    at_once: int,
-) -> None:
-    """Train a population to its last epoch; end early if trials are lost or a stop rule applies.
-
-    `job_of` makes and registers the job of a member.
-    """
-    store, lab = open_store(template.lab, template.uri), template.lab
-    last_round: tuple[int | None, list[str]] | None = None
-    while not stop.stop_all():
-        # A lost worker could not upload the end of its journal.
-        replay(lab, template.uri)
-        runs = trial_runs(store)
-        current = refresh_search(search, runs, store, lab)
-        members = {
-            member.key: member
-            for member in current.suggestions
-            if member.index < current.search.trials
-        }
-        close_left_runs(current, members, runs, store, monitor)
-        jobs = {}
-        for key, member in members.items():
-            monitor.lanes[key] = f"{search.id}.{member.index}"
-            if not member.finished and (
-                member.epochs < (current.until or 0) or current.until == total_epochs(search)
-            ):
-                jobs[key] = replace(job_of(member), until=current.until)
-                inherit_state(jobs[key], search, member, runs, store)
-        if not jobs or (current.until, list(jobs)) == last_round:
-            return
-        last_round = current.until, list(jobs)
-        run_tuner(
-            tune.with_parameters(run_trial, jobs=jobs),
-            template,
-            monitor,
-            stop,
-            {"key": tune.grid_search(list(jobs))},
-            max_concurrent_trials=at_once,
-            reuse_actors=True,
-        )
-
-
-def total_epochs(search: SearchPlan) -> int:
-    """Return the number of epochs of a whole training."""
-    return search.base.spec.train.epochs
-
-
-def close_left_runs(
-    current: SearchPlan,
-    members: dict[str, Suggestion],
-    runs: dict[str, Run],
-    store: Store,
-    monitor: TrialMonitor,
-) -> None:
+def close_left_runs(search: SearchPlan, runs: Mapping[str, Run], sweep: Sweep) -> None:
     """Close the runs that members left when they took over another's weights."""
-    for suggestion in current.suggestions:
-        if suggestion.key not in members and suggestion.key in runs:
-            monitor.outcome.unfinished.pop(suggestion.key, None)
-            run = runs[suggestion.key]
+    members = {one.key for one in search.members}
+    for one in search.suggestions:
+        if one.key not in members and one.key in runs:
+            sweep.monitor.outcome.unfinished.pop(one.key, None)
+            run = runs[one.key]
             if run.info.status in ("RUNNING", "KILLED") and STOPPED_TAG not in run.data.tags:
-                stop_run(store, run.info.run_id, suggestion.epochs)
+                stop_run(sweep.store, run.info.run_id, one.epochs)
 
 
-def inherit_state(
-    job: Job, search: SearchPlan, member: Suggestion, runs: dict[str, Run], store: Store
-) -> None:
+def inherit_state(job: Job, search: SearchPlan, member: Suggestion, store: Store) -> None:
     """Copy the state and history of the run from which a replaced member continues.
 
     If that run's state is gone or has more epochs, the member is trained from the start instead.
     The result is the same, because its values change at the same epochs.
     """
-    if not member.earlier or member.epochs >= member.since:
+    if not member.since or member.epochs >= member.since:
         return
-    donor = search.lineage(member.index, member.earlier)
-    copy_state(job.lab, donor.key, job.key, member.since)
-    run = runs[donor.key]
+    donor = search.suggestion(member.index, *member.steps[:-1]).key
+    copy_state(job.lab, donor, job.key, member.since)
+    run = trial_runs(store, donor)[donor]
     names = [name for name in run.data.metrics if not name.startswith("system/")]
     history = metric_history(store, run.info.run_id, names)
     with job.record() as record:

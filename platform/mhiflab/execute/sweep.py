@@ -174,56 +174,58 @@ class StopRules(Stopper):
         return late or (failures is not None and len(self.failed) >= failures)
 
 
-def _short_name(trial: Any) -> str:
-    return trial.config["key"][:12]
+@dataclass(frozen=True)
+class Sweep:
+    """Trials under way."""
+
+    plan: Plan
+    store: Store
+    jobs: dict[str, Job]
+    """Jobs by run key."""
+    fits: dict[Resources, Fit]
+    monitor: TrialMonitor
+    stop: StopRules
+
+    def placed(self, job: Job) -> tuple[Job, int]:
+        """Return a job with its place on the cluster, and the number of such jobs at a time."""
+        place = self.fits[job.resources]
+        return replace(job, resources=place.resources, avoid=place.avoid), place.at_once
 
 
-def _tune_groups(
-    jobs: dict[str, Job], fits: dict[Resources, Fit], monitor: TrialMonitor, stop: StopRules
-) -> None:
-    """Run jobs, one Tuner for each kind of resources, so that each group packs the cluster."""
-    monitor.outcome.unfinished.update(dict.fromkeys(jobs, "not begun"))
-    for resources, placement in fits.items():
-        group_jobs = {
-            key: replace(job, resources=placement.resources, avoid=placement.avoid)
-            for key, job in jobs.items()
-            if job.resources == resources
-        }
-        if not stop.stop_all():
-            function = tune.with_parameters(run_trial, jobs=group_jobs)
-            space = {"key": tune.grid_search(list(group_jobs))}
-            example = next(iter(group_jobs.values()))
+def _tune_jobs(sweep: Sweep) -> None:
+    """Run a sweep's jobs, one Tuner for each kind of resources, so that each packs the cluster."""
+    sweep.monitor.outcome.unfinished.update(dict.fromkeys(sweep.jobs, "not begun"))
+    for resources in sweep.fits:
+        placed = [sweep.placed(job) for job in sweep.jobs.values() if job.resources == resources]
+        jobs = {job.key: job for job, _ in placed}
+        if not sweep.stop.stop_all():
             run_tuner(
-                function,
-                example,
-                monitor,
-                stop,
-                space,
-                max_concurrent_trials=placement.at_once,
+                sweep,
+                tune.with_parameters(run_trial, jobs=jobs),
+                placed[0][0],
+                space={"key": tune.grid_search(list(jobs))},
+                max_concurrent_trials=placed[0][1],
                 # A new process for every trial would import torch again. Reuse is safe, because no
                 # scheduler stops these trials halfway.
                 reuse_actors=True,
             )
 
 
-Drive = Callable[[dict[str, Job], dict[Resources, Fit], TrialMonitor, StopRules], None]
-"""A function that starts jobs, from the fit of each resources, a monitor and the stop rules."""
-
-
 def run_tuner(
+    sweep: Sweep,
     function: Any,
     example: Job,
-    monitor: TrialMonitor,
-    stop: StopRules,
-    space: dict[str, Any],
+    space: dict[str, Any] | None = None,
     **options: Any,
 ) -> None:
-    """Run trials of the same resources as `example`; `options` are those of Tune's TuneConfig."""
-    resources = trial_request(example.resources, example.avoid)
+    """Run Tune trials of a function; `options` are those of Tune's TuneConfig.
+
+    Every trial requests the resources of `example`.
+    """
     # `TrialMonitor` prints every error in one line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
-        tune.with_resources(function, resources),
+        tune.with_resources(function, trial_request(example.resources, example.avoid)),
         param_space=space,
         tune_config=TuneConfig(
             trial_name_creator=_short_name,
@@ -233,14 +235,18 @@ def run_tuner(
         run_config=RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}",
             storage_path=str(example.scratch),
-            callbacks=[monitor],
+            callbacks=[sweep.monitor],
             # Tune sees only dead processes: trials report their failures themselves.
             failure_config=FailureConfig(max_failures=example.retry.lost),
-            stop=stop,
+            stop=sweep.stop,
             verbose=0,
         ),
     )
     tuner.fit()
+
+
+def _short_name(trial: Any) -> str:
+    return trial.config["key"][:12]
 
 
 def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
@@ -264,26 +270,18 @@ def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
     return shared
 
 
-@dataclass(frozen=True)
-class SweepFolders:
-    """Folders of a sweep."""
-
-    lab: Lab
-    scratch: Path
-    """Ray's files of this sweep, progress only; removed at the end."""
-
-
 def make_jobs(
     plan: Plan,
     entries: Sequence[Entry],
     forecast: Forecast,
     parent: str,
-    uri: str,
-    folders: SweepFolders,
+    store: Store,
+    lab: Lab,
+    scratch: Path,
 ) -> dict[str, Job]:
     """Return the job of every trial by run key."""
     shared = share_scenes(entries)
-    code, lab = code_provenance(), replace(folders.lab, root=folders.lab.root.resolve())
+    code, lab = code_provenance(), replace(lab, root=lab.root.resolve())
     jobs = {}
     for entry in entries:
         assert entry.survey is not None, "a trial that is not blocked has a survey"
@@ -297,8 +295,8 @@ def make_jobs(
             study=plan.name,
             parent=parent,
             lab=lab,
-            uri=uri,
-            scratch=folders.scratch,
+            uri=store.uri,
+            scratch=scratch,
             code=code,
             retry=plan.study.retry,
             forecast_s=forecast.seconds.get(entry.key),
@@ -314,12 +312,12 @@ def execute(
     forecast: Forecast,
     lab: Lab,
     console: Console,
-    drive: Drive = _tune_groups,
+    drive: Callable[[Sweep], None] = _tune_jobs,
     dashboard: bool = False,
 ) -> Outcome:
     """Run trials and return their outcome; the next run continues those that are interrupted.
 
-    `drive` starts the jobs and may replace them by others. Raises `UserError`, before anything is
+    `drive` starts a sweep's jobs and may replace them. Raises `UserError`, before anything is
     written, if the disk or the cluster's resources are too small or another driver is at work.
     """
     check_disk(entries, lab)
@@ -336,26 +334,25 @@ def execute(
         if any(resources.gpu_memory_gib for resources in resource_kinds):
             nodes = with_gpu_memory(nodes)
         fits = {resources: fit(resources, nodes) for resources in resource_kinds}
-        uri = tracking_uri(lab)
-        store = open_store(lab, uri)
+        store = open_store(lab, tracking_uri(lab))
         note = study_note(plan.study, str(plan.path))
         parent = study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
-        folders = SweepFolders(lab, lab.ray.resolve() / uuid.uuid4().hex[:8])
         # Remove the files of killed drivers: no other driver works in this lab.
         shutil.rmtree(lab.ray, ignore_errors=True)
-        folders.scratch.mkdir(parents=True)
+        scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
+        scratch.mkdir(parents=True)
         with leased(store, parent, driver):
             for entry in entries:
                 if entry.run is not None:
                     clear_stop(store, entry.run.mlflow)
-            jobs = make_jobs(plan, entries, forecast, parent, uri, folders)
+            jobs = make_jobs(plan, entries, forecast, parent, store, lab, scratch)
             monitor = TrialMonitor(jobs, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)
             try:
-                drive(jobs, fits, monitor, stop)
+                drive(Sweep(plan, store, jobs, fits, monitor, stop))
             finally:
                 _close(store, lab, plan.name, jobs)
-    shutil.rmtree(folders.scratch, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     return monitor.outcome
 
 

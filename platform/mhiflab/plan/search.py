@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from mlflow.entities import Run
 
-from feinfn.config import Change
+from feinfn.config import Change, require
 from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
@@ -33,7 +33,8 @@ class Suggestion:
     """One suggestion, with its result on record."""
 
     index: int
-    values: Values
+    steps: tuple[tuple[int, Values], ...]
+    """Its values, each with the epoch after which they hold: first 0; more only in a population."""
     trial: Trial
     key: str
     state: str = "new"
@@ -42,15 +43,16 @@ class Suggestion:
     """Epochs that it has trained."""
     objectives: tuple[float, ...] | None = None
     """Objectives at the epoch whose weights are kept, the one of the best validation PSNR."""
-    earlier: tuple[tuple[int, Values], ...] = ()
-    """Its values before `values`, each with the epoch after which they held."""
-    since: int = 0
-    """Epoch after which `values` hold."""
 
     @property
-    def steps(self) -> tuple[tuple[int, Values], ...]:
-        """All its values, each with the epoch after which they hold."""
-        return (*self.earlier, (self.since, self.values))
+    def values(self) -> Values:
+        """Its values at the end."""
+        return self.steps[-1][1]
+
+    @property
+    def since(self) -> int:
+        """Epoch after which `values` hold."""
+        return self.steps[-1][0]
 
     @property
     def text(self) -> str:
@@ -93,37 +95,30 @@ class SearchPlan:
         content = json.loads(json.dumps(asdict(self.base.spec)))
         return {key: content[key.split(".")[0]][key.split(".")[1]] for key in self.search.space}
 
-    def lineage(self, index: int, steps: Sequence[tuple[int, Values]]) -> Suggestion:
-        """Return a population's member that took on new values after some epochs.
+    def suggestion(self, index: int, *steps: tuple[int, Values]) -> Suggestion:
+        """Return a suggestion with its spec and run key.
 
         Each step holds an epoch and the values after it; the first epoch is 0.
         """
-        first = self.suggestion(index, steps[0][1])
+        trial = with_values(self.base, steps[0][1], self.where)
         changes = tuple(
             Change(after_epoch=epoch, **{key.removeprefix("train."): v for key, v in new.items()})
             for epoch, new in steps[1:]
         )
-        spec = first.trial.spec
-        spec = replace(spec, train=replace(spec.train, changes=changes))
-        since, values = steps[-1]
-        return replace(
-            first,
-            values=values,
-            trial=replace(first.trial, spec=spec),
-            key=run_key(spec, self.survey.fingerprint),
-            earlier=tuple(steps[:-1]),
-            since=since,
-        )
+        if changes:
+            train = replace(trial.spec.train, changes=changes)
+            trial = replace(trial, spec=replace(trial.spec, train=train))
+        return Suggestion(index, steps, trial, run_key(trial.spec, self.survey.fingerprint))
 
-    def suggestion(self, index: int, values: Values) -> Suggestion:
-        """Return a suggestion with its spec and run key."""
-        trial = with_values(self.base, values, self.where)
-        return Suggestion(index, values, trial, run_key(trial.spec, self.survey.fingerprint))
+    @property
+    def members(self) -> list[Suggestion]:
+        """Suggestions known so far, without the replaced members of a population."""
+        return [one for one in self.suggestions if one.index < self.search.trials]
 
     @property
     def finished(self) -> list[Suggestion]:
         """Suggestions whose result is known."""
-        return [one for one in self.suggestions if one.finished and one.index < self.search.trials]
+        return [one for one in self.members if one.finished]
 
     @property
     def complete(self) -> bool:
@@ -207,98 +202,72 @@ def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> No
         except UserError as error:
             text = str(error)
             raise UserError(text if where in text else f"{where}: {text}") from None
-    scheduler = search.scheduler
-    if search.population:
-        _check_intervals(plan)
-    elif scheduler.name != "none" and scheduler.grace_epochs >= epochs:
-        raise UserError(
-            f"{plan.where}: search.scheduler.grace_epochs: found {scheduler.grace_epochs}, "
-            f"expected less than train.epochs = {epochs}, because no trial is stopped otherwise"
+    scheduler, place = search.scheduler, f"{plan.where}: search.scheduler"
+    if not search.population:
+        require(
+            scheduler.name == "none" or scheduler.grace_epochs < epochs,
+            f"{place}.grace_epochs",
+            scheduler.grace_epochs,
+            f"less than train.epochs = {epochs}, because no trial is stopped otherwise",
         )
-
-
-def _check_intervals(plan: SearchPlan) -> None:
-    train, interval = plan.base.spec.train, plan.search.scheduler.interval_epochs
-    where = f"{plan.where}: search.scheduler.interval_epochs: found {interval}"
-    if interval >= train.epochs:
-        raise UserError(
-            f"{where}, expected less than train.epochs = {train.epochs}, because no member is "
-            "replaced otherwise"
-        )
-    if interval % train.validate_every:
-        raise UserError(
-            f"{where}, expected a multiple of train.validate_every = {train.validate_every}, "
-            "because members are compared by their validation"
-        )
-    if train.changes:
-        raise UserError(
-            f"{plan.where}: train.changes: found {len(train.changes)}, expected none, because pbt "
-            "makes them"
-        )
+        return
+    train, interval = plan.base.spec.train, scheduler.interval_epochs
+    require(
+        interval < epochs,
+        f"{place}.interval_epochs",
+        interval,
+        f"less than train.epochs = {epochs}, because no member is replaced otherwise",
+    )
+    require(
+        interval % train.validate_every == 0,
+        f"{place}.interval_epochs",
+        interval,
+        f"a multiple of train.validate_every = {train.validate_every}, because members are "
+        "compared by their validation",
+    )
+    require(
+        not train.changes,
+        f"{plan.where}: train.changes",
+        len(train.changes),
+        "none, because pbt makes them",
+    )
 
 
 def refresh_search(
     plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
 ) -> SearchPlan:
     """Return the search with the suggestions, and their results, that are on record."""
-    if plan.search.population:
-        return _refresh_population(plan, runs, store, lab)
-    suggested: dict[int, Values] = {}
-    prefix = f"{SEARCH_TAG}.{plan.id}."
-    for run in runs.values():
-        for tag, text in run.data.tags.items():
-            if tag.startswith(prefix):
-                suggested[int(tag.removeprefix(prefix))] = json.loads(text)
-    if plan.search.algorithm == "random":
-        suggested = {i: suggest(plan.search, i, ()) for i in range(1, plan.search.trials)}
-        suggested[0] = plan.values_of_base()
-    suggestions = [
-        outcome(plan, plan.suggestion(index, suggested[index]), runs, store, lab)
-        for index in sorted(suggested)
-        if index < plan.search.trials
-    ]
-    return replace(plan, suggestions=tuple(suggestions))
-
-
-def _refresh_population(
-    plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
-) -> SearchPlan:
-    """Return the population after the last comparison that all its members have reached."""
     search = plan.search
-    steps: list[list[tuple[int, Values]]] = [[(0, plan.values_of_base())]]
-    steps += [[(0, suggest(search, i, ()))] for i in range(1, search.trials)]
+    known: dict[int, Values] = {}
+    if search.algorithm == "random":
+        known = {i: suggest(search, i, ()) for i in range(1, search.trials)}
+        known[0] = plan.values_of_base()
+    else:
+        prefix = f"{SEARCH_TAG}.{plan.id}."
+        for run in runs.values():
+            for tag, text in run.data.tags.items():
+                if tag.startswith(prefix):
+                    known[int(tag.removeprefix(prefix))] = json.loads(text)
+    members = [plan.suggestion(i, (0, known[i])) for i in sorted(known) if i < search.trials]
     replaced: list[Suggestion] = []
     epochs = plan.base.spec.train.epochs
-    until = epochs
-    for epoch in comparison_epochs(search, epochs):
-        members = [plan.lineage(i, member_steps) for i, member_steps in enumerate(steps)]
-        scores = [_score(plan, member, epoch, runs, store) for member in members]
+    for until in comparison_epochs(search, epochs):
+        scores = [_score(plan, one, until, runs, store) for one in members]
         reached = [score for score in scores if score is not None]
         if len(reached) < len(scores):
-            until = epoch
             break
-        before = list(steps)
-        moves = successors(search, epoch, [member.values for member in members], reached)
+        before = list(members)
+        moves = successors(search, until, [one.values for one in before], reached)
         for i, move in enumerate(moves):
             if move is not None:
                 donor, values = move
-                member = _at_replacement(plan, members[i], epoch, runs, store)
-                replaced.append(replace(member, index=search.trials + len(replaced)))
-                steps[i] = [*before[donor], (epoch, values)]
-    members = [plan.lineage(i, member_steps) for i, member_steps in enumerate(steps)]
-    present = [outcome(plan, member, runs, store, lab) for member in members]
+                left = replace(before[i], index=search.trials + len(replaced))
+                replaced.append(outcome(plan, left, runs, store, lab, replaced_after=until))
+                members[i] = plan.suggestion(i, *before[donor].steps, (until, values))
+    else:
+        until = epochs
+    present = [outcome(plan, one, runs, store, lab) for one in members]
     return replace(plan, suggestions=(*present, *replaced), until=until)
-
-
-def _at_replacement(
-    plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
-) -> Suggestion:
-    """Return a member as it was when it was replaced, even if its run trained further later."""
-    assert store is not None, "a member that was replaced has a run"
-    history = metric_history(store, runs[one.key].info.run_id, _recorded(plan.search))
-    past = {name: {e: v for e, v in h.items() if e <= epoch} for name, h in history.items()}
-    objectives = _objectives(plan.search, one, past) if past["val_psnr"] else None
-    return replace(one, state="stopped", epochs=epoch, objectives=objectives)
 
 
 def _score(
@@ -321,18 +290,31 @@ def _diverged(run: Run) -> bool:
 
 
 def outcome(
-    plan: SearchPlan, one: Suggestion, runs: Mapping[str, Run], store: Store | None, lab: Lab
+    plan: SearchPlan,
+    one: Suggestion,
+    runs: Mapping[str, Run],
+    store: Store | None,
+    lab: Lab,
+    replaced_after: int | None = None,
 ) -> Suggestion:
-    """Return a suggestion with the state and the objectives of its run, if it has one."""
+    """Return a suggestion with the state and the objectives of its run, if it has one.
+
+    Of a member that was replaced after an epoch, what its run did later does not count.
+    """
     run = runs.get(one.key)
     if run is None or store is None:
         return one
-    history = metric_history(store, run.info.run_id, ("loss", *_recorded(plan.search)))
-    epochs = max(history["loss"], default=0)
-    status, tags = run.info.status, run.data.tags
-    if status == "FINISHED":
+    names = {"loss", "val_psnr", *plan.search.objectives} - {"parameters", "flops"}
+    history = metric_history(store, run.info.run_id, names)
+    if replaced_after is not None:
+        state = "stopped"
+        history = {
+            name: {epoch: value for epoch, value in values.items() if epoch <= replaced_after}
+            for name, values in history.items()
+        }
+    elif run.info.status == "FINISHED":
         state = "done"
-    elif STOPPED_TAG in tags:
+    elif STOPPED_TAG in run.data.tags:
         # Whatever its status: a worker that is being stopped may still report that it has begun.
         state = "stopped"
     elif _diverged(run):
@@ -342,27 +324,25 @@ def outcome(
     objectives = None
     if state in ("done", "stopped") and history["val_psnr"]:
         objectives = _objectives(plan.search, one, history)
+    epochs = replaced_after or max(history["loss"], default=0)
     return replace(one, state=state, epochs=epochs, objectives=objectives)
-
-
-def _recorded(search: Search) -> set[str]:
-    """Return the metrics that a search reads from its runs."""
-    return {"val_psnr", *search.objectives} - {"parameters", "flops"}
 
 
 def _objectives(
     search: Search, one: Suggestion, history: Mapping[str, Mapping[int, float]]
 ) -> tuple[float, ...]:
     """Return a suggestion's objectives at the epoch whose weights are kept."""
-    psnr = history["val_psnr"]
+    psnr, spec = history["val_psnr"], one.trial.spec
     # The first of equal epochs, as training keeps it.
     best_epoch = max(sorted(psnr), key=lambda epoch: psnr[epoch])
-    values = {name: history[name][best_epoch] for name in search.objectives if name not in COSTS}
-    if "train_seconds" in search.objectives:
-        values["train_seconds"] = history["train_seconds"][max(history["train_seconds"])]
-    spec = one.trial.spec
-    if "parameters" in search.objectives:
-        values["parameters"] = parameters_of(spec.model)
-    if "flops" in search.objectives:
-        values["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio)
-    return tuple(values[name] for name in search.objectives)
+    values: list[float] = []
+    for name in search.objectives:
+        if name == "parameters":
+            values.append(parameters_of(spec.model))
+        elif name == "flops":
+            values.append(flop_per_pixel(spec.model, spec.protocol.ratio))
+        else:
+            # A cost in seconds counts to the last epoch.
+            epoch = max(history[name]) if name in COSTS else best_epoch
+            values.append(history[name][epoch])
+    return tuple(values)

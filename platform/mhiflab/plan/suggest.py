@@ -53,7 +53,6 @@ def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Va
         }
     # Imported late: heavy, and not needed to plan.
     import optuna
-    from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -66,10 +65,8 @@ def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Va
         )
     else:
         sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
-    modes = list(search.objectives.values())
-    storage = optuna.storages.InMemoryStorage()
-    directions = [{"max": "maximize", "min": "minimize"}[mode] for mode in modes]
-    study = optuna.create_study(storage=storage, study_name="search", directions=directions)
+    directions = [f"{mode}imize" for mode in search.objectives.values()]
+    study = optuna.create_study(sampler=sampler, directions=directions)
     space = {key: _distribution(one) for key, one in search.space.items()}
     complete = 0
     for past in earlier:
@@ -80,28 +77,21 @@ def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Va
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
             values=past.objectives,
-            params={k: _index(one, past.values[k]) for k, one in search.space.items()},
+            params={
+                key: one.choice.index(past.values[key]) if one.choice else past.values[key]
+                for key, one in search.space.items()
+            },
             distributions=space,
             system_attrs={"NSGAIISampler:generation": complete // POPULATION},
         )
         study.add_trial(trial)
         complete += past.objectives is not None
-    names = list(search.objectives)
-    optuna_search = OptunaSearch(
-        space,
-        metric=names[0] if search.single else names,
-        mode=modes[0] if search.single else modes,
-        sampler=sampler,
-        storage=storage,
-        study_name="search",
-    )
-    params = optuna_search.suggest("next")
-    assert params is not None, "Optuna always has a suggestion"
+    params = study.ask(space).params
     return {key: _value(one, params[key]) for key, one in search.space.items()}
 
 
 def _distribution(values: Range) -> Any:
-    """Return Optuna's distribution for a range."""
+    """Return Optuna's distribution for a range; for choices, one of their positions."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -109,17 +99,12 @@ def _distribution(values: Range) -> Any:
     )
 
     if values.choice:
-        # Positions, because Optuna takes no lists as categories.
+        # Optuna takes no lists as categories.
         return CategoricalDistribution(range(len(values.choice)))
     low, high = values.ends
     if values.integer:
         return IntDistribution(low, high)
     return FloatDistribution(low, high, log=values.log_uniform is not None)
-
-
-def _index(values: Range, value: Any) -> Any:
-    """Return Optuna's parameter for a value."""
-    return values.choice.index(value) if values.choice else value
 
 
 def _value(values: Range, param: Any) -> Any:
@@ -155,7 +140,9 @@ FACTORS = (0.8, 1.2)
 
 
 def comparison_epochs(search: Search, epochs: int) -> range:
-    """Return the epochs after which a population is compared."""
+    """Return the epochs after which a population is compared; none in other searches."""
+    if not search.population:
+        return range(0)
     return range(search.scheduler.interval_epochs, epochs, search.scheduler.interval_epochs)
 
 
@@ -174,17 +161,15 @@ def successors(
     for i in worst:
         donor = best[int(hashed_fraction(search.seed, epoch, i) * count)]
         if scores[donor] > -math.inf:
-            moves[i] = donor, perturbed_values(search, epoch, i, values[donor])
+            moves[i] = donor, _perturbed(search, epoch, i, values[donor])
     return moves
 
 
-def perturbed_values(search: Search, epoch: int, member: int, values: Values) -> Values:
+def _perturbed(search: Search, epoch: int, member: int, values: Values) -> Values:
     """Return values near a donor's, some of them drawn again, all inside their ranges."""
     perturbed = {}
     for key, one in search.space.items():
-        how, draw = (
-            hashed_fraction(search.seed, epoch, member, key, what) for what in ("how", "draw")
-        )
-        new = how < RESAMPLED
-        perturbed[key] = one.at(draw) if new else one.rounded(values[key] * FACTORS[draw >= 0.5])
+        how, draw = (hashed_fraction(search.seed, epoch, member, key, w) for w in ("how", "draw"))
+        scaled = values[key] * FACTORS[draw >= 0.5]
+        perturbed[key] = one.at(draw) if how < RESAMPLED else one.rounded(scaled)
     return perturbed

@@ -111,12 +111,12 @@ def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
     plan = read_plan(write_study(search=described(trials=6), cases={}, seeds=[1, 2]))
     (one,) = plan.searches
     assert [e.trial.label for e in plan.entries] == ["Default (lr 0.001)"] * 2
-    assert one.suggestion(0, one.values_of_base()).key == plan.entries[0].key
+    assert one.suggestion(0, (0, one.values_of_base())).key == plan.entries[0].key
     store = open_store(lab, tracking_uri(lab))
     parent = study_run(store, "tiny", "")
 
     def record(index: int, lr: float, psnr: list[float]) -> Record:
-        key = one.suggestion(index, {"train.lr": lr}).key
+        key = one.suggestion(index, (0, {"train.lr": lr})).key
         run = trial_record(lab, store.uri, key, "trial", parent, {})
         run.settings({}, {f"{SEARCH_TAG}.{one.id}.{index}": f'{{"train.lr": {lr}}}'})
         for step, value in enumerate(psnr, 1):
@@ -128,7 +128,7 @@ def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
     best.settings({}, {TESTED_TAG: "false"})
     best.finish()
     record(2, 3e-3, [40]).close()
-    stopped = one.suggestion(2, {"train.lr": 3e-3}).key
+    stopped = one.suggestion(2, (0, {"train.lr": 3e-3})).key
     stop_run(store, trial_runs(store)[stopped].info.run_id, 1)
     record(3, 4e-3, []).fail("training diverged: the loss was nan", "")
     record(4, 5e-3, []).fail("MemoryError: ", "")
