@@ -17,9 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
-from mhiflab.record.lab_lock import driver_at_work, lock, lock_file
+from mhiflab.record.exclusion import UNNAMED, Exclusion, Holder, driver_lock
 from mhiflab.record.store import Store, existing_store, read_tag, trial_runs, write_tag
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
@@ -32,57 +34,30 @@ EXPIRY_S = 6 * HEARTBEAT_S
 """Age at which a lease expires, because its driver must have died."""
 
 
-@dataclass(frozen=True)
-class Driver:
-    """A driver at work."""
-
-    pid: int
-    host: str
-    study: str
-    token: str
-
-    @property
-    def description(self) -> str:
-        """Process, host and study in words."""
-        return f"process {self.pid} on {self.host}, study {self.study}"
-
-
-def _read(lab: Lab) -> Driver | None:
-    try:
-        return Driver(**json.loads(lock_file(lab).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+def _take(exclusion: Exclusion, found: str, remedy: str) -> None:
+    """Take something; raise `UserError` that names its holder if another process holds it."""
+    if not exclusion.take():
+        holder = exclusion.holder() or UNNAMED
+        raise UserError(f"{found} ({holder.description}); {remedy}")
 
 
 @contextmanager
-def only_driver(lab: Lab, study: str) -> Iterator[Driver]:
-    """Hold the lab for one driver; raise `UserError` if another driver works in it.
-
-    The system releases the lock when the process ends, however it ends.
-    """
-    lab.root.mkdir(parents=True, exist_ok=True)
-    # Opened without truncation, because the holder of the lock wrote its name here.
-    with lock_file(lab).open("a") as file:
-        try:
-            lock(file)
-        except BlockingIOError:
-            other = _read(lab)
-            raise UserError(
-                f"{lab.root}: another mhiflab run is at work in this folder"
-                f"{f' ({other.description})' if other else ''}; wait for it, stop it (mhiflab "
-                "stop), or choose another folder with --lab"
-            ) from None
-        driver = Driver(os.getpid(), platform.node(), study, uuid.uuid4().hex)
-        file.truncate(0)
-        file.write(json.dumps(asdict(driver)))
-        file.flush()
-        earlier_handler = signal.getsignal(signal.SIGTERM)
-        take_sigterm_as_ctrl_c()
-        try:
-            yield driver
-        finally:
-            signal.signal(signal.SIGTERM, earlier_handler)
-            file.truncate(0)
+def only_driver(lab: Lab, study: str) -> Iterator[Holder]:
+    """Hold the lab for one driver; raise `UserError` if another driver works in it."""
+    driver = Holder(os.getpid(), platform.node(), study, uuid.uuid4().hex)
+    lock = driver_lock(lab, driver)
+    _take(
+        lock,
+        f"{lab.root}: another mhiflab run is at work in this folder",
+        "wait for it, stop it (mhiflab stop), or choose another folder with --lab",
+    )
+    earlier_handler = signal.getsignal(signal.SIGTERM)
+    take_sigterm_as_ctrl_c()
+    try:
+        yield driver
+    finally:
+        signal.signal(signal.SIGTERM, earlier_handler)
+        lock.give_back()
 
 
 def take_sigterm_as_ctrl_c() -> None:
@@ -94,33 +69,85 @@ def take_sigterm_as_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@contextmanager
-def leased(store: Store, parent: str, driver: Driver) -> Iterator[None]:
-    """Hold a study on its MLflow server against drivers with other lab folders.
+class Lease:
+    """An exclusion of drivers with labs of their own: a study on the server that they share.
 
-    The lease is renewed every 10 s and expires after a minute. If its holder was a process of this
-    machine that has died, it is taken at once. A request to stop arrives as SIGTERM. Raises
-    `UserError` if another driver holds the study.
+    It lies in a tag of the study's run. It is lost a minute after its last renewal, or as soon as
+    its holder, if that was a process of this machine, has died. It carries the request to stop.
     """
-    _refuse_other(store, parent, driver)
-    write_tag(store, parent, STOP_TAG, "")
-    _renew(store, parent, driver)
-    # If two drivers take it at the same moment, the later writer holds it.
-    time.sleep(0.5 if store.uri.startswith("http") else 0)
-    _refuse_other(store, parent, driver)
+
+    def __init__(self, store: Store, parent: str, me: Holder | None = None) -> None:
+        self.store, self.parent, self.me = store, parent, me
+
+    def take(self) -> bool:
+        """Take it and return True, or return False if another driver holds it."""
+        if not self._free():
+            return False
+        write_tag(self.store, self.parent, STOP_TAG, "")
+        self.renew()
+        # If two drivers take it at the same moment, the later writer holds it.
+        time.sleep(0.5 if self.store.uri.startswith("http") else 0)
+        return self._free()
+
+    def renew(self) -> None:
+        """Keep it for another minute."""
+        assert self.me is not None, "only a holder renews"
+        content = {**asdict(self.me), "time": time.time()}
+        write_tag(self.store, self.parent, LEASE, json.dumps(content))
+
+    def give_back(self) -> None:
+        """Let others take it."""
+        write_tag(self.store, self.parent, LEASE, "")
+
+    def holder(self) -> Holder | None:
+        """Return the driver that holds it; None if it is free or its holder has died."""
+        text = read_tag(self.store, self.parent, LEASE)
+        if not text:
+            return None
+        content = json.loads(text)
+        renewed_s = content.pop("time")
+        holder = Holder(**content)
+        dead = holder.host == platform.node() and not psutil.pid_exists(holder.pid)
+        return None if dead or time.time() - renewed_s > EXPIRY_S else holder
+
+    def request_stop(self) -> None:
+        """Ask the holder to stop."""
+        write_tag(self.store, self.parent, STOP_TAG, "true")
+
+    def stop_requested(self) -> bool:
+        """Return True if somebody asked the holder to stop."""
+        return bool(read_tag(self.store, self.parent, STOP_TAG))
+
+    def _free(self) -> bool:
+        holder = self.holder()
+        return holder is None or (self.me is not None and holder.token == self.me.token)
+
+
+@contextmanager
+def leased(store: Store, parent: str, driver: Holder) -> Iterator[None]:
+    """Hold a study on its MLflow server, and renew that; a request to stop arrives as SIGTERM.
+
+    Raises `UserError` if another driver holds the study.
+    """
+    lease = Lease(store, parent, driver)
+    _take(
+        lease,
+        f"study {driver.study}: another driver is at work on it",
+        "wait for it, or stop it (mhiflab stop)",
+    )
     done = threading.Event()
 
     def keep_lease() -> None:
         while not done.wait(HEARTBEAT_S):
             # An outage of the server must not end the training: renew the lease afterwards.
             with suppress(UserError):
-                if read_tag(store, parent, STOP_TAG):
+                if lease.stop_requested():
                     os.kill(driver.pid, signal.SIGTERM)
                     return
-                _renew(store, parent, driver)
+                lease.renew()
                 if done.is_set():
                     # The block ended during this renewal: the lease must not outlive it.
-                    write_tag(store, parent, LEASE, "")
+                    lease.give_back()
 
     thread = threading.Thread(target=keep_lease, name="lease", daemon=True)
     thread.start()
@@ -131,42 +158,7 @@ def leased(store: Store, parent: str, driver: Driver) -> Iterator[None]:
         # Do not wait longer: the server may be away.
         thread.join(2)
         with suppress(UserError):
-            write_tag(store, parent, LEASE, "")
-
-
-def _renew(store: Store, parent: str, driver: Driver) -> None:
-    write_tag(store, parent, LEASE, json.dumps({**asdict(driver), "time": time.time()}))
-
-
-def _holder(store: Store, parent: str) -> Driver | None:
-    """Return the driver that holds a study; None if it is free or its holder has died."""
-    text = read_tag(store, parent, LEASE)
-    if not text:
-        return None
-    lease = json.loads(text)
-    renewed_s = lease.pop("time")
-    holder = Driver(**lease)
-    dead = holder.host == platform.node() and not _lives(holder.pid)
-    return None if dead or time.time() - renewed_s > EXPIRY_S else holder
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _refuse_other(store: Store, parent: str, driver: Driver) -> None:
-    holder = _holder(store, parent)
-    if holder is not None and holder.token != driver.token:
-        raise UserError(
-            f"study {driver.study}: another driver is at work on it ({holder.description}); wait "
-            "for it, or stop it (mhiflab stop)"
-        )
+            lease.give_back()
 
 
 def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
@@ -175,14 +167,16 @@ def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
     A driver on this machine gets SIGTERM; one elsewhere reads the request from its server. Raises
     `UserError` if no driver is at work.
     """
-    driver = _read(lab) if driver_at_work(lab) else None
+    driver = driver_lock(lab).holder()
     if driver is not None and driver.host == platform.node():
         with suppress(ProcessLookupError):
             os.kill(driver.pid, signal.SIGTERM)
         return f"asked {driver.description} to stop; its trials continue with the next run"
-    if store is not None and parent is not None and (holder := _holder(store, parent)):
-        write_tag(store, parent, STOP_TAG, "true")
-        return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
+    if store is not None and parent is not None:
+        lease = Lease(store, parent)
+        if holder := lease.holder():
+            lease.request_stop()
+            return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
 
 

@@ -18,8 +18,8 @@ from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.plan.checks import check_trial
 from mhiflab.plan.search import SearchPlan, check_search, refresh_search
 from mhiflab.record.archive import data_access_of, opened_store
+from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.lab_lock import driver_at_work
 from mhiflab.record.store import (
     CASE,
     ERROR_TAG,
@@ -232,7 +232,7 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False)
     complete search adds its best suggestions.
     """
     runs = trial_runs(store) if store else {}
-    at_work = driver_at_work(lab)
+    at_work = driver_lock(lab).holder() is not None
     searches = tuple(refresh_search(search, runs, store, lab) for search in plan.searches)
     planned = list(plan.entries)
     for search in searches:

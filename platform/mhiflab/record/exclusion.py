@@ -1,40 +1,111 @@
-"""Lock of a lab folder, which its driver holds."""
+"""Exclusion: one holder at a time of a lab's folder, a run's journal, or a study on a server.
+
+All are taken, renewed, given back and asked for their holder in the same way. `FileExclusion` is
+for processes that share a disk; the lease in `execute/driver.py` is for those that share a server.
+"""
 
 import fcntl
+import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
+
+from filelock import FileLock, Timeout
 
 from mhiflab.paths import Lab
 
 PROBE_S = 0.5
-"""Seconds for which a command that checks for a driver may itself hold the lock."""
+"""Seconds for which a command that asks for the holder may itself hold a lock."""
 
 
-def lock_file(lab: Lab) -> Path:
-    """Return the file that a driver locks; its content names the driver."""
-    return lab.root / "driver.lock"
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds something."""
+
+    pid: int
+    host: str
+    study: str
+    token: str
+
+    @property
+    def description(self) -> str:
+        """Process, host and study in words."""
+        return f"process {self.pid} on {self.host}, study {self.study}"
 
 
-def driver_at_work(lab: Lab) -> bool:
-    """Return True if a driver holds the lab folder."""
-    try:
-        with lock_file(lab).open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
+UNNAMED = Holder(0, "an unknown host", "unknown", "")
+"""Holder that has not written its name yet."""
+
+
+class Exclusion(Protocol):
+    """A thing that has one holder at a time."""
+
+    def take(self) -> bool:
+        """Take it and return True, or return False if another holds it."""
+
+    def renew(self) -> None:
+        """Keep it for longer; what is never renewed may be lost."""
+
+    def give_back(self) -> None:
+        """Let others take it."""
+
+    def holder(self) -> Holder | None:
+        """Return the process that holds it, None if it is free."""
+
+
+class FileExclusion:
+    """A locked file that names its holder; the system frees it when the holder's process ends."""
+
+    def __init__(self, path: Path, wait_s: float, me: Holder | None = None) -> None:
+        """Wait for `wait_s` seconds in `take`; without `me` the file names nobody."""
+        self.path, self.wait_s, self.me = path, wait_s, me
+        # Not bound to a thread: another one may give back what this one took.
+        self._lock = FileLock(path, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
+
+    def take(self) -> bool:
+        """Take it and return True, or return False if another holds it; create its folder."""
+        deadline = time.monotonic() + self.wait_s
+        while True:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+                break
+            except Timeout:
+                return False
+            except (FileNotFoundError, FileExistsError):
+                # The process that held the folder removed it meanwhile.
+                if self.path.parent.is_file():
+                    raise
+        if self.me:
+            self.path.write_text(json.dumps(asdict(self.me)), encoding="utf-8")
         return True
-    return False
 
+    def renew(self) -> None:
+        """Do nothing: the system keeps it while this process lives."""
 
-def lock(file: TextIO) -> None:
-    """Lock a file for this process alone; raise `BlockingIOError` if another process holds it."""
-    end = time.monotonic() + PROBE_S
-    while True:
+    def give_back(self) -> None:
+        """Let others take it."""
+        if self.me:
+            self.path.write_text("", encoding="utf-8")
+        self._lock.release()
+
+    def holder(self) -> Holder | None:
+        """Return the process that holds it, None if it is free."""
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.02)
+            with self.path.open("r", encoding="utf-8") as file:
+                try:
+                    # Shared, which filelock cannot do: several may look at once, and read only.
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                except BlockingIOError:
+                    return Holder(**json.loads(file.read()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return UNNAMED
+
+
+def driver_lock(lab: Lab, me: Holder | None = None) -> FileExclusion:
+    """Return the lock of a lab folder, which its driver holds."""
+    return FileExclusion(lab.root / "driver.lock", PROBE_S, me)

@@ -4,11 +4,9 @@ A folder holds `journal.jsonl`, one entry per line, and copies of the files that
 entry is on the disk before `append` returns. One process at a time writes the folder.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from feinfn.errors import UserError
 from feinfn.files import write_atomic
+from mhiflab.record.exclusion import FileExclusion
 
 LOCK_WAIT_S = 150.0
 """Seconds that a process waits for another to leave a spool; longer than one call of MLflow takes
@@ -31,7 +30,12 @@ class Spool:
     def __init__(self, folder: Path, wait_s: float = LOCK_WAIT_S) -> None:
         """Wait for the folder, create it if it is missing, and cut off a torn last line."""
         self.folder = folder
-        self._lock = _lock_folder(folder, wait_s)
+        self._lock = FileExclusion(folder / LOCK, wait_s)
+        if not self._lock.take():
+            raise UserError(
+                f"{folder}: another process still writes the record of this run, after "
+                f"{wait_s:g} s; wait for it or stop it, then run again"
+            )
         self._journal = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         whole = (folder / JOURNAL).read_bytes().rfind(b"\n") + 1
         os.ftruncate(self._journal, whole)
@@ -103,36 +107,7 @@ class Spool:
     def close(self) -> None:
         """Release the folder for other processes."""
         os.close(self._journal)
-        os.close(self._lock)
-
-
-def _lock_folder(folder: Path, wait_s: float) -> int:
-    """Return the descriptor of a folder's lock; raise `UserError` if another process keeps it."""
-    deadline = time.monotonic() + wait_s
-    path = folder / LOCK
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except (FileNotFoundError, FileExistsError):
-            # The process that held the folder removed it meanwhile.
-            if folder.is_file():
-                raise
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A lock is void if its folder was removed meanwhile.
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                return lock
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        os.close(lock)
-        if time.monotonic() >= deadline:
-            raise UserError(
-                f"{folder}: another process still writes the record of this run, after {wait_s:g} "
-                "s; wait for it or stop it, then run again"
-            )
-        time.sleep(0.05)
+        self._lock.give_back()
 
 
 def _sync_folder(folder: Path) -> None:

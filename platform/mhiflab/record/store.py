@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
-from mhiflab.record.lab_lock import driver_at_work
+from mhiflab.record.exclusion import driver_lock
 
 EXPERIMENT = "mhiflab"
 """MLflow experiment that holds all runs."""
@@ -172,7 +172,8 @@ def connect(lab: Lab, uri: str) -> Store:
     if experiment is None:
         return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
     before = experiment.artifact_location
-    if location and before.startswith("file:") and before != location and not driver_at_work(lab):
+    moved = location and before.startswith("file:") and before != location
+    if location and moved and not driver_lock(lab).holder():
         move_artifacts(lab, before, location)
     return Store(client, uri, experiment.experiment_id)
 

@@ -12,9 +12,9 @@ import pytest
 
 from feinfn.errors import UserError
 from mhiflab.execute import driver
-from mhiflab.execute.driver import LEASE, STOP_TAG, Driver, leased, only_driver, stop_driver
+from mhiflab.execute.driver import LEASE, STOP_TAG, Lease, leased, only_driver, stop_driver
 from mhiflab.paths import Lab
-from mhiflab.record.lab_lock import driver_at_work
+from mhiflab.record.exclusion import Exclusion, FileExclusion, Holder, driver_lock
 from mhiflab.record.store import open_store, read_tag, study_run, tracking_uri, write_tag
 
 
@@ -24,6 +24,30 @@ def shared(tmp_path):
     lab = Lab(tmp_path / "lab")
     store = open_store(lab, tracking_uri(lab))
     return store, study_run(store, "tiny", "")
+
+
+@pytest.mark.parametrize("kind", ["file", "lease"])
+def test_exclusion_has_one_holder_who_is_named_and_gives_it_back(kind, shared, tmp_path):
+    store, parent = shared
+    first = Holder(os.getpid(), "one", "a", "1")
+    second = Holder(os.getpid(), "two", "b", "2")
+
+    def exclusion(me: Holder | None = None) -> Exclusion:
+        if kind == "lease":
+            return Lease(store, parent, me)
+        return FileExclusion(tmp_path / "deep" / "folder" / "lock", 0.0, me)
+
+    one, two, nobody = exclusion(first), exclusion(second), exclusion()
+    assert nobody.holder() is None
+    assert one.take()
+    one.renew()
+    assert not two.take()
+    assert nobody.holder() == one.holder() == first
+    one.give_back()
+    assert nobody.holder() is None
+    assert two.take()
+    assert nobody.holder() == second
+    two.give_back()
 
 
 def test_lock_names_its_holder_and_ends_with_it(tmp_path):
@@ -40,7 +64,10 @@ def test_lock_names_its_holder_and_ends_with_it(tmp_path):
 def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
     lab, lock = Lab(tmp_path), fcntl.flock
     with only_driver(lab, "first"):
-        assert driver_at_work(lab)
+        holder = driver_lock(lab).holder()
+        assert holder is not None
+        assert (holder.pid, holder.study) == (os.getpid(), "first")
+    assert driver_lock(lab).holder() is None
     looking = threading.Event()
 
     def look(file, kind: int) -> None:
@@ -51,7 +78,7 @@ def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
             time.sleep(0.2)
 
     monkeypatch.setattr(fcntl, "flock", look)
-    thread = threading.Thread(target=driver_at_work, args=(lab,))
+    thread = threading.Thread(target=driver_lock(lab).holder)
     thread.start()
     looking.wait()
     with only_driver(lab, "second"):
@@ -61,8 +88,8 @@ def test_one_who_only_looks_keeps_no_driver_away(tmp_path, monkeypatch):
 
 def test_second_lab_is_refused_a_study_that_another_holds(shared):
     store, parent = shared
-    elsewhere = Driver(1, "elsewhere", "tiny", "a")
-    here = Driver(os.getpid(), "here", "tiny", "b")
+    elsewhere = Holder(1, "elsewhere", "tiny", "a")
+    here = Holder(os.getpid(), "here", "tiny", "b")
     with (
         leased(store, parent, elsewhere),
         pytest.raises(UserError, match=r"another driver is at work on it \(process 1 on elsewhere"),
@@ -77,17 +104,17 @@ def test_second_lab_is_refused_a_study_that_another_holds(shared):
 def test_lease_that_was_left_behind_is_taken(left, shared, monkeypatch):
     store, parent = shared
     monkeypatch.setattr(driver.platform, "node", lambda: "here")
-    dead = Driver(2**22 + 1, "here" if "dead" in left else "elsewhere", "tiny", "a")
+    dead = Holder(2**22 + 1, "here" if "dead" in left else "elsewhere", "tiny", "a")
     age = 0.0 if "dead" in left else driver.EXPIRY_S + 1
     write_tag(store, parent, LEASE, json.dumps({**asdict(dead), "time": time.time() - age}))
-    with leased(store, parent, Driver(os.getpid(), "here", "tiny", "b")):
+    with leased(store, parent, Holder(os.getpid(), "here", "tiny", "b")):
         pass
 
 
 def test_renewal_that_arrives_after_the_end_leaves_no_lease(shared, monkeypatch):
     store, parent = shared
     monkeypatch.setattr(driver, "HEARTBEAT_S", 0.01)
-    renew, held, free = driver._renew, threading.Event(), threading.Event()
+    renew, held, free = Lease.renew, threading.Event(), threading.Event()
 
     def late(*args) -> None:
         if threading.current_thread().name == "lease":
@@ -95,8 +122,8 @@ def test_renewal_that_arrives_after_the_end_leaves_no_lease(shared, monkeypatch)
             free.wait(60)
         renew(*args)
 
-    monkeypatch.setattr(driver, "_renew", late)
-    with leased(store, parent, Driver(os.getpid(), "elsewhere", "tiny", "a")):
+    monkeypatch.setattr(Lease, "renew", late)
+    with leased(store, parent, Holder(os.getpid(), "elsewhere", "tiny", "a")):
         assert held.wait(60)
         (thread,) = (one for one in threading.enumerate() if one.name == "lease")
     free.set()
@@ -110,7 +137,7 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
     asked = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        own = Driver(os.getpid(), "elsewhere", "tiny", "a")
+        own = Holder(os.getpid(), "elsewhere", "tiny", "a")
         with leased(store, parent, own):
             told = stop_driver(Lab(tmp_path / "another"), store, parent)
             assert "asked process" in told

@@ -10,7 +10,7 @@ from test_record import opened, write
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
-from mhiflab.record.lab_lock import lock
+from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.store import open_store, tracking_uri
 
 KEY = "k" * 32
@@ -83,7 +83,8 @@ def test_lab_seen_at_another_place_while_its_driver_works_is_left_alone(lab, tmp
         store = open_store(copy, tracking_uri(copy))
         return store.client.get_experiment(store.experiment_id).artifact_location
 
-    with (copy.root / "driver.lock").open("a") as file:
-        lock(file)
-        assert place() == lab.artifacts.as_uri()
+    lock = driver_lock(copy)
+    assert lock.take()
+    assert place() == lab.artifacts.as_uri()
+    lock.give_back()
     assert place() == copy.artifacts.as_uri()
