@@ -66,42 +66,24 @@ def machine_provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return a source folder's files, without hidden ones and those that git ignores."""
-    root = checkout()
-    listed = git("ls-files", "-co", "--exclude-standard", "-z", str(folder)) if root else None
-    if root and listed:
-        paths = [root / name for name in listed.split("\0") if name]
-    else:
-        paths = list(folder.rglob("*"))
-    files = []
-    for path in sorted(set(paths)):
-        inner = path.relative_to(folder).parts
-        plain = not any(part.startswith(".") or part == "__pycache__" for part in inner)
-        if plain and path.is_file() and not path.is_symlink():
-            files.append(path)
-    return files
-
-
-def code_files() -> dict[str, Path]:
-    """Return both packages' files by their path in a wheel."""
-    folders = {
+def code_folders() -> dict[str, Path]:
+    """Return the folders of both packages and of the shipped studies, by their place in a wheel."""
+    return {
         "feinfn": Path(feinfn.__file__).parent,
         "mhiflab": Path(mhiflab.__file__).parent,
         "mhiflab/experiments": experiments_dir(),
     }
-    files = {
-        f"{place}/{path.relative_to(folder).as_posix()}": path
-        for place, folder in folders.items()
-        for path in _files(folder)
-    }
-    return {**files, "mhiflab/requirements.lock": lock_file()}
 
 
 def code_hash() -> str:
     """Return the SHA-256 of both packages' Python files, the same for checkout and wheel."""
     digest = hashlib.sha256()
-    for place, path in sorted(code_files().items()):
-        if place.endswith(".py") and not place.startswith("mhiflab/experiments/"):
-            digest.update(f"{place}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for place, folder in code_folders().items():
+        for path in sorted(folder.rglob("*.py")):
+            inner = path.relative_to(folder)
+            # In a wheel, the studies lie inside the laboratory's folder.
+            if "experiments" in (inner.parts[0], folder.name) or "/." in f"/{inner.as_posix()}":
+                continue
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{place}/{inner.as_posix()}:{content}\n".encode())
     return digest.hexdigest()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from feinfn.config import DataConfig
 from feinfn.data.source import survey
 from mhiflab.cluster import probe
 from mhiflab.cluster.code import code_hash
@@ -65,73 +64,64 @@ class Expected:
 
 def locked_versions() -> dict[str, str]:
     """Return the versions in requirements.lock, by package."""
-    lines = [
-        line.split("==")
-        for line in lock_file().read_text(encoding="utf-8").splitlines()
-        if "==" in line
-    ]
-    return {name.split("[")[0]: number for name, number in lines}
+    lines = lock_file().read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line]
+    return {name.split("[")[0]: number for name, number in pairs}
 
 
 def judge(node: str, facts: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
     """Yield the findings on one node, from its facts (`probe.node_facts` and more)."""
+
+    def check(name: str, found: str, good: bool, fix: str) -> Finding:
+        return Finding(node, name, found, "" if good else fix)
+
     for name, found in facts["versions"].items():
         # Builds of torch differ in a suffix such as +cpu or +cu130.
         plain, driver = found.split("+")[0], expected.versions[name].split("+")[0]
         locked = expected.locked.get(name, driver)
-        fix = ""
-        if name == "python" and plain != driver:
-            fix = f"use Python {driver}, the driver's"
-        elif plain != locked:
-            fix = f"install {name} {locked} there: requirements.lock"
-        elif driver != locked:
-            fix = f"install {name} {locked} on the driver: requirements.lock"
-        yield Finding(node, name, found, fix)
-    code = facts["code"]
-    fix = "" if code == expected.code else "install the same mhiflab there, or use mhiflab submit"
-    yield Finding(node, "code", code[:12] if len(code) == 64 else code, fix)
-    shared = facts["shared"] and facts["writable"]
-    fix = "" if shared else "mount the same storage there under the same path, writable"
-    yield Finding(node, "lab folder", "shared" if shared else "another or not writable", fix)
-    free = facts["free_gib"]
-    fix = "" if free >= LEAST_FREE_GIB else f"free at least {LEAST_FREE_GIB:g} GiB"
-    yield Finding(node, "disk", f"{free:.1f} GiB free", fix)
+        if name == "python":
+            yield check(name, found, plain == driver, f"use Python {driver}, the driver's")
+        else:
+            where = "there" if plain != locked else "on the driver"
+            fix = f"install {name} {locked} {where}: requirements.lock"
+            yield check(name, found, plain == driver == locked, fix)
+    code, shared = facts["code"], facts["shared"] and facts["writable"]
+    fix = "install the same mhiflab there, or use mhiflab submit"
+    yield check("code", _short(code), code == expected.code, fix)
+    fix = "mount the same storage there under the same path, writable"
+    yield check("lab folder", "shared" if shared else "another or not writable", shared, fix)
+    free, off = facts["free_gib"], facts["clock_s"]
+    fix = f"free at least {LEAST_FREE_GIB:g} GiB"
+    yield check("disk", f"{free:.1f} GiB free", free >= LEAST_FREE_GIB, fix)
     answer = facts["mlflow"]
-    fix = f"let this node reach {expected.uri}" if answer else ""
-    yield Finding(node, "MLflow", answer or "answers", fix)
-    off = facts["clock_s"]
-    fix = "set the clock by NTP" if abs(off) > MOST_CLOCK_S else ""
-    yield Finding(node, "clock", f"{off:+.2f} s", fix)
+    yield check("MLflow", answer or "answers", not answer, f"let this node reach {expected.uri}")
+    yield check("clock", f"{off:+.2f} s", abs(off) <= MOST_CLOCK_S, "set the clock by NTP")
     for gpu in facts["gpus"]:
-        fix = "" if gpu["works"] is True else f"mend driver or torch build: {gpu['works']}"
         text = f"{gpu['name']}, {gpu['gib']:.1f} GiB, driver {gpu['driver']}"
-        yield Finding(node, "GPU", text, fix)
+        fix = f"mend driver or torch build: {gpu['works']}"
+        yield check("GPU", text, gpu["works"] is True, fix)
     if facts["ray_gpus"] != len(facts["gpus"]):
         text = f"Ray counts {facts['ray_gpus']:g}, torch sees {len(facts['gpus'])}"
         yield Finding(node, "GPU", text, "install a driver and a torch build that fit each other")
-    yield from _ports(node, facts["ports"], expected.dashboard_port)
+    for port, addresses in facts["ports"].items():
+        # The dashboard must listen on loopback, MLflow there or on one private address.
+        ips = [ipaddress.ip_address(address) for address in addresses]
+        if port == expected.dashboard_port:
+            name, option, good = "dashboard", "--dashboard-host", all(ip.is_loopback for ip in ips)
+        else:
+            name, option = "MLflow", "--host"
+            good = all(ip.is_private and not ip.is_unspecified for ip in ips)
+        fix = f"bind it to loopback ({option}=127.0.0.1) and tunnel"
+        yield check(f"{name} port {port}", ", ".join(addresses), good, fix)
     for source, fingerprint in expected.data.items():
         found = facts["data"][source]
-        fix = "" if found == fingerprint else "put the same files there under the same path"
-        yield Finding(node, "data", found[:12] if len(found) == 64 else found, fix)
+        fix = "put the same files there under the same path"
+        yield check("data", _short(found), found == fingerprint, fix)
 
 
-def _ports(node: str, ports: Mapping[int, list[str]], dashboard: int) -> Iterator[Finding]:
-    """Yield a finding per open port.
-
-    The dashboard must listen on loopback, MLflow there or on one private address.
-    """
-    for port, addresses in ports.items():
-        is_dashboard = port == dashboard
-        wide = [
-            a
-            for a in addresses
-            if not (address := ipaddress.ip_address(a)).is_loopback
-            and (is_dashboard or address.is_unspecified or not address.is_private)
-        ]
-        name, option = ("dashboard", "--dashboard-host") if is_dashboard else ("MLflow", "--host")
-        fix = f"bind it to loopback ({option}=127.0.0.1) and tunnel" if wide else ""
-        yield Finding(node, f"{name} port {port}", ", ".join(addresses), fix)
+def _short(text: str) -> str:
+    """Return the start of a hash, or the whole of any other text."""
+    return text[:12] if len(text) == 64 else text
 
 
 def token_needed(address: str) -> bool:
@@ -174,19 +164,12 @@ def _mark(lab: Lab) -> Iterator[str]:
             lab.root.rmdir()
 
 
-def _data_of(study: Path | None) -> dict[str, DataConfig]:
-    """Return a study's data by a text that describes them; none without a study."""
-    if study is None:
-        return {}
-    trials = expand(read_study(study), str(study))
-    return {f"{one.spec.data}": one.spec.data for one in trials}
-
-
 def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Finding]:
     """Return the findings on every node of the cluster in `RAY_ADDRESS`, or on this machine."""
     import ray
 
-    data = _data_of(study)
+    trials = expand(read_study(study), str(study)) if study else ()
+    data = {f"{one.spec.data}": one.spec.data for one in trials}
     uri = tracking_uri(lab)
     with connected() as nodes, _mark(lab) as token:
         say(f"{len(nodes)} node(s)")
@@ -228,13 +211,9 @@ def _cluster_findings(address: str, uri: str, nodes: int) -> list[Finding]:
     """Return the findings on the cluster as a whole: its token, and its record."""
     needed = token_needed(address)
     fix = "" if needed else "set RAY_AUTH_MODE=token for every `ray start`, with one token file"
-    record = Finding("all", "record", urlsplit(uri).scheme)
+    findings = [Finding("all", "token", "needed" if needed else "not needed", fix)]
     if nodes > 1 and not uri.startswith("http"):
-        record = Finding(
-            "all",
-            "record",
-            "a file",
-            "start an MLflow server and set MLFLOW_TRACKING_URI: a database in a file does not "
-            "support writers on several machines",
-        )
-    return [Finding("all", "token", "needed" if needed else "not needed", fix), record]
+        fix = "start an MLflow server and set MLFLOW_TRACKING_URI: a database in a file does not "
+        fix += "support writers on several machines"
+        return [*findings, Finding("all", "record", "a file", fix)]
+    return [*findings, Finding("all", "record", urlsplit(uri).scheme)]

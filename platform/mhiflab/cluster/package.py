@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from feinfn.errors import UserError
-from mhiflab.cluster.code import code_files, git_provenance
-from mhiflab.paths import study_path
+from mhiflab.cluster.code import code_folders, git_provenance
+from mhiflab.paths import lock_file, study_path
 from mhiflab.study.yaml_values import check_study, read_yaml
 
 LIMIT_BYTES = 100 * 2**20
@@ -76,26 +76,38 @@ def study_files(study: str) -> tuple[str, dict[str, Path]]:
     return f"{STUDY_FOLDER}/{path.resolve().relative_to(root).as_posix()}", files
 
 
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Return the names in a folder of code that are no code: hidden ones, caches, labs, links."""
+    return {
+        name
+        for name in names
+        if name.startswith(".")
+        or name in ("__pycache__", "lab", "mlruns")
+        or Path(folder, name).is_symlink()
+    }
+
+
 def write_package(folder: Path, files: dict[str, Path]) -> str:
     """Write the code and further files to an empty folder, and return their hash.
 
     Raise `UserError` if they are larger than `LIMIT_BYTES`.
     """
-    all_files = {**code_files(), **files}
-    size = sum(path.stat().st_size for path in all_files.values())
-    if size > LIMIT_BYTES:
-        largest = max(all_files, key=lambda place: all_files[place].stat().st_size)
+    for place, source in code_folders().items():
+        shutil.copytree(source, folder / place, ignore=_left_out, dirs_exist_ok=True)
+    for place, path in {**files, "mhiflab/requirements.lock": lock_file()}.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+    digest, sizes = hashlib.sha256(), {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        digest.update(f"{place}:{hashlib.sha256(content).hexdigest()}\n".encode())
+        sizes[place] = len(content)
+    if sum(sizes.values()) > LIMIT_BYTES:
         raise UserError(
-            f"the code to submit has {size / 2**20:.0f} MiB, expected at most "
-            f"{LIMIT_BYTES / 2**20:.0f}; the largest file is {all_files[largest]}: move it "
-            "elsewhere"
+            f"the code to submit has {sum(sizes.values()) / 2**20:.0f} MiB, expected at most "
+            f"{LIMIT_BYTES / 2**20:.0f}; the largest file is {max(sizes, key=sizes.__getitem__)}: "
+            "move it elsewhere"
         )
-    digest = hashlib.sha256()
-    for place, path in sorted(all_files.items()):
-        target = folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        digest.update(f"{place}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     (folder / "mhiflab" / "submitted.json").write_text(
         json.dumps(git_provenance()), encoding="utf-8"
     )

@@ -84,7 +84,10 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def listening(ports: tuple[int, ...]) -> dict[int, list[str]]:
-    """Return the addresses on which this node listens, by port; empty unless on Linux."""
+    """Return the addresses on which this node listens, by port; empty unless on Linux.
+
+    Read by hand, because a node that is examined may lack psutil.
+    """
     import ipaddress
 
     addresses: dict[int, list[str]] = {}

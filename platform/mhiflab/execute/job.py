@@ -1,14 +1,20 @@
-"""Jobs: the spec, resources and record of one trial, ready to travel to a worker."""
+"""Jobs: the spec, resources and record of one trial, ready to travel to a worker; make them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from feinfn.config import DataConfig
 from feinfn.data.scene import Scene
 from feinfn.data.source import Survey, load_scene
 from feinfn.errors import UserError
+from mhiflab.cluster.code import code_provenance
 from mhiflab.paths import Lab
-from mhiflab.record.store import CASE, NOTE, SEED, STUDY
+from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.plan import Entry, Plan
+from mhiflab.record.description import trial_note
+from mhiflab.record.store import CASE, NOTE, SEED, STUDY, Store
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.schema import Retry
 from mhiflab.study.spec import Resources, Spec
@@ -82,3 +88,60 @@ class Job:
         }
         name = f"{self.label} seed {self.spec.seed}"
         return trial_record(self.lab, self.uri, self.key, name, self.parent, tags)
+
+
+def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
+    """Put every training and validation scene into Ray's object store once.
+
+    Workers read them in place: one copy per node for all trials. Test scenes are left out, because
+    a trial opens them itself after its training.
+    """
+    import ray
+
+    shared: dict[DataConfig, dict[str, Any]] = {}
+    refs: dict[tuple[str, str], Any] = {}
+    for entry in entries:
+        data = entry.trial.spec.data
+        if data in shared or data.inputs == "stored":
+            continue
+        for name in (*data.train, *data.validation):
+            if (data.source, name) not in refs:
+                refs[data.source, name] = ray.put(load_scene(data, name))
+        shared[data] = {n: refs[data.source, n] for n in (*data.train, *data.validation)}
+    return shared
+
+
+def make_jobs(
+    plan: Plan,
+    entries: Sequence[Entry],
+    forecast: Forecast,
+    parent: str,
+    store: Store,
+    lab: Lab,
+    scratch: Path,
+) -> dict[str, Job]:
+    """Return the job of every trial by run key."""
+    shared = share_scenes(entries)
+    code, lab = code_provenance(), replace(lab, root=lab.root.resolve())
+    jobs = {}
+    for entry in entries:
+        assert entry.survey is not None, "a trial that is not blocked has a survey"
+        jobs[entry.key] = Job(
+            spec=entry.trial.spec,
+            resources=entry.trial.resources,
+            survey=entry.survey,
+            key=entry.key,
+            case=entry.trial.case,
+            label=entry.trial.label,
+            study=plan.name,
+            parent=parent,
+            lab=lab,
+            uri=store.uri,
+            scratch=scratch,
+            code=code,
+            retry=plan.study.retry,
+            forecast_s=forecast.seconds.get(entry.key),
+            note=trial_note(plan.study, entry.trial.label, entry.trial.spec, str(plan.path)),
+            shared=shared.get(entry.trial.spec.data, {}),
+        )
+    return jobs

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -16,20 +15,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from feinfn.config import DataConfig
-from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.methods.cost import parameters_of
-from mhiflab.cluster.code import code_provenance
 from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
 from mhiflab.cluster.fit import Fit, fit
 from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
-from mhiflab.execute.job import Job
+from mhiflab.execute.job import Job, make_jobs
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.record.description import study_note, trial_note
+from mhiflab.record.description import study_note
 from mhiflab.record.store import (
     Store,
     clear_stop,
@@ -102,6 +98,10 @@ class Outcome:
     """States of lost, interrupted and waiting trials by run key; the next run continues them."""
 
 
+_COLOURS = {"done": "green", "failed": "red", "lost": "yellow"}
+"""End states of a trial, each with its colour on the console."""
+
+
 class TrialMonitor(Callback):
     """A callback that shows each report of a trial, in place of Tune's output."""
 
@@ -119,43 +119,40 @@ class TrialMonitor(Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """Move the bar, or log a trial's end."""
-        key, state = trial.config["key"], result.get("state")
+        key, name = trial.config["key"], self._name(trial)
         if "warning" in result:
-            self.log(
-                f"[yellow]warning[/] {escape(self._trial_name(key))}: {escape(result['warning'])}"
-            )
+            self.log(f"[yellow]warning[/] {escape(name)}: {escape(result['warning'])}")
         if "epoch" in result:
             self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
-            self.advance(self.lanes.get(key, key), result["epoch"], self._trial_name(key))
-        elif state == "done":
-            self.outcome.unfinished.pop(key, None)
-            self.outcome.done.append(key)
-            self.log(f"[green]done[/]   {escape(self._trial_name(key))}")
-        elif state == "failed":
-            self.outcome.unfinished.pop(key, None)
-            self.outcome.failed[key] = f"{self._trial_name(key)}: {result['error']}"
-            self.log(f"[red]failed[/] {escape(self.outcome.failed[key])}")
-        elif state == "lost":
-            self._record_lost(key, result["error"])
+            self.advance(self.lanes.get(key, key), result["epoch"], name)
+        elif result.get("state") in _COLOURS:
+            self._end(trial, result["state"], result.get("error", ""))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Move the bar past the epochs that a trial did not need."""
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
             epochs = self.jobs[key].spec.train.epochs
-            self.advance(self.lanes.get(key, key), epochs, self._trial_name(key))
+            self.advance(self.lanes.get(key, key), epochs, self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process died more often than it may."""
-        self._record_lost(trial.config["key"], "its process ended")
+        self._end(trial, "lost", "its process ended")
 
-    def _trial_name(self, key: str) -> str:
-        job = self.jobs[key]
+    def _name(self, trial: Any) -> str:
+        job = self.jobs[trial.config["key"]]
         return f"{job.label}, seed {job.spec.seed}"
 
-    def _record_lost(self, key: str, reason: str) -> None:
-        self.outcome.unfinished[key] = f"lost: {reason}"
-        self.log(f"[yellow]lost[/]   {escape(f'{self._trial_name(key)}: {reason}')}")
+    def _end(self, trial: Any, state: str, reason: str) -> None:
+        key, text = trial.config["key"], self._name(trial) + (f": {reason}" if reason else "")
+        self.outcome.unfinished.pop(key, None)
+        if state == "done":
+            self.outcome.done.append(key)
+        elif state == "failed":
+            self.outcome.failed[key] = text
+        else:
+            self.outcome.unfinished[key] = f"lost: {reason}"
+        self.log(f"[{_COLOURS[state]}]{state}[/]{' ' * (7 - len(state))}{escape(text)}")
 
 
 class StopRules(Stopper):
@@ -247,63 +244,6 @@ def run_tuner(
 
 def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
-
-
-def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
-    """Put every training and validation scene into Ray's object store once.
-
-    Workers read them in place: one copy per node for all trials. Test scenes are left out, because
-    a trial opens them itself after its training.
-    """
-    import ray
-
-    shared: dict[DataConfig, dict[str, Any]] = {}
-    refs: dict[tuple[str, str], Any] = {}
-    for entry in entries:
-        data = entry.trial.spec.data
-        if data in shared or data.inputs == "stored":
-            continue
-        for name in (*data.train, *data.validation):
-            if (data.source, name) not in refs:
-                refs[data.source, name] = ray.put(load_scene(data, name))
-        shared[data] = {n: refs[data.source, n] for n in (*data.train, *data.validation)}
-    return shared
-
-
-def make_jobs(
-    plan: Plan,
-    entries: Sequence[Entry],
-    forecast: Forecast,
-    parent: str,
-    store: Store,
-    lab: Lab,
-    scratch: Path,
-) -> dict[str, Job]:
-    """Return the job of every trial by run key."""
-    shared = share_scenes(entries)
-    code, lab = code_provenance(), replace(lab, root=lab.root.resolve())
-    jobs = {}
-    for entry in entries:
-        assert entry.survey is not None, "a trial that is not blocked has a survey"
-        jobs[entry.key] = Job(
-            spec=entry.trial.spec,
-            resources=entry.trial.resources,
-            survey=entry.survey,
-            key=entry.key,
-            case=entry.trial.case,
-            label=entry.trial.label,
-            study=plan.name,
-            parent=parent,
-            lab=lab,
-            uri=store.uri,
-            scratch=scratch,
-            code=code,
-            retry=plan.study.retry,
-            forecast_s=forecast.seconds.get(entry.key),
-            note=trial_note(plan.study, entry.trial.label, entry.trial.spec, str(plan.path)),
-            shared=shared.get(entry.trial.spec.data, {}),
-        )
-    return jobs
 
 
 def execute(

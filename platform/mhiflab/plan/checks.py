@@ -1,12 +1,13 @@
-"""Checks of a trial before it runs: scenes, batch and memory must fit."""
+"""Checks of trials and searches before they run: scenes, batch, memory and space must fit."""
 
 import numpy as np
 
-from feinfn.config import ModelConfig
+from feinfn.config import ModelConfig, require
 from feinfn.data.source import SceneSummary, Survey, check_fit
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import name_of
+from mhiflab.plan.search import SearchPlan, text_of, with_values
 from mhiflab.study.expand import Trial
 
 
@@ -83,3 +84,44 @@ def _check_stored(trial: Trial, data: Survey) -> None:
             f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
             "share batches; export them again with one --patch"
         )
+
+
+def check_search(plan: SearchPlan) -> None:
+    """Raise `UserError` if a corner of the space, or the scheduler, would stop a suggestion."""
+    search, epochs = plan.search, plan.base.spec.train.epochs
+    for values in search.corners():
+        where = f"{plan.where}: search.space, at {text_of(values)}"
+        try:
+            check_trial(with_values(plan.base, values, where), plan.survey)
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if where in text else f"{where}: {text}") from None
+    scheduler, place = search.scheduler, f"{plan.where}: search.scheduler"
+    if not search.population:
+        require(
+            scheduler.name == "none" or scheduler.grace_epochs < epochs,
+            f"{place}.grace_epochs",
+            scheduler.grace_epochs,
+            f"less than train.epochs = {epochs}, because no trial is stopped otherwise",
+        )
+        return
+    train, interval = plan.base.spec.train, scheduler.interval_epochs
+    require(
+        interval < epochs,
+        f"{place}.interval_epochs",
+        interval,
+        f"less than train.epochs = {epochs}, because no member is replaced otherwise",
+    )
+    require(
+        interval % train.validate_every == 0,
+        f"{place}.interval_epochs",
+        interval,
+        f"a multiple of train.validate_every = {train.validate_every}, because members are "
+        "compared by their validation",
+    )
+    require(
+        not train.changes,
+        f"{plan.where}: train.changes",
+        len(train.changes),
+        "none, because pbt makes them",
+    )

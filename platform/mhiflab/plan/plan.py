@@ -15,8 +15,8 @@ from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.environment import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
-from mhiflab.plan.checks import check_trial
-from mhiflab.plan.search import SearchPlan, check_search, refresh_search
+from mhiflab.plan.checks import check_search, check_trial
+from mhiflab.plan.search import SearchPlan, refresh_search
 from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.finished import RecordedRun
@@ -201,7 +201,7 @@ def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK
             if trial.case not in searches:
                 prefix = f"{trial.label}: " if trials[-1].case != trials[0].case else ""
                 search = SearchPlan(study.search, trial, entry.survey, str(path), prefix)
-                check_search(search, check_trial)
+                check_search(search)
                 searches[trial.case] = search
             entry = replace(entry, trial=searches[trial.case].as_default(trial))
         entries.append(entry)

@@ -2,15 +2,14 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from mlflow.entities import Run
 
-from feinfn.config import Change, require
+from feinfn.config import Change
 from feinfn.data.source import Survey
-from feinfn.errors import UserError
 from feinfn.files import STATE
 from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.paths import Lab
@@ -23,9 +22,6 @@ from mhiflab.study.spec import parse_trial
 
 MOST_WINNERS = 5
 """Suggestions of a Pareto front that are tested, spread evenly over it."""
-
-FINISHED = ("done", "stopped", "failed")
-"""States of a suggestion whose result is known."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Suggestion:
     @property
     def finished(self) -> bool:
         """True if its result is known."""
-        return self.state in FINISHED
+        return self.state in ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -152,8 +148,8 @@ class SearchPlan:
     @property
     def title(self) -> str:
         """Kind of search, for people."""
-        algorithm = f"{self.search.algorithm} search"
-        return "population based training" if self.search.population else algorithm
+        search = self.search
+        return "population based training" if search.population else f"{search.algorithm} search"
 
     def line(self) -> str:
         """Return the search's progress and best results in one line."""
@@ -172,10 +168,8 @@ class SearchPlan:
 
 def text_of(values: Values) -> str:
     """Return searched values as a text for labels."""
-    return ", ".join(
-        f"{k.split('.')[-1]} {v:g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
-        for k, v in values.items()
-    )
+    names = {key.rpartition(".")[2]: value for key, value in values.items()}
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in names.items())
 
 
 def with_values(trial: Trial, values: Values, where: str) -> Trial:
@@ -187,50 +181,6 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
         settings[section][name] = value
     spec, _ = parse_trial(settings, seed, where)
     return replace(trial, spec=spec)
-
-
-def check_search(plan: SearchPlan, check: Callable[[Trial, Survey], None]) -> None:
-    """Raise `UserError` if a corner of the space, or the scheduler, would stop a suggestion later.
-
-    `check` checks one trial.
-    """
-    search, epochs = plan.search, plan.base.spec.train.epochs
-    for values in search.corners():
-        where = f"{plan.where}: search.space, at {text_of(values)}"
-        try:
-            check(with_values(plan.base, values, where), plan.survey)
-        except UserError as error:
-            text = str(error)
-            raise UserError(text if where in text else f"{where}: {text}") from None
-    scheduler, place = search.scheduler, f"{plan.where}: search.scheduler"
-    if not search.population:
-        require(
-            scheduler.name == "none" or scheduler.grace_epochs < epochs,
-            f"{place}.grace_epochs",
-            scheduler.grace_epochs,
-            f"less than train.epochs = {epochs}, because no trial is stopped otherwise",
-        )
-        return
-    train, interval = plan.base.spec.train, scheduler.interval_epochs
-    require(
-        interval < epochs,
-        f"{place}.interval_epochs",
-        interval,
-        f"less than train.epochs = {epochs}, because no member is replaced otherwise",
-    )
-    require(
-        interval % train.validate_every == 0,
-        f"{place}.interval_epochs",
-        interval,
-        f"a multiple of train.validate_every = {train.validate_every}, because members are "
-        "compared by their validation",
-    )
-    require(
-        not train.changes,
-        f"{plan.where}: train.changes",
-        len(train.changes),
-        "none, because pbt makes them",
-    )
 
 
 def refresh_search(

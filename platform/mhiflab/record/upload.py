@@ -146,21 +146,17 @@ class Applier:
 
     def _log(self, metrics: list[Metric], params: list[Param], tags: list[RunTag]) -> None:
         """Write all items at once, or one by one if the store refuses some of them."""
-        single = [
-            *(([m], [], []) for m in metrics),
-            *(([], [p], []) for p in params),
-            *(([], [], [t]) for t in tags),
-        ]
+        items = [*metrics, *params, *tags]
         try:
-            if single:
+            if items:
                 self.client.log_batch(self.run_id, metrics, params, tags)
         except MlflowException as error:
             if not is_refusal(error):
                 raise
             self._check_run()
-            for one in single:
-                name = next(item.key for items in one for item in items)
-                self._refusable(name, partial(self.client.log_batch, self.run_id, *one))
+            for item in items:
+                alone = [[item] if item in group else [] for group in (metrics, params, tags)]
+                self._refusable(item.key, partial(self.client.log_batch, self.run_id, *alone))
 
     def _file(self, entry: dict[str, Any]) -> None:
         path = self.spool.folder / FILES / entry["file"]

@@ -8,8 +8,8 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -195,7 +195,7 @@ def replay(lab: Lab, uri: str) -> ReplayResult:
             waiting += 1
             continue
         try:
-            with _opened(folder) as spool:
+            with closing(Spool(folder, wait_s=0)) as spool:
                 entries = spool.entries()[0]
                 if entries:
                     # A run without an end in its journal was interrupted.
@@ -208,15 +208,6 @@ def replay(lab: Lab, uri: str) -> ReplayResult:
             waiting, reason = waiting + 1, explain(uri, error)
             reachable = is_refusal(error)
     return ReplayResult(done, waiting, reason)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Spool]:
-    spool = Spool(folder, wait_s=0)
-    try:
-        yield spool
-    finally:
-        spool.close()
 
 
 def _now_ms() -> int:

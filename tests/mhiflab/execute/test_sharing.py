@@ -5,7 +5,7 @@ import pytest
 import ray
 
 from feinfn.data.source import load_scene
-from mhiflab.execute.sweep import share_scenes
+from mhiflab.execute.job import share_scenes
 from mhiflab.plan.plan import read_plan
 
 
