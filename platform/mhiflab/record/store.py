@@ -1,13 +1,11 @@
 """MLflow store: open it, find runs in it, and explain its errors.
 
-It holds one parent run per study and one child run per run key, all found by tags. `writer.py`
-writes runs. A lab that was moved or copied takes its artifacts along.
+It holds one parent run per study and one child run per run key, all found by tags.
 """
 
 import getpass
 import os
 import re
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,18 +33,13 @@ FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
 ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
 """Tags of runs."""
 
-NOTE = "mlflow.note.content"
-"""MLflow's tag for a run's description, in Markdown."""
-
-TESTED_TAG = "mhiflab.tested"
-"""Tag: `false` on a finished run that was not tested yet."""
+NOTE, TESTED_TAG, ARCHIVED_TAG = "mlflow.note.content", "mhiflab.tested", "mhiflab.archived"
+"""Tags of a run: its description in Markdown; `false` if it is finished but was not tested yet;
+`true` if it was imported from an archive."""
 
 SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
 """Tags of a search's run: `mhiflab.search.<hash>.<index>` holds a suggestion's values; the other
 one holds the epoch after which the search stopped it."""
-
-ARCHIVED_TAG = "mhiflab.archived"
-"""Tag: `true` on a run that was imported from an archive."""
 
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
@@ -54,10 +47,8 @@ ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 """Artifacts of runs."""
 
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-"""MLflow's codes for requests that a store will never take, such as a parameter that changes."""
-
 REFUSED_STATUS = {400, 413, 414, 422, 431}
-"""HTTP statuses with the same meaning."""
+"""MLflow's codes, and HTTP's, for requests that are never taken, such as a changed parameter."""
 
 DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
 """MLflow's codes for missing rights."""
@@ -162,19 +153,17 @@ def open_store(lab: Lab, uri: str) -> Store:
 
 
 def connect(lab: Lab, uri: str) -> Store:
-    """Open the store as `open_store` does, but raise MLflow's own errors."""
-    local = uri == f"sqlite:///{lab.database.resolve()}"
-    if local:
+    """Open the store as `open_store` does, but raise MLflow's own errors; follow a moved lab."""
+    location = None
+    if uri == f"sqlite:///{lab.database.resolve()}":
         lab.root.mkdir(parents=True, exist_ok=True)
+        location = lab.artifacts.resolve().as_uri()
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    location = lab.artifacts.resolve().as_uri() if local else None
     if experiment is None:
         return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
-    before = experiment.artifact_location
-    moved = location and before.startswith("file:") and before != location
-    if location and moved and not driver_lock(lab).holder():
-        move_artifacts(lab, before, location)
+    if location and not driver_lock(lab).holder():
+        move_artifacts(lab, experiment.artifact_location, location)
     return Store(client, uri, experiment.experiment_id)
 
 
@@ -186,15 +175,13 @@ def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
 def search_runs(store: Store, filters: str) -> list[Run]:
     """Return the runs that match an MLflow filter, newest first."""
     runs: list[Run] = []
-    token = None
-    while True:
+    token: str | None = ""
+    while token is not None:
         page = store.client.search_runs(
-            [store.experiment_id], filters, max_results=1000, page_token=token
+            [store.experiment_id], filters, max_results=1000, page_token=token or None
         )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+        runs, token = runs + page, page.token or None
+    return runs
 
 
 def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
@@ -276,8 +263,7 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
 
     Raise `UserError` if it is missing, `NotArchivedError` if the run's archive does not hold it.
     """
-    folder = tempfile.mkdtemp(prefix="mhiflab-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="mhiflab-", ignore_cleanup_errors=True) as folder:
         try:
             path = store.client.download_artifacts(run_id, name, folder)
         except (MlflowException, OSError):
@@ -294,8 +280,6 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
                 f"{without_passwords(store.uri)}; delete the run and run the study again"
             ) from None
         yield Path(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tag(store: Store, run_id: str, key: str) -> str:
@@ -326,11 +310,13 @@ MOVES = (
 
 
 def move_artifacts(lab: Lab, before: str, location: str) -> None:
-    """Point a lab's record to the artifacts beside it, from the URI `before` to `location`.
+    """Point a moved lab's record to the artifacts beside it, from the URI `before` to `location`.
 
     MLflow keeps absolute paths, so a copied lab would read and write its original's artifacts.
     Raise `UserError` if the database was copied alone.
     """
+    if before == location or not before.startswith("file:"):
+        return
     original = Path(url2pathname(urlsplit(before).path))
     if original.is_dir() and not lab.artifacts.is_dir():
         raise UserError(
