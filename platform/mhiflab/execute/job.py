@@ -1,5 +1,6 @@
-"""Jobs: the spec, resources and record of one trial, ready to travel to a worker; make them."""
+"""Jobs: the spec, resources and record of one trial, ready to travel to a worker."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from feinfn.config import DataConfig
 from feinfn.data.scene import Scene
 from feinfn.data.source import Survey, load_scene
 from feinfn.errors import UserError
+from feinfn.methods.cost import parameters_of
 from mhiflab.cluster.code import code_provenance
-from mhiflab.paths import Lab
+from mhiflab.paths import Lab, nearest_existing
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.record.description import trial_note
@@ -18,6 +20,13 @@ from mhiflab.record.store import CASE, NOTE, SEED, STUDY, Store
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.schema import Retry
 from mhiflab.study.spec import Resources, Spec
+
+ROOM_FOR_TRIAL = 72
+"""Bytes of disk per parameter of a trial: two states with both Adam moments, average and best
+weights, a third one while another is replaced, and three files of the best weights."""
+
+ROOM_FOR_STUDY = 200 * 2**20
+"""Bytes of disk for the record and Ray's session."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +154,16 @@ def make_jobs(
             shared=shared.get(entry.trial.spec.data, {}),
         )
     return jobs
+
+
+def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
+    """Raise `UserError` if the lab folder's disk is too small for the files of these trials."""
+    sizes = [parameters_of(e.trial.spec.model) for e in entries]
+    need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
+    free = shutil.disk_usage(nearest_existing(lab.root)).free
+    if free < need:
+        raise UserError(
+            f"{lab.root}: {free / 2**20:.0f} MiB free on this disk, expected at least "
+            f"{need / 2**20:.0f} MiB for {len(entries)} trials; free some space or choose "
+            "another folder with --lab"
+        )

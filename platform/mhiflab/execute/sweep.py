@@ -16,11 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from feinfn.errors import UserError
-from feinfn.methods.cost import parameters_of
 from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
 from mhiflab.cluster.fit import Fit, fit
 from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
-from mhiflab.execute.job import Job, make_jobs
+from mhiflab.execute.job import Job, check_disk, make_jobs
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
@@ -38,27 +37,6 @@ from mhiflab.record.store import (
 from mhiflab.record.writer import finish_study
 from mhiflab.study.schema import Stop
 from mhiflab.study.spec import Resources
-
-ROOM_FOR_TRIAL = 72
-"""Bytes of disk per parameter of a trial: two states with both Adam moments, average and best
-weights, a third one while another is replaced, and three files of the best weights."""
-
-ROOM_FOR_STUDY = 200 * 2**20
-"""Bytes of disk for the record and Ray's session."""
-
-
-def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
-    """Raise `UserError` if the lab folder's disk is too small for the files of these trials."""
-    sizes = [parameters_of(e.trial.spec.model) for e in entries]
-    need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
-    existing = next(p for p in (lab.root.resolve(), *lab.root.resolve().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < need:
-        raise UserError(
-            f"{lab.root}: {free / 2**20:.0f} MiB free on this disk, expected at least "
-            f"{need / 2**20:.0f} MiB for {len(entries)} trials; free some space or choose "
-            "another folder with --lab"
-        )
 
 
 @contextmanager
