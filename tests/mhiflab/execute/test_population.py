@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,11 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_study import runs
-from tiny import TINY
+from tiny import TINY, job_of
 
 from feinfn.errors import UserError
+from mhiflab.execute.search import Suggester
+from mhiflab.execute.sweep import Outcome
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import read_plan
 from mhiflab.plan.suggest import comparison_epochs, successors
-from mhiflab.record.store import KEY
+from mhiflab.record.store import KEY, open_store, study_run, tracking_uri
 from mhiflab.study.search import Range, Scheduler, Search
 
 SEARCH = {
@@ -96,6 +101,23 @@ def population(write_study, workers: int = 0, epochs: int = EPOCHS, trials: int 
     base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": epochs}}
     base["resources"] = {"workers": workers}
     return write_study(cases={}, search={**SEARCH, "trials": trials}, base=base)
+
+
+def test_population_waits_for_its_round_and_ends_if_all_members_are_lost(write_study, tmp_path):
+    lab = Lab(tmp_path / "lab")
+    store = open_store(lab, tracking_uri(lab))
+    plan = read_plan(population(write_study))
+    monitor = SimpleNamespace(lanes={}, outcome=Outcome([], {}, {}))
+    sweep = SimpleNamespace(plan=plan, store=store, jobs={}, monitor=monitor)
+    template = job_of(plan.entries[0], lab, store.uri, study_run(store, "tiny", ""), test=False)
+    suggester = Suggester(plan.searches[0], template, sweep)
+    configs = [suggester.suggest(f"{i}") for i in range(4)]
+    assert [config["until"] for config in configs] == [2] * 4
+    assert {config["key"] for config in configs} == set(sweep.jobs)
+    assert suggester.suggest("4") is None
+    for i in range(4):
+        suggester.on_trial_complete(f"{i}", error=True)
+    assert suggester.suggest("4") == suggester.FINISHED
 
 
 def table(lab: Path) -> pd.DataFrame:
