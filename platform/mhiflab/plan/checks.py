@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from feinfn.config import ModelConfig, require
+from feinfn.config import ModelConfig
 from feinfn.data.source import SceneSummary, Survey, check_fit
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import name_of
 from mhiflab.plan.search import SearchPlan, text_of, with_values
