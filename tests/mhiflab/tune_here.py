@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from mhiflab.cluster.connect import usable_cpus
 from mhiflab.cluster.fit import Node
-from mhiflab.execute import search, sweep, trial
+from mhiflab.execute import job, search, sweep, trial
 
 
 class Tuner:
@@ -33,7 +34,7 @@ class Tuner:
         if searcher is None:
             yield from ({"key": key} for key in self.space["key"]["grid_search"])
             return
-        for number in range(self.tune.num_samples):
+        for number in count():
             config = searcher.suggest(f"trial{number}")
             if config == searcher.FINISHED:
                 return
@@ -75,5 +76,5 @@ def tune_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (search, sweep, trial):
         monkeypatch.setattr(module, "tune", STAND_IN)
     monkeypatch.setattr(sweep, "connected", this_machine)
-    monkeypatch.setattr(sweep, "share_scenes", lambda entries: {})
+    monkeypatch.setattr(job, "share_scenes", lambda entries: {})
     monkeypatch.setattr(trial, "log_tail", lambda: "")
