@@ -69,7 +69,7 @@ def take_sigterm_as_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-class Lease:
+class Lease(Exclusion):
     """An exclusion of drivers with labs of their own: a study on the server that they share.
 
     It lies in a tag of the study's run. It is lost a minute after its last renewal, or as soon as
@@ -80,7 +80,6 @@ class Lease:
         self.store, self.parent, self.me = store, parent, me
 
     def take(self) -> bool:
-        """Take it and return True, or return False if another driver holds it."""
         if not self._free():
             return False
         write_tag(self.store, self.parent, STOP_TAG, "")
@@ -90,17 +89,14 @@ class Lease:
         return self._free()
 
     def renew(self) -> None:
-        """Keep it for another minute."""
         assert self.me is not None, "only a holder renews"
         content = {**asdict(self.me), "time": time.time()}
         write_tag(self.store, self.parent, LEASE, json.dumps(content))
 
     def give_back(self) -> None:
-        """Let others take it."""
         write_tag(self.store, self.parent, LEASE, "")
 
     def holder(self) -> Holder | None:
-        """Return the driver that holds it; None if it is free or its holder has died."""
         text = read_tag(self.store, self.parent, LEASE)
         if not text:
             return None

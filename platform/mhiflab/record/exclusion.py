@@ -7,6 +7,7 @@ for processes that share a disk; the lease in `execute/driver.py` is for those t
 import fcntl
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,8 +55,11 @@ class Exclusion(Protocol):
         """Return the process that holds it, None if it is free."""
 
 
-class FileExclusion:
-    """A locked file that names its holder; the system frees it when the holder's process ends."""
+class FileExclusion(Exclusion):
+    """A locked file that names its holder; the system frees it when the holder's process ends.
+
+    Its folder is created if it is missing.
+    """
 
     def __init__(self, path: Path, wait_s: float, me: Holder | None = None) -> None:
         """Wait for `wait_s` seconds in `take`; without `me` the file names nobody."""
@@ -64,7 +68,6 @@ class FileExclusion:
         self._lock = FileLock(path, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
 
     def take(self) -> bool:
-        """Take it and return True, or return False if another holds it; create its folder."""
         deadline = time.monotonic() + self.wait_s
         while True:
             try:
@@ -85,13 +88,13 @@ class FileExclusion:
         """Do nothing: the system keeps it while this process lives."""
 
     def give_back(self) -> None:
-        """Let others take it."""
         if self.me:
-            self.path.write_text("", encoding="utf-8")
+            # The folder may be gone.
+            with suppress(OSError):
+                self.path.write_text("", encoding="utf-8")
         self._lock.release()
 
     def holder(self) -> Holder | None:
-        """Return the process that holds it, None if it is free."""
         try:
             with self.path.open("r", encoding="utf-8") as file:
                 try:
