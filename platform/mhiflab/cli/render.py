@@ -194,7 +194,8 @@ def report(
     """
     from feinfn.files import write_bytes
     from mhiflab.plan.plan import plan_refresher
-    from mhiflab.record.store import add_artifact, find_study, recorded_store
+    from mhiflab.record.artifacts import add_artifact
+    from mhiflab.record.store import find_study, recorded_store
     from mhiflab.render.report.page import report_page
 
     folder = Lab(lab)

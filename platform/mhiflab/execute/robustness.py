@@ -27,9 +27,9 @@ from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.simulate import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished
-from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, read_numbers
+from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, add_artifact, read_numbers
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import ROBUSTNESS_FILE, add_artifact
+from mhiflab.record.store import ROBUSTNESS_FILE
 from mhiflab.study.spec import Spec
 
 

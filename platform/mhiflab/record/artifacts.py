@@ -1,6 +1,7 @@
-"""Artifacts of a run: their names, tables of metrics, and arrays of pictures."""
+"""Artifacts of a run: their names and files, tables of metrics, and arrays of pictures."""
 
 import io
+import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +12,61 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.record.store import QUICKLOOK_FILE
+from mhiflab.record.store import (
+    ARCHIVED_TAG,
+    KEY,
+    QUICKLOOK_FILE,
+    Store,
+    explained,
+    without_passwords,
+)
+
+
+class NotArchivedError(UserError):
+    """Request for an artifact that archives do not hold."""
+
+
+def has_artifact(store: Store, run_id: str, name: str) -> bool:
+    """Return True if a run has a top-level artifact of this name."""
+    with explained(store.uri):
+        return any(item.path == name for item in store.client.list_artifacts(run_id))
+
+
+def add_artifact(store: Store, run_id: str, path: Path) -> None:
+    """Add a file to a finished run."""
+    with explained(store.uri):
+        store.client.log_artifact(run_id, str(path))
+
+
+@contextmanager
+def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
+    """Yield a local copy of a run's artifact.
+
+    Raise `UserError` if it is missing, `NotArchivedError` if the run's archive does not hold it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mhiflab-", ignore_cleanup_errors=True) as folder:
+        try:
+            path = store.client.download_artifacts(run_id, name, folder)
+        except (MlflowException, OSError):
+            # The artifact is missing only if the store answers.
+            with explained(store.uri):
+                tags = store.client.get_run(run_id).data.tags
+            if ARCHIVED_TAG in tags and not has_artifact(store, run_id, name.split("/")[0]):
+                raise NotArchivedError(
+                    f"run {tags[KEY]}: artifact {name} is not in its archive, which holds numbers "
+                    "alone; use the record that it was exported from"
+                ) from None
+            raise UserError(
+                f"run {run_id}: artifact {name} is missing from MLflow store "
+                f"{without_passwords(store.uri)}; delete the run and run the study again"
+            ) from None
+        yield Path(path)
 
 
 def read_numbers(path: Path, text: Collection[str]) -> pd.DataFrame:

@@ -7,7 +7,6 @@ import getpass
 import os
 import re
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -64,10 +63,6 @@ def tracking_uri(lab: Lab) -> str:
         return f"sqlite:///{lab.database.resolve()}"
     relative = re.fullmatch(r"sqlite:///([^/].*)", uri)
     return f"sqlite:///{Path(relative[1]).resolve()}" if relative else uri
-
-
-class NotArchivedError(UserError):
-    """Request for an artifact that archives do not hold."""
 
 
 @dataclass(frozen=True)
@@ -236,18 +231,6 @@ def clear_stop(store: Store, run: Run) -> None:
             store.client.delete_tag(run.info.run_id, STOPPED_TAG)
 
 
-def has_artifact(store: Store, run_id: str, name: str) -> bool:
-    """Return True if a run has a top-level artifact of this name."""
-    with explained(store.uri):
-        return any(item.path == name for item in store.client.list_artifacts(run_id))
-
-
-def add_artifact(store: Store, run_id: str, path: Path) -> None:
-    """Add a file to a finished run."""
-    with explained(store.uri):
-        store.client.log_artifact(run_id, str(path))
-
-
 def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
     """Return a run's values by step, for each of some metrics."""
     with explained(store.uri):
@@ -255,31 +238,6 @@ def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str,
             name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
             for name in names
         }
-
-
-@contextmanager
-def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
-    """Yield a local copy of a run's artifact.
-
-    Raise `UserError` if it is missing, `NotArchivedError` if the run's archive does not hold it.
-    """
-    with tempfile.TemporaryDirectory(prefix="mhiflab-", ignore_cleanup_errors=True) as folder:
-        try:
-            path = store.client.download_artifacts(run_id, name, folder)
-        except (MlflowException, OSError):
-            # The artifact is missing only if the store answers.
-            with explained(store.uri):
-                tags = store.client.get_run(run_id).data.tags
-            if ARCHIVED_TAG in tags and not has_artifact(store, run_id, name.split("/")[0]):
-                raise NotArchivedError(
-                    f"run {tags[KEY]}: artifact {name} is not in its archive, which holds numbers "
-                    "alone; use the record that it was exported from"
-                ) from None
-            raise UserError(
-                f"run {run_id}: artifact {name} is missing from MLflow store "
-                f"{without_passwords(store.uri)}; delete the run and run the study again"
-            ) from None
-        yield Path(path)
 
 
 def read_tag(store: Store, run_id: str, key: str) -> str:

@@ -15,7 +15,8 @@ from mhiflab.console import out
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
-from mhiflab.record.store import NotArchivedError, Store
+from mhiflab.record.artifacts import NotArchivedError
+from mhiflab.record.store import Store
 from mhiflab.render.figures.registry import FORMATS, draw, find_kind
 from mhiflab.render.runs import collect
 from mhiflab.render.study import print_undrawn

@@ -27,10 +27,9 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.cli.fuse import fuse as fuse_command
 from mhiflab.paths import Lab
-from mhiflab.record.artifacts import WINDOW_STEPS
+from mhiflab.record.artifacts import WINDOW_STEPS, artifact_file
 from mhiflab.record.store import (
     QUICKLOOK_FILE,
-    artifact_file,
     recorded_store,
     tracking_uri,
     trial_runs,

@@ -18,7 +18,7 @@ READ = """
 import sys
 from pathlib import Path
 from mhiflab.paths import Lab
-from mhiflab.record.store import add_artifact, artifact_file, recorded_store, trial_runs
+from mhiflab.record.store import recorded_store, trial_runs
 store = recorded_store(Lab(Path(sys.argv[1])))
 run = trial_runs(store)[sys.argv[2]].info.run_id
 with artifact_file(store, run, "table.csv") as path:

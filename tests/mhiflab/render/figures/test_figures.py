@@ -29,11 +29,10 @@ from feinfn.protocols.simulate import Pair
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, read_plan, reconcile
-from mhiflab.record.artifacts import WITHOUT_REFERENCE
+from mhiflab.record.artifacts import WITHOUT_REFERENCE, artifact_file
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import (
     QUICKLOOK_FILE,
-    artifact_file,
     metric_history,
     open_store,
     study_run,

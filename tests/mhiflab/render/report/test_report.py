@@ -22,10 +22,10 @@ from mhiflab.cli.render import report as report_command
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
+from mhiflab.record.artifacts import artifact_file
 from mhiflab.record.store import (
     QUICKLOOK_FILE,
     Store,
-    artifact_file,
     open_store,
     study_run,
     tracking_uri,

@@ -11,8 +11,8 @@ from feinfn.files import write_bytes
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Finished
-from mhiflab.record.artifacts import CELL_COLUMNS
-from mhiflab.record.store import ROBUSTNESS_PICTURE, add_artifact
+from mhiflab.record.artifacts import CELL_COLUMNS, add_artifact
+from mhiflab.record.store import ROBUSTNESS_PICTURE
 from mhiflab.render.figures.style import new_figure, png, styled
 
 
