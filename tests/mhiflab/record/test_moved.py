@@ -18,6 +18,7 @@ READ = """
 import sys
 from pathlib import Path
 from mhiflab.paths import Lab
+from mhiflab.record.artifacts import add_artifact, artifact_file
 from mhiflab.record.store import recorded_store, trial_runs
 store = recorded_store(Lab(Path(sys.argv[1])))
 run = trial_runs(store)[sys.argv[2]].info.run_id
