@@ -35,7 +35,16 @@ def require(condition: bool, field: str, found: object, expected: str) -> None:
         raise UserError(f"found {found!r}, expected {expected}", field)
 
 
+def require_one_of(field: str, name: str, valid: Iterable[str], among: str = "one of ") -> None:
+    """Raise `UserError` that lists the valid names and suggests the nearest, unless it is one."""
+    names = list(valid)
+    if name not in names:
+        hint = nearest(str(name), names)
+        raise UserError(f"found {name!r}, {hint}expected {among}{', '.join(names)}", field)
+
+
 def nearest(found: str, valid: Iterable[str]) -> str:
     """Return `did you mean ...? ` for an error message, empty if no valid name is close."""
-    close = get_close_matches(found, list(valid), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
+    by_lower = {name.lower(): name for name in valid}
+    close = get_close_matches(found.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[close[0]]!r}? " if close else ""

@@ -4,13 +4,13 @@ Legend: S bands, H W rows and columns.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, require_one_of
 from feinfn.metrics.indices import angles, ergas, mse_per_band, ssim_gaussian
 
 CONVENTION = "matlab"
@@ -52,10 +52,6 @@ class Convention:
     ssim_window: Literal["Gaussian 11x11", "uniform 7x7"] = "Gaussian 11x11"
     about: str
     source: str
-
-    def definition(self) -> dict[str, Any]:
-        """Return the fields that change numbers."""
-        return {k: v for k, v in asdict(self).items() if k not in ("about", "source")}
 
     @property
     def ssim_px(self) -> int:
@@ -203,9 +199,5 @@ CONVENTIONS: dict[str, Convention] = {
 
 def find_convention(name: str) -> Convention:
     """Return a convention by name; raise `UserError` that suggests the nearest name."""
-    if name not in CONVENTIONS:
-        raise UserError(
-            f"convention: found {name!r}, {nearest(name.lower(), CONVENTIONS)}expected one of "
-            + ", ".join(CONVENTIONS)
-        )
+    require_one_of("convention", name, CONVENTIONS)
     return CONVENTIONS[name]

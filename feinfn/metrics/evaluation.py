@@ -3,7 +3,7 @@
 Legend: S bands, H W rows and columns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,48 +19,47 @@ from feinfn.metrics.label import Label
 
 @dataclass(frozen=True)
 class Index:
-    """An index: its label, its value for an image and, if it has one, its value for each band."""
+    """An index of a fused image and its reference, [S, H, W], under a convention."""
 
     label: Label
-    value: Callable[[Convention, Tensor, Tensor, int], float]
-    """Index of the fused image and the reference, [S, H, W], at a ratio."""
+    value: Callable[[Convention, Tensor, Tensor, int], float] | None = None
+    """Value at a ratio; None: the mean over bands."""
     per_band: Callable[[Convention, Tensor, Tensor], Tensor] | None = None
-    """The same for every band, [S]."""
+    """Value of every band, [S], if it has one."""
+    side_px: int = 1
+    """Shortest side of an image for which it is defined; that of SSIM is the convention's."""
+
+    def of(self, rule: Convention, fused_SHW: Tensor, reference_SHW: Tensor, ratio: int) -> float:
+        """Return the index of two images that `Convention` has prepared."""
+        if self.value is not None:
+            return self.value(rule, fused_SHW, reference_SHW, ratio)
+        assert self.per_band is not None, "an index has a value, or one for every band"
+        return self.per_band(rule, fused_SHW, reference_SHW).mean().item()
 
 
 INDICES: dict[str, Index] = {
     "psnr": Index(
         Label("PSNR", 2, True, unit="dB", words=" dB", sign=" dB"),
-        lambda c, a, b, ratio: c.psnr(a, b),
-        lambda c, a, b: c.psnr_per_band(a, b),
+        lambda rule, a, b, ratio: rule.psnr(a, b),
+        Convention.psnr_per_band,
     ),
     "sam": Index(
         Label("SAM", 3, False, unit="deg", words=" degrees", sign="°"),
-        lambda c, a, b, ratio: c.sam(a, b),
+        lambda rule, a, b, ratio: rule.sam(a, b),
     ),
-    "ergas": Index(Label("ERGAS", 3, False), lambda c, a, b, ratio: c.ergas(a, b, ratio)),
-    "ssim": Index(
-        Label("SSIM", 4, True),
-        lambda c, a, b, ratio: c.ssim_per_band(a, b).mean().item(),
-        lambda c, a, b: c.ssim_per_band(a, b),
-    ),
+    "ergas": Index(Label("ERGAS", 3, False), Convention.ergas),
+    "ssim": Index(Label("SSIM", 4, True), per_band=Convention.ssim_per_band),
     "rmse": Index(
         Label("RMSE", 5, False),
-        lambda c, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
-        lambda c, a, b: mse_per_band(a, b).sqrt(),
+        lambda rule, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
+        lambda rule, a, b: mse_per_band(a, b).sqrt(),
     ),
-    "cc": Index(
-        Label("CC", 4, True),
-        lambda c, a, b, ratio: cc_per_band(a, b).mean().item(),
-        lambda c, a, b: cc_per_band(a, b),
-    ),
-    "scc": Index(Label("SCC", 4, True), lambda c, a, b, ratio: scc(a, b)),
+    "cc": Index(Label("CC", 4, True), per_band=lambda rule, a, b: cc_per_band(a, b)),
+    "scc": Index(Label("SCC", 4, True), lambda rule, a, b, ratio: scc(a, b), side_px=3),
     "uiqi": Index(
-        Label("UIQI", 4, True),
-        lambda c, a, b, ratio: uiqi_per_band(a, b).mean().item(),
-        lambda c, a, b: uiqi_per_band(a, b),
+        Label("UIQI", 4, True), per_band=lambda rule, a, b: uiqi_per_band(a, b), side_px=32
     ),
-    "q2n": Index(Label("Q2n", 4, True), lambda c, a, b, ratio: q2n(a, b)),
+    "q2n": Index(Label("Q2n", 4, True), lambda rule, a, b, ratio: q2n(a, b), side_px=32),
 }
 """Every index with a reference by name; one more is one entry here."""
 PER_BAND = {name: index.per_band for name, index in INDICES.items() if index.per_band}
@@ -72,9 +71,8 @@ METRICS = ALL_INDICES[:4]
 def smallest_px(index: str, convention: str = CONVENTION) -> int:
     """Return the shortest image side for which an index is defined."""
     rule = find_convention(convention)
-    windows = {"ssim": rule.ssim_px, "scc": 3 + rule.cut_px}
-    windows |= dict.fromkeys(("uiqi", "q2n"), 32 + rule.cut_px)
-    return windows.get(index, 1 + rule.cut_px)
+    # SSIM alone sees whole images.
+    return rule.ssim_px if index == "ssim" else INDICES[index].side_px + rule.cut_px
 
 
 def evaluate(
@@ -92,7 +90,7 @@ def evaluate(
     an index's window.
     """
     images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
-    return {name: INDICES[name].value(rule, a, b, ratio) for name, rule, a, b in images}
+    return {name: INDICES[name].of(rule, a, b, ratio) for name, rule, a, b in images}
 
 
 def compare(
@@ -145,25 +143,15 @@ def maps(
     W] is the absolute error averaged over bands; `error_SHW` is that of every band. Errors as in
     `evaluate`.
     """
-    rule, fused, reference = _prepared(fused_SHW, reference_SHW, convention, ())
+    rule, fused, reference = _prepared(fused_SHW, reference_SHW, convention)
     a, b = rule.cut(fused), rule.cut(reference)
     error_SHW = (a - b).abs()
     sam_deg = torch.rad2deg(rule.angles(a, b))
     return {"sam_deg": sam_deg, "error": error_SHW.mean(dim=0), "error_SHW": error_SHW}
 
 
-def psnr_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
-    """Return the PSNR of every band in dB under `matlab`, [S]; inf for a band without error."""
-    return per_band(fused_SHW, reference_SHW, indices=("psnr",))["psnr"]
-
-
-def ssim_per_band(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
-    """Return the SSIM of every band under `matlab`, [S]."""
-    return per_band(fused_SHW, reference_SHW, indices=("ssim",))["ssim"]
-
-
 def _prepared(
-    fused: Tensor, reference: Tensor, convention: str, indices: Sequence[str]
+    fused: Tensor, reference: Tensor, convention: str, indices: Iterable[str] = ()
 ) -> tuple[Convention, Tensor, Tensor]:
     """Return the convention and the images prepared for it, not yet cut; raise `UserError`."""
     rule = find_convention(convention)
@@ -172,13 +160,13 @@ def _prepared(
             f"metrics: found shapes {tuple(fused.shape)} and {tuple(reference.shape)}, expected "
             "two equal shapes [bands, rows, columns]"
         )
-    for name in indices or ("",):
-        side = smallest_px(name, convention)
+    needed = {name: smallest_px(name, convention) for name in indices} or {"maps": 1 + rule.cut_px}
+    for name, side in needed.items():
         if min(fused.shape[1:]) < side:
             raise UserError(
                 f"metrics: found images of {fused.shape[1]}x{fused.shape[2]} pixels, expected at "
-                f"least {side}x{side} for {name or 'maps'} under {convention}; evaluate larger "
-                "images or leave it out"
+                f"least {side}x{side} for {name} under {convention}; evaluate larger images or "
+                "leave it out"
             )
     if not bool(torch.isfinite(fused).all() and torch.isfinite(reference).all()):
         raise UserError("metrics: found NaN or inf in an image, expected finite reflectances")
@@ -197,6 +185,6 @@ def _images(
         if name not in valid:
             raise UserError(f"metrics: found index {name!r}, expected some of {', '.join(valid)}")
     rule, whole_a, whole_b = _prepared(fused, reference, convention, indices)
+    cut_a, cut_b = rule.cut(whole_a), rule.cut(whole_b)
     for name in indices:
-        whole = name == "ssim"
-        yield name, rule, *((whole_a, whole_b) if whole else map(rule.cut, (whole_a, whole_b)))
+        yield name, rule, *((whole_a, whole_b) if name == "ssim" else (cut_a, cut_b))

@@ -57,7 +57,6 @@ def qnr(
     fused_SHW: Tensor,
     lr_hsi_Shw: Tensor,
     msi_MHW: Tensor,
-    lr_msi_Mhw: Tensor | None = None,
     block_px: int = 32,
 ) -> dict[str, float]:
     """Return `d_lambda`, `d_s` and `qnr` = (1 - d_lambda) (1 - d_s); their best values are 0, 0, 1.
@@ -65,24 +64,31 @@ def qnr(
     d_lambda is the mean over band pairs of |Q(fused i, fused j) - Q(LR i, LR j)|. d_s is the mean
     over bands and MSI bands of |Q(fused i, MSI m) - Q(LR i, LR MSI m)|. Both exponents are 1
     (Alparone et al., PE&RS 2008). Inferred for HSI and MSI: blocks of `block_px` HR pixels against
-    the same ground at LR, all pairs of bands in d_s, and an LR MSI of cell means if none is given.
+    the same ground at LR, all pairs of bands in d_s, and an LR MSI of cell means.
     Raises `UserError` if shapes or the block do not fit, and for NaN.
     """
-    ratio = _ratio(fused_SHW, lr_hsi_Shw)
-    if lr_msi_Mhw is None:
-        lr_msi_Mhw = F.avg_pool2d(msi_MHW.double(), ratio)
-    shapes = [tuple(x.shape) for x in (msi_MHW, lr_msi_Mhw)]
-    expected = [(len(msi_MHW), *x.shape[1:]) for x in (fused_SHW, lr_hsi_Shw)]
-    if shapes != expected:
-        raise UserError(f"qnr: found MSI and LR MSI of shapes {shapes}, expected {expected}")
+    ratio = fused_SHW.shape[-1] // max(lr_hsi_Shw.shape[-1], 1)
+    bands, *lr_size = lr_hsi_Shw.shape
+    if tuple(fused_SHW.shape) != (bands, *(ratio * n for n in lr_size)) or ratio < 1:
+        raise UserError(
+            f"qnr: found a fused image of shape {tuple(fused_SHW.shape)} and an LR-HSI of shape "
+            f"{tuple(lr_hsi_Shw.shape)}, expected the same bands and a whole ratio of sizes"
+        )
+    if msi_MHW.shape[1:] != fused_SHW.shape[1:]:
+        raise UserError(
+            f"qnr: found an MSI of shape {tuple(msi_MHW.shape)}, expected the size of the fused "
+            f"image, {tuple(fused_SHW.shape[1:])}"
+        )
     if block_px % ratio or block_px // ratio < 2 or min(fused_SHW.shape[1:]) < block_px:
         raise UserError(
             f"qnr: found blocks of {block_px} pixels for an image of {fused_SHW.shape[1]}x"
             f"{fused_SHW.shape[2]} at ratio {ratio}, expected a multiple of the ratio, at least "
             f"{2 * ratio} and at most the image"
         )
-    _check_finite(fused_SHW, lr_hsi_Shw, msi_MHW, lr_msi_Mhw)
-    lr_px, bands = block_px // ratio, len(fused_SHW)
+    if not all(bool(torch.isfinite(x).all()) for x in (fused_SHW, lr_hsi_Shw, msi_MHW)):
+        raise UserError("qnr: found NaN or inf in an image, expected finite reflectances")
+    lr_msi_Mhw = F.avg_pool2d(msi_MHW.double(), ratio)
+    lr_px = block_px // ratio
     spectral = pairwise_quality(fused_SHW, fused_SHW, block_px)
     spectral -= pairwise_quality(lr_hsi_Shw, lr_hsi_Shw, lr_px)
     spatial = pairwise_quality(fused_SHW, msi_MHW, block_px)
@@ -91,20 +97,3 @@ def qnr(
     d_lambda = (spectral.abs().sum() / max(bands * (bands - 1), 1)).item()
     d_s = spatial.abs().mean().item()
     return {"d_lambda": d_lambda, "d_s": d_s, "qnr": (1 - d_lambda) * (1 - d_s)}
-
-
-def _ratio(fused_SHW: Tensor, lr_hsi_Shw: Tensor) -> int:
-    """Return HR pixels per LR pixel; raise `UserError` if the shapes have no whole ratio."""
-    ratio = fused_SHW.shape[-1] // max(lr_hsi_Shw.shape[-1], 1)
-    bands, *lr_size = lr_hsi_Shw.shape
-    if tuple(fused_SHW.shape) != (bands, *(ratio * n for n in lr_size)) or ratio < 1:
-        raise UserError(
-            f"qnr: found a fused image of shape {tuple(fused_SHW.shape)} and an LR-HSI of shape "
-            f"{tuple(lr_hsi_Shw.shape)}, expected the same bands and a whole ratio of sizes"
-        )
-    return ratio
-
-
-def _check_finite(*images: Tensor) -> None:
-    if not all(bool(torch.isfinite(x).all()) for x in images):
-        raise UserError("qnr: found NaN or inf in an image, expected finite reflectances")
