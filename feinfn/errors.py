@@ -8,8 +8,8 @@ class UserError(ValueError):
     """A mistake the user can fix.
 
     The message says where, what was found, what was expected and what to do. `field` is the setting
-    or parameter at fault, if it is one; it stands before the message, and the command line puts its
-    option there.
+    or parameter at fault, if it is one, behind its file if it stands in one; it precedes the
+    message, and the command line puts its option there.
     """
 
     def __init__(self, message: str, field: str = "") -> None:

@@ -6,26 +6,7 @@ A line is a group of papers that share prepared data and tables.
 import math
 from typing import Any
 
-from feinfn.protocols.simulate import (
-    Inputs,
-    Pair,
-    Protocol,
-    check_ratio,
-    reach_px,
-    simulate,
-    upsample,
-)
-
-__all__ = [
-    "PROTOCOLS",
-    "Inputs",
-    "Pair",
-    "Protocol",
-    "check_ratio",
-    "reach_px",
-    "simulate",
-    "upsample",
-]
+from feinfn.protocols.simulate import Protocol
 
 LINE = "descriptions of the prepared files of the FeINFN line"
 

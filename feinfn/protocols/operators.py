@@ -256,14 +256,3 @@ class Chain(Operator):
         for operator, size in zip(reversed(self.operators), reversed(sizes), strict=True):
             y_BSHW = operator.adjoint(y_BSHW, size)
         return y_BSHW
-
-
-OPERATORS: dict[str, Operator] = {
-    "blur": Blur.gaussian(4, 1.5, "reflect"),
-    "decimate": Decimate(4, 1, 1),
-    "response": SpectralResponse(torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.5, 0.5]])),
-    "noise": Noise(30.0),
-    "quantise": Quantise(12),
-    "chain": Chain((Blur.box(3, "circular"), Decimate(2, 1, 0), Noise(40.0), Quantise(8))),
-}
-"""An example of each operator by name, for images of three bands."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import resolve_data
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, require_one_of
 from feinfn.methods.cost import match_parameters, parameters_of
 from feinfn.methods.registry import FEINFN
 from mhiflab.study.schema import Case, SmokeVariant, Study
 from mhiflab.study.settings import with_keys
-from mhiflab.study.smoke import smoke_settings
+from mhiflab.study.smoke import NARROW, SHORT, on_sample
 from mhiflab.study.spec import Resources, Spec, parse_trial
 
 
@@ -29,37 +29,34 @@ class Trial:
 
 
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the base with a case's and an axis point's values, reduced in a smoke variant."""
-    varied = {**case.set, **point}
-    base, is_other_model = _base_for_model(study.base, varied)
-    if not isinstance(study, SmokeVariant):
-        return with_keys(base, varied, where)
-    below, above = smoke_settings(study.base, varied)
-    above = {**above, **study.smoke.set}
-    if is_other_model:
-        # The keys that make FeINFN small do not exist in other models.
-        below, above = ({k: v for k, v in keys.items() if _is_common(k)} for keys in (below, above))
-    settings = with_keys(with_keys(base, below, where), varied, where)
-    return with_keys(settings, above, where)
-
-
-def _is_common(key: str) -> bool:
-    """Return True if every model has this key."""
-    return not key.startswith("model.") or key in ("model.hsi_bands", "model.msi_bands")
-
-
-def _base_for_model(base: dict[str, Any], varied: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return the base for a trial's model, and True if that model is not FeINFN.
+    """Return the base with a case's and an axis point's values, reduced in a smoke variant.
 
     If a case names another model than the base, it inherits only the band counts of the base's
     model.
     """
-    model = base.get("model", {})
+    settings, varied = study.base, {**case.set, **point}
+    model = settings.get("model", {})
     base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
     name = varied.get("model.name", base_name)
     if name != base_name:
-        base = {**base, "model": {k: v for k, v in model.items() if _is_common(f"model.{k}")}}
-    return base, name != FEINFN
+        settings = {**settings, "model": {k: v for k, v in model.items() if f"model.{k}" in BANDS}}
+    layers = [varied]
+    if isinstance(study, SmokeVariant):
+        above = {**SHORT, **on_sample(study.base, varied), **study.smoke.set}
+        layers = [_keys_of(name, NARROW), varied, _keys_of(name, above)]
+    for layer in layers:
+        settings = with_keys(settings, layer, where)
+    return settings
+
+
+BANDS = ("model.hsi_bands", "model.msi_bands")
+"""Keys that every model has."""
+
+
+def _keys_of(name: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys without those that make FeINFN small, unless the model is FeINFN."""
+    any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in BANDS}
+    return dict(keys) if name == FEINFN else any_model
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:
@@ -73,11 +70,7 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
         return None
     where = f"{where}: cases.{name}.match_parameters"
     others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
-    if target not in others:
-        raise UserError(
-            f"{where}: found {target!r}, {nearest(target, others)}expected a case without "
-            "match_parameters: " + ", ".join(others)
-        )
+    require_one_of(where, target, others, "a case without match_parameters: ")
     for key in ("model.feat_dim", "model.guide_dim"):
         if key in case.set or key in study.axes:
             raise UserError(

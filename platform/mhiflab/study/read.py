@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, require_one_of
 from mhiflab.paths import shipped_studies, study_path
 from mhiflab.study.schema import NAME, Case, Study
 from mhiflab.study.settings import merged_settings, with_keys
@@ -33,11 +33,9 @@ def _resolved_base(base: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()
             raise UserError(f"{where}: {parent} has no cases, found {case!r}; leave it out")
         return merged_settings(_resolved_base(content, parent, (*seen, path.resolve())), overrides)
     study: Study = build(Study, content, str(parent))
-    if case and case not in study.cases:
-        names = ", ".join(study.cases)
-        raise UserError(f"{where}: found case {case!r}, expected one of {parent}: {names}")
     settings = _resolved_base(study.base, parent, (*seen, path.resolve()))
     if case:
+        require_one_of(where, case, study.cases, f"one of the cases of {parent}: ")
         settings = with_keys(settings, study.cases[case].set, str(parent))
     return merged_settings(settings, overrides)
 
@@ -72,12 +70,8 @@ def read_study(path: Path, smoke: bool = False) -> Study:
     study = replace(study, base=_resolved_base(study.base, path))
     if not study.cases:
         study = replace(study, cases={"base": Case(label=study.title)})
-    if study.baseline is not None and study.baseline not in study.cases:
-        raise UserError(
-            f"{path}: baseline: found {study.baseline!r}, "
-            f"{nearest(study.baseline, study.cases)}expected one of the cases: "
-            + ", ".join(study.cases)
-        )
+    if study.baseline is not None:
+        require_one_of(f"{path}: baseline", study.baseline, study.cases, "one of the cases: ")
     return smoke_variant(study, path) if smoke else study
 
 

@@ -8,7 +8,7 @@ from itertools import islice, product
 from typing import Annotated, Any, Literal
 
 from feinfn.config import CHANGEABLE, ModelConfig, TrainConfig
-from feinfn.errors import UserError, nearest, require
+from feinfn.errors import require, require_one_of
 from feinfn.fields import Bound, Count, Finite, Items, Positive, Settings
 from feinfn.metrics.evaluation import METRICS
 
@@ -194,18 +194,10 @@ def check_key(key: str) -> None:
     """Raise `UserError`, with the nearest valid key, unless a dotted key may be searched."""
     sections = {"model": ModelConfig, "train": TrainConfig}
     valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
-    if key not in valid:
-        raise UserError(
-            f"search.space: found {key!r}, {nearest(key, valid)}expected a key of model or train: "
-            + ", ".join(valid)
-        )
+    require_one_of("search.space", key, valid, "a key of model or train: ")
 
 
 def _check_objective(name: str) -> None:
-    if name not in OBJECTIVES:
-        hint = nearest(name.replace("test_", "val_"), OBJECTIVES)
-        reason = " (test scenes choose nothing)" if name.startswith("test") else ""
-        raise UserError(
-            f"search.objectives: found {name!r}, {hint}expected one of "
-            f"{', '.join(OBJECTIVES)}{reason}"
-        )
+    expected = f"{name.replace('test_', 'val_')}, because test scenes choose nothing"
+    require(not name.startswith("test_"), "search.objectives", name, expected)
+    require_one_of("search.objectives", name, OBJECTIVES)

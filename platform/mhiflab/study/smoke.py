@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from feinfn.config import DataConfig
 from feinfn.data.source import load_scene, sample_manifest
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require_one_of
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.study.schema import SmokeVariant, Study
@@ -53,26 +53,21 @@ def _serves_sample(protocol: Protocol) -> bool:
     return True
 
 
-def smoke_settings(
-    settings: Mapping[str, Any], varied: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return dotted keys to set before and after the keys that a study varies.
+def on_sample(settings: Mapping[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys that put the embedded sample in the place of all other data.
 
-    The embedded sample replaces all other data, and `cave_x4` a protocol that cannot simulate the
-    sample's inputs. The smoke variant then tries everything else of the study.
+    `cave_x4` replaces a protocol that cannot simulate the sample's inputs. The smoke variant then
+    tries everything else of the study.
     """
-    above = dict(SHORT)
     data = {**settings.get("data", {}), **varied.get("data", {})}
-    source = varied.get("data.source", data.get("source", "sample"))
-    if source != "sample":
-        chosen = varied.get("protocol", settings.get("protocol", "cave_x4"))
-        name = chosen.get("preset", chosen.get("name")) if isinstance(chosen, Mapping) else chosen
-        if name in PROTOCOLS and not _serves_sample(PROTOCOLS[name]):
-            above["protocol"] = name = "cave_x4"
-        msi_bands = len(PROTOCOLS[name].msi_order) if name in PROTOCOLS else 3
-        above |= {"data": {"source": "sample"}, "model.hsi_bands": 31}
-        above |= {"model.msi_bands": msi_bands}
-    return dict(NARROW), above
+    if varied.get("data.source", data.get("source", "sample")) == "sample":
+        return {}
+    chosen = varied.get("protocol", settings.get("protocol", "cave_x4"))
+    name = chosen.get("preset", chosen.get("name")) if isinstance(chosen, Mapping) else chosen
+    keys: dict[str, Any] = {"data": {"source": "sample"}, "model.hsi_bands": 31}
+    if name in PROTOCOLS and not _serves_sample(PROTOCOLS[name]):
+        keys["protocol"] = name = "cave_x4"
+    return keys | {"model.msi_bands": len(PROTOCOLS[name].msi_order) if name in PROTOCOLS else 3}
 
 
 def smoke_variant(study: Study, path: Path) -> Study:
@@ -83,9 +78,7 @@ def smoke_variant(study: Study, path: Path) -> Study:
     smoke = study.smoke
     chosen = list(study.cases) if smoke.cases is None else smoke.cases
     for name in chosen:
-        if name not in study.cases:
-            names = ", ".join(study.cases)
-            raise UserError(f"{path}: smoke.cases: found {name!r}, expected some of {names}")
+        require_one_of(f"{path}: smoke.cases", name, study.cases, "some of ")
     axes = smoke.axes
     if axes is None:
         ends = {key: (values[0], values[-1]) for key, values in study.axes.items()}
@@ -94,7 +87,6 @@ def smoke_variant(study: Study, path: Path) -> Study:
     if search is not None:
         short = replace(search.scheduler, interval_epochs=1) if search.population else Scheduler()
         search = replace(search, trials=min(search.trials, 3), scheduler=short)
-    unchanged = {one.name: getattr(study, one.name) for one in fields(study)}
     reduced = {
         "search": search,
         "title": f"{study.title} (smoke)",
@@ -102,4 +94,4 @@ def smoke_variant(study: Study, path: Path) -> Study:
         "axes": axes,
         "seeds": study.seeds[:1],
     }
-    return SmokeVariant(**(unchanged | reduced))
+    return SmokeVariant(**(vars(study) | reduced))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from feinfn.config import PRESETS, RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.source import Survey, resolve_data, survey
-from feinfn.errors import UserError, nearest, require
+from feinfn.errors import UserError, require, require_one_of
 from feinfn.fields import Bound, Count, Natural, NonNegative, Positive, Settings
 from feinfn.methods.classical.registry import ClassicalConfig
 from feinfn.methods.network import NetworkConfig
@@ -104,12 +104,8 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
                 f"{where}: model.preset: found {name!r} for {value['name']!r}, expected none, "
                 f"because presets are {FEINFN}'s; leave it out"
             )
-        if name not in presets:
-            field_name = "protocol" if section == "protocol" else f"{section}.preset"
-            raise UserError(
-                f"{where}: {field_name}: found {name!r}, {nearest(str(name), presets)}expected "
-                + ", ".join(presets)
-            )
+        field_name = "protocol" if section == "protocol" else f"{section}.preset"
+        require_one_of(f"{where}: {field_name}", name, presets)
         if section == "protocol" and overrides:
             changes = "+".join(f"{k}={v}" for k, v in sorted(overrides.items()))
             overrides = {"name": f"{name}+{changes}", **overrides}

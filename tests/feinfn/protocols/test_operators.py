@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from feinfn.errors import UserError
 from feinfn.protocols.operators import (
-    OPERATORS,
     PAD_MODES,
     Blur,
     Chain,
@@ -22,6 +21,15 @@ from feinfn.protocols.operators import (
     SpectralResponse,
 )
 
+OPERATORS: dict[str, Operator] = {
+    "blur": Blur.gaussian(4, 1.5, "reflect"),
+    "decimate": Decimate(4, 1, 1),
+    "response": SpectralResponse(torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.5, 0.5]])),
+    "noise": Noise(30.0),
+    "quantise": Quantise(12),
+    "chain": Chain((Blur.box(3, "circular"), Decimate(2, 1, 0), Noise(40.0), Quantise(8))),
+}
+"""An example of each operator by name, for images of three bands."""
 SCIPY_MODES = {
     "zero": "constant",
     "reflect": "mirror",
@@ -45,6 +53,10 @@ def check_adjoint(operator: Operator, size: tuple[int, int], bands: int = 3) -> 
     back = operator.adjoint(y, size)
     assert back.shape == x.shape
     torch.testing.assert_close((ax * y).sum(), (x * back).sum(), rtol=1e-12, atol=1e-12)
+
+
+def test_every_operator_has_an_example():
+    assert {type(one) for one in OPERATORS.values()} == set(Operator.__subclasses__())
 
 
 @pytest.mark.parametrize("name", LINEAR)

@@ -41,7 +41,10 @@ def test_base_takes_another_study_one_of_its_cases_or_a_file_of_settings(write_s
         ({"from": "nowhere"}, "base.from: found 'nowhere', expected a study file"),
         ({"from": 3}, "base.from: found 3, expected a study"),
         ({"from": "own"}, "base.from: found 'own', which is based on this study itself"),
-        ({"from": "demo/nothing"}, "base.from: found case 'nothing', expected one of .*no_fourier"),
+        (
+            {"from": "demo/nothing"},
+            "base.from: found 'nothing', expected one of the cases of .*no_fourier",
+        ),
     ],
 )
 def test_bad_base_is_named(base, message, write_study):

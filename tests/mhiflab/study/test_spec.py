@@ -99,7 +99,7 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
         ),
         (
             "title: t\nbase: {model: {preset: best}}",
-            "model.preset: found 'best', expected released",
+            "model.preset: found 'best', expected one of released",
         ),
         ("title: t\nbase: {data: {test: [moon]}}", "data.test: found 'moon', expected scenes of"),
         ("base: {}", "title: found 'nothing', expected: Field required"),
