@@ -12,7 +12,7 @@ demo: $(READY)
 
 # Two at a time, file by file: most tests wait for processes to start.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Kills drivers, workers, nodes and servers at chosen moments, and runs whole searches; about an
 # hour on two cores. The quickest of these are part of `make test` already.

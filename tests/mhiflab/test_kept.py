@@ -43,11 +43,11 @@ PREDICT = """
 import sys
 import numpy as np
 from mlflow import pyfunc
-given = dict(np.load(sys.argv[2]))
-model = pyfunc.load_model(sys.argv[1])
-np.save(sys.argv[3], model.predict({name: given[name] for name in ("hsi", "msi")}))
+given = dict(np.load(sys.argv[1]))
+given = {name: given[name] for name in ("hsi", "msi")}
+np.save(sys.argv[2], [pyfunc.load_model(model).predict(given) for model in sys.argv[3:]])
 """
-"""A program that knows MLflow alone: fuse what a file holds with a model."""
+"""A program that knows MLflow alone: fuse what a file holds with each of some models."""
 ARCHIVED = archived_data(experiments_dir() / "paper" / "record" / "laptop")
 
 
@@ -102,9 +102,9 @@ def call(mhiflab) -> Callable[..., str]:
     return output
 
 
-def predicted(model: str, folder: Path, **environment: str) -> np.ndarray:
-    """Return what a model makes of the kept images, in a process of its own."""
-    words = [sys.executable, "-c", PREDICT, model, KEPT / "predictions.npz", folder / "found.npy"]
+def predicted(models: list[str], folder: Path, **environment: str) -> np.ndarray:
+    """Return what each model makes of the kept images, in a process of its own."""
+    words = [sys.executable, "-c", PREDICT, KEPT / "predictions.npz", folder / "found.npy", *models]
     done = subprocess.run(
         list(map(str, words)),
         cwd=folder,
@@ -182,13 +182,15 @@ def test_recorded_runs_are_exported_as_the_same_bytes(lab, call, tmp_path):
     assert files(tmp_path / "record") == files(KEPT / "record")
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_recorded_models_load_by_the_module_that_they_name(case, lab, tmp_path):
-    folder = model_folder(lab, case)
-    described = yaml.safe_load((folder / "MLmodel").read_text())
-    # MLflow imports it by this name, wherever the code lies now.
-    assert described["flavors"]["python_function"]["loader_module"] == "mhiflab.packaged"
-    check_prediction(predicted(str(folder), tmp_path), case)
+def test_recorded_models_load_by_the_module_that_they_name(lab, tmp_path):
+    folders = [model_folder(lab, case) for case in CASES]
+    for folder in folders:
+        described = yaml.safe_load((folder / "MLmodel").read_text())
+        # MLflow imports it by this name, wherever the code lies now.
+        assert described["flavors"]["python_function"]["loader_module"] == "mhiflab.packaged"
+    found = predicted(list(map(str, folders)), tmp_path)
+    for prediction, case in zip(found, CASES, strict=True):
+        check_prediction(prediction, case)
 
 
 def recorded_run(lab: Path, case: str) -> Run:
@@ -205,7 +207,8 @@ def test_mlflow_finds_a_recorded_model_by_its_run(lab, call, tmp_path):
     call("status", "tiny.yaml")
     model = f"runs:/{recorded_run(lab, 'full').info.run_id}/model"
     uri = f"sqlite:///{lab / 'mlflow.db'}"
-    check_prediction(predicted(model, tmp_path, MLFLOW_TRACKING_URI=uri), "full")
+    (found,) = predicted([model], tmp_path, MLFLOW_TRACKING_URI=uri)
+    check_prediction(found, "full")
 
 
 def test_a_report_is_stored_with_the_run_of_its_recorded_study(lab, call):

@@ -167,7 +167,7 @@ def count_lines(log: Path) -> int:
 
 def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     # Validation of one epoch in ten, so that saving takes its share of the time.
-    config = replace(CONFIG, epochs=40, validate_every=10)
+    config = replace(CONFIG, epochs=24, validate_every=10)
     told: list = []
     began = time.monotonic()
     start(tmp_path / "whole", told.append, config)
@@ -179,7 +179,7 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     for _ in range(60):
         process = PROCESSES.Process(target=_logged, args=(tmp_path / "cut", config))
         process.start()
-        if kills < 12:
+        if kills < 8:
             wait(process, chance.uniform(0.2, 0.2 + lasts / 6), log, config.epochs // 8)
         else:
             process.join(60)

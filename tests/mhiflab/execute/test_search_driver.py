@@ -109,7 +109,7 @@ def test_killed_tpe_search_goes_on_without_repeating_anything(mhiflab, write_stu
     ids=["asha", "median", "asha of workers"],
 )
 def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
-    scheduler, workers, rates, trials, seed, mhiflab, write_study, tmp_path
+    scheduler, workers, rates, trials, seed, mhiflab, write_study, tmp_path, request
 ):
     wanted = {
         "space": {"train.lr": {"choice": rates}},
@@ -137,6 +137,8 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     rate = float(stopped[0].data.params["train.lr"])
     other = write_study("other", cases={}, base={**own, "train": {**own["train"], "lr": rate}})
     assert "1 of 1 trials" in mhiflab("plan", other).stdout
+    if not workers:
+        request.getfixturevalue("without_ray")
     assert mhiflab("run", other).returncode == 0
     (run,) = [r for r in trial_runs(lab) if r.info.run_id == stopped[0].info.run_id]
     assert run.info.status == "FINISHED"
