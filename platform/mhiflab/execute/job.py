@@ -13,7 +13,7 @@ from feinfn.errors import UserError
 from feinfn.methods.cost import parameters_of
 from mhiflab.cluster.code import code_provenance
 from mhiflab.paths import Lab, nearest_existing
-from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.forecast import Forecast, Work
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.record.description import trial_note
 from mhiflab.record.store import CASE, NOTE, SEED, STUDY, Store
@@ -85,6 +85,11 @@ class Job:
     def pauses(self) -> bool:
         """True if its training pauses before the last epoch."""
         return self.until is not None and self.until < self.spec.train.epochs
+
+    @property
+    def work(self) -> Work:
+        """Its computations, for forecasts."""
+        return Work(self.spec, self.resources, self.survey)
 
     def record(self) -> Record:
         """Open this trial's run; its store may be away."""

@@ -22,7 +22,8 @@ from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.execute.job import Job, check_disk, make_jobs
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
-from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.forecast import Forecast, Work
+from mhiflab.plan.forecast import forecast as forecast_from
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.record.description import study_note
 from mhiflab.record.store import (
@@ -83,8 +84,8 @@ _COLOURS = {"done": "green", "failed": "red", "lost": "yellow"}
 class TrialMonitor(Callback):
     """A callback that shows each report of a trial, in place of Tune's output."""
 
-    def __init__(self, jobs: dict[str, Job], advance: Any, log: Any) -> None:
-        self.jobs, self.advance, self.log = jobs, advance, log
+    def __init__(self, jobs: dict[str, Job], forecast: Forecast, advance: Any, log: Any) -> None:
+        self.jobs, self.forecast, self.advance, self.log = jobs, forecast, advance, log
         self.outcome = Outcome([], {}, {})
         self.lanes: dict[str, str] = {}
         """Name of the training that a run belongs to on the bar, by run key."""
@@ -103,6 +104,7 @@ class TrialMonitor(Callback):
         if "epoch" in result:
             self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
             self.advance(self.lanes.get(key, key), result["epoch"], name)
+            self._show_forecast(self.jobs[key].work, result["epoch"], result["train_seconds"])
         elif result.get("state") in _COLOURS:
             self._end(trial, result["state"], result.get("error", ""))
 
@@ -116,6 +118,13 @@ class TrialMonitor(Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process died more often than it may."""
         self._end(trial, "lost", "its process ended")
+
+    def _show_forecast(self, work: Work, epochs: int, trained_s: float) -> None:
+        """Log a forecast of the trials that had none, if these epochs are the first that tell."""
+        expected = forecast_from(self.forecast.unknown, [work.speed(epochs, trained_s)])
+        if expected.seconds:
+            self.log(expected.line)
+            self.forecast = expected
 
     def _name(self, trial: Any) -> str:
         job = self.jobs[trial.config["key"]]
@@ -264,7 +273,7 @@ def execute(
                 if entry.run is not None:
                     clear_stop(store, entry.run.mlflow)
             jobs = make_jobs(plan, entries, forecast, parent, store, lab, scratch)
-            monitor = TrialMonitor(jobs, advance, console.print)
+            monitor = TrialMonitor(jobs, forecast, advance, console.print)
             stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)
             try:
                 drive(Sweep(plan, store, jobs, fits, monitor, stop))

@@ -23,6 +23,7 @@ from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_refer
 from feinfn.data.patches import Patches
 from feinfn.files import BEST, write_atomic
 from feinfn.methods.classical.registry import CLASSICAL, Method
+from feinfn.methods.cost import flop_per_pixel
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import count_parameters, fuse
 from feinfn.methods.registry import build, name_of
@@ -35,7 +36,7 @@ from mhiflab.execute.evaluate import Scores, TestImage, scene_images, score, sto
 from mhiflab.execute.job import Job
 from mhiflab.execute.packaged import save_packaged
 from mhiflab.execute.preemption import deferred, preempted
-from mhiflab.plan.forecast import DEVICE, device_tag, speed_metrics
+from mhiflab.plan.forecast import DEVICE, speed_metrics
 from mhiflab.record.artifacts import FUSED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.description import dataset_inputs, flatten
 from mhiflab.record.store import (
@@ -61,7 +62,7 @@ def _record_start(record: Record, job: Job) -> None:
             "mhiflab.convention": CONVENTION,
             FINGERPRINT: job.survey.fingerprint,
             SPEC_HASH: spec_hash(spec),
-            DEVICE: device_tag(job.resources),
+            DEVICE: f"{job.work.device}/{'workers' if job.resources.workers else 'direct'}",
             "mhiflab.git_commit": str(code["git_commit"]),
             "mhiflab.git_dirty": str(code["git_dirty"]),
             **commit,
@@ -187,9 +188,10 @@ def _train_and_record(
         if method.reports:
             # A continued run cannot check the forecast of a whole one.
             forecast = job.forecast_s if method.reports[0].epoch == 1 else None
-            trained_s = method.reports[-1].metrics["train_seconds"]
             wall_s = time.perf_counter() - started
-            speeds = speed_metrics(spec, job.resources, job.survey, trained_s, wall_s, forecast)
+            trained_s = method.reports[-1].metrics["train_seconds"]
+            flop = flop_per_pixel(spec.model, spec.protocol.ratio)
+            speeds = speed_metrics(job.work, flop, trained_s, wall_s, forecast)
             record.metrics(spec.train.epochs, speeds)
         record.finish()
 

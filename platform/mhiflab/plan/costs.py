@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from feinfn.methods.cost import costs
-from mhiflab.study.expand import expand
+from mhiflab.study.expand import Trial, expand
 from mhiflab.study.read import read_study
 
 IMAGE_PX = 512
@@ -18,19 +19,14 @@ def cost_tables(path: Path) -> Iterator[Table]:
 
     Operations are the matrix products and convolutions of one forward pass of a 512x512 image.
     """
-    study = read_study(path)
-    seen = set()
-    for trial in expand(study, str(path)):
-        ratio = trial.spec.protocol.ratio
-        if (trial.spec.model, ratio) in seen:
-            continue
-        seen.add((trial.spec.model, ratio))
-        table = Table(title=f"{trial.label}, x{ratio}", title_justify="left")
-        table.add_column("module")
-        table.add_column("parameters", justify="right")
-        table.add_column("kFLOP per HR pixel", justify="right")
-        table.add_column(f"GFLOP at {IMAGE_PX}x{IMAGE_PX}", justify="right")
-        for cost in costs(trial.spec.model, ratio):
+    trials: dict[tuple[Any, int], Trial] = {}
+    for trial in expand(read_study(path), str(path)):
+        trials.setdefault((trial.spec.model, trial.spec.protocol.ratio), trial)
+    for (model, ratio), trial in trials.items():
+        table = Table("module", title=f"{trial.label}, x{ratio}", title_justify="left")
+        for column in ("parameters", "kFLOP per HR pixel", f"GFLOP at {IMAGE_PX}x{IMAGE_PX}"):
+            table.add_column(column, justify="right")
+        for cost in costs(model, ratio):
             level = cost.module.count(".")
             name = "  " * level + cost.module.rsplit(".", 1)[-1]
             table.add_row(

@@ -1,93 +1,31 @@
-"""Forecasts: device-hours, and the time until the last trial ends.
+"""Forecasts from the record: device-hours, and the time until the last trial ends.
 
-A trial's time is the number of its operations divided by the rate of recorded runs.
+A trial takes as long per step and pixel as the nearest recorded runs took.
 """
 
 import math
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from statistics import median
 
-import torch
 from mlflow.entities import Run
 
-from feinfn.config import ModelConfig
 from feinfn.data.source import Survey
-from feinfn.methods.cost import flop_per_pixel
-from feinfn.methods.feinfn.model import FeINFN
 from mhiflab.cluster.connect import usable_cpus
 from mhiflab.cluster.fit import held_by_trial
-from mhiflab.plan.plan import Entry
+from mhiflab.record.artifacts import FUSE_SECONDS
+from mhiflab.record.description import flatten
 from mhiflab.study.spec import Resources, Spec
 
+DEVICE = "mhiflab.device"
+"""Tag of a run: the kind of device and process that it ran on, such as `cpu/workers`."""
 
-@dataclass(frozen=True)
-class Forecast:
-    """Expected cost of some trials."""
-
-    seconds: dict[str, float]
-    """Seconds by run key, for every trial with a forecast."""
-    device_hours: float
-    """CPU-hours, or GPU-hours of trials that use GPUs."""
-    unknown: int
-    """Number of trials without a forecast, because no run on a GPU is on record yet."""
-
-    def line(self, at_once: int) -> str:
-        """Return the forecast as a sentence, if `at_once` trials run at the same time."""
-        if not self.seconds:
-            return "" if not self.unknown else "no GPU run is on record yet: no forecast"
-        total = sum(self.seconds.values())
-        # An even spread over the slots, but never less than the longest trial.
-        eta = max(total / at_once, max(self.seconds.values()))
-        text = f"about {self.device_hours:.2g} device-hours, {clock(eta)} with {at_once} at once"
-        return text + (f"; {self.unknown} on GPUs cannot be forecast yet" if self.unknown else "")
-
-
-def forecast(entries: Sequence[Entry], runs: Sequence[Run]) -> Forecast:
-    """Return the expected cost of trials, from the rates of recorded runs or one measured here."""
-    speeds = run_speeds(runs)
-    seconds: dict[str, float] = {}
-    hours, unknown = 0.0, 0
-    for entry in entries:
-        assert entry.survey is not None, "a trial that is not blocked has a survey"
-        trial_s = forecast_s(entry.trial.spec, entry.trial.resources, entry.survey, speeds)
-        if trial_s is None:
-            unknown += 1
-            continue
-        seconds[entry.key] = trial_s
-        hours += trial_s * processor_count(entry.trial.resources) / 3600
-    return Forecast(seconds, hours, unknown)
-
-
-def slots_here(entries: Sequence[Entry]) -> int:
-    """Return the number of these trials that this machine's CPUs hold at once, at least 1."""
-    cpus = max(held_by_trial(entry.trial.resources)[0] for entry in entries)
-    return max(1, int(usable_cpus() // cpus))
-
+RATE, STEP_FLOP, OVERHEAD = "train_flop_per_s", "step_flop", "overhead_s"
+"""Metrics of a finished run: operations a second of one processor, operations of an optimiser step,
+and seconds outside all steps."""
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
-
-START_S = {False: 4.0, True: 10.0}
-"""Seconds until a trial begins to work, False: in its own process, True: with Ray Train workers
-(experiments/bench/overhead.py)."""
-
-DEVICE = "mhiflab.device"
-"""Tag of a run: the kind of device and process that its speed was measured on (`device_tag`)."""
-
-RATE, STEP_FLOP = "train_flop_per_s", "step_flop"
-WALL, OVERHEAD = "wall_s", "overhead_s"
-FORECAST, FORECAST_ERROR = "forecast_s", "forecast_error"
-DEVICE_HOURS = "device_hours"
-"""Metrics of a finished run, as `speed_metrics` computes them."""
-
-CLASSICAL_S_PER_PIXEL = 1e-4
-"""Order of magnitude of the slowest classical method's time on one CPU."""
-
-NEAREST = 5
-"""Number of recorded runs, those nearest in size, whose median rate counts."""
 
 
 def steps_per_epoch(spec: Spec, survey: Survey) -> int:
@@ -101,129 +39,143 @@ def steps_per_epoch(spec: Spec, survey: Survey) -> int:
     return max(1, patches // train.batch_size)
 
 
-def step_flop(spec: Spec) -> float:
-    """Return the operations of one optimiser step, in FLOP."""
-    pixels = spec.train.batch_size * spec.train.patch_px**2
-    return BACKWARD * pixels * flop_per_pixel(spec.model, spec.protocol.ratio)
+@dataclass(frozen=True)
+class Speed:
+    """Speed of a trial, recorded or under way."""
 
-
-def trial_flop(spec: Spec, survey: Survey) -> float:
-    """Return the operations of a trial, in FLOP: its steps, its validations and the test images."""
-    train = spec.train
-    pixels = {"train": 0, "validation": 0, "test": 0}
-    for scene in survey.scenes:
-        pixels[scene.part] += math.prod(scene.fused_size())
-    validations = math.ceil(train.epochs / train.validate_every)
-    fused_pixels = validations * pixels["validation"] + pixels["test"]
-    fuse_flop = fused_pixels * flop_per_pixel(spec.model, spec.protocol.ratio)
-    return train.epochs * steps_per_epoch(spec, survey) * step_flop(spec) + fuse_flop
-
-
-def processor_count(resources: Resources) -> float:
-    """Return the number of GPUs that a trial computes on, or of CPUs if it uses no GPU."""
-    gpus = resources.gpus_per_worker or bool(resources.gpu_memory_gib)
-    return max(resources.workers, 1) * (gpus or resources.cpus_per_worker)
-
-
-def device_kind(resources: Resources) -> str:
-    """Return `gpu` or `cpu`, the kind of processor that a trial computes on."""
-    return "gpu" if resources.gpus_per_worker or resources.gpu_memory_gib else "cpu"
-
-
-@cache
-def calibrated_rate() -> float:
-    """Return the FLOP per second of one CPU of this machine, measured in a few small steps."""
-    model = FeINFN(ModelConfig(feat_dim=16, guide_dim=16, mlp_widths=(32, 16), decoder_width=16))
-    config = model.config
-    shapes = ((config.msi_bands, 32), (config.hsi_bands, 32), (config.hsi_bands, 8))
-    inputs = [torch.rand(2, channels, px, px) for channels, px in shapes]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        model(*inputs).mean().backward()
-        times.append(time.perf_counter() - started)
-    torch.set_num_threads(threads)
-    return BACKWARD * 2 * 32**2 * flop_per_pixel(config, 4) / min(times)
+    device: str
+    settings: Mapping[str, object]
+    pace_s: float
+    """Seconds of one processor per unit of `Work.amount`."""
+    overhead_s: float = 0.0
+    """Seconds that do not grow with it."""
 
 
 @dataclass(frozen=True)
-class RunSpeed:
-    """Speed of one finished run."""
+class Work:
+    """A trial's computations, and what they run on."""
 
-    kind: str
-    """`gpu` or `cpu`."""
-    nested: bool
-    """True if the run trained in Ray Train workers."""
-    step_flop: float
-    rate: float
-    """FLOP per second of one processor."""
-    overhead_s: float
+    spec: Spec
+    resources: Resources
+    survey: Survey
+
+    @property
+    def device(self) -> str:
+        """`gpu` or `cpu`."""
+        gpus = self.resources.gpus_per_worker or self.resources.gpu_memory_gib
+        return "gpu" if gpus else "cpu"
+
+    @property
+    def processors(self) -> float:
+        """Number of GPUs, or of CPUs if it uses no GPU."""
+        gpus = self.resources.gpus_per_worker or bool(self.resources.gpu_memory_gib)
+        return max(self.resources.workers, 1) * (gpus or self.resources.cpus_per_worker)
+
+    @property
+    def amount(self) -> int:
+        """Steps of an epoch times pixels of a step; if nothing is trained, test images."""
+        if not self.spec.trained:
+            return sum(scene.part == "test" for scene in self.survey.scenes)
+        train = self.spec.train
+        return steps_per_epoch(self.spec, self.survey) * train.batch_size * train.patch_px**2
+
+    def speed(self, epochs: int, seconds: float) -> Speed:
+        """Return the speed of a training of which so many epochs took some seconds."""
+        pace_s = seconds * self.processors / (epochs * self.amount)
+        return Speed(self.device, flatten(asdict(self.spec)), pace_s)
+
+    def seconds(self, speeds: Iterable[Speed]) -> float | None:
+        """Return the expected seconds from the nearest speeds; None if none is of such a model.
+
+        The nearest have the most settings in common.
+        """
+        settings = flatten(asdict(self.spec))
+        own = {(name, str(value)) for name, value in settings.items()}
+        near: dict[int, list[Speed]] = {}
+        for speed in speeds:
+            same_model = speed.settings.get("model.name") == settings.get("model.name")
+            if same_model and speed.device == self.device:
+                other = {(name, str(value)) for name, value in speed.settings.items()}
+                near.setdefault(len(own - other), []).append(speed)
+        if not near:
+            return None
+        pace_s = median(speed.pace_s for speed in near[min(near)])
+        overhead_s = median(speed.overhead_s for speed in near[min(near)])
+        epochs = self.spec.train.epochs if self.spec.trained else 1
+        return epochs * self.amount * pace_s / self.processors + overhead_s
 
 
-def run_speeds(runs: Iterable[Run]) -> list[RunSpeed]:
+@dataclass(frozen=True)
+class Forecast:
+    """Expected cost of some trials."""
+
+    seconds: dict[str, float]
+    """Seconds by run key, for every trial with a forecast."""
+    device_hours: float
+    """CPU-hours, or GPU-hours of trials that use GPUs."""
+    at_once: int
+    """Number of trials that this machine's CPUs hold at once."""
+    unknown: dict[str, Work]
+    """Trials by run key that no speed is known of."""
+
+    @property
+    def line(self) -> str:
+        """Forecast as a sentence, empty without trials."""
+        if not self.seconds:
+            return "Expected: not known yet" if self.unknown else ""
+        total = sum(self.seconds.values())
+        # An even spread over the slots, but never less than the longest trial.
+        eta = clock(max(total / self.at_once, max(self.seconds.values())))
+        rest = f"; {len(self.unknown)} not known yet" if self.unknown else ""
+        cost = f"about {self.device_hours:.2g} device-hours"
+        return f"Expected: {cost}, {eta} with {self.at_once} at once{rest}"
+
+
+def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
+    """Return the expected cost of trials by run key, from the speeds of others."""
+    speeds = list(speeds)
+    expected = {key: work.seconds(speeds) for key, work in works.items()}
+    known = {key: seconds for key, seconds in expected.items() if seconds is not None}
+    hours = sum(seconds * works[key].processors / 3600 for key, seconds in known.items())
+    cpus = max((held_by_trial(work.resources)[0] for work in works.values()), default=1)
+    unknown = {key: work for key, work in works.items() if key not in known}
+    return Forecast(known, hours, max(1, int(usable_cpus() // cpus)), unknown)
+
+
+def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
     """Return the speed of every run that recorded it."""
     speeds = []
     for run in runs:
-        metrics, tags = run.data.metrics, run.data.tags
-        if {RATE, OVERHEAD, STEP_FLOP} <= set(metrics) and DEVICE in tags:
-            kind, nested = tags[DEVICE].split("/")
-            speed = RunSpeed(
-                kind, nested == "workers", metrics[STEP_FLOP], metrics[RATE], metrics[OVERHEAD]
-            )
-            speeds.append(speed)
+        metrics, params = run.data.metrics, run.data.params
+        pace_s = None if "epoch" in metrics else metrics.get(FUSE_SECONDS)
+        if RATE in metrics:
+            pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2
+            pace_s = metrics[STEP_FLOP] / metrics[RATE] / pixels
+        if pace_s is not None and DEVICE in run.data.tags:
+            device = run.data.tags[DEVICE].split("/")[0]
+            speeds.append(Speed(device, params, pace_s, metrics.get(OVERHEAD, 0.0)))
     return speeds
 
 
-def device_tag(resources: Resources) -> str:
-    """Return the value of the tag `DEVICE` for a trial, such as `cpu/workers`."""
-    return f"{device_kind(resources)}/{'workers' if resources.workers else 'direct'}"
-
-
-def forecast_s(
-    spec: Spec, resources: Resources, survey: Survey, speeds: list[RunSpeed]
-) -> float | None:
-    """Return the expected seconds of a trial, None on GPUs if no GPU run is on record."""
-    if not spec.trained:
-        pixels = sum(math.prod(s.fused_size()) for s in survey.scenes if s.part == "test")
-        return START_S[resources.workers > 0] + CLASSICAL_S_PER_PIXEL * pixels
-    kind, nested, flop = device_kind(resources), resources.workers > 0, step_flop(spec)
-    same_kind = [one for one in speeds if one.kind == kind]
-    nearest = sorted(same_kind, key=lambda one: abs(math.log(one.step_flop / flop)))[:NEAREST]
-    if not nearest and kind == "gpu":
-        return None
-    rate = median(one.rate for one in nearest) if nearest else calibrated_rate()
-    overheads = [one.overhead_s for one in speeds if one.nested == nested]
-    overhead = median(overheads) if overheads else 0.0
-    work_s = trial_flop(spec, survey) / (rate * processor_count(resources))
-    return START_S[nested] + overhead + work_s
-
-
 def speed_metrics(
-    spec: Spec,
-    resources: Resources,
-    survey: Survey,
-    trained_s: float,
-    wall_s: float,
-    forecast: float | None,
+    work: Work, flop_per_pixel: float, trained_s: float, wall_s: float, forecast_s: float | None
 ) -> dict[str, float]:
-    """Return the metrics of a finished trial's speed, which `run_speeds` reads.
+    """Return the metrics of a finished training's speed, which `recorded_speeds` reads.
 
-    `trained_s` and `wall_s` are the seconds of its training steps and of the whole trial.
-    `forecast` is the expected `wall_s`, None if there is none to compare with.
+    `flop_per_pixel` are those of a forward pass. `trained_s` and `wall_s` are the seconds of its
+    steps and of the whole trial; `forecast_s` is the expected `wall_s`, None if unknown.
     """
-    flop, count = step_flop(spec), processor_count(resources)
-    rate = spec.train.epochs * steps_per_epoch(spec, survey) * flop / trained_s / count
+    train = work.spec.train
+    flop = BACKWARD * flop_per_pixel
     metrics = {
-        RATE: rate,
-        STEP_FLOP: flop,
-        WALL: wall_s,
-        OVERHEAD: max(0.0, wall_s - trial_flop(spec, survey) / (rate * count)),
-        DEVICE_HOURS: wall_s * count / 3600,
+        RATE: flop / work.speed(train.epochs, trained_s).pace_s,
+        STEP_FLOP: flop * train.batch_size * train.patch_px**2,
+        OVERHEAD: max(0.0, wall_s - trained_s),
+        "wall_s": wall_s,
+        "device_hours": wall_s * work.processors / 3600,
     }
-    if forecast is not None:
-        metrics |= {FORECAST: forecast, FORECAST_ERROR: wall_s / forecast - 1}
+    if forecast_s is not None:
+        metrics |= {"forecast_s": forecast_s, "forecast_error": wall_s / forecast_s - 1}
     return metrics
 
 

@@ -9,42 +9,23 @@ from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from mhiflab.console import out
 from mhiflab.paths import Lab
-from mhiflab.plan.forecast import Forecast, clock, slots_here
-from mhiflab.plan.forecast import forecast as forecast_of
+from mhiflab.plan.forecast import Forecast, Work, clock, forecast, recorded_speeds
 from mhiflab.plan.plan import STATES, Entry, Plan, plan_refresher
 
 WATCH_S = 2.0
 """Seconds between two looks at the record."""
 
 
-def _epoch(entry: Entry) -> tuple[int, float]:
-    """Return the epochs that a trial has recorded, and the seconds that they took."""
-    if entry.run is None:
-        return 0, 0.0
-    metrics = entry.run.metrics
-    return int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
+def _table(plan: Plan, columns: Sequence[str]) -> Table:
+    title = escape(f"{plan.name}: {plan.study.title}")
+    return Table("case", *columns, title=title, title_justify="left")
 
 
-def _row(entry: Entry) -> list[str]:
-    epoch, seconds = _epoch(entry)
-    epochs = entry.trial.spec.train.epochs
-    metrics = entry.run.metrics if entry.run else {}
-    left_s = (epochs - epoch) * seconds / epoch if epoch and entry.state == "running" else None
-    psnr = metrics.get("val_psnr")
-    return [
-        escape(entry.trial.label),
-        str(entry.trial.spec.seed),
-        f"[{STATES[entry.state]}]{entry.state}[/]",
-        f"{epoch}/{epochs}" if entry.trial.spec.trained else "-",
-        "" if psnr is None else f"{psnr:.2f}",
-        clock(seconds) if seconds else "",
-        "" if left_s is None else clock(left_s),
-        entry.key[:12],
-    ]
+def _state(entry: Entry) -> str:
+    return f"[{STATES[entry.state]}]{entry.state}[/]"
 
 
 def status_table(plan: Plan) -> Group:
@@ -52,27 +33,29 @@ def status_table(plan: Plan) -> Group:
 
     Below it stand the searches' progress, reasons of failures, counts and a forecast.
     """
-    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
-    for column in ("case", "seed", "state", "epochs", "val PSNR", "trained", "left", "run key"):
-        table.add_column(column)
+    table = _table(plan, ("seed", "state", "epochs", "val PSNR", "trained", "left", "run key"))
     for entry in plan.entries:
-        table.add_row(*_row(entry))
-    parts: list[Table | Text] = [table]
-    parts += [Text(f"{search.base.case}: {search.line()}") for search in plan.searches]
-    parts += [Text(line) for line in reasons(plan)]
-    parts.append(Text(f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"))
-    waiting = plan.unique("new", "resume", "running")
-    if waiting and (line := forecast_of(waiting, plan.recorded).line(slots_here(waiting))):
-        parts.append(Text(f"Expected: {line}"))
-    return Group(*parts)
+        spec, metrics = entry.trial.spec, entry.run.metrics if entry.run else {}
+        epoch, trained_s = int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
+        running = epoch and entry.state == "running"
+        table.add_row(
+            escape(entry.trial.label),
+            str(spec.seed),
+            _state(entry),
+            f"{epoch}/{spec.train.epochs}" if spec.trained else "-",
+            f"{metrics['val_psnr']:.2f}" if "val_psnr" in metrics else "",
+            clock(trained_s) if trained_s else "",
+            clock((spec.train.epochs - epoch) * trained_s / epoch) if running else "",
+            entry.key[:12],
+        )
+    lines = [*_remarks(plan), f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"]
+    expected = forecast_of(plan, plan.unique("new", "resume", "running"))
+    return Group(table, *map(escape, lines), expected.line)
 
 
 def state_table(plan: Plan) -> Table:
     """Return a console table of states: a row for every case, a column for every seed."""
-    table = Table(title=escape(f"{plan.name}: {plan.study.title}"), title_justify="left")
-    table.add_column("case")
-    for seed in plan.study.seeds:
-        table.add_column(f"seed {seed}")
+    table = _table(plan, [f"seed {seed}" for seed in plan.study.seeds])
     for column in ("workers", "epochs"):
         table.add_column(column, justify="right")
     rows: dict[str, list[Entry]] = {}
@@ -80,9 +63,8 @@ def state_table(plan: Plan) -> Table:
         rows.setdefault(entry.trial.case, []).append(entry)
     for entries in rows.values():
         trial = entries[0].trial
-        cells = [f"[{STATES[e.state]}]{e.state}[/]" for e in entries]
         # A case that is not trained has one trial for all seeds.
-        cells += ["-"] * (len(plan.study.seeds) - len(cells))
+        cells = [*map(_state, entries), *["-"] * (len(plan.study.seeds) - len(entries))]
         workers = str(trial.resources.workers or "in process")
         epochs = str(trial.spec.train.epochs) if trial.spec.trained else "-"
         table.add_row(escape(trial.label), *cells, workers, epochs)
@@ -110,19 +92,32 @@ def reasons(plan: Plan, at_most: int = 5) -> list[str]:
     return lines
 
 
+def _remarks(plan: Plan) -> list[str]:
+    """Return the searches' progress, and why trials are blocked or failed."""
+    return [*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)]
+
+
+def forecast_of(plan: Plan, entries: Sequence[Entry]) -> Forecast:
+    """Return the forecast of some trials of a plan, from all runs on record."""
+    works = {}
+    for entry in entries:
+        assert entry.survey is not None, "a trial that is not blocked has a survey"
+        works[entry.key] = Work(entry.trial.spec, entry.trial.resources, entry.survey)
+    return forecast(works, recorded_speeds(plan.recorded))
+
+
 def print_plan(plan: Plan) -> None:
     """Print the state of every trial, the searches' progress, and the number left to execute."""
     out.print(state_table(plan))
-    for line in (*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)):
+    for line in (*_remarks(plan), counts_line(plan)):
         out.print(escape(line), soft_wrap=True)
-    out.print(counts_line(plan))
 
 
 def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
     """Print the forecast of some trials, and return it."""
-    expected = forecast_of(entries, plan.recorded)
-    if entries and (line := expected.line(slots_here(entries))):
-        out.print(f"Expected: {line}")
+    expected = forecast_of(plan, entries)
+    if entries:
+        out.print(expected.line)
     return expected
 
 
@@ -132,9 +127,8 @@ def show_study(
     """Print a study's plan, with run keys and a forecast if asked for."""
     plan = plan_refresher(study, smoke, lab)()
     print_plan(plan)
-    if keys:
-        for entry in plan.entries:
-            out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
+    for entry in plan.entries if keys else ():
+        out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
     if forecast:
         print_forecast(plan, [*plan.unsearched, *plan.missing])
 

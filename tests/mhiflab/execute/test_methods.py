@@ -36,6 +36,9 @@ def test_every_kind_of_method_runs_under_one_study(mhiflab, without_ray, write_s
     assert "6 of 6 trials" in planned.stdout, planned.stdout + planned.stderr
     ran = mhiflab("run", study)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    # No run like these is on record; the first epoch of a network tells what its trials will take.
+    assert "Expected: not known yet" in ran.stdout
+    assert "Expected: about" in ran.stdout
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'lab' / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
     runs = [run for run in found if run.data.tags[KIND] == "trial"]

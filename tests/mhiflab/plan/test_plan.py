@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,22 +17,23 @@ from mhiflab.plan.forecast import (
     OVERHEAD,
     RATE,
     STEP_FLOP,
-    calibrated_rate,
+    Work,
     forecast,
-    forecast_s,
-    run_speeds,
-    trial_flop,
+    recorded_speeds,
+    steps_per_epoch,
 )
 from mhiflab.plan.plan import Plan, plan_refresher, read_plan, reconcile
 from mhiflab.plan.show import counts_line, reasons
+from mhiflab.record.description import flatten
 from mhiflab.record.store import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
 from mhiflab.study import spec
+from mhiflab.study.expand import Trial
 from mhiflab.study.identity import spec_hash
 
 
 def run_in(status: str, **tags: str) -> Run:
     """Return what the plan reads of a recorded run."""
-    data = SimpleNamespace(tags=tags, metrics={})
+    data = SimpleNamespace(tags=tags, metrics={}, params={})
     return SimpleNamespace(info=SimpleNamespace(status=status), data=data)  # type: ignore[return-value]
 
 
@@ -106,22 +107,54 @@ def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, t
         assert reconcile(wanted, other, lab).entries[0].state == "new"
 
 
-def test_forecast_follows_recorded_rates_and_calibrates_without_any(write_study):
+def finished(trial: Trial, pace_s: float, device: str = "cpu/direct", **changes: str) -> Run:
+    """Return a run of a trial, or of one with some other settings, at so many seconds a pixel."""
+    run = run_in("FINISHED", **{DEVICE: device})
+    run.data.metrics.update({RATE: 2 * 32**2, STEP_FLOP: pace_s * (2 * 32**2) ** 2, OVERHEAD: 7.0})
+    settings = {name: str(value) for name, value in flatten(asdict(trial.spec)).items()}
+    run.data.params.update({**settings, **changes})
+    return run
+
+
+def test_forecast_follows_the_nearest_recorded_runs(write_study):
     (entry,) = read_plan(write_study(cases={})).entries
-    spec, resources, survey = entry.trial.spec, entry.trial.resources, entry.survey
+    trial, survey = entry.trial, entry.survey
     assert survey is not None
-    flop = trial_flop(spec, survey)
-    run = run_in("FINISHED", **{DEVICE: "cpu/direct"})
-    run.data.metrics.update({RATE: 1e9, OVERHEAD: 7.0, STEP_FLOP: 1e6})
-    known = run_speeds([run])
-    assert forecast_s(spec, resources, survey, known) == pytest.approx(4 + 7 + flop / 1e9)
-    assert forecast_s(spec, resources, survey, []) == pytest.approx(4 + flop / calibrated_rate())
-    on_gpu = replace(resources, gpus_per_worker=0.5)
-    assert forecast_s(spec, on_gpu, survey, known) is None, "CPU rates say nothing about a GPU"
-    twice = replace(resources, cpus_per_worker=2.0)
-    assert forecast_s(spec, twice, survey, known) == pytest.approx(4 + 7 + flop / 2e9)
-    line = forecast([entry], [run]).line(1)
-    assert "device-hours" in line
+    work = Work(trial.spec, trial.resources, survey)
+
+    def seconds(*runs: Run, **resources: float) -> float | None:
+        other = replace(work, resources=replace(trial.resources, **resources))
+        return other.seconds(recorded_speeds(runs))
+
+    pixels = 2 * steps_per_epoch(trial.spec, survey) * 2 * 32**2
+    known = finished(trial, 1e-3)
+    assert seconds(known) == pytest.approx(7 + 1e-3 * pixels)
+    assert seconds(known, cpus_per_worker=2.0) == pytest.approx(7 + 1e-3 * pixels / 2)
+    assert seconds(known, workers=2) == pytest.approx(7 + 1e-3 * pixels / 2)
+    assert seconds(known, gpus_per_worker=0.5) is None, "CPUs say nothing about a GPU"
+    wider = finished(trial, 5e-3, **{"model.feat_dim": "8"})
+    assert seconds(wider) == pytest.approx(7 + 5e-3 * pixels), "better than nothing"
+    assert seconds(wider, known) == pytest.approx(7 + 1e-3 * pixels)
+    assert seconds(known, finished(trial, 3e-3)) == pytest.approx(7 + 2e-3 * pixels)
+    assert seconds(finished(trial, 1e-3, **{"model.name": "mst"})) is None
+    assert seconds(run_in("FINISHED")) is None
+    assert work.speed(2, 1e-3 * pixels).pace_s == pytest.approx(1e-3)
+
+
+def test_forecast_without_records_waits_for_an_epoch(write_study):
+    (entry,) = read_plan(write_study(cases={})).entries
+    assert entry.survey is not None
+    work = Work(entry.trial.spec, entry.trial.resources, entry.survey)
+    unknown = forecast({"a": work, "b": work}, [])
+    assert unknown.line == "Expected: not known yet"
+    known = forecast(unknown.unknown, [work.speed(epochs=1, seconds=1800)])
+    assert known.seconds == pytest.approx({"a": 3600, "b": 3600})
+    assert known.device_hours == pytest.approx(2)
+    assert known.unknown == {}
+    assert replace(known, at_once=1).line == (
+        "Expected: about 2 device-hours, 2.0 h with 1 at once"
+    )
+    assert forecast({}, []).line == ""
 
 
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
