@@ -6,13 +6,17 @@ MSI (of any bands), and `HSI_up` the upsampled LR-HSI.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import h5py
 import torch
 
+from feinfn.config import TrainConfig
+from feinfn.data.pairs import with_reference
+from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.files import write_hdf5
@@ -91,38 +95,24 @@ def simulated_pairs(
     """
     count = 0
     for scene in scenes:
-        planes = [scene.cube()] + ([] if scene.msi_MHW is None else [scene.msi_MHW])
-        cube_SHW, *msi_MHW = map(torch.from_numpy, planes)
-        for row in _windows(scene, protocol.ratio, patch_px, stride_px):
-            pair = simulate(
-                torch.stack([cube_SHW[window] for window in row]),
-                scene.wavelengths_nm,
-                protocol,
-                scene.source,
-                msi_BMHW=torch.stack([x[window] for x in msi_MHW for window in row])
-                if msi_MHW
-                else None,
-                noise_seed=count,
-            )
-            count += len(row)
+        for pair in _scene_pairs(
+            with_reference(scene, protocol), protocol, patch_px, stride_px, count
+        ):
+            count += len(pair.reference_BSHW)
             yield Pair(*(getattr(pair, field.name).clamp(0, 1) for field in fields(pair)))
 
 
-def _windows(
-    scene: Scene, ratio: int, patch_px: int | None, stride_px: int
-) -> Iterator[list[tuple[slice, slice, slice]]]:
-    """Yield the windows of a scene row by row: patches, or the whole scene without `patch_px`."""
-    every = slice(None)
+def _scene_pairs(
+    scene: Scene, protocol: Protocol, patch_px: int | None, stride_px: int, noise_seed: int
+) -> Iterator[Pair]:
+    """Yield the pair of a scene, or one batch for each row of its patches."""
     if patch_px is None:
-        yield [(every, every, every)]
+        msi = None if scene.msi_MHW is None else torch.from_numpy(scene.msi_MHW)[None]
+        cube, nm = torch.from_numpy(scene.cube())[None], scene.wavelengths_nm
+        yield simulate(cube, nm, protocol, scene.source, msi_BMHW=msi, noise_seed=noise_seed)
         return
-    height, width = scene.raw_SHW.shape[1:]
-    if patch_px % ratio or not 0 < patch_px <= min(height, width) or stride_px < 1:
-        raise UserError(
-            f"{scene.source}: found patches of {patch_px} px every {stride_px} px, expected a "
-            f"multiple of {ratio} up to the scene's {height}x{width}, and a stride of at least 1"
-        )
-    for top in range(0, height - patch_px + 1, stride_px):
-        rows = slice(top, top + patch_px)
-        lefts = range(0, width - patch_px + 1, stride_px)
-        yield [(every, rows, slice(left, left + patch_px)) for left in lefts]
+    config = TrainConfig(patch_px=patch_px, stride_px=stride_px)
+    patches = Patches([scene], protocol, config, torch.device("cpu"), alone=True)
+    windows = (replace(w, noise_seed=noise_seed + i) for i, w in enumerate(patches.grid))
+    for _, row in groupby(windows, lambda window: window.top):
+        yield patches.batch(list(row))

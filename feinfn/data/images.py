@@ -1,6 +1,6 @@
 """Images in files of any kind: read, write, check and show them.
 
-Legend: S bands, H rows, W columns. .mat files hold [H, W, S], other arrays [S, H, W].
+Legend: S bands, H rows, W columns. MATLAB's files hold [H, W, S], others [S, H, W].
 """
 
 from collections.abc import Mapping

@@ -73,7 +73,7 @@ class Patches:
         for field, value in (("patch_px", config.patch_px), ("stride_px", config.stride_px)):
             if value % self.ratio and not (alone and field == "stride_px"):
                 raise UserError(
-                    f"train.{field}: found {value}, expected a multiple of {self.ratio}"
+                    f"found {value}, expected a multiple of {self.ratio}", f"train.{field}"
                 )
         for scene in scenes[1:]:
             _check_same_bands(scenes[0], scene)
@@ -90,8 +90,8 @@ class Patches:
             sizes = sorted({scene.raw_SHW.shape[1:] for scene in scenes})
             away = f" less {self.keep_out} px at every edge" if self.keep_out else ""
             raise UserError(
-                f"train.patch_px: found {config.patch_px}, expected at most the size of the "
-                f"training scenes {sizes}{away}"
+                f"found {config.patch_px}, expected at most the size of the scenes {sizes}{away}",
+                "train.patch_px",
             )
 
     def _starts(self, scene: int, axis: int) -> range:
@@ -139,19 +139,13 @@ class Patches:
     def _cut(self, window: Window) -> Cut:
         """Return the window with its margin, turned."""
         scene, size = self.scenes[window.scene], self.config.patch_px
-        height, width = scene.raw_SHW.shape[1:]
-        low = [max(start - self.margin, 0) for start in (window.top, window.left)]
-        high = [
-            min(start + size + self.margin, end)
-            for start, end in ((window.top, height), (window.left, width))
+        ends, full_size = scene.raw_SHW.shape[1:], size + 2 * self.margin
+        # Cuts at the edge move inwards to full size, so that a batch is one array.
+        low = [
+            max(min(start - self.margin, end - full_size), 0)
+            for start, end in zip((window.top, window.left), ends, strict=True)
         ]
-        if self.margin:
-            # Cuts at the edge move inwards to full size, so that a batch is one array.
-            full_size = size + 2 * self.margin
-            low = [
-                max(min(a, end - full_size), 0) for a, end in zip(low, (height, width), strict=True)
-            ]
-            high = [min(a + full_size, end) for a, end in zip(low, (height, width), strict=True)]
+        high = [min(start + full_size, end) for start, end in zip(low, ends, strict=True)]
         rows, cols = slice(low[0], high[0]), slice(low[1], high[1])
         top, left = window.top - low[0], window.left - low[1]
         if window.turn & 1:
@@ -176,7 +170,7 @@ class Patches:
             cubes,
             self.scenes[0].wavelengths_nm,
             self.protocol,
-            "training patch",
+            self.scenes[0].source,
             msi_BMHW=torch.from_numpy(np.stack(measured)).to(self.device) if measured else None,
             noise_seed=seeds,
         )

@@ -112,14 +112,14 @@ def scene_files(path: Path, options: Options = DEFAULTS) -> dict[str, tuple[Path
     scenes: dict[str, tuple[Path, Options]] = {}
     for name, file in (scenes_in(path) if path.is_dir() else {path.stem: path}).items():
         count = 1
-        if options.key is None:
-            # Whoever reads a bad file says what is wrong with it.
-            with suppress(UserError):
-                opened = open_file(file)
-                count = read_prepared(file).count if opened.kind == "prepared" else 1
+        # Whoever reads a bad file says what is wrong with it.
+        with suppress(UserError):
+            if options.key is None and open_file(file).kind == "prepared":
+                count = read_prepared(file).count
         if count == 1:
             scenes[name] = file, options
-        for i in range(count if count > 1 else 0):
+            continue
+        for i in range(count):
             scenes[f"{name}_{i:05d}"] = file, replace(options, key=str(i))
     return scenes
 

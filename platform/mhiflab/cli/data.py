@@ -22,6 +22,7 @@ from mhiflab.cli.data_options import (
     loaders,
     read_options,
 )
+from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
 from mhiflab.paths import check_targets
 
@@ -37,11 +38,11 @@ data_app = typer.Typer(
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar with the time left; yield its on_progress(name, done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Left
+    from rich import progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
-    with Progress(*columns, console=out, transient=True) as bar:
+    shown = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    text = progress.TextColumn("{task.description}")
+    with progress.Progress(text, *shown, console=out, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda name, done, total: bar.update(
             task, description=f"{what} {escape(name)}", completed=done, total=total
@@ -217,6 +218,7 @@ def fingerprint(
 
 
 @data_app.command()
+@named_by_option(**{"train.patch_px": "--patch", "train.stride_px": "--stride"})
 def export(
     source: Annotated[Path, typer.Option(help="A scene store (mhiflab data prepare).")],
     protocol: Annotated[

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feinfn.data.export import KEYS, STRIDE_PX, export, facts, simulated_pairs
-from feinfn.data.pairs import stored_pair
+from feinfn.data.pairs import stored_pair, with_reference
 from feinfn.data.readers.formats import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
@@ -99,6 +99,18 @@ def test_measured_msi_is_cut_with_its_scene():
     np.testing.assert_array_equal(pair.msi_BMHW[2], msi[:, 20:52, 40:72])
 
 
+@pytest.mark.parametrize("patch", [16, None])
+def test_a_finer_msi_is_degraded_to_the_grid_of_its_scene_first(patch):
+    protocol = replace(CAVE, srf="measured", msi_order=("x", "y"))
+    msi = np.random.default_rng(1).random((2, 320, 288)).astype(np.float32)
+    finer = replace(scene(), msi_MHW=msi)
+    pairs = (
+        simulated_pairs([one], protocol, patch) for one in (finer, with_reference(finer, protocol))
+    )
+    for a, b in zip(*pairs, strict=True):
+        assert torch.equal(a.msi_BMHW, b.msi_BMHW)
+
+
 def test_noise_differs_between_patches_and_repeats():
     noisy = replace(CAVE, hsi_snr_db=20.0)
     flat = make_scene("a", np.full((31, 64, 64), 0.5, np.float32), NM, "a")
@@ -112,7 +124,7 @@ def test_noise_differs_between_patches_and_repeats():
 
 @pytest.mark.parametrize(("patch", "stride"), [(30, 4), (128, 4), (32, 0), (0, 4)])
 def test_patches_that_do_not_fit_are_named(patch, stride, tmp_path):
-    with pytest.raises(UserError, match=r"a\.h5: found patches of .* expected a multiple of 4"):
+    with pytest.raises(UserError, match=r"^train\.(patch|stride)_px: found \d+, expected "):
         export(simulated_pairs([scene()], CAVE, patch, stride), tmp_path / "x.h5", {})
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="nothing to export"):

@@ -158,6 +158,7 @@ def test_mistakes_are_named(layouts, tmp_path, monkeypatch):
     mistake("store.h5: found a file there", *export[:-1], "store.h5", *words)
     mistake("expected a name ending in .png", "inspect", "store.h5", "--thumbnail", "store.h5")
     mistake("--stride: found without --patch", *export, *words)
+    mistake("^--patch: found 30, expected a multiple of 4", *export, *words, "--patch", 30)
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["h5", "mat", "npy", "png", "store.h5"], "nothing half-written"
 
