@@ -37,6 +37,13 @@ TINY: dict = {
     },
     "seeds": [1],
 }
+ONE_OF_EACH = {
+    "source": "sample",
+    "train": ["cloth_ms"],
+    "validation": ["fake_and_real_food_ms"],
+    "test": ["pompoms_ms"],
+}
+"""Data of a study whose numbers no test looks at: a quarter of the steps, half of the images."""
 PUBLISHED = {
     "method": "Old | one",
     "data": "cave",

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from mlflow import MlflowClient
 from test_study import next_state, runs
-from tiny import TINY
+from tiny import ONE_OF_EACH, TINY
 
 from mhiflab.record.store import KEY, KIND
 
@@ -20,7 +20,7 @@ def test_failures_wait_for_retry_and_gc_keeps_what_continues(
         "diverging": {"label": "diverging", "set": {"train.lr": 1e30}},
         "good": {"label": "good", "set": {}},
     }
-    study = write_study(cases=cases)
+    study = write_study(cases=cases, base={**TINY["base"], "data": ONE_OF_EACH})
     assert mhiflab("run", study).returncode == 1
     planned = mhiflab("plan", study, "--keys").stdout
     assert "0 of 2 trials to execute (1 done, 1 failed)" in planned
@@ -71,7 +71,8 @@ def ended(tmp_path) -> dict[str, int]:
 
 
 def test_stop_ends_a_driver_and_its_trials_continue(mhiflab, write_study, tmp_path):
-    base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": 3000}}
+    train = {**TINY["base"]["train"], "epochs": 3000}
+    base = {**TINY["base"], "data": ONE_OF_EACH, "train": train}
     study = write_study(base=base, cases={})
     words = [sys.executable, "-m", "mhiflab", "run", str(study)]
     log = (tmp_path / "log").open("w")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from tiny import TINY
+from tiny import ONE_OF_EACH, TINY
 
 from feinfn.errors import UserError
 from feinfn.methods.registry import MODELS
@@ -27,7 +27,7 @@ CASES = {
     "ssrnet": {"label": "SSRNet", "set": {"model.name": "ssrnet"}},
     "own": {"label": "FeINFN"},
 }
-BASE = {**TINY["base"], "resources": {"workers": 0}}
+BASE = {**TINY["base"], "data": ONE_OF_EACH, "resources": {"workers": 0}}
 
 
 def test_every_kind_of_method_runs_under_one_study(mhiflab, without_ray, write_study, tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_study import runs
-from tiny import TINY, job_of
+from tiny import ONE_OF_EACH, TINY, job_of
 
 from feinfn.errors import UserError
 from mhiflab.execute.search import Suggester
@@ -99,7 +99,7 @@ def test_a_member_more_is_another_population():
 
 def population(write_study, workers: int = 0, epochs: int = EPOCHS, trials: int = 4) -> Path:
     base = {**TINY["base"], "train": {**TINY["base"]["train"], "epochs": epochs}}
-    base["resources"] = {"workers": workers}
+    base |= {"resources": {"workers": workers}, "data": ONE_OF_EACH}
     return write_study(cases={}, search={**SEARCH, "trials": trials}, base=base)
 
 
@@ -147,7 +147,9 @@ def test_a_members_weights_are_those_of_its_spec_trained_from_the_start(
     run = by_key[key]
     spec = json.loads(Path(client.download_artifacts(run.info.run_id, "spec.json")).read_text())
     assert [change["after_epoch"] for change in spec["train"]["changes"]]
-    study = write_study("again", cases={}, base={**TINY["base"], "train": spec["train"]})
+    study = write_study(
+        "again", cases={}, base={**TINY["base"], "data": ONE_OF_EACH, "train": spec["train"]}
+    )
     done = mhiflab("run", study, "--lab", "other")
     assert done.returncode == 0, done.stderr
     weights = [

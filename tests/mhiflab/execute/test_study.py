@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from places import SAMPLE
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import TINY, job_of
+from tiny import ONE_OF_EACH, TINY, job_of
 
 from feinfn.config import ModelConfig
 from feinfn.data.source import sample_manifest
@@ -172,7 +172,7 @@ def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_stu
     }
     # One diverges inside a Ray Train worker, so that its error crosses every boundary.
     cases["diverging"]["set"]["resources.workers"] = 1
-    done = mhiflab("run", write_study(cases=cases))
+    done = mhiflab("run", write_study(cases=cases, base={**TINY["base"], "data": ONE_OF_EACH}))
     assert done.returncode == 1
     assert "1 of 2 trials failed" in done.stderr
     assert "training diverged: the loss was" in done.stderr
@@ -191,7 +191,7 @@ def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_stu
 
 
 def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tmp_path):
-    base = {**TINY["base"], "resources": {"workers": 2}}
+    base = {**TINY["base"], "data": ONE_OF_EACH, "resources": {"workers": 2}}
     base["train"] = {**base["train"], "epochs": 25}
     study = write_study(base=base, cases={})
     words = [sys.executable, "-m", "mhiflab", "run", str(study)]
