@@ -4,12 +4,13 @@ These are plain frozen dataclasses. `mhiflab` validates YAML against them, and t
 only valid keys. Every field that changes a result enters the run key.
 """
 
-import re
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, Protocol
+from itertools import combinations
+from typing import Annotated, Any, Literal
 
 from feinfn.errors import require
 from feinfn.fields import Bound, Count, Counts, Finite, Natural, NonNegative, Positive, Settings
+from feinfn.region import Region
 
 Activation = Literal["gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian"]
 Sampling = Literal["grid", "random"]
@@ -20,24 +21,20 @@ Decay = Annotated[float, Bound(ge=0, lt=1)]
 Upsampling = Literal["implicit", "nearest", "bilinear", "bicubic", "pixel_shuffle"]
 
 
-class Bands(Protocol):
-    """The numbers of bands that the images must have."""
-
-    @property
-    def hsi_bands(self) -> int: ...
-
-    @property
-    def msi_bands(self) -> int: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(Settings, section="model"):
-    """Shape and variant of a FeINFN network; the defaults give the released network."""
+class Bands(Settings, section="model"):
+    """The numbers of bands that the images must have, for every method."""
 
     hsi_bands: Count = 31
     """Bands S of the HSI."""
     msi_bands: Count = 3
     """Bands M of the MSI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Bands):
+    """Shape and variant of a FeINFN network; the defaults give the released network."""
+
     feat_dim: Count = 128
     """Channels of the LR-HSI latent code (spectral encoder)."""
     guide_dim: Count = 128
@@ -99,10 +96,8 @@ class ModelConfig(Settings, section="model"):
         super().__post_init__()
         fused = self.spatial_branch or self.fuse_amplitude or self.fuse_phase
         require(fused, "model.fuse_phase", False, "true if nothing else uses the LR-HSI")
-        branches = (self.fourier_branch, self.spatial_branch)
-        require(
-            any(branches), "model.spatial_branch", False, "true if model.fourier_branch is false"
-        )
+        branch, expected = "model.spatial_branch", "true if model.fourier_branch is false"
+        require(self.fourier_branch or self.spatial_branch, branch, False, expected)
 
     @property
     def latent_bands(self) -> int:
@@ -144,8 +139,7 @@ class Change(Settings, section="train.changes"):
     @property
     def values(self) -> dict[str, float]:
         """The changed values by field."""
-        candidates = {k: v for k, v in vars(self).items() if k != "after_epoch"}
-        return {k: v for k, v in candidates.items() if v is not None}
+        return {k: getattr(self, k) for k in CHANGEABLE if getattr(self, k) is not None}
 
 
 CHANGEABLE = tuple(f.name for f in fields(Change) if f.name != "after_epoch")
@@ -281,50 +275,12 @@ class DataConfig(Settings, section="data"):
     """Names of the scenes opened once, after training has ended."""
 
     def __post_init__(self) -> None:
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        seen: list[tuple[str, Region]] = []
-        for split, names in splits.items():
-            for name in names:
-                region = Region.parse(name, f"data.{split}")
-                for other_split, other in seen:
-                    require(
-                        not region.overlaps(other),
-                        f"data.{split}",
-                        name,
-                        f"pixels of one part only ({other} is in data.{other_split} too)",
-                    )
-                seen.append((split, region))
-
-
-@dataclass(frozen=True)
-class Region:
-    """A scene or a window of it; rows and columns are (start, stop), None for all."""
-
-    scene: str
-    rows: tuple[int, int] | None = None
-    cols: tuple[int, int] | None = None
-
-    @classmethod
-    def parse(cls, text: str, field: str) -> "Region":
-        """Read `scene` or `scene[top:bottom, left:right]`; raise `UserError` naming the field."""
-        match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+):(\d+), ?(\d+):(\d+)\])?", text)
-        expected = "a scene, or a window such as scene[0:64, 0:128]"
-        require(match is not None, field, text, expected)
-        assert match is not None
-        if match[2] is None:
-            return cls(match[1])
-        top, bottom, left, right = (int(match[i]) for i in (2, 3, 4, 5))
-        require(top < bottom and left < right, field, text, f"{expected} that is not empty")
-        return cls(match[1], (top, bottom), (left, right))
-
-    def overlaps(self, other: "Region") -> bool:
-        """Return True if the two regions share a pixel."""
-        if self.scene != other.scene:
-            return False
-        pairs = ((self.rows, other.rows), (self.cols, other.cols))
-        return all(a is None or b is None or (a[0] < b[1] and b[0] < a[1]) for a, b in pairs)
-
-    def __str__(self) -> str:
-        if self.rows is None or self.cols is None:
-            return self.scene
-        return f"{self.scene}[{self.rows[0]}:{self.rows[1]}, {self.cols[0]}:{self.cols[1]}]"
+        super().__post_init__()
+        regions = [
+            (f"data.{part}", Region.parse(name, f"data.{part}"))
+            for part in ("train", "validation", "test")
+            for name in getattr(self, part)
+        ]
+        for (first, one), (second, other) in combinations(regions, 2):
+            expected = f"pixels of one part only ({one} is in {first} too)"
+            require(not one.overlaps(other), second, str(other), expected)

@@ -10,15 +10,16 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from feinfn.config import Bands, DataConfig, Region
+from feinfn.config import Bands, DataConfig
 from feinfn.data import store
 from feinfn.data.readers.array import DEFAULTS, Options
 from feinfn.data.readers.formats import open_file, read_prepared, scenes_in
 from feinfn.data.scene import Scene, read_scene
 from feinfn.data.splits import PARTS
-from feinfn.errors import UserError, nearest, require
+from feinfn.errors import UserError, require, require_one_of
 from feinfn.files import file_sha256
 from feinfn.protocols.simulate import Protocol, check_ratio
+from feinfn.region import Region
 
 
 @cache
@@ -60,11 +61,9 @@ def resolve_data(config: DataConfig) -> DataConfig:
         require(len(names) > 0, f"data.{part}", names, expected)
         for name in names:
             scene = Region.parse(name, f"data.{part}").scene
-            if available is not None and scene not in available:
-                raise UserError(
-                    f"data.{part}: found {scene!r}, {nearest(scene, available)}expected scenes of "
-                    f"{config.source}: " + ", ".join(sorted(available))
-                )
+            if available is not None:
+                among = f"scenes of {config.source}: "
+                require_one_of(f"data.{part}", scene, sorted(available), among)
         parts[part] = names
     source = "sample" if config.source == "sample" else str(path)
     return replace(config, **parts, source=source)

@@ -11,21 +11,15 @@ from torch import Tensor, nn
 
 from feinfn.config import Bands
 from feinfn.errors import UserError
-from feinfn.fields import Count, Settings
 from feinfn.protocols.simulate import Inputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Settings, section="model"):
-    """Band counts, which every network needs; subclasses add a name and further sizes.
+class NetworkConfig(Bands):
+    """Configuration of a network besides FeINFN; subclasses add a name and further sizes.
 
     The name is a field, so that a spec and a weights file state the model to which they belong.
     """
-
-    hsi_bands: Count = 31
-    """Bands S of the HSI."""
-    msi_bands: Count = 3
-    """Bands M of the MSI."""
 
 
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:

@@ -1,11 +1,8 @@
 """Settings of every process (driver, trial, worker), made before libraries are imported."""
 
-import gc
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -29,22 +26,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """Environment variables that turn off telemetry and chatter, and shorten polls."""
-
-
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Collect garbage rarely while libraries and records are read.
-
-    They are a million objects that stay; collections took a quarter of a command's time. Use it
-    nowhere else: Ray frees the processes of a stopped trial when their last reference, often
-    circular, is collected.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 def quieten() -> None:

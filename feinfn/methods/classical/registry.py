@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feinfn.errors import require
-from feinfn.fields import Count, Settings
+from feinfn.config import Bands
+from feinfn.errors import require_one_of
 from feinfn.methods.classical import bicubic, cnmf, gsa, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
@@ -75,16 +75,12 @@ CLASSICAL: dict[str, Method] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalConfig(Settings, section="model"):
+class ClassicalConfig(Bands):
     """Configuration of a classical method in place of a network; nothing is trained."""
 
     name: str
     """One of `CLASSICAL`."""
-    hsi_bands: Count = 31
-    """Bands S of the HSI."""
-    msi_bands: Count = 3
-    """Bands M of the MSI."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.name in CLASSICAL, "model.name", self.name, "one of " + ", ".join(CLASSICAL))
+        require_one_of("model.name", self.name, CLASSICAL)

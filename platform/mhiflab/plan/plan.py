@@ -13,7 +13,6 @@ from feinfn.config import DataConfig
 from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from mhiflab.environment import rare_collections
 from mhiflab.paths import Lab, study_name, study_path
 from mhiflab.plan.checks import check_search, check_trial
 from mhiflab.plan.search import SearchPlan, refresh_search
@@ -170,7 +169,6 @@ class Plan:
         return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
-@rare_collections()
 def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:
     """Return the plan of a study (or its smoke variant), before any record is read.
 
@@ -224,7 +222,6 @@ def _entry(trial: Trial, survey: Survey | UserError) -> Entry:
     return Entry(trial, survey, key, "new")
 
 
-@rare_collections()
 def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
     """Return the plan with each trial's state in the store; without a store, all are new.
 

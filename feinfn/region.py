@@ -1,0 +1,40 @@
+"""Regions: scenes, and windows of scenes, as data settings name them."""
+
+import re
+from dataclasses import dataclass
+
+from feinfn.errors import UserError, require
+
+
+@dataclass(frozen=True)
+class Region:
+    """A scene or a window of it; rows and columns are (start, stop), None for all."""
+
+    scene: str
+    rows: tuple[int, int] | None = None
+    cols: tuple[int, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str, field: str) -> "Region":
+        """Read `scene` or `scene[top:bottom, left:right]`; raise `UserError` naming the field."""
+        match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+):(\d+), ?(\d+):(\d+)\])?", text)
+        expected = "a scene, or a window such as scene[0:64, 0:128]"
+        if match is None:
+            raise UserError(f"found {text!r}, expected {expected}", field)
+        if match[2] is None:
+            return cls(match[1])
+        top, bottom, left, right = (int(match[i]) for i in (2, 3, 4, 5))
+        require(top < bottom and left < right, field, text, f"{expected} that is not empty")
+        return cls(match[1], (top, bottom), (left, right))
+
+    def overlaps(self, other: "Region") -> bool:
+        """Return True if the two regions share a pixel."""
+        if self.scene != other.scene:
+            return False
+        pairs = ((self.rows, other.rows), (self.cols, other.cols))
+        return all(a is None or b is None or (a[0] < b[1] and b[0] < a[1]) for a, b in pairs)
+
+    def __str__(self) -> str:
+        if self.rows is None or self.cols is None:
+            return self.scene
+        return f"{self.scene}[{self.rows[0]}:{self.rows[1]}, {self.cols[0]}:{self.cols[1]}]"
