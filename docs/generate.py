@@ -26,8 +26,17 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.cli.main import DATA, GROUPS, app
 from mhiflab.render.figures.registry import KINDS
-from mhiflab.render.paper import Paper, PaperFigure, PaperTable, Published
-from mhiflab.study.schema import Case, Retry, Smoke, Stop, Study
+from mhiflab.study.schema import (
+    Case,
+    PaperFigure,
+    PaperFile,
+    PaperTable,
+    Published,
+    Retry,
+    Smoke,
+    Stop,
+    Study,
+)
 from mhiflab.study.search import Range, Scheduler, Search
 from mhiflab.study.spec import Resources
 
@@ -66,7 +75,7 @@ BASE_SECTIONS: dict[str, tuple[type, str]] = {
 """Sections of `base`."""
 
 PAPER_SECTIONS: dict[str, tuple[type, str]] = {
-    "paper": (Paper, "The top level of the file."),
+    "paper": (PaperFile, "The top level of the file."),
     "tables": (PaperTable, "`tables` maps a name to these fields."),
     "tables.published": (Published, "`published` of a table maps a heading to these fields."),
     "figures": (PaperFigure, "`figures` maps a name to these fields."),

@@ -28,8 +28,9 @@ from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_files
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.archive import archived_data
+from mhiflab.study.read import PAPER_KEYS
 from mhiflab.study.spec import ON_DISK, DataAccess
-from mhiflab.study.yaml_values import is_paper
+from mhiflab.study.yaml_values import read_yaml
 
 KEPT = Path(__file__).parent / "kept"
 RUN_KEYS = KEPT / "run_keys.json"
@@ -74,7 +75,7 @@ def run_keys() -> dict[str, list[str]]:
     """Return the run keys of all shipped studies and of their smoke variants by name."""
     found = {}
     for _, path in sorted(shipped_files().items()):
-        for smoke in (False, True) if not is_paper(path) else ():
+        for smoke in (False, True) if not PAPER_KEYS & read_yaml(path).keys() else ():
             plan = read_plan(path, smoke, DataAccess(resolve, survey))
             found[plan.name] = [entry.key for entry in plan.entries]
     return found

@@ -25,7 +25,10 @@ TrackingOption = Annotated[
 
 def submit(
     study: Annotated[
-        str, typer.Argument(help="A study file, or the name of a shipped study.", metavar="[STUDY]")
+        str,
+        typer.Argument(
+            help="The file of a study or a paper, or the name of a shipped one.", metavar="[STUDY]"
+        ),
     ] = "",
     address: AddressOption = DASHBOARD,
     lab: Annotated[
@@ -38,7 +41,7 @@ def submit(
     attach: Annotated[str, typer.Option(metavar="ID", help="Follow this job.")] = "",
     stop: Annotated[str, typer.Option(metavar="ID", help="Stop this job.")] = "",
 ) -> None:
-    """Run a study on a cluster from here: ship code and study, and follow the job's log.
+    """Run a study or a paper on a cluster from here: ship code and study, and follow the job's log.
 
     Ctrl-C leaves the job alone. Submitting a study that runs already follows it. A job that ended
     early continues when the study is submitted again: finished trials are on record.
@@ -58,7 +61,7 @@ def submit(
 
 def doctor(
     study: Annotated[
-        str, typer.Argument(help="Also check the data of this study.", metavar="[STUDY]")
+        str, typer.Argument(help="Also check the data of this study or paper.", metavar="[STUDY]")
     ] = "",
     address: Annotated[
         str,

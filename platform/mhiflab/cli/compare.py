@@ -8,7 +8,13 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, SmokeOption, StudyArgument, named_by_option
+from mhiflab.cli.options import (
+    LabOption,
+    PaperArgument,
+    SmokeOption,
+    StudyArgument,
+    named_by_option,
+)
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
 
@@ -78,7 +84,8 @@ def compare(
     folder = Lab(lab)
     store = recorded_store(folder)
     if study:
-        chosen = runs_of_study(plan_refresher(study, smoke, folder)(), case or [], seed or [])
+        plan = plan_refresher(study_path(study), smoke, folder)()
+        chosen = runs_of_study(plan, case or [], seed or [])
     else:
         chosen = runs_of_filter(store, filter_) if filter_ else chosen_runs(store, runs or [])
     sections = compare_runs(chosen, convention)
@@ -123,7 +130,7 @@ def robustness(
     if snr:
         grid = replace(grid, snrs_db=tuple(snr))
     grid = replace(grid, srfs=tuple(srf or ()))
-    plan = plan_refresher(study, False, folder)()
+    plan = plan_refresher(study_path(study), False, folder)()
     entries = chosen_entries(plan, [case] if case else [], options=("--case", ""))
     for entry in entries:
         check_evaluable(entry)
@@ -134,9 +141,11 @@ def robustness(
         out.print(f"Picture  {path}", soft_wrap=True)
 
 
-def describe(study: StudyArgument) -> None:
-    """Show the cost of each network of a study: parameters and operations by module."""
+def describe(paper: PaperArgument) -> None:
+    """Show the cost of each network of a study or a paper: parameters and operations by module."""
     from mhiflab.plan.costs import cost_tables
+    from mhiflab.study.read import read_paper
 
-    for panel in cost_tables(study_path(study)):
-        out.print(panel)
+    for file in read_paper(study_path(paper)).files():
+        for panel in cost_tables(file):
+            out.print(panel)

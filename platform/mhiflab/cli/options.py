@@ -12,13 +12,16 @@ from feinfn.errors import UserError
 StudyArgument = Annotated[
     str,
     typer.Argument(
-        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo). "
-        "plan, run, table, figure and export also take a paper (experiments/paper/paper.yaml).",
+        help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
         metavar="STUDY",
     ),
 ]
 PaperArgument = Annotated[
-    str, typer.Argument(help="A paper's file, or the name of a shipped one (paper, laptop).")
+    str,
+    typer.Argument(
+        help="The file of a study or a paper, or the name of a shipped one (demo, laptop).",
+        metavar="STUDY",
+    ),
 ]
 LabOption = Annotated[
     Path,
@@ -39,6 +42,10 @@ RecordOption = Annotated[
     typer.Option(
         help="Read runs from this folder, which `export` wrote; neither lab nor scenes are needed."
     ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write into (default: LAB/rendered/STUDY)."),
 ]
 NewDataOption = Annotated[
     bool,

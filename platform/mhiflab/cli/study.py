@@ -7,128 +7,109 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, NewDataOption, SmokeOption, StudyArgument
+from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, SmokeOption
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_rendered, study_name, study_path
 
 
+def _files(paper: str) -> list[Path]:
+    """Return the files of a paper's studies, or of a study alone."""
+    from mhiflab.study.read import read_paper
+
+    return read_paper(study_path(paper)).files()
+
+
 def plan(
-    study: StudyArgument,
+    paper: PaperArgument,
     smoke: SmokeOption = False,
     keys: Annotated[
         bool, typer.Option("--keys", help="Also list the run key of every trial.")
     ] = False,
     lab: LabOption = DEFAULT_LAB,
 ) -> None:
-    """Show which runs a study needs, which of them exist, and what the others will cost.
+    """Show which runs a study or a paper needs, which exist, and what the others will cost.
 
     Executes nothing.
     """
-    from mhiflab.plan.show import show_study
-    from mhiflab.study.yaml_values import is_paper
+    from mhiflab.plan.show import show_plan
 
-    path = study_path(study)
-    if is_paper(path):
-        from mhiflab.render.paper import read_paper, study_files
-
-        for file in study_files(path, read_paper(path).parts):
-            show_study(str(file), smoke, Lab(lab), forecast=False)
-        return
-    show_study(study, smoke, Lab(lab), keys)
+    for file in _files(paper):
+        show_plan(file, smoke, Lab(lab), keys)
 
 
 def run(
-    study: StudyArgument,
+    paper: PaperArgument,
     smoke: SmokeOption = False,
     new_data: NewDataOption = False,
     fill: Annotated[
         list[str] | None,
-        typer.Option(help="Papers only: run what this table or figure still needs. Repeatable."),
+        typer.Option(help="Run only what this table or figure still needs. Repeatable."),
     ] = None,
     lab: LabOption = DEFAULT_LAB,
 ) -> None:
-    """Execute the runs a study or a paper still lacks, then print its table.
+    """Execute the runs a study or a paper still lacks, then print its tables.
 
     Trials run as Ray Train workers under one Ray Tune driver: on this machine, or on the cluster
     named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
     trial continues from its last saved state. Failed trials wait for `mhiflab retry`.
     """
-    from mhiflab.study.yaml_values import is_paper
-
-    path = study_path(study)
-    check_rendered(path, smoke, Lab(lab))
-    if is_paper(path):
-        run_paper(path, smoke, Lab(lab), fill or (), new_data)
-        return
-    if fill:
-        raise UserError(
-            f"--fill: found with {path}, a study, expected with a paper; leave it out: a study "
-            "runs exactly what it lacks"
-        )
-    _run_study(study, smoke, Lab(lab), new_data=new_data)
+    _run(paper, smoke, Lab(lab), fill or (), new_data)
 
 
-def retry(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
-    """Execute a study's failed trials again, and nothing else.
+def retry(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
+    """Execute the failed trials of a study or a paper again, and nothing else.
 
     Each continues from its last saved state, if there is one.
     """
-    _run_study(study, smoke, Lab(lab), failed=True)
+    _run(paper, smoke, Lab(lab), failed=True)
 
 
-def _run_study(
-    study: str, smoke: bool, lab: Lab, new_data: bool = False, failed: bool = False
+def _run(
+    name: str,
+    smoke: bool,
+    lab: Lab,
+    fill: Sequence[str] = (),
+    new_data: bool = False,
+    failed: bool = False,
 ) -> None:
-    """Execute a study's missing or failed trials, then render it."""
-    from mhiflab.execute.run import MISSING, execute_study
+    """Execute the missing or failed trials that some parts need, by default all; render these."""
+    from mhiflab.execute.run import MISSING, execute_studies
     from mhiflab.record.store import recorded_store
-    from mhiflab.render.study import render_study
+    from mhiflab.render.paper import Plans, checked_paper, render
 
-    finished = execute_study(study, smoke, lab, ("failed",) if failed else MISSING, new_data)
-    render_study(finished, recorded_store(lab), lab)
-
-
-def run_paper(
-    path: Path, smoke: bool, lab: Lab, fill: Sequence[str] = (), new_data: bool = False
-) -> None:
-    """Execute what a paper's studies lack, or those of some parts; then render these parts.
-
-    A study that fails does not end the others. Raises `UserError` for the first that failed.
-    """
-    from mhiflab.execute.run import execute_each
-    from mhiflab.record.store import recorded_store
-    from mhiflab.render.paper import Plans, chosen_parts, read_paper, study_files, write_parts
-
-    paper = read_paper(path)
-    parts = chosen_parts(path, paper.parts, fill)
-    execute_each(study_files(path, parts), smoke, lab, new_data)
-    write_parts(paper, Plans(path, smoke, recorded_store(lab), lab), parts)
+    path = study_path(name)
+    check_rendered(path, smoke, lab)
+    paper = checked_paper(path)
+    parts = paper.chosen(fill, paper.parts)
+    states = ("failed",) if failed else MISSING
+    finished = execute_studies(paper.files(parts), smoke, lab, states, new_data)
+    plans = Plans(paper, smoke, recorded_store(lab), lab, by_file=finished)
+    render(plans, lab.rendered_of(path, smoke), parts, asked=fill)
 
 
 def status(
-    study: StudyArgument,
+    paper: PaperArgument,
     smoke: SmokeOption = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")
     ] = False,
     lab: LabOption = DEFAULT_LAB,
 ) -> None:
-    """Show where every run of a study stands: state, epoch, validation PSNR, time."""
-    from mhiflab.plan.show import show_status, watch_status
+    """Show where every run of a study or a paper stands: state, epoch, validation PSNR, time."""
+    from mhiflab.plan.show import show_status
 
-    (watch_status if watch else show_status)(study, smoke, Lab(lab))
+    show_status(_files(paper), smoke, Lab(lab), watch)
 
 
-def stop(study: StudyArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
-    """Stop the driver that works on a study; its trials continue with the next run."""
+def stop(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
+    """Stop the driver that works on a study or a paper; its trials continue with the next run."""
     from mhiflab.execute.driver import stop_driver
     from mhiflab.record.store import existing_store, find_study
 
-    folder = Lab(lab)
-    store = existing_store(folder)
-    name = study_name(study_path(study), smoke)
-    out.print(stop_driver(folder, store, find_study(store, name) if store else None))
+    store = existing_store(Lab(lab))
+    names = [study_name(file, smoke) for file in _files(paper)]
+    parents = [find_study(store, name) for name in names] if store else []
+    out.print(stop_driver(Lab(lab), store, [parent for parent in parents if parent]))
 
 
 def sync(lab: LabOption = DEFAULT_LAB) -> None:

@@ -22,7 +22,7 @@ from mhiflab.cluster.ray_private import TOKEN_REFUSED, dashboard_port
 from mhiflab.paths import Lab, lock_file
 from mhiflab.record.store import tracking_uri
 from mhiflab.study.expand import expand
-from mhiflab.study.read import read_study
+from mhiflab.study.read import read_paper, read_study
 
 PACKAGES = ("torch", "ray", "mlflow", "mhiflab")
 """Packages whose versions are compared."""
@@ -168,7 +168,8 @@ def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Fi
     """Return the findings on every node of the cluster in `RAY_ADDRESS`, or on this machine."""
     import ray
 
-    trials = expand(read_study(study), str(study)) if study else ()
+    files = read_paper(study).files() if study else ()
+    trials = [trial for file in files for trial in expand(read_study(file), str(file))]
     data = {f"{one.spec.data}": one.spec.data for one in trials}
     uri = tracking_uri(lab)
     with connected() as nodes, _mark(lab) as token:

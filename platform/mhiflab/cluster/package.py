@@ -12,7 +12,8 @@ from typing import Any
 from feinfn.errors import UserError
 from mhiflab.cluster.code import code_folders, git_provenance
 from mhiflab.paths import lock_file, study_path
-from mhiflab.study.yaml_values import check_study, read_yaml
+from mhiflab.study.read import read_paper
+from mhiflab.study.yaml_values import read_yaml
 
 LIMIT_BYTES = 100 * 2**20
 """Largest job that Ray accepts."""
@@ -52,16 +53,21 @@ def _with_bases(path: Path, seen: dict[Path, dict[str, Any]]) -> dict[Path, dict
 
 
 def study_files(study: str) -> tuple[str, dict[str, Path]]:
-    """Return the study's path inside the job, and the files that it needs beside the code.
+    """Return the path of a study or paper inside the job, and the files it needs beside the code.
 
     Response tables keep their path, which is relative to the working folder. Raise `UserError` if
     there is no such study, or if a table lies outside this folder.
     """
     path = study_path(study)
-    check_study(path)
-    contents = _with_bases(path, {})
-    root = Path(os.path.commonpath([p.parent for p in contents]))
-    files = {f"{STUDY_FOLDER}/{p.relative_to(root).as_posix()}": p for p in contents}
+    paper = read_paper(path)
+    contents: dict[Path, dict[str, Any]] = {}
+    for file in paper.files():
+        _with_bases(file, contents)
+    values = [paper.published, *(part.options.get("published") for part in paper.figures.values())]
+    beside = [path, *(path.parent / value for value in values if value)]
+    needed = {*contents, *(file.resolve() for file in beside if file.is_file())}
+    root = Path(os.path.commonpath([p.parent for p in needed]))
+    files = {f"{STUDY_FOLDER}/{p.relative_to(root).as_posix()}": p for p in sorted(needed)}
     for text in {text for value in contents.values() for text in _strings(value)}:
         table = Path(text)
         if table.suffix != ".csv" or table.is_absolute():

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,8 +157,8 @@ def leased(store: Store, parent: str, driver: Holder) -> Iterator[None]:
             lease.give_back()
 
 
-def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
-    """Ask the driver of a study to stop; return in words what was done.
+def stop_driver(lab: Lab, store: Store | None, parents: Iterable[str]) -> str:
+    """Ask the driver of a study, or of one of several, to stop; return in words what was done.
 
     A driver on this machine gets SIGTERM; one elsewhere reads the request from its server. Raises
     `UserError` if no driver is at work.
@@ -168,9 +168,9 @@ def stop_driver(lab: Lab, store: Store | None, parent: str | None) -> str:
         with suppress(ProcessLookupError):
             os.kill(driver.pid, signal.SIGTERM)
         return f"asked {driver.description} to stop; its trials continue with the next run"
-    if store is not None and parent is not None:
-        lease = Lease(store, parent)
-        if holder := lease.holder():
+    for parent in parents:
+        lease = Lease(store, parent) if store else None
+        if lease and (holder := lease.holder()):
             lease.request_stop()
             return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")

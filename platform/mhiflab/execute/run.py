@@ -59,18 +59,14 @@ def _carry_out(
 
 
 def execute_study(
-    study: str,
-    smoke: bool,
-    lab: Lab,
-    states: tuple[str, ...] = MISSING,
-    new_data: bool = False,
+    path: Path, smoke: bool, lab: Lab, states: tuple[str, ...] = MISSING, new_data: bool = False
 ) -> Plan:
     """Execute a study's trials that are in one of `states`; return its plan.
 
     Raises `UserError` if a trial failed or did not end, or if another driver is at work on it.
     """
     upload_waiting_runs(lab)
-    refresh_plan = plan_refresher(study, smoke, lab, new_data)
+    refresh_plan = plan_refresher(path, smoke, lab, new_data)
     plan = refresh_plan()
     print_plan(plan)
     if plan.unsearched:
@@ -80,14 +76,10 @@ def execute_study(
         plan = refresh_plan()
         print_plan(plan)
         if plan.unsearched:
-            first_failure = [
-                *outcome.failed.values(),
-                *outcome.unfinished.values(),
-                "none was reported",
-            ][0]
+            failures = [*outcome.failed.values(), *outcome.unfinished.values(), "none was reported"]
             raise UserError(
                 "the search is not complete, what is finished is on record; it continues with: "
-                f"mhiflab run {plan.command}; first failure: {first_failure}"
+                f"mhiflab run {plan.command}; first failure: {failures[0]}"
             )
     entries = plan.unique(*states)
     running = plan.unique("running")
@@ -100,37 +92,44 @@ def execute_study(
         from mhiflab.execute.sweep import execute
 
         outcome = _carry_out(execute, plan, entries, lab)
-        if outcome.failed:
-            raise UserError(
-                f"{len(outcome.failed)} of {len(entries)} trials failed, the others are recorded; "
-                f"first: {next(iter(outcome.failed.values()))}; after a remedy: mhiflab retry "
-                f"{plan.command}"
-            )
-        if outcome.unfinished:
-            raise UserError(
-                f"{len(outcome.unfinished)} of {len(entries)} trials did not end; first: "
-                f"{next(iter(outcome.unfinished.values()))}; they continue with: mhiflab run "
-                f"{plan.command}"
-            )
+        for trials, what, remedy in (
+            (outcome.failed, "failed, the others are recorded", "after a remedy: mhiflab retry"),
+            (outcome.unfinished, "did not end", "they continue with: mhiflab run"),
+        ):
+            if trials:
+                raise UserError(
+                    f"{len(trials)} of {len(entries)} trials {what}; first: "
+                    f"{next(iter(trials.values()))}; {remedy} {plan.command}"
+                )
         plan = refresh_plan()
     if not plan.unfinished:
         _close_study(plan, lab)
     return plan
 
 
-def execute_each(files: Sequence[Path], smoke: bool, lab: Lab, new_data: bool = False) -> None:
-    """Execute the missing trials of several studies; a failure does not stop the others.
+def execute_studies(
+    files: Sequence[Path],
+    smoke: bool,
+    lab: Lab,
+    states: tuple[str, ...] = MISSING,
+    new_data: bool = False,
+) -> dict[Path, Plan]:
+    """Execute several studies' trials that are in one of `states`; return their plans by file.
 
-    Raises `UserError` that quotes the first failure.
+    A failure does not stop the other studies. Raises `UserError` that quotes the first failure.
     """
+    plans: dict[Path, Plan] = {}
     failed: list[str] = []
     for number, file in enumerate(files, 1):
-        out.rule(f"{number} of {len(files)}: {escape(file.stem)}", align="left")
+        if len(files) > 1:
+            out.rule(f"{number} of {len(files)}: {escape(file.stem)}", align="left")
         try:
-            execute_study(str(file), smoke, lab, new_data=new_data)
+            plans[file] = execute_study(file, smoke, lab, states, new_data)
         except StoppedError:
             raise
         except UserError as error:
+            if len(files) == 1:
+                raise
             failed.append(f"{file.stem}: {error}")
             out.print(f"[red]failed[/] {escape(failed[-1])}", soft_wrap=True)
     if failed:
@@ -138,6 +137,7 @@ def execute_each(files: Sequence[Path], smoke: bool, lab: Lab, new_data: bool = 
             f"{len(failed)} of {len(files)} studies are not complete, the others are on record; "
             f"first: {failed[0]}"
         )
+    return plans
 
 
 def _close_study(plan: Plan, lab: Lab) -> None:

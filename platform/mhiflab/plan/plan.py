@@ -1,8 +1,7 @@
 """Plan of a study: compare its trials with recorded runs, and list those left to execute."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,9 @@ from feinfn.config import DataConfig
 from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
-from mhiflab.paths import Lab, study_name, study_path
+from mhiflab.paths import Lab, study_name
 from mhiflab.plan.checks import check_search, check_trial
 from mhiflab.plan.search import SearchPlan, refresh_search
-from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import (
@@ -279,17 +277,7 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
     return ""
 
 
-def plan_refresher(study: str, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
+def plan_refresher(path: Path, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
     """Return a function that reads a study's record; study and scenes are read only once."""
-    plan = read_plan(study_path(study), smoke)
+    plan = read_plan(path, smoke)
     return lambda: reconcile(plan, existing_store(lab), lab, new_data)
-
-
-@contextmanager
-def plan_with_store(
-    path: Path, smoke: bool, lab: Lab, record: Path | None
-) -> Iterator[tuple[Plan, Store]]:
-    """Yield a study's plan and the store of its runs: an archive's, or the lab's record."""
-    plan = read_plan(path, smoke, data_access_of(record))
-    with opened_store(record, lab) as store:
-        yield reconcile(plan, store, lab), store

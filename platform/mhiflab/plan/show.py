@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Group
 from rich.live import Live
@@ -121,27 +122,26 @@ def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
     return expected
 
 
-def show_study(
-    study: str, smoke: bool, lab: Lab, keys: bool = False, forecast: bool = True
-) -> None:
-    """Print a study's plan, with run keys and a forecast if asked for."""
-    plan = plan_refresher(study, smoke, lab)()
+def show_plan(path: Path, smoke: bool, lab: Lab, keys: bool = False) -> None:
+    """Print a study's plan and forecast, with run keys if asked for."""
+    plan = plan_refresher(path, smoke, lab)()
     print_plan(plan)
     for entry in plan.entries if keys else ():
         out.print(f"{entry.key[:12] or '-':12}  {entry.state:8} {escape(entry.who)}")
-    if forecast:
-        print_forecast(plan, [*plan.unsearched, *plan.missing])
+    print_forecast(plan, [*plan.unsearched, *plan.missing])
 
 
-def show_status(study: str, smoke: bool, lab: Lab) -> None:
-    """Print the state of every run of a study."""
-    out.print(status_table(plan_refresher(study, smoke, lab)()))
+def show_status(files: Sequence[Path], smoke: bool, lab: Lab, watch: bool = False) -> None:
+    """Print the state of every run of studies; with `watch`, every few seconds until Ctrl-C."""
+    refreshers = [plan_refresher(file, smoke, lab) for file in files]
 
+    def tables() -> Group:
+        return Group(*(status_table(refresh()) for refresh in refreshers))
 
-def watch_status(study: str, smoke: bool, lab: Lab) -> None:
-    """Show the state of every run of a study every few seconds, until Ctrl-C."""
-    refresh = plan_refresher(study, smoke, lab)
+    if not watch:
+        out.print(tables())
+        return
     with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
         while True:
-            live.update(status_table(refresh()), refresh=True)
+            live.update(tables(), refresh=True)
             time.sleep(WATCH_S)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from feinfn.config import ModelConfig
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, require_one_of
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
@@ -100,12 +100,8 @@ def collect(plan: Plan, convention: str | None = None, partial: bool = False) ->
         ignore_index=True,
     )
     convention = convention or usual_convention(images)
-    conventions = list(images["convention"].unique())
-    if convention not in conventions:
-        raise UserError(
-            f"--convention: found {convention!r}, {nearest(convention, conventions)}expected one "
-            f"that the runs of {plan.path} were evaluated in: " + ", ".join(conventions)
-        )
+    among = f"one that the runs of {plan.path} were evaluated in: "
+    require_one_of("--convention", convention, images["convention"].unique(), among)
     selected = images[images["convention"] == convention].reset_index(drop=True)
     counts = selected.groupby(["case", "seed"]).size()
     if counts.nunique() != 1 or len(counts) != len(images.groupby(["case", "seed"])):
@@ -143,18 +139,10 @@ def chosen_entries(
     Raises `UserError`, which begins with the name of the option, if a case or seed is unknown.
     """
     for case in cases:
-        if case not in plan.labels:
-            raise UserError(
-                f"{options[0]}: found {case!r}, {nearest(case, plan.labels)}expected cases of "
-                f"{plan.path}: " + ", ".join(plan.labels)
-            )
-    known_seeds = dict.fromkeys(entry.trial.spec.seed for entry in plan.entries)
+        require_one_of(options[0], case, plan.labels, f"cases of {plan.path}: ")
+    known_seeds = dict.fromkeys(str(entry.trial.spec.seed) for entry in plan.entries)
     for seed in seeds:
-        if seed not in known_seeds:
-            raise UserError(
-                f"{options[1]}: found {seed}, expected one of {', '.join(map(str, known_seeds))} "
-                f"of {plan.path}"
-            )
+        require_one_of(options[1], str(seed), known_seeds, f"seeds of {plan.path}: ")
     return [
         entry
         for case in dict.fromkeys(cases or plan.labels)
@@ -215,11 +203,7 @@ def network_run(
     """
     fitting = networks(plan, part, has)
     (entry,) = runs_of_one_seed(plan, [case or fitting[0]], seed)
-    if entry.trial.case not in fitting:
-        raise UserError(
-            f"{plan.path}: option case: found {case!r}, which is no FeINFN with {part}, expected "
-            "one of " + ", ".join(fitting)
-        )
+    require_one_of("option case", entry.trial.case, fitting, f"a FeINFN with {part}: ")
     return entry
 
 
@@ -237,9 +221,6 @@ def trained_feinfn(entry: Finished) -> FeINFN:
 def chosen_image(entry: Finished, requested: str | None) -> str:
     """Return a test image's name, by default the first; raise `UserError` if it is unknown."""
     names = list(entry.run.images["scene"].unique())
-    if requested is not None and requested not in names:
-        raise UserError(
-            f"option scene: found {requested!r}, {nearest(requested, names)}expected a test image: "
-            + ", ".join(names)
-        )
+    if requested is not None:
+        require_one_of("option scene", requested, names, "a test image: ")
     return requested or names[0]

@@ -1,43 +1,34 @@
-"""Verification: compare rendered tables and figures with the recorded runs, cell by cell."""
+"""Verification: compare rendered tables and figures with what the recorded runs give."""
 
-import csv
-import io
 import json
 import re
 import struct
-from collections import Counter
 from collections.abc import Collection, Iterator
-from html.parser import HTMLParser
+from difflib import SequenceMatcher
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
 from mhiflab.paths import Lab, study_name
-from mhiflab.render.paper import (
-    files_of,
-    not_archived,
-    paper_plans,
-    raise_failures,
-    read_paper,
-    render_parts,
-)
+from mhiflab.record.artifacts import NotArchivedError
+from mhiflab.render.paper import opened_plans, raise_failures, render_parts
+from mhiflab.study.schema import Paper
 
 AT_MOST = 20
 """Differences reported per file."""
 
 SHOWN = 80
-"""Characters of a cell to show."""
+"""Characters of a text to show."""
 
-UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, AssertionError, RecursionError),
-    *(csv.Error, struct.error),
-)
-"""Errors of readers for damaged files: SyntaxError for PNG, AssertionError for HTML."""
+CELL = re.compile(r"(?<!\\)[|&](?!\w+;)|</t[dh]>|,(?!\s)")
+"""Ends of cells in Markdown, LaTeX, HTML and CSV."""
+
+UNREADABLE = (OSError, ValueError, SyntaxError, RecursionError, struct.error)
+"""Errors of readers for damaged files: SyntaxError for PNG."""
 
 
 def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> list[str]:
@@ -51,12 +42,10 @@ def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> li
         old, new = committed / name, fresh / name
         if not old.is_file():
             problems.append(f"{name}: is not there, the paper makes it; render it again")
-        elif name in leave:
-            continue
-        elif not new.is_file():
+        elif name not in leave and not new.is_file():
             problems.append(f"{name}: nothing in the paper makes it; remove it")
-        else:
-            lines = _lines(name, old, new)
+        elif name not in leave:
+            lines = _differing(name, old, new)
             problems += lines[:AT_MOST]
             if len(lines) > AT_MOST:
                 problems.append(f"{name}: {len(lines) - AT_MOST} more")
@@ -71,29 +60,21 @@ def _files(root: Path) -> Iterator[str]:
             yield name
 
 
-def _lines(name: str, old: Path, new: Path) -> list[str]:
+def _differing(name: str, old: Path, new: Path) -> list[str]:
     try:
         if old.read_bytes() == new.read_bytes():
             return []
-        return list(_cells(old, new)) or [f"{name}: other bytes with the same content"]
+        if old.suffix == ".png":
+            return [f"{name}: {_pixels(old, new)}"]
+        if old.suffix == ".pdf":
+            return [f"{name}: another drawing"]
+        a, b = (path.read_bytes().decode() for path in (old, new))
+        if old.suffix == ".json":
+            values = list(_values(name, json.loads(a), json.loads(b)))
+            return values or [f"{name}: other bytes with the same content"]
+        return list(_lines(name, a.splitlines(), b.splitlines()))
     except UNREADABLE as error:
         return [f"{name}: cannot be read ({error})"]
-
-
-def _cells(old: Path, new: Path) -> Iterator[str]:
-    kind = old.suffix.lower()
-    if kind == ".png":
-        yield from _pixels(old, new)
-        return
-    if kind == ".pdf":
-        yield f"{old.name}: another drawing"
-        return
-    a, b = (path.read_bytes().decode() for path in (old, new))
-    if kind == ".json":
-        yield from _values(old.name, json.loads(a), json.loads(b))
-        return
-    counted = "row" if kind == ".html" else "line"
-    yield from _grid_differences(old.name, _grid(kind, a), _grid(kind, b), counted)
 
 
 def _values(where: str, a: Any, b: Any) -> Iterator[str]:
@@ -108,16 +89,38 @@ def _values(where: str, a: Any, b: Any) -> Iterator[str]:
     elif a != b or type(a) is not type(b):
         # Written as JSON, a text and a number of the same digits look different.
         alike = isinstance(a, str) and isinstance(b, str)
-        texts = (a, b) if alike else (json.dumps(x, ensure_ascii=False) for x in (a, b))
-        yield f"{where}: {_both_texts(*texts)}"
+        yield f"{where}: {_both(*((a, b) if alike else map(json.dumps, (a, b))))}"
 
 
-def _both_texts(old: str, new: str) -> str:
+def _lines(name: str, a: list[str], b: list[str]) -> Iterator[str]:
+    """Yield a line for every line in which two texts differ, with its cell in a table."""
+    head = re.findall('<th scope="col"[^>]*>(.*?)</th>', "\n".join(a))
+    # Behind a row's last cell in HTML is its end.
+    head = [*head, ""] if head else next((x for x in map(CELL.split, a) if len(x) > 2), [])
+    for kind, start, end, *of_b in SequenceMatcher(None, a, b, False).get_opcodes():
+        if kind == "equal":
+            continue
+        found, fresh = a[start:end], b[slice(*of_b)]
+        if len(found) != len(fresh):
+            yield f"{name}, line {start + 1}: {_both(' '.join(found), ' '.join(fresh))}"
+            continue
+        for line, (old, new) in enumerate(zip(found, fresh, strict=True), start + 1):
+            x, y = CELL.split(old), CELL.split(new)
+            where = f"{name}, line {line}"
+            if not len(x) == len(y) == len(head):
+                yield f"{where}: {_both(old, new)}"
+                continue
+            names = [re.sub("<[^>]*>", "", cell).strip() for cell in (*head, *x)]
+            row = next(filter(None, names[len(head) :]))
+            for column, before, after in zip(names, x, y, strict=False):
+                if before != after:
+                    yield f"{where} ({row}, {column}): {_both(before.strip(), after.strip())}"
+
+
+def _both(old: str, new: str) -> str:
     """Return both texts in words, long ones cut around their first difference."""
-    first_difference = next(
-        (i for i, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), None
-    )
-    place = min(len(old), len(new)) if first_difference is None else first_difference
+    pairs = enumerate(zip(old, new, strict=False))
+    place = next((i for i, (x, y) in pairs if x != y), min(len(old), len(new)))
     return f"found {_shortened(old, place)}, the record gives {_shortened(new, place)}"
 
 
@@ -128,130 +131,46 @@ def _shortened(text: str, place: int = 0) -> str:
     return repr("..." * (start > 0) + text[start:end] + "..." * (end < len(text)))
 
 
-class _Rows(HTMLParser):
-    """A parser of HTML that keeps the cells of all rows, and other texts as rows of one cell."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.inside = False
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        cell = tag in ("td", "th")
-        # A damaged file may have cells outside a row.
-        if tag == "tr" or (cell and not self.rows):
-            self.rows.append([])
-        if cell:
-            self.rows[-1].append("")
-        self.inside = tag in ("td", "th", "b", "u") if tag != "tr" else False
-        if tag in ("b", "u") and self.rows and self.rows[-1]:
-            self.rows[-1][-1] += f"<{tag}>"
-
-    def handle_data(self, data: str) -> None:
-        if not data.strip():
-            return
-        if self.inside and self.rows and self.rows[-1]:
-            self.rows[-1][-1] += data
-        else:
-            self.rows.append([data.strip()])
-
-
-def _grid(kind: str, text: str) -> list[list[str]]:
-    """Return the rows of cells of a table in any format; prose lines are rows of one cell."""
-    if kind == ".csv":
-        return list(csv.reader(io.StringIO(text)))
-    if kind == ".html":
-        rows = _Rows()
-        rows.feed(text)
-        return rows.rows
-    if kind == ".md":
-        return [
-            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            if line.startswith("|")
-            else [line]
-            for line in text.splitlines()
-        ]
-    if kind == ".tex":
-        return [
-            [line]
-            if line.startswith("%")
-            else [cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))]
-            for line in text.splitlines()
-        ]
-    return [[line] for line in text.splitlines()]
-
-
-def _grid_differences(
-    name: str, a: list[list[str]], b: list[list[str]], counted: str
-) -> Iterator[str]:
-    """Yield a line for every cell in which two tables differ; `counted` is the word for a row."""
-    if len(a) != len(b):
-        yield f"{name}: found {len(a)} lines, the record gives {len(b)}"
-    firsts = Counter(row[0] for row in a if row)
-    header: list[str] = next((row for row in a if len(row) > 2), [])
-    for line, (x, y) in enumerate(zip(a, b, strict=False), 1):
-        if len(x) != len(y):
-            yield f"{name}, {counted} {line}: found {len(x)} cells, the record gives {len(y)}"
-            continue
-        for place, (old, new) in enumerate(zip(x, y, strict=True)):
-            if old != new:
-                column = header[place] if len(x) == len(header) else ""
-                position = f"{counted} {line}"
-                if column:
-                    several = f" ({position})" if firsts[x[0]] > 1 else ""
-                    position = f"row {_shortened(x[0])}{several}, column {column!r}"
-                yield f"{name}, {position}: {_both_texts(old, new)}"
-
-
-def _pixels(old: Path, new: Path) -> Iterator[str]:
+def _pixels(old: Path, new: Path) -> str:
     from matplotlib.image import imread
 
-    a, b = np.asarray(imread(old)), np.asarray(imread(new))
+    a, b = imread(old), imread(new)
     if a.shape != b.shape:
-        yield (
-            f"{old.name}: found {a.shape[1]}x{a.shape[0]} pixels, the record gives "
-            f"{b.shape[1]}x{b.shape[0]}"
-        )
-        return
-    changed = (a != b).any(axis=-1)
-    if changed.any():
-        rows, columns = np.nonzero(changed)
-        yield (
-            f"{old.name}: {changed.sum()} of {changed.size} pixels differ, in rows "
-            f"{rows.min()} to {rows.max()}, columns {columns.min()} to {columns.max()}"
-        )
+        sizes = [f"{image.shape[1]}x{image.shape[0]} pixels" for image in (a, b)]
+        return f"found {sizes[0]}, the record gives {sizes[1]}"
+    changed_HW = (a != b).any(axis=-1)
+    if not changed_HW.any():
+        return "other bytes with the same content"
+    return f"{changed_HW.sum()} of {changed_HW.size} pixels differ"
 
 
 def verify_paper(
-    path: Path, smoke: bool, lab: Lab, rendered: Path | None = None, record: Path | None = None
+    paper: Paper, smoke: bool, lab: Lab, rendered: Path | None = None, record: Path | None = None
 ) -> None:
-    """Render a paper again and compare it with the files of a folder, cell by cell.
+    """Render a paper again and compare it with the files of a folder.
 
     The runs are the lab's, or those of an archive (`record`), which needs no scenes and no store.
     Figures whose data archives do not hold must exist; they are listed as not checked. Raises
     `UserError` that names every difference.
     """
-    paper = read_paper(path)
-    name = study_name(path, smoke)
-    folder = rendered or path.parent / "rendered" / name
+    name = study_name(paper.path, smoke)
+    folder = rendered or paper.path.parent / "rendered" / name
     if not folder.is_dir():
-        command = f"{path}{' --smoke' if smoke else ''}"
+        command = f"{paper.path}{' --smoke' if smoke else ''}"
         raise UserError(
             f"{folder}: no such folder of rendered tables and figures; make them with mhiflab "
             f"table {command} and mhiflab figure {command}, then copy {lab.rendered(name)} there "
             "or name that with --rendered"
         )
     with (
-        TemporaryDirectory(prefix="mhiflab-") as temporary,
-        paper_plans(path, smoke, lab, record) as plans,
+        TemporaryDirectory(prefix="mhiflab-") as fresh,
+        opened_plans(paper, smoke, lab, record) as plans,
     ):
-        fresh = Path(temporary)
-        parts = paper.parts
-        files, failed = render_parts(paper, plans, parts, fresh, quiet=True)
-        skipped = not_archived(failed)
-        raise_failures(path, failed, skipped)
-        unchecked = {file for name in skipped for file in files_of(name, parts[name])}
-        problems = differences(folder, fresh, leave=unchecked)
+        files, failed = render_parts(plans, Path(fresh), paper.parts, quiet=True)
+        skipped = [one for one, error in failed.items() if isinstance(error, NotArchivedError)]
+        raise_failures(paper, {one: e for one, e in failed.items() if one not in skipped})
+        unchecked = {one + end for one in skipped for end in paper.parts[one].ENDS}
+        problems = differences(folder, Path(fresh), leave=unchecked)
     if problems:
         raise UserError(
             f"{folder}: {len(problems)} differences from what the recorded runs give:\n  "

@@ -1,9 +1,12 @@
-"""Fields of a study file."""
+"""Fields of the files of studies and papers."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
+from feinfn.errors import require_one_of
 from feinfn.fields import Count, Items, Natural, Positive, Settings
 from mhiflab.study.search import Search
 
@@ -88,3 +91,105 @@ class Study(Settings):
 
 class SmokeVariant(Study):
     """Study whose every trial is reduced, then changed by `smoke.set`."""
+
+
+Cost = Literal["parameters", "flops", "seconds", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published(Settings):
+    """Published numbers to quote below a table."""
+
+    data: str
+    """Name of the data set in the file of published values."""
+    ratio: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable(Settings):
+    """One table of a paper."""
+
+    ENDS: ClassVar = (".md", ".tex", ".csv", ".html", ".json", "-statistics.csv")
+    """Ends of file names after the table's name."""
+
+    title: str
+    """Caption."""
+    studies: dict[str, str]
+    """Heading and study of each block. A study is a file beside the paper's, without .yaml. The
+    heading of a single study is not printed."""
+    costs: list[Cost] = field(default_factory=list)
+    """Columns beside the metrics."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """Published numbers quoted below our own rows, by heading."""
+    convention: str | None = None
+    """Metric convention; null: the usual one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFigure(Settings):
+    """One figure of a paper."""
+
+    ENDS: ClassVar = (".png", ".pdf", ".csv")
+    """Ends of file names after the figure's name."""
+
+    title: str
+    """Title, which says what the figure shows."""
+    study: str
+    """Study whose runs it shows: a file beside the paper's, without .yaml."""
+    kind: str
+    """Kind of figure."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of its kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFile(Settings):
+    """Content of a paper's file."""
+
+    title: str
+    published: str | None = None
+    """File of published values, beside the paper's file."""
+    tables: dict[str, PaperTable] = field(default_factory=dict)
+    figures: dict[str, PaperFigure] = field(default_factory=dict)
+
+
+Part = PaperTable | PaperFigure
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Tables and figures made from studies; a study is a paper with one table and its figures."""
+
+    path: Path
+    title: str
+    tables: Mapping[str, PaperTable]
+    figures: Mapping[str, PaperFigure]
+    published: Path | None = None
+    """File of published values."""
+    study: bool = False
+    """True for the file of a study."""
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """Tables and figures by name."""
+        return {**self.tables, **self.figures}
+
+    def file(self, study: str) -> Path:
+        """Return the file of one of its studies."""
+        return self.path if self.study else self.path.parent / f"{study}.yaml"
+
+    def files(self, names: Iterable[str] = ()) -> list[Path]:
+        """Return the files of the studies of some parts, by default of all, each once."""
+        studies = [study for name in names or self.parts for study in studies_of(self.parts[name])]
+        return [self.file(study) for study in dict.fromkeys(studies)]
+
+    def chosen(self, names: Iterable[str], parts: Mapping[str, Part]) -> list[str]:
+        """Return some names of its parts, by default all; raise `UserError` for others."""
+        for name in names:
+            require_one_of(str(self.path), name, parts)
+        return list(names or parts)
+
+
+def studies_of(part: Part) -> list[str]:
+    """Return the names of the studies of a table or figure."""
+    return list(part.studies.values()) if isinstance(part, PaperTable) else [part.study]

@@ -92,6 +92,12 @@ def build(kind: Any, value: Any, where: str, under: str = "") -> Any:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raise `UserError` if the file holds anything else."""
+    if not path.is_file():
+        names = shipped_files()
+        raise UserError(
+            f"{path}: no such study file; {nearest(str(path), names)}give a YAML file or one of: "
+            + ", ".join(names)
+        )
     try:
         # S506 guards against unsafe loaders; this one derives from SafeLoader.
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
@@ -114,31 +120,4 @@ def check_line(text: str, where: str) -> None:
         raise UserError(
             f"{where}: found {text!r}, expected one line of text without control characters"
             + hint * text.endswith("\n")
-        )
-
-
-def is_paper(path: Path) -> bool:
-    """Return True if a file describes a paper instead of a study."""
-    if not path.is_file() or not re.search(rb"\b(tables|figures)\b", path.read_bytes()):
-        return False
-    return bool({"tables", "figures"} & read_yaml(path).keys())
-
-
-def check_file(path: Path) -> None:
-    """Raise `UserError` unless a path is a file."""
-    if not path.is_file():
-        names = shipped_files()
-        raise UserError(
-            f"{path}: no such study file; {nearest(str(path), names)}give a YAML file or one of: "
-            + ", ".join(names)
-        )
-
-
-def check_study(path: Path) -> None:
-    """Raise `UserError` if a path is no file, or is the file of a paper."""
-    check_file(path)
-    if is_paper(path):
-        raise UserError(
-            f"{path}: found a paper, expected a study; name one of its studies, which "
-            f"`mhiflab plan {path}` lists"
         )

@@ -109,9 +109,13 @@ def test_absent_study_names_the_shipped_ones(mhiflab, tmp_path):
     ("words", "message"),
     [
         (["plan", "crops_fourir"], "no such study file; did you mean 'crops_fourier'? give a YAML"),
-        (["status", "laptop"], "laptop.yaml: found a paper, expected a study; name one of its"),
-        (["submit", "paper", "--lab", "/lab"], "paper.yaml: found a paper, expected a study"),
-        (["verify", "crops_fourier"], "crops_fourier.yaml: found a study, expected a paper"),
+        (["robustness", "laptop"], "laptop.yaml: found a paper, expected a study; name one of its"),
+        (
+            ["figure", "laptop", "--kind", "cost"],
+            "laptop.yaml: found 3 studies with --kind cost",
+        ),
+        (["table", "crops_fourier", "--name", "t"], "found 't', expected one of table"),
+        (["verify", "crops_fourier"], "rendered/crops_fourier: no such folder of rendered tables"),
         (["verify", "lapto"], "no such study file; did you mean 'laptop'?"),
         (
             ["compare", "ab12", "cd34", "--out", "/dev/null/a.html"],
@@ -145,17 +149,17 @@ def test_request_that_never_fits(mhiflab, without_ray, write_study):
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("study", "words", "named"),
     [
-        ({"folder": Path("x")}, "--out"),
-        ({"format_": "png"}, "--format"),
-        ({"kind": "fused", "option": ["seed=1"]}, "--kind, --option"),
+        ("laptop", {"kind": "fused", "option": ["seed=1"]}, "3 studies with --kind fused --option"),
+        ("demo", {"kind": "fused", "name": ["fused"]}, "with --kind fused --name fused, expected"),
+        ("demo", {"option": ["seed=1"]}, "with --kind left out --option seed, expected"),
+        ("demo", {"kind": "all", "option": ["seed=1"]}, "with --kind all --option seed, expected"),
     ],
 )
-def test_options_that_a_paper_does_not_take_are_named_alone(words, named, tmp_path):
-    message = rf"^{named}: found with .*laptop\.yaml, a paper, .*rendered/laptop"
-    with pytest.raises(UserError, match=message):
-        figure("laptop", lab=tmp_path, **words)
+def test_options_that_do_not_go_together_are_named(study, words, named, tmp_path):
+    with pytest.raises(UserError, match=rf"{study}\.yaml: found .*{named}"):
+        figure(study, lab=tmp_path, **words)
 
 
 def test_places_that_cannot_be_written_are_told_before_the_work(write_study, tmp_path, monkeypatch):

@@ -390,7 +390,7 @@ def test_wrong_words_are_named(recorded, lab, keys, tmp_path):
             "case": ["ful"],
         },
         "found 0 finished runs, expected": {"filter_": "tags.`mhiflab.case` = 'no'"},
-        "--seed: found 3, expected one of 1, 2": {"study": str(recorded[0]), "seed": [3]},
+        "--seed: found '3', expected seeds of .*: 1, 2": {"study": str(recorded[0]), "seed": [3]},
         "--seed: found 2 without --study": {"runs": known, "seed": [2]},
         "--filter: found 'nonsense', which MLflow refuses": {"filter_": "nonsense"},
         "no record yet": {"runs": known, "lab": tmp_path / "elsewhere"},

@@ -18,6 +18,8 @@ from tiny import TINY
 from feinfn.errors import UserError
 from mhiflab.cluster import package, submit
 from mhiflab.cluster.code import code_hash, code_provenance
+from mhiflab.paths import study_path
+from mhiflab.study.read import read_paper
 
 
 def write(path: Path, value: dict) -> Path:
@@ -60,9 +62,13 @@ def test_package_holds_code_study_its_bases_and_tables_and_nothing_else(folder, 
     assert sum(p.stat().st_size for p in target.rglob("*") if p.is_file()) < package.LIMIT_BYTES
 
 
-def test_paper_is_refused_in_favour_of_its_studies():
-    with pytest.raises(UserError, match="found a paper, expected a study"):
-        package.study_files("paper")
+def test_package_of_a_paper_holds_its_studies_and_published_values():
+    name, files = package.study_files("paper")
+    assert name == "study/paper/paper.yaml"
+    paper = read_paper(study_path("paper"))
+    beside = {f"study/paper/{file.name}" for file in (*paper.files(), paper.published)}
+    assert beside < set(files)
+    assert {place.split("/")[1] for place in files} == {"paper", "bases"}
 
 
 def test_packaged_code_runs_alone_and_knows_the_submitting_checkout(folder, tmp_path_factory):
@@ -118,7 +124,8 @@ def test_code_that_is_too_large_is_refused(folder, monkeypatch, tmp_path_factory
 
 def test_a_table_outside_the_folder_is_refused(folder):
     write(
-        folder / "out.yaml", {"title": "t", "cases": {"c": {"set": {"protocol.srf": "../x.csv"}}}}
+        folder / "out.yaml",
+        {"title": "t", "cases": {"c": {"label": "c", "set": {"protocol.srf": "../x.csv"}}}},
     )
     with pytest.raises(UserError, match="expected a path below this folder"):
         package.study_files("out.yaml")

@@ -139,7 +139,7 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
     try:
         own = Holder(os.getpid(), "elsewhere", "tiny", "a")
         with leased(store, parent, own):
-            told = stop_driver(Lab(tmp_path / "another"), store, parent)
+            told = stop_driver(Lab(tmp_path / "another"), store, [parent])
             assert "asked process" in told
             deadline = time.monotonic() + 120
             while not asked.is_set() and time.monotonic() < deadline:
@@ -154,4 +154,4 @@ def test_request_to_stop_reaches_a_driver_through_the_record(shared, tmp_path, m
 
 def test_stop_without_a_driver_says_so(tmp_path):
     with pytest.raises(UserError, match="no driver is at work here"):
-        stop_driver(Lab(tmp_path), None, None)
+        stop_driver(Lab(tmp_path), None, [])

@@ -160,12 +160,12 @@ def test_forecast_without_records_waits_for_an_epoch(write_study):
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
     # With rare ones a driver waited for ever: Ray held the processes of a stopped trial.
     usual = gc.get_threshold()
-    now = plan_refresher(str(write_study()), False, Lab(tmp_path / "lab"))
+    now = plan_refresher(write_study(), False, Lab(tmp_path / "lab"))
     assert gc.get_threshold() == usual
     assert now().missing
     assert gc.get_threshold() == usual
     with pytest.raises(UserError):
-        plan_refresher(str(tmp_path / "none.yaml"), False, Lab(tmp_path / "lab"))
+        plan_refresher(tmp_path / "none.yaml", False, Lab(tmp_path / "lab"))
     assert gc.get_threshold() == usual
 
 

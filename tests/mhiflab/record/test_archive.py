@@ -20,6 +20,7 @@ from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_stor
 from mhiflab.render.paper import Plans
 from mhiflab.render.runs import Results, collect
 from mhiflab.render.tables.rows import rows
+from mhiflab.study.read import read_paper
 
 LAPTOP, STUDY_NAME = study_path("laptop"), "crops_classical"
 COMMITTED = experiments_dir() / "paper" / "record" / "laptop"
@@ -63,7 +64,7 @@ def change_runs(record: Path, change: Change, case: str | None = None) -> list[s
 
 def results(record: Path, lab: Path) -> Results:
     store = archived_store(record, Lab(lab))
-    plan = Plans(LAPTOP, False, store, Lab(lab), archived_data(record)).plan(STUDY_NAME)
+    plan = Plans(read_paper(LAPTOP), False, store, Lab(lab), archived_data(record)).plan(STUDY_NAME)
     return collect(plan)
 
 

@@ -7,7 +7,8 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.record.store import open_store
-from mhiflab.render.paper import draw_paper, table_paper
+from mhiflab.render.paper import opened_plans, render
+from mhiflab.study.read import read_paper
 
 FOLDER = experiments_dir() / "paper"
 RENDERED, RECORD = FOLDER / "rendered" / "laptop", FOLDER / "record" / "laptop"
@@ -37,8 +38,10 @@ def test_a_paper_is_rendered_from_an_archive(mhiflab, tmp_path):
 
 def test_a_figure_that_is_named_must_be_drawn(tmp_path):
     path = study_path("laptop")
-    with pytest.raises(UserError, match=r"\n  errors: run .* quicklook.npz is not in its archive"):
-        draw_paper(path, False, Lab(tmp_path), ["errors"], RECORD)
+    with opened_plans(read_paper(path), False, Lab(tmp_path), RECORD) as plans:
+        told = r"\n  errors: run .* quicklook.npz is not in its archive"
+        with pytest.raises(UserError, match=told):
+            render(plans, tmp_path, ["curves", "errors"], asked=["errors"])
 
 
 def test_a_study_is_rendered_from_an_archive(mhiflab, tmp_path):
@@ -57,8 +60,9 @@ def test_scenes_that_are_elsewhere_are_told_once_with_the_way_out(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     lab = Lab(tmp_path / "lab")
     open_store(lab, f"sqlite:///{lab.database}")
-    with pytest.raises(UserError) as told:
-        table_paper(study_path("laptop"), False, lab)
+    paper = read_paper(study_path("laptop"))
+    with opened_plans(paper, False, lab, None) as plans, pytest.raises(UserError) as told:
+        render(plans, tmp_path, paper.tables)
     _, line = str(told.value).splitlines()
     assert line.startswith("  fourier, activations, classical: data.source: found ")
     assert "which does not exist" in line

@@ -17,19 +17,19 @@ from mlflow import MlflowClient
 from tiny import PUBLISHED, TINY, job_of
 
 from feinfn.errors import UserError
-from mhiflab.cli.study import run_paper
+from mhiflab.cli.study import run as run_command
 from mhiflab.execute.run import StoppedError
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
 from mhiflab.render.figures.registry import find_kind
-from mhiflab.render.paper import Plans, read_paper, render_parts, study_file, study_files
+from mhiflab.render.paper import Plans, checked_paper, render_parts
 from mhiflab.render.tables.published import COLUMNS
 from mhiflab.render.verify import differences
 from mhiflab.study.expand import expand
-from mhiflab.study.read import read_study
-from mhiflab.study.yaml_values import build, is_paper
+from mhiflab.study.read import read_paper, read_study
+from mhiflab.study.yaml_values import build
 
 BASE = {**TINY["base"], "resources": {"workers": 0}}
 METHODS = {
@@ -85,7 +85,7 @@ def filled(shelf, call) -> Path:
     if not (shelf / "lab").exists():
         ran = call("run", "--fill", "t2")
         assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert "1 of 1: four" in ran.stdout
+        assert "0 of 5 trials to execute" not in ran.stdout
     return shelf
 
 
@@ -114,22 +114,22 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     assert not (filled / "lab" / "rendered" / "paper" / "t1.md").exists()
     unknown = call("run", "--fill", "t3")
     assert unknown.returncode == 1
-    assert "found no 't3', expected one of t1, t2" in unknown.stderr
+    assert "found 't3', expected one of t1, t2" in unknown.stderr
     figure = call("table", "--name", "f1")
     assert figure.returncode == 1
-    assert "found no 'f1', expected one of t1, t2\n" in figure.stderr
+    assert "found 'f1', expected one of t1, t2\n" in figure.stderr
 
 
 def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
     begun = []
 
-    def execute(study: str, *rest: object, **more: object) -> None:
-        begun.append(Path(study).stem)
+    def execute(path: Path, *rest: object) -> None:
+        begun.append(path.stem)
         raise StoppedError("stopped")
 
     monkeypatch.setattr("mhiflab.execute.run.execute_study", execute)
     with pytest.raises(StoppedError):
-        run_paper(shelf / "paper.yaml", False, Lab(tmp_path))
+        run_command(str(shelf / "paper.yaml"), lab=tmp_path)
     assert begun == ["four"]
 
 
@@ -245,7 +245,7 @@ def test_one_changed_digit_is_named_by_its_cell(complete, call, tmp_path):
     refused = call("verify", "--rendered", folder)
     assert refused.returncode == 1
     assert "3 differences" in refused.stderr
-    assert "t2.md, row 'FeINFN', column 'PSNR (dB) ↑': found" in refused.stderr
+    assert re.search(r"t2.md, line \d+ \(FeINFN, PSNR \(dB\) ↑\): found", refused.stderr)
     assert "t1.csv: is not there" in refused.stderr
     assert "t9.csv: nothing in the paper makes it" in refused.stderr
 
@@ -292,8 +292,8 @@ def test_a_smoke_variant_says_so_and_stands_beside_no_published_values(shelf, tm
     for entry in read_plan(tmp_path / "four.yaml", smoke=True).entries:
         job = job_of(entry, lab, uri, parent, case=entry.trial.case, label=entry.trial.label)
         run_worker(job, torch.device("cpu"), lambda _: None)
-    plans, folder = Plans(path, True, store, lab), tmp_path / "rendered"
-    _, failed = render_parts(read_paper(path), plans, ["t1", "f1"], folder, quiet=True)
+    plans, folder = Plans(checked_paper(path), True, store, lab), tmp_path / "rendered"
+    _, failed = render_parts(plans, folder, ["t1", "f1"], quiet=True)
     assert failed == {}
     for name in ("t1.md", "t1.tex", "t1.html"):
         text = (folder / name).read_text()
@@ -380,38 +380,32 @@ def test_wrong_papers_are_told(change, told, shelf, tmp_path):
         shutil.copy(path, tmp_path)
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump({**PAPER, **change}))
     with pytest.raises(UserError, match=re.escape(told)):
-        read_paper(tmp_path / "paper.yaml")
+        checked_paper(tmp_path / "paper.yaml")
 
 
-PAPERS = sorted(
-    path.stem for path in (experiments_dir() / "paper").glob("*.yaml") if is_paper(path)
-)
+FILES = [read_paper(path) for path in (experiments_dir() / "paper").glob("*.yaml")]
+PAPERS = sorted(one.path.stem for one in FILES if not one.study)
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_shipped_papers_can_be_tried_anywhere(name):
-    path = study_path(name)
-    paper = read_paper(path)
-    files = study_files(path, paper.parts)
-    for file in files:
+    paper = checked_paper(study_path(name))
+    for file in paper.files():
         plan = read_plan(file, smoke=True)
         assert all(entry.state == "new" for entry in plan.entries), file
         text = file.read_text()
         assert all(f"# {word}:" in text for word in ("Claim", "Command", "Cost", "Expected"))
     for figure in paper.figures.values():
         options = build(find_kind(figure.kind).options, figure.options, name)
-        study = read_study(study_file(path, figure.study), smoke=True)
+        study = read_study(paper.file(figure.study), smoke=True)
         cases = {trial.case for trial in expand(study, "")}
         named = {*getattr(options, "cases", ()), getattr(options, "case", None)} - {None}
         assert named <= cases
 
 
 def test_every_study_beside_the_papers_is_part_of_one():
-    folder = experiments_dir() / "paper"
-    used = set()
-    for path in map(study_path, PAPERS):
-        used |= set(study_files(path, read_paper(path).parts))
-    assert used == {path for path in folder.glob("*.yaml") if not is_paper(path)}
+    used = {file for one in FILES if not one.study for file in one.files()}
+    assert used == {one.path for one in FILES if one.study}
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -433,4 +427,4 @@ def test_committed_tables_follow_from_committed_runs(name, mhiflab, tmp_path):
     words = ["--record", folder / "record" / name, "--rendered", copy]
     refused = mhiflab("verify", name, *words)
     assert refused.returncode == 1
-    assert f"{path.name}, row" in refused.stderr
+    assert f"{path.name}, line" in refused.stderr

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -50,21 +51,36 @@ def _policy(style: str, scripts: list[str]) -> str:
     )
 
 
-def _render(values: dict[str, Any]) -> str:
+def _render(studies: Sequence[dict[str, Any]], title: str = "") -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, scripts = _asset("page.css"), [_asset(name) for name in SCRIPTS]
     code = {"style": Markup(style), "scripts": [Markup(one) for one in scripts]}  # noqa: S704
     page = environment.from_string(_asset("page.html"))
-    return page.render(**values, **code, policy=_policy(style, scripts))
+    return page.render(
+        studies=studies,
+        title=title or studies[0]["plan"].study.title,
+        **code,
+        policy=_policy(style, scripts),
+    )
 
 
-def report_page(plan: Plan, page_bytes: int = PAGE_BYTES) -> str:
-    """Return a study's page; for an unfinished study, it shows what is recorded and missing.
+def report_page(plans: Sequence[Plan], title: str = "", page_bytes: int = PAGE_BYTES) -> str:
+    """Return a page on studies, each with an equal share of the size.
 
-    Raises `UserError` if the store cannot be read.
+    An unfinished study shows what is recorded and missing. The viewer shows the first study that
+    has something to look into. Raises `UserError` if the store cannot be read.
     """
+    studies: list[dict[str, Any]] = []
+    for plan in plans:
+        looked_into = any(study["viewer"] for study in studies)
+        studies.append(_study_values(plan, page_bytes // len(plans), not looked_into))
+    return _render(studies, title)
+
+
+def _study_values(plan: Plan, page_bytes: int, with_viewer: bool) -> dict[str, Any]:
+    """Return the template's values of a study, whose page alone is not larger than allowed."""
     plan = with_distinct_labels(plan)
     done = replace(plan, entries=plan.finished)
     results, problem = _results(done)
@@ -99,18 +115,20 @@ def report_page(plan: Plan, page_bytes: int = PAGE_BYTES) -> str:
     # Leave room for the note on a missing viewer.
     while values["figures"] and _size(values) > page_bytes - 1000:
         values["not_drawn"].insert(0, too_large_note(values["figures"].pop(), done))
-    if windows.fused_SHW:
+    if windows.fused_SHW and not with_viewer:
+        windows.notes.append(f"A page of its own shows them: mhiflab report {plan.command}")
+    elif windows.fused_SHW:
         notes = list(windows.notes)
         # Leave room for the viewer's notes.
         values["viewer"] = viewer_data(windows, page_bytes - _size(values) - 20_000)
         if _size(values) > page_bytes:
             values["viewer"] = None
             windows.notes[:] = [*notes, "The viewer is left out: the page would grow too large."]
-    return _render(values)
+    return values
 
 
 def _size(values: dict[str, Any]) -> int:
-    return len(_render(values).encode())
+    return len(_render([values]).encode())
 
 
 def _results(done: Plan) -> tuple[Results | None, str]:

@@ -87,7 +87,7 @@ def made(tmp_path_factory) -> Made:
 
 @pytest.fixture(scope="module")
 def page(made) -> str:
-    return report(made.plan())
+    return report([made.plan()])
 
 
 class Read(HTMLParser):
@@ -220,19 +220,19 @@ def test_same_records_give_the_same_bytes_and_the_page_joins_the_record(
 
 
 def test_unfinished_study_shows_what_there_is(made):
-    half = Read(report(made.plan(seeds=[1, 2])))
+    half = Read(report([made.plan(seeds=[1, 2])]))
     assert "2 of 4 runs are missing" in half.text
     assert "1 of 2" in half.text
     assert "2 of 4 trials to execute (2 done, 2 new)" in half.text
     assert len(half.viewer()["cubes"]) == 4
     # Pictures are of the first seed that has runs, and the same as of that seed alone.
-    later = Read(report(made.plan(seeds=[2, 1])))
-    first = Read(report(made.plan(seeds=[1])))
+    later = Read(report([made.plan(seeds=[2, 1])]))
+    first = Read(report([made.plan(seeds=[1])]))
     titles = ["Fused images", "Spectral angles", "Spectra", "Training", "Training time", "Cost"]
     assert [a["alt"].partition(":")[0] for a in first.pictures()][:6] == titles
     assert later.pictures() == first.pictures()
     third = {**CASES, "third": {"label": "Third", "set": {"train.lr": 2e-3}}}
-    more = report(made.plan(seeds=[1], cases=third))
+    more = report([made.plan(seeds=[1], cases=third)])
     assert "2 of 3 runs are missing" not in more
     assert "1 of 3 runs are missing" in more
     assert len(Read(more).viewer()["cubes"]) == 4
@@ -240,7 +240,7 @@ def test_unfinished_study_shows_what_there_is(made):
     assert "seed 1. Left out, without a finished run of seed 1: Third." in told
     assert "optimiser steps. Seed 1. Left out, without a finished run: Third." in told
     assert "Left out" not in " ".join(first.text.split())
-    none = report(made.plan(seeds=[7]))
+    none = report([made.plan(seeds=[7])])
     assert none.count("No run is finished yet.") == 2
 
 
@@ -249,7 +249,7 @@ def test_large_windows_are_cut_and_cases_left_out(made, page):
     plan, cubes = made.plan(), Read(page).viewer()["cubes"]
     without = len(page.encode()) - sum(len(one["data"]) for one in cubes)
     room = without + 30_000 + sum(len(one["data"]) for one in cubes) // 2
-    small = report(plan, room)
+    small = report([plan], page_bytes=room)
     data = Read(small).viewer()
     assert len(small.encode()) <= room
     assert 32 < data["height"] < 96
@@ -259,22 +259,22 @@ def test_large_windows_are_cut_and_cases_left_out(made, page):
     first = data["row"] - recorded[key.replace("fused", "place")][0]
     part = slice(first, first + data["height"])
     np.testing.assert_array_equal(cube(data["cubes"][3], data), recorded[key][:, part, part])
-    least = Read(report(plan, without + 300_000))
+    least = Read(report([plan], page_bytes=without + 300_000))
     assert [one["kind"] for one in least.viewer()["cubes"]] == ["reference", "upsampled", "fused"]
     assert f"Left out, so that this page does not grow too large: {EVIL}, seed 1." in least.text
-    without_viewer = report(plan, without + 50_000)
+    without_viewer = report([plan], page_bytes=without + 50_000)
     assert len(without_viewer.encode()) <= without + 50_000
     assert "The viewer is left out: the page would grow too large." in without_viewer
     assert "application/json" not in {kind for _, kind, _ in Read(without_viewer).code}
     assert len(Read(without_viewer).pictures()) == len(FIGURES)
     size = without // 2
-    few = report(plan, size)
+    few = report([plan], page_bytes=size)
     assert len(few.encode()) <= size
     assert 0 < len(Read(few).pictures()) < len(FIGURES)
     drawn = [a["alt"].partition(":")[0] for a in Read(few).pictures()]
     left = re.findall(r"<li>(.*?): the page would grow too large; draw it by itself", few)
     assert drawn + left == [title for title, *_ in FIGURES]
-    none = report(plan, 0)
+    none = report([plan], page_bytes=0)
     assert "every run's metrics_test.csv holds them" in none
     assert not Read(none).pictures()
 
@@ -293,7 +293,7 @@ def test_runs_without_windows_and_equal_labels(made, monkeypatch):
     monkeypatch.setattr("mhiflab.render.report.drawings.FIGURES", ())
     plan = made.plan()
     same = [replace(e, trial=replace(e.trial, label="Same")) for e in plan.entries]
-    found = Read(report(replace(plan, entries=tuple(same))))
+    found = Read(report([replace(plan, entries=tuple(same))]))
     for entry in plan.finished:
         assert f"{entry.run.name}: found a run without any image's bands" in found.text
     assert "No run has a window with all bands" in found.text
@@ -311,7 +311,7 @@ def test_a_truncated_file_of_pictures_is_told_on_the_page(made, monkeypatch):
             yield path
 
     monkeypatch.setattr("mhiflab.record.finished.artifact_file", truncated)
-    found = Read(report(made.plan()))
+    found = Read(report([made.plan()]))
     told = f"{EVIL} seed 1 ({broken.key[:8]}): found a damaged {QUICKLOOK_FILE}"
     # Below the viewer, and in place of the pictures that need it.
     assert found.text.count(told) > 3
