@@ -21,7 +21,9 @@ MAX_EXPANSION = 1100
 NM = "wavelength_nm"
 """Name of the array of band centres beside an image."""
 
-Index = tuple[int | slice, ...]
+Index = tuple[Any, ...]
+"""One number or slice an axis, from the first on; of rasters, rows and columns are slices without a
+step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +64,8 @@ class Array:
     dtype: np.dtype
     """Type of the stored numbers; of 8-bit images in a folder, uint16."""
     load: Callable[[Index], np.ndarray]
-    """Read a window, e.g. `load((0,))`; `load(())` reads everything. HDF5 touches that part of the
-    file alone."""
+    """Read a window, e.g. `load((0,))`; `load(())` reads everything. HDF5 and rasters touch that
+    part of the file alone."""
     axes: str = ""
     """One letter an axis as in the legend, e.g. `HWS`; empty if the file does not say."""
     name: str = ""
@@ -193,7 +195,9 @@ def choose(
     lie inside a group or struct.
     """
     option = f"--{options.prefix}key"
-    shown = f"arrays {', '.join(map(str, arrays.values()))}" if arrays else "no arrays"
+    names = [str(array) for array in arrays.values()]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    shown = f"arrays {', '.join(names[:10])}{more}" if names else "no arrays"
     cubes = [a for a in arrays.values() if len(a.shape) == 3]
     if options.key is not None:
         if array := find(arrays, options.key):

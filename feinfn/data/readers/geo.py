@@ -95,7 +95,9 @@ def _load(path: Path, index: Index) -> np.ndarray:
                 f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; the "
                 "file is truncated: copy it again"
             )
-        return raster.read()[index]
+        spans: Index = index + (slice(None),) * (3 - len(index))
+        window = [range(size)[span] for size, span in zip(shape[1:], spans[1:], strict=True)]
+        return raster.read(window=tuple((x.start, x.stop) for x in window))[spans[0]]
 
 
 @contextmanager

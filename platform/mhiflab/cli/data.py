@@ -185,8 +185,8 @@ def prepare(
             settings=settings,
             on_progress=on_progress,
         )
-    count, size_mb = len(prepared["scenes"]), store.stat().st_size / 1e6
-    cost = f"{size_mb:.1f} MB, {time.monotonic() - started:.1f} s"
+    count = len(prepared["scenes"])
+    cost = f"{store.stat().st_size / 1e6:.1f} MB, {time.monotonic() - started:.1f} s"
     out.print(f"{count} scenes, {cost}  {store}", soft_wrap=True)
     if left_out := len(scenes) - count:
         out.print(f"{left_out} scenes of the source stand in no part of the split and are left out")
@@ -272,10 +272,8 @@ def splits() -> None:
     """List the splits that come with the package."""
     from feinfn.data.splits import SPLITS
 
-    table = Table(show_lines=True)
-    table.add_column("split", no_wrap=True)
-    for column in ("train", "validation", "test", "source"):
-        table.add_column(column, overflow="fold")
+    folded = (Column(name, overflow="fold") for name in ("train", "validation", "test", "source"))
+    table = Table(Column("split", no_wrap=True), *folded, show_lines=True)
     for name, split in SPLITS.items():
         sizes = (str(len(names)) for names in split.parts().values())
         table.add_row(name, *sizes, escape(split.source))

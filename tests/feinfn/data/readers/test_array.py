@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_readers import CUBE, FLOATS, envi, mat5, mat73, npz, plain_h5
+from test_readers import CUBE, FLOATS, envi, mat5, mat73, npz, plain_h5, tiff
 
 from feinfn.data.images import read_image
 from feinfn.data.readers.array import Options
@@ -157,13 +157,13 @@ def test_hdf5_says_scale_offset_and_fill_value(tmp_path):
     assert arrays[NAME].nodata is None
 
 
-@pytest.mark.parametrize("write", [mat5, mat73, plain_h5, npz])
+@pytest.mark.parametrize("write", [mat5, mat73, plain_h5, npz, tiff])
 def test_windows_equal_the_whole(write, tmp_path):
     array = open_file(write(tmp_path)).array(default_axis=0)
     assert (array.shape, array.axes) == (CUBE.shape, "SHW")
     for index in ((), (3,), (slice(2, 5), slice(1, 4)), (0, slice(None), slice(3, 9))):
         np.testing.assert_array_equal(array.load(index), CUBE[index])
-    raw = open_file(write(tmp_path)).arrays[array.key]
+    raw = next(iter(open_file(array.path).arrays.values()))
     whole = raw.load(())
     np.testing.assert_array_equal(raw.load((1, slice(2, 4))), whole[1, 2:4])
 

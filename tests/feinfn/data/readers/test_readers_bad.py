@@ -255,6 +255,8 @@ def test_ambiguous_unknown_and_empty_variables_are_named(write, tmp_path):
     path = write(tmp_path, a=np.ones((4, 4, 3)), b=np.ones((4, 4, 5)))
     refused(path, "exactly one array with three axes")
     refused(path, "expected c;", key="c")
+    many = write(tmp_path, **{f"x{i}": np.ones((1, 2)) for i in range(12)})
+    refused(many, r"x9 \(1, 2\) float64 and 2 more, expected" if write is mat5 else "and 2 more")
     refused(write(tmp_path, a=np.ones((4, 4))), "exactly one array with three axes")
     refused(write(tmp_path, a=np.ones((4, 0, 3))), "a of shape|found a")
 
