@@ -29,7 +29,7 @@ from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.plan.search import SearchPlan, Suggestion, outcome, refresh_search
+from mhiflab.plan.search import SearchPlan, Suggestion, refresh_search
 from mhiflab.plan.suggest import PastSuggestion, suggest
 from mhiflab.record.description import trial_note
 from mhiflab.record.store import (
@@ -88,23 +88,20 @@ def run_suggestion(config: dict[str, Any], template: Job) -> None:
 
 
 class Suggester(Searcher):
-    """A Tune searcher of what a search lacks: unfinished suggestions first, then new ones.
+    """A Tune searcher of what a search lacks, which the record alone decides.
 
-    The members of a population are trained to their next comparison, again and again.
+    Unfinished suggestions come first, then new ones. The members of a population are trained to
+    their next comparison, again and again.
     """
 
     def __init__(self, search: SearchPlan, template: Job, sweep: Sweep) -> None:
         super().__init__()
         self.search, self.template, self.sweep = search, template, sweep
-        self.store, self.lab = sweep.store, template.lab
         self.running: dict[str, Suggestion] = {}
         """Suggestions by id of the Tune trial that trains them."""
-        self.last_round: tuple[int | None, list[str]] | None = None
-        self.suggestions: dict[int, Suggestion] = {}
-        self.waiting: list[Suggestion] = []
-        if not search.search.population:
-            self._read_record()
-            self.waiting = [one for one in self.suggestions.values() if not one.finished]
+        self.tried: set[tuple[int, int]] = set()
+        """Suggestions that were begun here, by index, and the epoch to which they should train."""
+        self._read_record()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its searchers, but this one reads its state from the record.
@@ -119,16 +116,16 @@ class Suggester(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next suggestion to train, None to be asked again, or `FINISHED`."""
-        while self.waiting or self._find_more():
-            one = self.waiting.pop(0)
-            self.suggestions[one.index] = one
+        while (one := self._next()) is not None:
+            self.tried.add((one.index, self.search.until))
             job = self._register(one)
             if self.search.search.population:
-                inherit_state(job, self.search, one, self.store)
+                inherit_state(job, self.search, one, self.sweep.store)
             else:
                 self._record_suggestion(one, job)
-                running_keys = {other.key for other in self.running.values()}
-                if self.suggestions[one.index].finished or one.key in running_keys:
+                keys = {other.key for other in self.running.values()}
+                keys |= {other.key for other in self.search.finished}
+                if one.key in keys:
                     continue
             self.running[trial_id] = one
             spec = json.dumps(asdict(job.spec))
@@ -139,64 +136,33 @@ class Suggester(Searcher):
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Record the epoch at which a trial was stopped, and read its result."""
-        one = self.running.pop(trial_id)
+        one, store = self.running.pop(trial_id), self.sweep.store
         # A stopped worker could not upload the end of its journal.
-        replay(self.lab, self.store.uri)
+        replay(self.template.lab, store.uri)
         # The last report of a trial that ends by itself has a state.
         if result and not error and "state" not in result:
-            run = trial_runs(self.store, one.key)[one.key]
-            stop_run(self.store, run.info.run_id, result["epoch"])
-        self._refresh(one.key)
+            run = trial_runs(store, one.key)[one.key]
+            stop_run(store, run.info.run_id, result["epoch"])
+        self._read_record()
 
-    def _read_record(self) -> dict[str, Run]:
-        """Read the search again: searches may share runs; return all runs by key."""
-        runs = trial_runs(self.store)
-        self.search = refresh_search(self.search, runs, self.store, self.lab)
-        self.suggestions = {one.index: one for one in self.search.members}
-        return runs
+    def _read_record(self) -> None:
+        runs = trial_runs(self.sweep.store)
+        self.search = refresh_search(self.search, runs, self.sweep.store, self.template.lab)
+        close_left_runs(self.search, runs, self.sweep)
 
-    def _refresh(self, key: str) -> None:
-        runs = trial_runs(self.store, key)
-        for index, one in self.suggestions.items():
-            if one.key == key:
-                self.suggestions[index] = outcome(self.search, one, runs, self.store, self.lab)
-
-    def _find_more(self) -> bool:
-        """Put further suggestions among those that wait; return False if there are none now."""
-        if self.search.search.population:
-            self.waiting = [] if self.running else self._next_round()
-        elif len(self.suggestions) < self.search.search.trials:
-            self.waiting = [self._new_suggestion()]
-        return bool(self.waiting)
-
-    def _new_suggestion(self) -> Suggestion:
-        search = self.search
-        index = next(i for i in range(search.search.trials) if i not in self.suggestions)
-        results = [
-            PastSuggestion(one.values, one.objectives, one.state == "failed")
-            for _, one in sorted(self.suggestions.items())
-        ]
+    def _next(self) -> Suggestion | None:
+        """Return the next suggestion to train, None if there is none now."""
+        search, members = self.search, self.search.members
+        for one in members:
+            below = one.epochs < search.until or search.until == search.base.spec.train.epochs
+            if below and not one.finished and (one.index, search.until) not in self.tried:
+                return one
+        index = next((i for i, one in enumerate(members) if i != one.index), len(members))
+        if index == search.search.trials:
+            return None
+        results = [PastSuggestion(m.values, m.objectives, m.state == "failed") for m in members]
         values = suggest(search.search, index, results) if index else search.values_of_base()
         return search.suggestion(index, (0, values))
-
-    def _next_round(self) -> list[Suggestion]:
-        """Return the members to train to the next comparison.
-
-        None are left at the end, or if all of them were lost in the round before.
-        """
-        runs = self._read_record()
-        close_left_runs(self.search, runs, self.sweep)
-        until, epochs = self.search.until or 0, self.search.base.spec.train.epochs
-        members = [
-            one
-            for one in self.search.members
-            if not one.finished and (one.epochs < until or until == epochs)
-        ]
-        this_round = until, [one.key for one in members]
-        if this_round == self.last_round:
-            return []
-        self.last_round = this_round
-        return members
 
     def _register(self, one: Suggestion) -> Job:
         """Add the job of a suggestion to the sweep, and return it."""
@@ -214,15 +180,16 @@ class Suggester(Searcher):
         return job
 
     def _record_suggestion(self, one: Suggestion, job: Job) -> None:
-        """Record a suggestion, in a new run if it has none, and read its result."""
-        runs = trial_runs(self.store, one.key)
+        """Record a suggestion, in a new run if it has none, and read the record again."""
+        store = self.sweep.store
+        runs = trial_runs(store, one.key)
         if one.key not in runs:
             # Its worker will find this run by key and fill it.
             job.record().close()
-            runs = trial_runs(self.store, one.key)
+            runs = trial_runs(store, one.key)
         tag = f"{SEARCH_TAG}.{self.search.id}.{one.index}"
-        write_tag(self.store, runs[one.key].info.run_id, tag, json.dumps(one.values))
-        self._refresh(one.key)
+        write_tag(store, runs[one.key].info.run_id, tag, json.dumps(one.values))
+        self._read_record()
 
 
 class Median(MedianStoppingRule):

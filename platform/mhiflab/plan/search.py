@@ -78,8 +78,8 @@ class SearchPlan:
     suggestions: tuple[Suggestion, ...] = ()
     """Suggestions known so far, by index; all of them in a random search. In a population, its
     present members, followed by the members that were replaced."""
-    until: int | None = None
-    """Epoch of a population's next comparison, or the last epoch of its training."""
+    until: int = 0
+    """Epoch of a population's next comparison, or the last epoch; 0 before the record is read."""
 
     @cached_property
     def id(self) -> str:
@@ -145,19 +145,12 @@ class SearchPlan:
         """Return a trial of the base, labelled as the search's default."""
         return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
 
-    @property
-    def title(self) -> str:
-        """Kind of search, for people."""
-        search = self.search
-        return "population based training" if search.population else f"{search.algorithm} search"
-
     def line(self) -> str:
         """Return the search's progress and best results in one line."""
-        names = ", ".join(f"{name} {mode}" for name, mode in self.search.objectives.items())
-        text = (
-            f"{self.title} for {names}: {len(self.finished)} of "
-            f"{self.search.trials} suggestions recorded"
-        )
+        search = self.search
+        kind = "population based training" if search.population else f"{search.algorithm} search"
+        names = ", ".join(f"{name} {mode}" for name, mode in search.objectives.items())
+        text = f"{kind} for {names}: {len(self.finished)} of {search.trials} suggestions recorded"
         shown = [(f"best so far #{one.index} ({one.text})", one) for one in self.best]
         shown += [("default", one) for one in self.finished if one.index == 0]
         for title, one in shown[-MOST_WINNERS - 1 :]:
@@ -186,7 +179,10 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
 def refresh_search(
     plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
 ) -> SearchPlan:
-    """Return the search with the suggestions, and their results, that are on record."""
+    """Return the search with the suggestions, and their results, that are on record.
+
+    Results that the search holds already are not read again.
+    """
     search = plan.search
     known: dict[int, Values] = {}
     if search.algorithm == "random":
@@ -212,11 +208,17 @@ def refresh_search(
             if move is not None:
                 donor, values = move
                 left = replace(before[i], index=search.trials + len(replaced))
-                replaced.append(outcome(plan, left, runs, store, lab, replaced_after=until))
+                replaced.append(_outcome(plan, left, runs, store, lab, replaced_after=until))
                 members[i] = plan.suggestion(i, *before[donor].steps, (until, values))
     else:
         until = epochs
-    present = [outcome(plan, one, runs, store, lab) for one in members]
+    held = {one.key: one for one in plan.members if one.finished}
+    present = [
+        replace(held[one.key], index=one.index, steps=one.steps)
+        if one.key in held
+        else _outcome(plan, one, runs, store, lab)
+        for one in members
+    ]
     return replace(plan, suggestions=(*present, *replaced), until=until)
 
 
@@ -239,7 +241,7 @@ def _diverged(run: Run) -> bool:
     return failed and run.data.tags.get(ERROR_TAG, "").startswith("training diverged")
 
 
-def outcome(
+def _outcome(
     plan: SearchPlan,
     one: Suggestion,
     runs: Mapping[str, Run],
