@@ -29,8 +29,8 @@ from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.plan.search import SearchPlan, Suggestion, refresh_search
-from mhiflab.plan.suggest import PastSuggestion, suggest
+from mhiflab.plan.search import SearchPlan, refresh_search
+from mhiflab.plan.suggest import PastSuggestion, Suggestion, suggest
 from mhiflab.record.description import trial_note
 from mhiflab.record.store import (
     SEARCH_TAG,

@@ -7,7 +7,8 @@ from feinfn.data.source import SceneSummary, Survey, check_fit
 from feinfn.errors import UserError, require
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import name_of
-from mhiflab.plan.search import SearchPlan, text_of, with_values
+from mhiflab.plan.search import SearchPlan, with_values
+from mhiflab.plan.suggest import text_of
 from mhiflab.study.expand import Trial
 
 

@@ -13,7 +13,14 @@ from feinfn.data.source import Survey
 from feinfn.files import STATE
 from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.paths import Lab
-from mhiflab.plan.suggest import comparison_epochs, pareto_front, successors, suggest
+from mhiflab.plan.suggest import (
+    Suggestion,
+    comparison_epochs,
+    pareto_front,
+    successors,
+    suggest,
+    text_of,
+)
 from mhiflab.record.store import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import run_key
@@ -22,46 +29,6 @@ from mhiflab.study.spec import parse_trial
 
 MOST_WINNERS = 5
 """Suggestions of a Pareto front that are tested, spread evenly over it."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One suggestion, with its result on record."""
-
-    index: int
-    steps: tuple[tuple[int, Values], ...]
-    """Its values, each with the epoch after which they hold: first 0; more only in a population."""
-    trial: Trial
-    key: str
-    state: str = "new"
-    """Finished: done, stopped (by the scheduler), failed (diverged). Unfinished: resume, new."""
-    epochs: int = 0
-    """Epochs that it has trained."""
-    objectives: tuple[float, ...] | None = None
-    """Objectives at the epoch whose weights are kept, the one of the best validation PSNR."""
-
-    @property
-    def values(self) -> Values:
-        """Its values at the end."""
-        return self.steps[-1][1]
-
-    @property
-    def since(self) -> int:
-        """Epoch after which `values` hold."""
-        return self.steps[-1][0]
-
-    @property
-    def text(self) -> str:
-        """Text of its values for labels."""
-        return "; ".join(
-            f"after {epoch}: {text_of(values)}" if epoch else text_of(values)
-            for epoch, values in self.steps
-        )
-
-    @property
-    def finished(self) -> bool:
-        """True if its result is known."""
-        return self.state in ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -145,24 +112,24 @@ class SearchPlan:
         """Return a trial of the base, labelled as the search's default."""
         return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
 
+    @property
+    def title(self) -> str:
+        """Kind of search, for people."""
+        search = self.search
+        return "population based training" if search.population else f"{search.algorithm} search"
+
     def line(self) -> str:
         """Return the search's progress and best results in one line."""
         search = self.search
-        kind = "population based training" if search.population else f"{search.algorithm} search"
         names = ", ".join(f"{name} {mode}" for name, mode in search.objectives.items())
-        text = f"{kind} for {names}: {len(self.finished)} of {search.trials} suggestions recorded"
+        text = f"{self.title} for {names}: {len(self.finished)} of {search.trials} suggestions "
+        text += "recorded"
         shown = [(f"best so far #{one.index} ({one.text})", one) for one in self.best]
         shown += [("default", one) for one in self.finished if one.index == 0]
         for title, one in shown[-MOST_WINNERS - 1 :]:
             values = ", ".join(f"{value:.6g}" for value in one.objectives or ())
             text += f"; {title}: {values or one.state}"
         return text
-
-
-def text_of(values: Values) -> str:
-    """Return searched values as a text for labels."""
-    names = {key.rpartition(".")[2]: value for key, value in values.items()}
-    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in names.items())
 
 
 def with_values(trial: Trial, values: Values, where: str) -> Trial:

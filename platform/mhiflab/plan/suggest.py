@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mhiflab.study.expand import Trial
 from mhiflab.study.search import Range, Search, Values
 
 POPULATION = 10
@@ -23,6 +24,52 @@ POPULATION = 10
 
 RANDOM_START = 6
 """Number of suggestions that tpe draws at random before it models the results."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One suggestion, with its result on record."""
+
+    index: int
+    steps: tuple[tuple[int, Values], ...]
+    """Its values, each with the epoch after which they hold: first 0; more only in a population."""
+    trial: Trial
+    key: str
+    state: str = "new"
+    """Finished: done, stopped (by the scheduler), failed (diverged). Unfinished: resume, new."""
+    epochs: int = 0
+    """Epochs that it has trained."""
+    objectives: tuple[float, ...] | None = None
+    """Objectives at the epoch whose weights are kept, the one of the best validation PSNR."""
+
+    @property
+    def values(self) -> Values:
+        """Its values at the end."""
+        return self.steps[-1][1]
+
+    @property
+    def since(self) -> int:
+        """Epoch after which `values` hold."""
+        return self.steps[-1][0]
+
+    @property
+    def text(self) -> str:
+        """Text of its values for labels."""
+        return "; ".join(
+            f"after {epoch}: {text_of(values)}" if epoch else text_of(values)
+            for epoch, values in self.steps
+        )
+
+    @property
+    def finished(self) -> bool:
+        """True if its result is known."""
+        return self.state in ("done", "stopped", "failed")
+
+
+def text_of(values: Values) -> str:
+    """Return searched values as a text for labels."""
+    names = {key.rpartition(".")[2]: value for key, value in values.items()}
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in names.items())
 
 
 def hashed_fraction(*words: object) -> float:

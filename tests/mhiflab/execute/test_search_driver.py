@@ -146,8 +146,7 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     assert run.data.tags[TESTED_TAG] == "true"
 
 
-@pytest.mark.slow
-def test_front_of_two_objectives_is_tested_and_drawn(mhiflab, write_study, tmp_path):
+def test_front_of_two_objectives_is_tested_and_drawn(mhiflab, without_ray, write_study, tmp_path):
     wanted = {
         "space": {"model.feat_dim": {"integer": [2, 3]}, "train.lr": {"choice": [1e-2, 1e30]}},
         "objectives": {"val_psnr": "max", "parameters": "min"},

@@ -10,7 +10,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from feinfn.files import write_bytes
 from mhiflab.plan.plan import Plan
-from mhiflab.plan.search import SearchPlan, Suggestion
+from mhiflab.plan.search import SearchPlan
+from mhiflab.plan.suggest import Suggestion
 from mhiflab.render.figures.style import new_figure, png, styled
 from mhiflab.render.metrics import METRICS
 from mhiflab.study.search import COSTS
