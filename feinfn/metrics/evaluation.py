@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require_one_of
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
 from feinfn.metrics.hypercomplex import q2n
 from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band
@@ -182,8 +182,7 @@ def _images(
 ) -> Iterator[tuple[str, Convention, Tensor, Tensor]]:
     """Yield every index with its convention and its two images."""
     for name in indices:
-        if name not in valid:
-            raise UserError(f"metrics: found index {name!r}, expected some of {', '.join(valid)}")
+        require_one_of("indices", name, valid, "some of ")
     rule, whole_a, whole_b = _prepared(fused, reference, convention, indices)
     cut_a, cut_b = rule.cut(whole_a), rule.cut(whole_b)
     for name in indices:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require_one_of
 
 EMBEDDED = files("feinfn").joinpath("protocols/srf")
 
@@ -62,12 +62,9 @@ class ResponseTable:
         belongs to band i regardless of wavelength. Raises `UserError` if table, columns and bands
         do not fit.
         """
-        missing = [c for c in columns if c not in self.names]
-        if missing:
-            raise UserError(
-                f"msi_order: found {missing[0]!r}, expected bands of the response {self.source}: "
-                + ", ".join(self.names)
-            )
+        for column in columns:
+            among = f"bands of the response {self.source}: "
+            require_one_of("msi_order", column, self.names, among)
         rows = self.values_MN[[self.names.index(c) for c in columns]]
         if by == "wavelength":
             rows = self._resample(rows, wavelengths_nm)
@@ -89,8 +86,9 @@ class ResponseTable:
         grid = self.grid_nm
         if grid is None:
             raise UserError(
-                f"srf_by: found 'wavelength', expected 'index' for {self.source}, which is a "
-                "matrix by band number"
+                f"found 'wavelength', expected 'index' for {self.source}, which is a matrix by "
+                "band number",
+                "srf_by",
             )
         if wavelengths_nm is None:
             raise UserError(
@@ -117,10 +115,8 @@ def read_srf(name: str) -> ResponseTable:
     path = Path(name).expanduser() if name.endswith(".csv") else EMBEDDED.joinpath(f"{name}.csv")
     if not path.is_file():
         embedded = sorted(p.name[:-4] for p in EMBEDDED.iterdir() if p.name.endswith(".csv"))
-        raise UserError(
-            f"srf: found {name!r}, expected 'measured', the path of a .csv file that exists, or "
-            "one of " + ", ".join(embedded)
-        )
+        among = "'measured', the path of a .csv file that exists, or one of "
+        require_one_of("srf", name, embedded, among)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

@@ -97,7 +97,7 @@ def compare(
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
 
-@named_by_option(sigma_factors="--sigma", snrs_db="--snr")
+@named_by_option(sigma_factors="--sigma", srf="--srf", snrs_db="--snr")
 def robustness(
     study: StudyArgument,
     case: Annotated[str, typer.Option(help="Only this case of the study (default: all).")] = "",

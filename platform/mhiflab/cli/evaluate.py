@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
 
 
+@named_by_option(convention="--convention")
 def evaluate(
     fused: Annotated[
         Path,

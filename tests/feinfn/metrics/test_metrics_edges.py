@@ -112,7 +112,9 @@ def test_unknown_names_are_told_the_nearest():
     with pytest.raises(UserError, match="found 'Matlb', did you mean 'matlab'"):
         find_convention("Matlb")
     image = torch.rand(3, 16, 16)
-    with pytest.raises(UserError, match="found index 'psnrr', expected some of psnr"):
+    with pytest.raises(
+        UserError, match=r"indices: found 'psnrr', did you mean 'psnr'\? expected some of psnr"
+    ):
         evaluate(image, image, 4, indices=("psnrr",))
-    with pytest.raises(UserError, match="found index 'sam', expected some of psnr, ssim"):
+    with pytest.raises(UserError, match="indices: found 'sam', expected some of psnr, ssim"):
         per_band(image, image, indices=("sam",))
