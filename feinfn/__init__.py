@@ -3,8 +3,8 @@
 Read first `feinfn/methods/feinfn/plain.py`, the network as one would write it on a blackboard.
 Then the folders, each of which imports only what stands right of it:
 
-    analysis | inference | training -> methods | data | metrics -> protocols -> config | files
-        -> fields | region -> errors
+    analysis | inference | training -> evaluation -> methods | data | metrics -> protocols
+        -> config | files -> fields | region -> errors
 
 The names in `__all__` are what a user needs. They load when they are first used, so that
 `import feinfn` alone takes no torch. Needs torch, numpy, scipy, h5py and safetensors only; the

@@ -50,7 +50,8 @@ def build(
 ) -> tuple[nn.Module, Callable[..., Tensor]]:
     """Return a network at full width and its loss."""
     torch.manual_seed(0)
-    model = FeINFN(config or ModelConfig()).to(device)
+    budget_mib = BUDGET_MIB if kind == BUDGET else None
+    model = FeINFN(config or ModelConfig(), budget_mib).to(device)
     if kind == PLAIN:
         return PlainFeINFN(model), plain_loss
     network: nn.Module = model
@@ -88,8 +89,6 @@ def train_step(
 def forward(kind: str, size: int, device: torch.device) -> Callable[[], None]:
     """Return a function of one forward pass of a whole image at ratio 4."""
     model, _ = build(kind, device)
-    if isinstance(model, FeINFN) and kind == BUDGET:
-        model.memory_mib = BUDGET_MIB
     *data, _ = inputs(1, size, 4, device)
 
     def step() -> None:

@@ -12,11 +12,12 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from feinfn.config import Bands, DataConfig
 from feinfn.data.readers.formats import read_prepared
@@ -82,24 +83,63 @@ def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.dev
     )
 
 
-class ScenePairs(Sequence[Pair]):
-    """Scenes that are simulated at each access, so that none stays on the device."""
+@dataclass(frozen=True)
+class NamedInputs:
+    """One image to be fused, and its reference if it has one; a batch of one."""
+
+    name: str
+    inputs: Inputs
+    """A `Pair` if there is a reference."""
+    wavelengths_nm: np.ndarray | None = None
+    measured_msi: bool = False
+
+    @property
+    def reference(self) -> Tensor | None:
+        """The reference [S, H, W]; None for a real pair without one."""
+        return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
+
+
+class Images(Sequence[NamedInputs]):
+    """Images to be fused under one protocol, each made when it is asked for."""
+
+    protocol: Protocol
+
+    def __iter__(self) -> Iterator[NamedInputs]:
+        # Not by the first IndexError, which could come from making an image.
+        return (self[i] for i in range(len(self)))
+
+
+class ScenePairs(Images):
+    """Scenes that are simulated at each access, so that none stays on the device.
+
+    If `observed`, real pairs without reference stay as they were measured; otherwise both images
+    are degraded, so that the cube becomes the reference.
+    """
 
     def __init__(
-        self, scenes: Sequence[Scene], protocol: Protocol, model: Bands, device: torch.device
+        self,
+        scenes: Sequence[Scene],
+        protocol: Protocol,
+        model: Bands,
+        device: torch.device,
+        observed: bool = False,
     ) -> None:
         self.scenes, self.protocol, self.model, self.device = scenes, protocol, model, device
+        self.observed = observed
         for scene in scenes:
             check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
 
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        return scene_pair(self.scenes[index], self.protocol, self.model, self.device)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self[i] for i in range(len(self)))
+    def __getitem__(self, index: int) -> NamedInputs:  # type: ignore[override]
+        scene = self.scenes[index]
+        inputs: Inputs
+        if self.observed and not has_reference(scene):
+            inputs = observed_inputs(scene, self.protocol, self.device)
+        else:
+            inputs = scene_pair(scene, self.protocol, self.model, self.device)
+        return NamedInputs(scene.name, inputs, scene.wavelengths_nm, scene.msi_MHW is not None)
 
 
 def prepared_file(data: DataConfig, name: str) -> Prepared:
@@ -110,7 +150,7 @@ def prepared_file(data: DataConfig, name: str) -> Prepared:
     return read_prepared(Path(data.source) / f"{name}.h5")
 
 
-class StoredPairs(Sequence[Pair]):
+class StoredPairs(Images):
     """Every image of several prepared files, read one by one; serves as patches and as scenes."""
 
     def __init__(
@@ -121,7 +161,7 @@ class StoredPairs(Sequence[Pair]):
         device: torch.device,
     ) -> None:
         """Raise `UserError` for files whose ratio or bands do not fit protocol and model."""
-        self.files, self.ratio, self.device = files, protocol.ratio, device
+        self.files, self.protocol, self.device = files, protocol, device
         for file in files:
             stored = (file.ratio, file.shape_SHW[0], file.msi_bands)
             expected = (protocol.ratio, model.hsi_bands, model.msi_bands)
@@ -136,18 +176,10 @@ class StoredPairs(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
-        return self.batch([index])
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self[i] for i in range(len(self)))
-
-    def names(self) -> list[str]:
-        """Return a name for every image: its file's, with a number if the file holds several."""
-        return [
-            file.path.stem if file.count == 1 else f"{file.path.stem}_{i:05d}"
-            for file, i in self.images
-        ]
+    def __getitem__(self, index: int) -> NamedInputs:  # type: ignore[override]
+        file, image = self.images[index]
+        name = file.path.stem if file.count == 1 else f"{file.path.stem}_{image:05d}"
+        return NamedInputs(name, self.batch([index]))
 
     def windows(self, seed: int, epoch: int) -> Sequence[int]:
         """Return the indices of an epoch's images: all of them."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
-from feinfn.fields import Positive, check
 from feinfn.files import BEST, file_sha256
 from feinfn.inference.inputs import FusionImages, read_images
 from feinfn.methods.network import fuse
@@ -58,18 +57,6 @@ class Trained:
         config: Any = self.model.config
         return config.hsi_bands, config.msi_bands
 
-    def limit_memory(self, memory_mib: float) -> None:
-        """Bound the memory of one fusion; raise `UserError` if the network does not support it."""
-        if not hasattr(self.model, "memory_mib"):
-            raise UserError(
-                f"found a budget of {memory_mib:g} MiB for {type(self.model).__name__}, expected "
-                "none, because this network takes whole images; leave it out, or fuse smaller "
-                "images",
-                "memory_mib",
-            )
-        check("memory_mib", memory_mib, Positive)
-        setattr(self.model, "memory_mib", memory_mib)  # noqa: B010
-
     def fuse(self, hsi_BShw: Tensor, msi_BMHW: Tensor, what: str = "hsi and msi") -> Tensor:
         """Return the fused HSI [B, S, H, W] in [0, 1] of images in [0, 1].
 
@@ -89,12 +76,16 @@ class Trained:
 
 
 def load_trained(
-    path: Path, upsampling: str | None = None, device: torch.device | str = "cpu"
+    path: Path,
+    upsampling: str | None = None,
+    device: torch.device | str = "cpu",
+    memory_mib: float | None = None,
 ) -> Trained:
     """Return the network of a weights file, or of a packaged model's folder.
 
     If `upsampling` is None, the protocol beside the weights decides; without one it is bicubic.
-    Raises `UserError` for anything else.
+    `memory_mib` bounds the memory of one fusion beyond its inputs. Raises `UserError` for anything
+    else, and for a budget that the network cannot keep.
     """
     try:
         torch.empty(0, device=device)
@@ -104,7 +95,7 @@ def load_trained(
             f"({str(error).splitlines()[0]}), expected cpu, or cuda on a machine with a GPU"
         ) from None
     weights = path / BEST if path.is_dir() else path
-    model = load_model(weights, device)
+    model = load_model(weights, device, memory_mib)
     protocol = _read_json(
         weights.with_name(PROTOCOL_FILE),
         "a protocol",
@@ -159,9 +150,7 @@ def fuse_files(
     beyond its inputs.
     Raises `UserError`.
     """
-    trained = load_trained(Path(weights), upsampling, device)
-    if memory_mib is not None:
-        trained.limit_memory(memory_mib)
+    trained = load_trained(Path(weights), upsampling, device, memory_mib)
     told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
     msi_told = Options(key=msi_key, full_scale=msi_full_scale, bands_axis=bands_axis, prefix="msi-")
     files = (Path(hsi), told), (Path(msi), msi_told)

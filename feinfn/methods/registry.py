@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from feinfn.config import ModelConfig
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, nearest, require
+from feinfn.fields import Positive, check
 from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
@@ -99,11 +100,27 @@ def name_of(config: Any) -> str:
     return getattr(config, "name", FEINFN)
 
 
-def build(config: Any) -> Network:
+def check_parts(
+    config: Any, memory_mib: float | None, recompute: bool = False, section: str = ""
+) -> None:
+    """Raise `UserError` unless the network can work in parts, in a memory > 0; FeINFN can."""
+    in_parts = isinstance(config, ModelConfig)
+    expected = f"none, because model.name {name_of(config)!r} takes whole images; leave it out"
+    require(in_parts or memory_mib is None, f"{section}memory_mib", memory_mib, expected)
+    require(in_parts or not recompute, f"{section}recompute", recompute, expected)
+    if memory_mib is not None:
+        check(f"{section}memory_mib", memory_mib, Positive)
+
+
+def build(config: Any, memory_mib: float | None = None, recompute: bool = False) -> Network:
     """Return a new network of the model to which the configuration belongs.
 
-    Raises `UserError` for any other configuration.
+    `memory_mib` and `recompute` are those of `FeINFN`. Raises `UserError` for any other
+    configuration, and as `check_parts` does.
     """
+    check_parts(config, memory_mib, recompute)
+    if isinstance(config, ModelConfig):
+        return FeINFN(config, memory_mib, recompute)
     for entry in MODELS.values():
         if type(config) is entry.config:
             return entry.network(config)

@@ -19,10 +19,13 @@ LONGEST = 200
 """Longest error text in characters; torch lists every tensor that does not fit."""
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
+def load_model(
+    path: Path, device: torch.device | str = "cpu", memory_mib: float | None = None
+) -> Network:
     """Return the network of a weights file that training saved, in evaluation mode.
 
-    The file (safetensors) carries its configuration. Raises `UserError` for any other file.
+    The file (safetensors) carries its configuration; `memory_mib` is that of `build`. Raises
+    `UserError` for any other file, and for a budget that the network cannot keep.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -39,7 +42,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
     }
     try:
         config = MODELS[fields.get("name", FEINFN)].config(**fields)
-        model = build(config).to(device)
+        model = build(config, memory_mib).to(device)
         tensors, expected = load_file(path, device=str(device)), model.state_dict()
         for name, tensor in tensors.items():
             # Loading would silently round or widen them.
@@ -47,6 +50,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Network:
                 raise TypeError(f"{name} is {tensor.dtype}, not {expected[name].dtype}")
         model.load_state_dict(tensors)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if getattr(error, "field", "") == "memory_mib":
+            raise
         raise UserError(
             f"{path}: its configuration or tensors are of another version of the network "
             f"({type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}); use the version "

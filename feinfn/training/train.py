@@ -6,17 +6,17 @@ seed and epoch alone, so a state needs only the epoch, the steps done in it and 
 
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from feinfn.config import TrainConfig
+from feinfn.data.pairs import Images
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.files import BEST, STATE
 from feinfn.methods.network import Network
-from feinfn.protocols.simulate import Pair
 from feinfn.training.trainer import Feed, Trainer
 from feinfn.training.workers import world
 
@@ -69,7 +69,7 @@ def explain_oom(error: BaseException, config: TrainConfig, accumulate: int) -> O
 def train(
     model: Network,
     patches: Feed,
-    validation: Sequence[Pair],
+    validation: Images,
     config: TrainConfig,
     seed: int,
     folder: Path,
@@ -102,7 +102,7 @@ def train(
             metrics = _epoch(trainer, patches, accumulate, preempted)
             last = trainer.epoch == config.epochs
             if first and (last or trainer.epoch % config.validate_every == 0):
-                metrics |= trainer.validate(validation, patches.ratio)
+                metrics |= trainer.validate(validation)
             # Report before saving: a crash in between repeats an epoch and leaves no gap.
             on_epoch(Report(trainer.epoch, config.epochs, metrics))
             if first and (trainer.epoch == end or trainer.epoch % checkpoint_every == 0):

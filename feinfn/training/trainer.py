@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from feinfn.config import TrainConfig, config_at
+from feinfn.data.pairs import Images
 from feinfn.errors import Preempted, UserError
+from feinfn.evaluation import by_network, evaluate_method
 from feinfn.files import BEST, STATE, DamagedError
-from feinfn.methods.network import Network, fuse
+from feinfn.methods.network import Network
 from feinfn.methods.weights import check_weights, save_weights
-from feinfn.metrics.evaluation import evaluate
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Pair
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from feinfn.training.losses import training_loss
@@ -34,8 +36,6 @@ FORMAT = 1
 
 class Feed(Protocol):
     """Source of training patches: windows of scenes, or prepared files."""
-
-    ratio: int
 
     def __len__(self) -> int:
         """Return the number of patches per epoch."""
@@ -237,13 +237,14 @@ class Trainer:
             )
         return history
 
-    def validate(self, validation: Sequence[Pair], ratio: int) -> dict[str, float]:
+    def validate(self, validation: Images) -> dict[str, float]:
         """Evaluate the averaged weights (if any), and save them if their PSNR is the best yet."""
         raw = [w.detach().clone() for w in self.weights] if self.average else []
         with torch.no_grad():
             if self.average:
                 torch._foreach_copy_(self.weights, self.average)
-            scores = [evaluate_pair(self.model, pair, ratio) for pair in validation]
+            evaluated = evaluate_method(by_network(self.model), validation)
+            scores = [one.scores[CONVENTION] for one in evaluated]
             metrics = {f"val_{k}": sum(s[k] for s in scores) / len(scores) for k in scores[0]}
             if metrics["val_psnr"] > self.best["val_psnr"]:
                 self.best = {"epoch": self.epoch - 1, "val_psnr": metrics["val_psnr"]}
@@ -268,8 +269,3 @@ class Trainer:
             self._finite_losses()
         if self.workers.rank == 0 and self.consistent:
             self.save()
-
-
-def evaluate_pair(model: nn.Module, pair: Pair, ratio: int) -> dict[str, float]:
-    """Return the metrics of the fused image of a batch of one."""
-    return evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], ratio)

@@ -35,12 +35,12 @@ class FeINFN(Network):
     `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph.
     """
 
-    memory_mib: float | None = None
-    recompute: bool = False
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(
+        self, config: ModelConfig, memory_mib: float | None = None, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.config = c = config
+        self.memory_mib, self.recompute = memory_mib, recompute
         self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.spatial_blocks)
         self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.spectral_blocks)
         self.spatial_fusion = SpatialFusion(c) if c.spatial_branch else None

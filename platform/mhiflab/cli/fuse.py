@@ -84,9 +84,7 @@ def fuse(
     check_written(fused)
     outputs, inputs = (fused, fused.with_suffix(".png")), (hsi, msi, reference, weights)
     check_targets(outputs, filter(None, inputs), force)
-    trained, run_key = _trained(run, weights, upsampling, device, Lab(lab))
-    if memory is not None:
-        trained.limit_memory(memory)
+    trained, run_key = _trained(run, weights, upsampling, device, memory, Lab(lab))
     told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
     msi_told = replace(told, key=msi_key, full_scale=msi_full_scale, prefix="msi-")
     reference_told = replace(
@@ -112,7 +110,12 @@ def fuse(
 
 
 def _trained(
-    run: str, weights: Path | None, upsampling: str | None, device: str, lab: Lab
+    run: str,
+    weights: Path | None,
+    upsampling: str | None,
+    device: str,
+    memory_mib: float | None,
+    lab: Lab,
 ) -> "tuple[Trained, str]":
     """Return the network of a run with its key, or of weights without one."""
     from feinfn.inference.apply import load_trained
@@ -123,13 +126,13 @@ def _trained(
             "recorded run or a file"
         )
     if weights is not None:
-        return load_trained(weights, upsampling, device), ""
+        return load_trained(weights, upsampling, device, memory_mib), ""
     from mhiflab.record.finished import chosen_runs
     from mhiflab.record.store import recorded_store
 
     (recorded,) = chosen_runs(recorded_store(lab), [run])
     with recorded.packaged_model() as folder:
-        return load_trained(folder, upsampling, device), recorded.key
+        return load_trained(folder, upsampling, device, memory_mib), recorded.key
 
 
 def _warn_of_other_bands(hsi: "Image", trained: "Trained") -> None:

@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from feinfn.data.images import pseudo_rgb
-from feinfn.data.pairs import StoredPairs, has_reference, observed_inputs, scene_pair
-from feinfn.data.scene import Scene
+from feinfn.data.pairs import Images, NamedInputs
+from feinfn.evaluation import Fuse, evaluate_method, score_image
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
-from feinfn.metrics.evaluation import METRICS, PER_BAND, compare, maps, per_band
+from feinfn.metrics.evaluation import maps, per_band
 from feinfn.metrics.no_reference import qnr
-from feinfn.protocols.simulate import Inputs, Pair
 from mhiflab.record.artifacts import (
     FUSE_MEMORY,
     FUSE_SECONDS,
@@ -28,40 +27,6 @@ from mhiflab.record.artifacts import (
     WINDOW_STEPS,
     WITHOUT_REFERENCE,
 )
-from mhiflab.study.spec import Spec
-
-
-@dataclass(frozen=True)
-class TestImage:
-    """One image to be fused, and its reference if it has one."""
-
-    name: str
-    inputs: Inputs
-    wavelengths_nm: np.ndarray | None
-    measured_msi: bool
-
-    @property
-    def reference(self) -> Tensor | None:
-        """The reference [S, H, W]; None for a real pair without one."""
-        return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
-
-
-def scene_images(scenes: list[Scene], spec: Spec, device: torch.device) -> Iterator[TestImage]:
-    """Yield the test images of scenes: simulated, or measured if there is no reference."""
-    for scene in scenes:
-        inputs: Inputs
-        if has_reference(scene):
-            inputs = scene_pair(scene, spec.protocol, spec.model, device)
-        else:
-            inputs = observed_inputs(scene, spec.protocol, device)
-        measured = scene.msi_MHW is not None
-        yield TestImage(scene.name, inputs, scene.wavelengths_nm, measured)
-
-
-def stored_images(pairs: StoredPairs) -> Iterator[TestImage]:
-    """Yield the test images of prepared files."""
-    for name, pair in zip(pairs.names(), pairs, strict=True):
-        yield TestImage(name, pair, None, measured_msi=False)
 
 
 @dataclass(frozen=True)
@@ -78,37 +43,42 @@ class Scores:
     """Mean seconds per fused image, and the largest peak of memory in MiB if it is known."""
 
 
-def score(
-    fuse_one: Callable[[TestImage], Tensor], images: Iterator[TestImage], spec: Spec
-) -> Scores:
-    """Fuse every image once; return its metrics in all conventions and per band, and pictures.
-
-    `fuse_one` returns the fused HSI [S, H, W] in [0, 1].
-    """
+def score_tests(fuse: Fuse, images: Images) -> Scores:
+    """Fuse every image once; return its metrics in all conventions and per band, and pictures."""
+    protocol, conventions = images.protocol, tuple(CONVENTIONS)
     rows: list[dict[str, object]] = []
     bands: list[pd.DataFrame] = []
     pictures: dict[str, np.ndarray] = {}
     efforts: list[Effort] = []
-    for image in images:
+
+    def measured(image: NamedInputs) -> Tensor:
+        with measured_effort(image.inputs.lms_BSHW.device) as effort:
+            fused_SHW = fuse(image)
+        efforts.append(effort)
+        return fused_SHW
+
+    for one in evaluate_method(measured, images, conventions):
+        image, upsampled_SHW = one.image, one.image.inputs.lms_BSHW[0]
         if image.reference is not None:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
-        with measured_effort(image.inputs.lms_BSHW.device) as effort:
-            fused = fuse_one(image)
-        efforts.append(effort)
-        methods = {FUSED: fused, UPSAMPLED: image.inputs.lms_BSHW[0]}
+        methods = {FUSED: one.fused_SHW, UPSAMPLED: upsampled_SHW}
         if not rows:
-            pictures |= window(image, methods, spec.protocol.ratio)
-        for method, fused in methods.items():
-            identity = {"scene": image.name, "method": method, "protocol": spec.protocol.name}
+            pictures |= window(image, methods, protocol.ratio)
+        upsampled = score_image(upsampled_SHW, image, protocol.ratio, conventions)
+        for method, scores in {FUSED: one.scores, UPSAMPLED: upsampled}.items():
+            fused_SHW = methods[method]
+            identity = {"scene": image.name, "method": method, "protocol": protocol.name}
             key = f"{image.name}/{method}"
-            pictures[f"{key}/rgb"] = pseudo_rgb(fused.cpu().numpy(), image.wavelengths_nm)
-            rows += [identity | row for row in _rows(fused, image, spec.protocol.ratio)]
+            pictures[f"{key}/rgb"] = pseudo_rgb(fused_SHW.cpu().numpy(), image.wavelengths_nm)
+            rows += [identity | {"convention": c, **values} for c, values in scores.items()]
+            if image.measured_msi:
+                rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
             if image.reference is not None:
-                bands.append(_bands(fused, image).assign(**identity))
-                error_maps = maps(fused, image.reference)
-                pictures[f"{key}/error"] = error_maps["error"].cpu().numpy().astype(np.float16)
-                pictures[f"{key}/sam"] = error_maps["sam_deg"].cpu().numpy().astype(np.float16)
+                bands.append(_bands(fused_SHW, image.reference, image).assign(**identity))
+                error_maps = maps(fused_SHW, image.reference)
+                for name, part in (("error", "error"), ("sam", "sam_deg")):
+                    pictures[f"{key}/{name}"] = error_maps[part].cpu().numpy().astype(np.float16)
     effort_values = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:
@@ -117,7 +87,7 @@ def score(
     return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures, effort_values)
 
 
-def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str, np.ndarray]:
+def window(image: NamedInputs, methods: dict[str, Tensor], ratio: int) -> dict[str, np.ndarray]:
     """Return the middle of an image with all bands, for spectra and figures of a network.
 
     Keys are `<image>/window/<part>`: `reference` and every method, uint16 [S, H, W] in steps of
@@ -146,28 +116,19 @@ def window(image: TestImage, methods: dict[str, Tensor], ratio: int) -> dict[str
     return {f"{image.name}/window/{part}": x for part, x in arrays.items()}
 
 
-def _rows(fused_SHW: Tensor, image: TestImage, ratio: int) -> Iterator[dict[str, object]]:
-    if image.reference is not None:
-        by_convention = compare(fused_SHW, image.reference, ratio, tuple(CONVENTIONS), METRICS)
-        for convention, values in by_convention.items():
-            yield {"convention": convention, **values}
-    if image.measured_msi:
-        lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
-        # Blocks of 32 pixels, or as close to that as ratio and image allow.
-        block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
-        yield {"convention": WITHOUT_REFERENCE, **qnr(fused_SHW, lr_hsi, msi, block_px=block)}
+def _without_reference(fused_SHW: Tensor, image: NamedInputs, ratio: int) -> dict[str, object]:
+    lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
+    # Blocks of 32 pixels, or as close to that as ratio and image allow.
+    block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
+    return {"convention": WITHOUT_REFERENCE, **qnr(fused_SHW, lr_hsi, msi, block_px=block)}
 
 
-def _bands(fused_SHW: Tensor, image: TestImage) -> pd.DataFrame:
-    assert image.reference is not None, "bands are compared with a reference"
-    indices = [index for index in PER_BAND if index in ("psnr", "ssim", "rmse")]
-    values = per_band(fused_SHW, image.reference, CONVENTION, indices)
+def _bands(fused_SHW: Tensor, reference_SHW: Tensor, image: NamedInputs) -> pd.DataFrame:
+    values = per_band(fused_SHW, reference_SHW, CONVENTION, ("psnr", "ssim", "rmse"))
     table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
     table.insert(0, "band", range(1, len(table) + 1))
-    wavelengths_nm = image.wavelengths_nm
-    return table.assign(
-        wavelength_nm=np.nan if wavelengths_nm is None else wavelengths_nm, convention=CONVENTION
-    )
+    nm = np.nan if image.wavelengths_nm is None else image.wavelengths_nm
+    return table.assign(wavelength_nm=nm, convention=CONVENTION)
 
 
 @dataclass

@@ -6,6 +6,7 @@ continues. The complete table and its picture become artifacts of the run.
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,21 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from feinfn.data.pairs import scene_pair
-from feinfn.data.scene import Scene
+from feinfn.data.pairs import ScenePairs
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError, require
+from feinfn.evaluation import by_network, evaluate_method
 from feinfn.fields import Positive, Settings
-from feinfn.files import write_atomic
-from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.network import fuse
+from feinfn.files import BEST, write_atomic
+from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS, evaluate
+from feinfn.metrics.evaluation import METRICS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, add_artifact, read_numbers
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import ROBUSTNESS_FILE
-from mhiflab.study.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,6 @@ def _varied_protocol(protocol: Protocol, factor: float, srf: str, snr_db: float)
     return changed
 
 
-def _evaluate(model: torch.nn.Module, scenes: list[Scene], protocol: Protocol, spec: Spec) -> list:
-    rows = []
-    for scene in scenes:
-        pair = scene_pair(scene, protocol, spec.model, torch.device("cpu"))
-        values = evaluate(fuse(model, pair)[0], pair.reference_BSHW[0], protocol.ratio)
-        rows.append({"scene": scene.name, "protocol_hash": protocol.hash()[:12], **values})
-    return rows
-
-
 def check_evaluable(entry: Entry) -> None:
     """Raise `UserError` if a trial has stored inputs or no trained network."""
     if entry.trial.spec.data.inputs == "stored":
@@ -121,13 +111,17 @@ def evaluate_grid(entry: Finished, lab: Lab, grid: Grid, console: Console) -> pd
     cells = grid.protocols(spec.protocol)
     missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in recorded_cells}
     if missing:
-        model = entry.run.network
-        if isinstance(model, FeINFN):
-            model.memory_mib = entry.trial.resources.memory_mib
+        load = partial(load_model, memory_mib=entry.trial.resources.memory_mib)
+        model = entry.run.read(f"model/{BEST}", load)
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
         for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
+            images = ScenePairs(scenes, protocol, spec.model, torch.device("cpu"))
             identity = dict(zip(CELL_COLUMNS, cell, strict=True)) | {"convention": CONVENTION}
-            rows = [identity | row for row in _evaluate(model, scenes, protocol, spec)]
+            identity["protocol_hash"] = protocol.hash()[:12]
+            rows = [
+                identity | {"scene": one.image.name} | one.scores[CONVENTION]
+                for one in evaluate_method(by_network(model), images)
+            ]
             table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
             table = table.sort_values([*CELL_COLUMNS, "scene"], ignore_index=True)
             _write(table, path)

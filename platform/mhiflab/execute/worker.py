@@ -4,7 +4,7 @@ MLflow's monitors of CPU, memory and GPUs are read once per epoch.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,22 +17,20 @@ import torch
 import torch.distributed as dist
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from torch import Tensor
 
 from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_reference
 from feinfn.data.patches import Patches
+from feinfn.evaluation import Fuse, by_classical, by_network
 from feinfn.files import BEST, write_atomic
-from feinfn.methods.classical.registry import CLASSICAL, Method
+from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.methods.cost import flop_per_pixel
-from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.network import count_parameters, fuse
+from feinfn.methods.network import count_parameters
 from feinfn.methods.registry import build, name_of
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.protocols.simulate import Protocol
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
 from mhiflab.cluster.code import machine_provenance
-from mhiflab.execute.evaluate import Scores, TestImage, scene_images, score, stored_images
+from mhiflab.execute.evaluate import Scores, score_tests
 from mhiflab.execute.job import Job
 from mhiflab.execute.packaged import save_packaged
 from mhiflab.execute.preemption import deferred, preempted
@@ -126,10 +124,12 @@ def _training_data(
     return patches, ScenePairs(job.scenes(data.validation), spec.protocol, spec.model, device)
 
 
-def _test_images(job: Job, device: torch.device) -> Iterator[TestImage]:
-    if job.spec.data.inputs == "stored":
-        return stored_images(_stored(job, job.spec.data.test, device))
-    return scene_images(job.scenes(job.spec.data.test), job.spec, device)
+def _test_images(job: Job, device: torch.device) -> ScenePairs | StoredPairs:
+    """Return the test images, real pairs without reference as they were measured."""
+    spec, names = job.spec, job.spec.data.test
+    if spec.data.inputs == "stored":
+        return _stored(job, names, device)
+    return ScenePairs(job.scenes(names), spec.protocol, spec.model, device, observed=True)
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
@@ -163,10 +163,10 @@ def _train_and_record(
     if spec.trained:
         method = _train(job, device, report, record)
     else:
-        method = ReadyMethod(partial(_solve, CLASSICAL[name_of(spec.model)], spec.protocol, device))
+        method = ReadyMethod(by_classical(CLASSICAL[name_of(spec.model)], spec.protocol))
     if record and not job.pauses:
         if job.test:
-            scores = score(method.fuse_one, _test_images(job, device), spec)
+            scores = score_tests(method.fuse, _test_images(job, device))
             _record_end(record, job, folder, scores)
         record.settings({}, {TESTED_TAG: str(job.test).lower()})
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
@@ -200,18 +200,11 @@ def _train_and_record(
 class ReadyMethod:
     """A method that is ready to fuse test images, with facts about its training."""
 
-    fuse_one: Callable[[TestImage], Tensor]
+    fuse: Fuse
     about: dict[str, Any] = field(default_factory=dict)
     """Facts for the run's provenance."""
     reports: list[Report] = field(default_factory=list)
     """One report per epoch; none if nothing was trained."""
-
-
-def _solve(method: Method, protocol: Protocol, device: torch.device, image: TestImage) -> Tensor:
-    inputs = image.inputs
-    lr_hsi, msi = (x[0].cpu().numpy() for x in (inputs.lr_hsi_BShw, inputs.msi_BMHW))
-    fused_SHW = method.fuse(lr_hsi, msi, protocol, image.wavelengths_nm)
-    return torch.from_numpy(fused_SHW).to(device)
 
 
 def _train(
@@ -222,10 +215,7 @@ def _train(
 ) -> ReadyMethod:
     spec = job.spec
     torch.manual_seed(spec.seed)
-    model = build(spec.model).to(device)
-    if isinstance(model, FeINFN):
-        model.memory_mib = job.resources.memory_mib
-        model.recompute = job.resources.recompute
+    model = build(spec.model, job.resources.memory_mib, job.resources.recompute).to(device)
     patches, validation = _training_data(job, device)
     system = SystemMetrics(device)
     reports: list[Report] = []
@@ -267,7 +257,7 @@ def _train(
         "parameters": count_parameters(model),
         "best_epoch": best["epoch"] + 1,
     }
-    return ReadyMethod(lambda image: fuse(model, image.inputs)[0], facts, reports)
+    return ReadyMethod(by_network(model), facts, reports)
 
 
 class SystemMetrics:

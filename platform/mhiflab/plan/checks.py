@@ -6,7 +6,7 @@ from feinfn.config import ModelConfig
 from feinfn.data.source import SceneSummary, Survey, check_fit
 from feinfn.errors import UserError, require
 from feinfn.methods.feinfn.strips import strips_within
-from feinfn.methods.registry import name_of
+from feinfn.methods.registry import check_parts
 from mhiflab.plan.search import SearchPlan, with_values
 from mhiflab.plan.suggest import text_of
 from mhiflab.study.expand import Trial
@@ -15,13 +15,8 @@ from mhiflab.study.expand import Trial
 def check_trial(trial: Trial, data: Survey) -> None:
     """Raise `UserError` if scenes, batch or resources do not fit and would stop the trial later."""
     spec = trial.spec
-    whole = trial.resources.memory_mib is None and not trial.resources.recompute
-    if not whole and not isinstance(spec.model, ModelConfig):
-        raise UserError(
-            f"resources.memory_mib, resources.recompute: found for model.name "
-            f"{name_of(spec.model)!r}, expected only for 'feinfn', which can work in parts; leave "
-            "them out"
-        )
+    resources = trial.resources
+    check_parts(spec.model, resources.memory_mib, resources.recompute, "resources.")
     for scene in data.scenes:
         check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
         if spec.protocol.srf != "measured" and spec.data.inputs != "stored":

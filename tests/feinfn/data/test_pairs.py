@@ -92,7 +92,7 @@ def test_stored_pairs_are_the_files_own_arrays(tmp_path):
     data, made = prepared(tmp_path)
     pairs = StoredPairs([prepared_file(data, "train")], PROTOCOLS["cave_x4"], ModelConfig(), CPU)
     assert len(pairs) == 8
-    assert pairs.names()[5] == "train_00005"
+    assert pairs[5].name == "train_00005"
     batch = pairs.batch([5, 0])
     # Each patch degraded by itself, patches row by row: number 5 is the second of scene 1.
     alone = torch.from_numpy(made[1].cube()[None, :, :32, 32:])

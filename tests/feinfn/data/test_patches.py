@@ -141,4 +141,6 @@ def test_scene_pairs_are_simulated_when_asked_for():
     pairs = ScenePairs([load_scene(data, n) for n in data.validation], CAVE, ModelConfig(), CPU)
     assert len(pairs) == 1
     assert pairs[0] is not pairs[0]
-    assert torch.equal(pairs[0].lms_BSHW, next(iter(pairs)).lms_BSHW)
+    first = next(iter(pairs))
+    assert first.name == data.validation[0]
+    assert torch.equal(pairs[0].inputs.lms_BSHW, first.inputs.lms_BSHW)

@@ -13,6 +13,7 @@ from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
+from feinfn.evaluation import evaluate_method
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
 from feinfn.methods.learned.mst import MSTConfig
@@ -20,10 +21,10 @@ from feinfn.methods.learned.restfnet import ResTFNetConfig
 from feinfn.methods.learned.ssrnet import SSRNetConfig
 from feinfn.methods.network import NetworkConfig, fuse, pad_to_multiple
 from feinfn.methods.registry import MODELS, build
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs
 from feinfn.training.train import train
-from feinfn.training.trainer import evaluate_pair
 
 SMALL: dict[str, Any] = {
     "feinfn": ModelConfig(
@@ -194,11 +195,8 @@ def test_training_beats_the_upsampled_image(name, tmp_path):
     protocol, model = PROTOCOLS["cave_x4"], small(name)
     pairs = ScenePairs(validation, protocol, SMALL[name], CPU)
 
-    class Unchanged(nn.Module):
-        def forward(self, msi, lms, lr_hsi):
-            return lms
-
-    before = [evaluate_pair(Unchanged(), pair, 4)["psnr"] for pair in pairs]
+    unchanged = evaluate_method(lambda image: image.inputs.lms_BSHW[0], pairs)
+    before = [one.scores[CONVENTION]["psnr"] for one in unchanged]
     reports = []
     patches = Patches(scenes, protocol, config, CPU)
     best = train(model, patches, pairs, config, 5, tmp_path, reports.append)

@@ -23,6 +23,7 @@ from feinfn.inference.apply import Trained, fuse_files, load_trained
 from feinfn.inference.inputs import BEYOND
 from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
 from feinfn.methods.network import fuse
+from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.cli.fuse import fuse as fuse_command
@@ -131,13 +132,14 @@ def test_bands_that_are_not_those_of_the_training_are_told(fuse_to, pair, tmp_pa
     assert "found 31 bands from 900 to 1200 nm, expected" in capsys.readouterr().out
 
 
-def test_network_without_strips_refuses_a_budget():
+def test_network_without_strips_refuses_a_budget(tmp_path):
     network = SSRNet(SSRNetConfig(hsi_bands=5, msi_bands=2))
     trained = Trained(network, "bicubic", None)
     assert trained.bands == (5, 2)
     assert trained.fuse(torch.rand(1, 5, 8, 8), torch.rand(1, 2, 32, 32)).shape == (1, 5, 32, 32)
-    with pytest.raises(UserError, match=r"found a budget of 600 MiB for SSRNet, expected none"):
-        trained.limit_memory(600)
+    save_weights(tmp_path / "w.safetensors", network.state_dict(), network.config, {})
+    with pytest.raises(UserError, match="memory_mib: found 600, expected none, because model"):
+        load_trained(tmp_path / "w.safetensors", memory_mib=600)
 
 
 def test_protocol_beside_the_weights_says_how_to_upsample(run, pair, tmp_path):

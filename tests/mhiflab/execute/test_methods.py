@@ -112,7 +112,7 @@ def test_wrong_model_settings_are_told(model, told):
 def test_working_in_parts_is_refused_for_other_models(write_study):
     base = {**TINY["base"], "resources": {"workers": 0, "memory_mib": 500}}
     study = write_study(cases={"mst": {"label": "MST", "set": {"model.name": "mst"}}}, base=base)
-    with pytest.raises(UserError, match=r"found for model\.name 'mst'"):
+    with pytest.raises(UserError, match=r"resources\.memory_mib: found 500.*'mst'"):
         read_plan(study)
 
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+from feinfn.data.pairs import NamedInputs
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.execute import evaluate
 from mhiflab.execute.evaluate import window
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS
 
 
-def image(height: int, width: int, ratio: int, reference: bool) -> evaluate.TestImage:
+def image(height: int, width: int, ratio: int, reference: bool) -> NamedInputs:
     draw = torch.rand(1, 9, height, width, generator=torch.Generator().manual_seed(1))
     msi, lms = draw[:, :3], draw[:, 3:6]
     lr = torch.rand(1, 3, height // ratio, width // ratio)
     pair = Pair(msi, lms, lr, draw[:, 6:])
     inputs = pair if reference else Inputs(msi, lms, lr)
-    return evaluate.TestImage("one", inputs, np.array([450.0, 550, 650]), measured_msi=False)
+    return NamedInputs("one", inputs, np.array([450.0, 550, 650]))
 
 
 @pytest.mark.parametrize(("size", "ratio"), [((320, 200), 8), ((64, 48), 4), ((130, 110), 10)])

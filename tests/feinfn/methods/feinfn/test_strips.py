@@ -81,10 +81,10 @@ def test_strips_of_inference_equal_the_whole_image(layout, hr, encoder_rows, pha
 
 
 def test_recomputed_activations_give_the_same_gradients():
-    model, data = build(dtype=torch.float64), inputs(dtype=torch.float64, batch=2)
-    kept = gradients(model, model, data)
-    model.recompute = True
-    for a, b in zip(kept, gradients(model, model, data), strict=True):
+    data = inputs(dtype=torch.float64, batch=2)
+    models = (build(dtype=torch.float64, recompute=recompute) for recompute in (False, True))
+    kept, recomputed = (gradients(model, model, data) for model in models)
+    for a, b in zip(kept, recomputed, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
@@ -93,12 +93,11 @@ def test_a_memory_budget_is_planned_and_changes_nothing():
     tight, wide = (strips_within(m, config, (128, 128), (512, 512), 1) for m in (580, 1024))
     assert tight.phase_rows < wide.phase_rows
     assert tight.encoder_rows < wide.encoder_rows
-    model, data = build(), inputs(hr=(64, 64), lr=(16, 16))
+    data = inputs(hr=(64, 64), lr=(16, 16))
     with torch.no_grad():
-        whole = model(*data)
-        model.memory_mib = 66
-        assert strips_within(66, TINY, (16, 16), (64, 64), 1).phase_rows < 64
-        assert (model(*data) - whole).abs().max() < 1e-6
+        whole, in_parts = (build(memory_mib=mib)(*data) for mib in (None, 66))
+    assert strips_within(66, TINY, (16, 16), (64, 64), 1).phase_rows < 64
+    assert (in_parts - whole).abs().max() < 1e-6
 
 
 PEAK = """
@@ -122,8 +121,7 @@ try:
 except UserError as error:
     least = int(re.search('at least ([0-9]+)', str(error))[1])
 sizes = ((3, px), (31, px), (31, px // 4))
-model, data = FeINFN(config), [torch.rand(1, c, n, n) for c, n in sizes]
-model.memory_mib = least
+model, data = FeINFN(config, least), [torch.rand(1, c, n, n) for c, n in sizes]
 rest = peak()
 with torch.inference_mode():
     for _ in range(2):

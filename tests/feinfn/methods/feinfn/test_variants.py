@@ -49,9 +49,9 @@ def inputs(config=TINY, lr=(4, 4), hr=(16, 16), dtype=torch.float32, batch=1, se
     ]
 
 
-def build(config=TINY, dtype=torch.float32):
+def build(config=TINY, dtype=torch.float32, **parts):
     torch.manual_seed(0)
-    return FeINFN(config).to(dtype)
+    return FeINFN(config, **parts).to(dtype)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -1,0 +1,66 @@
+"""Evaluation: fuse images by one method and score them, in validation, tests and grids alike.
+
+Legend: S bands, H W HR size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from feinfn.data.pairs import Images, NamedInputs
+from feinfn.methods.classical.registry import Method
+from feinfn.methods.network import fuse
+from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.evaluation import METRICS, compare
+from feinfn.protocols.simulate import Protocol
+
+Fuse = Callable[[NamedInputs], Tensor]
+"""A method that is ready: it returns the fused HSI [S, H, W] in [0, 1] of one image."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One fused image with its scores."""
+
+    image: NamedInputs
+    fused_SHW: Tensor
+    scores: dict[str, dict[str, float]]
+    """Printed metrics by convention; empty for an image without reference."""
+
+
+def evaluate_method(
+    method: Fuse, images: Images, conventions: Sequence[str] = (CONVENTION,)
+) -> Iterator[Evaluation]:
+    """Fuse every image once and yield it with its scores."""
+    for image in images:
+        fused_SHW = method(image)
+        scores = score_image(fused_SHW, image, images.protocol.ratio, conventions)
+        yield Evaluation(image, fused_SHW, scores)
+
+
+def score_image(
+    fused_SHW: Tensor, image: NamedInputs, ratio: int, conventions: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return the printed metrics by convention; none if the image has no reference."""
+    if image.reference is None:
+        return {}
+    return compare(fused_SHW, image.reference, ratio, conventions, METRICS)
+
+
+def by_network(model: nn.Module) -> Fuse:
+    """Return the fusion of a network."""
+    return lambda image: fuse(model, image.inputs)[0]
+
+
+def by_classical(method: Method, protocol: Protocol) -> Fuse:
+    """Return the fusion of a classical method under a protocol, on the images' device."""
+
+    def solve(image: NamedInputs) -> Tensor:
+        images = (image.inputs.lr_hsi_BShw, image.inputs.msi_BMHW)
+        lr_hsi, msi = (x[0].cpu().numpy() for x in images)
+        fused_SHW = method.fuse(lr_hsi, msi, protocol, image.wavelengths_nm)
+        return torch.from_numpy(fused_SHW).to(images[0].device)
+
+    return solve
