@@ -13,7 +13,6 @@ FUNCTION_LINES, PARAMETERS = 60, 7
 OPTIONS = "a command: each parameter is an option with its help"
 EXCEPTIONS = {
     "feinfn/inference/apply.py:fuse_files": "each keyword is a fact that a file may not state",
-    "feinfn/methods/feinfn/implicit.py:fuse_votes": "tensors of one kernel, called in one place",
     "feinfn/training/train.py:train": "the entry of training: callers name each part by keyword",
     "platform/mhiflab/cli/compare.py:compare": OPTIONS,
     "platform/mhiflab/cli/data.py:prepare": OPTIONS,

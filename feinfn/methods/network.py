@@ -4,7 +4,7 @@ Legend: B batch, C channels, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,39 @@ def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:
 
 
 class Network(nn.Module):
-    """A learned model with its configuration as `config`.
+    """A learned model, made from a frozen configuration; a subclass computes the residual."""
 
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    """
+    name: ClassVar[str]
+    """Name in studies and in weights files."""
+    config_type: ClassVar[type]
+    """The dataclass from which it is made."""
+    about: ClassVar[str]
+    """One line for people."""
+    source: ClassVar[str]
+    """The paper."""
+    multiple: int = 1
+    """Number of which both sides of its images must be multiples."""
 
-    config: Any
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        """Return the fused HSI [B, S, H, W], the LMS plus the residual, not clipped.
+
+        Sides are mirrored to multiples and cut again. Raises `UserError` if shapes do not fit.
+        """
+        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        msi, lms = (pad_to_multiple(x, self.multiple) for x in (msi_BMHW, lms_BSHW))
+        residual_BSHW = self.residual(msi, lms, lr_hsi_BShw)
+        if self.multiple > 1:
+            height, width = lms_BSHW.shape[-2:]
+            residual_BSHW = residual_BSHW[..., :height, :width]
+        return lms_BSHW + residual_BSHW
+
+    def residual(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        """Return the difference of the fused HSI to the LMS, [B, S, H, W]."""
+        raise NotImplementedError
 
 
 def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> None:

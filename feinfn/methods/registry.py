@@ -1,12 +1,5 @@
-"""Learned models behind one interface; a new model takes one file and one entry here.
+"""Learned models behind one interface; a new model takes one file and one name here."""
 
-A model is made from a frozen configuration, kept as `config`. Its `forward(msi_BMHW, lms_BSHW,
-lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-
-Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
-"""
-
-from dataclasses import dataclass
 from typing import Any
 
 from feinfn.config import ModelConfig
@@ -14,68 +7,18 @@ from feinfn.errors import UserError, nearest, require
 from feinfn.fields import Positive, check
 from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
-from feinfn.methods.learned.mst import MSTConfig, MSTFusion
-from feinfn.methods.learned.restfnet import ResTFNet, ResTFNetConfig
-from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.learned.liif import ImplicitFusion
+from feinfn.methods.learned.mst import MSTFusion
+from feinfn.methods.learned.restfnet import ResTFNet
+from feinfn.methods.learned.ssrnet import SSRNet
 from feinfn.methods.network import Network
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A learned model: its name, configuration and network."""
-
-    name: str
-    config: type[Any]
-    """The dataclass from which `network` is made."""
-    network: type[Network]
-    about: str
-    source: str
-
-
-MODELS: dict[str, Entry] = {
-    e.name: e
-    for e in [
-        Entry(
-            "feinfn",
-            ModelConfig,
-            FeINFN,
-            "implicit fusion in the image and the Fourier domain",
-            "FeINFN, NeurIPS 2024",
-        ),
-        Entry(
-            "implicit",
-            ImplicitConfig,
-            ImplicitFusion,
-            "FeINFN's encoders with LIIF's local ensemble, image domain alone",
-            "after Chen et al., CVPR 2021",
-        ),
-        Entry(
-            "ssrnet",
-            SSRNetConfig,
-            SSRNet,
-            "three convolutions: fusion, spatial and spectral edges",
-            "Zhang et al., IEEE TGRS 2021",
-        ),
-        Entry(
-            "restfnet",
-            ResTFNetConfig,
-            ResTFNet,
-            "two encoders of residual blocks and one U-shaped decoder",
-            "Liu et al., Information Fusion 2020",
-        ),
-        Entry(
-            "mst",
-            MSTConfig,
-            MSTFusion,
-            "U-shaped transformer with attention between channels",
-            "after Cai et al., CVPR 2022",
-        ),
-    ]
+MODELS: dict[str, type[Network]] = {
+    network.name: network for network in (FeINFN, ImplicitFusion, SSRNet, ResTFNet, MSTFusion)
 }
 """Every learned model by name."""
 
-FEINFN = "feinfn"
+FEINFN = FeINFN.name
 """The model of configurations without a name: FeINFN's own has none."""
 
 
@@ -85,7 +28,7 @@ def config_type(name: str, where: str = "model.name") -> type[Any]:
     Raises `UserError` for an unknown name, reported as the value of `where`.
     """
     if name in MODELS:
-        return MODELS[name].config
+        return MODELS[name].config_type
     if name in CLASSICAL:
         return ClassicalConfig
     valid_names = [*MODELS, *CLASSICAL]
@@ -121,9 +64,9 @@ def build(config: Any, memory_mib: float | None = None, recompute: bool = False)
     check_parts(config, memory_mib, recompute)
     if isinstance(config, ModelConfig):
         return FeINFN(config, memory_mib, recompute)
-    for entry in MODELS.values():
-        if type(config) is entry.config:
-            return entry.network(config)
+    for network in MODELS.values():
+        if type(config) is network.config_type:
+            return network(config)
     raise UserError(
         f"model: found a {type(config).__name__}, expected the configuration of one of "
         + ", ".join(MODELS)

@@ -41,7 +41,7 @@ def load_model(
         k: tuple(v) if isinstance(v, list) else v for k, v in stored_config.items()
     }
     try:
-        config = MODELS[fields.get("name", FEINFN)].config(**fields)
+        config = MODELS[fields.get("name", FEINFN)].config_type(**fields)
         model = build(config, memory_mib).to(device)
         tensors, expected = load_file(path, device=str(device)), model.state_dict()
         for name, tensor in tensors.items():

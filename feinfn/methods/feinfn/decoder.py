@@ -9,7 +9,6 @@ of all images of the batch, in raster order).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,72 +104,43 @@ class Filter(nn.Module):
                 self.register_buffer(name, value)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Tensors of one decoder layer; `w_kq` (weights of q in k) is None in the first."""
+def _layers(kind: Activation, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """Return the tensors of each layer: w_kq, w_ks, b_k, w_q, b_q, and the filter's values.
 
-    w_ks: Tensor
-    b_k: Tensor
-    w_q: Tensor
-    b_q: Tensor
-    values: tuple[Tensor, ...]
-    w_kq: Tensor | None = None
+    w_kq and w_ks are the parts of K that see q and the spatial map; the first layer's w_kq is
+    empty.
+    """
+    size = 5 + len(VALUES[kind])
+    return [tensors[s] for s in slices(len(tensors), size)]
 
 
 def _forward(
-    kind: Activation, layers: Sequence[Layer], spatial_QL: Tensor, q_QC: Tensor
+    kind: Activation, layers: Sequence[Sequence[Tensor]], spatial_QL: Tensor, q_QC: Tensor
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield q before, k, z, the filter and its parts of every layer; at last, q alone."""
-    for layer in layers:
-        k_QC = F.linear(spatial_QL, layer.w_ks, layer.b_k)
-        if layer.w_kq is not None:
-            k_QC.addmm_(q_QC, layer.w_kq.t())
-        z_QC = widen(F.linear(q_QC, layer.w_q, layer.b_q))
-        a_QC, *parts = activate(kind, z_QC, *layer.values)
+    for w_kq, w_ks, b_k, w_q, b_q, *values in layers:
+        k_QC = F.linear(spatial_QL, w_ks, b_k)
+        if w_kq.numel():
+            k_QC.addmm_(q_QC, w_kq.t())
+        z_QC = widen(F.linear(q_QC, w_q, b_q))
+        a_QC, *parts = activate(kind, z_QC, *values)
         yield q_QC, k_QC.relu_(), z_QC, a_QC, *parts
         q_QC = (k_QC * a_QC).to(q_QC.dtype)
     yield (q_QC,)
 
 
-def _linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return the weight [out, in] and the bias of a 1x1 convolution."""
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    return conv.weight.flatten(1), conv.bias
-
-
 class _Decode(torch.autograd.Function):
-    """All layers in strips of queries; the backward pass recomputes each strip."""
+    """All layers in strips of queries; the backward pass recomputes each strip.
+
+    Tensors are both maps, weight and bias of the last convolution, and those of `_layers`.
+    """
 
     @staticmethod
-    def layers(kind: Activation, count: int, tensors: Sequence[Tensor]) -> list[Layer]:
-        """Return the layers of tensors that are in the order of `Decoder.forward`."""
-        linear, values = iter(tensors[: 5 * count - 1]), iter(tensors[5 * count - 1 :])
-        values_per_layer, layers = len(VALUES[kind]), []
-        for i in range(count):
-            w_kq = next(linear) if i else None
-            w_ks, b_k, w_q, b_q = (next(linear) for _ in range(4))
-            layers.append(
-                Layer(
-                    w_ks, b_k, w_q, b_q, tuple(next(values) for _ in range(values_per_layer)), w_kq
-                )
-            )
-        return layers
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        kind: Activation,
-        count: int,
-        size: int,
-        spatial_QL: Tensor,
-        q_QL: Tensor,
-        *tensors: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(spatial_QL, q_QL, *tensors)
-        ctx.kind, ctx.count, ctx.size = kind, count, size
-        weight, bias, *others = tensors
-        layers = _Decode.layers(kind, count, others)
+    def forward(ctx: Any, kind: Activation, size: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.kind, ctx.size = kind, size
+        spatial_QL, q_QL, weight, bias, *others = tensors
+        layers = _layers(kind, others)
         out_QS = spatial_QL.new_empty(len(spatial_QL), len(bias))
         for s in slices(len(spatial_QL), size):
             *_, (q_QC,) = _forward(kind, layers, spatial_QL[s], q_QL[s])
@@ -180,39 +150,43 @@ class _Decode(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QS: Tensor) -> tuple:
-        spatial_QL, q_QL, weight, bias, *tensors = ctx.saved_tensors
-        layers = _Decode.layers(ctx.kind, ctx.count, tensors)
-        sums = [torch.zeros_like(widen(x)) for x in (weight, bias, *tensors)]
-        by_layers = _Decode.layers(ctx.kind, ctx.count, sums[2:])
+        spatial_QL, q_QL, *tensors = ctx.saved_tensors
+        weight, layers = tensors[0], _layers(ctx.kind, tensors[2:])
+        sums = [torch.zeros_like(widen(x)) for x in tensors]
+        by_weight, by_bias, by_layers = *sums[:2], _layers(ctx.kind, sums[2:])
         by_spatial, by_q = torch.empty_like(spatial_QL), torch.empty_like(q_QL)
         for s in slices(len(spatial_QL), ctx.size):
             *steps, (q_QC,) = _forward(ctx.kind, layers, spatial_QL[s], q_QL[s])
             grad_Q = grad_QS[s]
-            sums[0] += grad_Q.t() @ q_QC
-            sums[1] += grad_Q.sum(dim=0)
+            by_weight += grad_Q.t() @ q_QC
+            by_bias += grad_Q.sum(dim=0)
             grad_Q, by_s = grad_Q @ weight, 0
-            for layer, total, (q_QC, k_QC, z_QC, a_QC, *parts) in zip(
+            for layer, totals, (q_QC, k_QC, z_QC, a_QC, *parts) in zip(
                 reversed(layers), reversed(by_layers), reversed(steps), strict=True
             ):
+                w_kq, w_ks, _, w_q, _, *values = layer
                 by_k = (a_QC * grad_Q).to(k_QC.dtype)
                 by_k = torch.ops.aten.threshold_backward(by_k, k_QC, 0)
                 by_a = widen(k_QC * grad_Q)
-                by_z, *by_values = activate_backward(ctx.kind, by_a, z_QC, parts, *layer.values)
+                by_z, *by_values = activate_backward(ctx.kind, by_a, z_QC, parts, *values)
                 by_z = by_z.to(q_QC.dtype)
-                for value_sum, by_value in zip(total.values, by_values, strict=True):
-                    value_sum += by_value
-                total.w_ks.add_(by_k.t() @ spatial_QL[s])
-                total.b_k.add_(by_k.sum(dim=0))
-                total.w_q.add_(by_z.t() @ q_QC)
-                total.b_q.add_(by_z.sum(dim=0))
-                by_s = by_k @ layer.w_ks + by_s
-                grad_Q = by_z @ layer.w_q
-                if layer.w_kq is not None and total.w_kq is not None:
-                    total.w_kq.add_(by_k.t() @ q_QC)
-                    grad_Q.addmm_(by_k, layer.w_kq)
+                by_kq = by_k.t() @ q_QC if w_kq.numel() else w_kq
+                by_ks, by_wq = by_k.t() @ spatial_QL[s], by_z.t() @ q_QC
+                by_layer = (by_kq, by_ks, by_k.sum(dim=0), by_wq, by_z.sum(dim=0), *by_values)
+                for total, grad in zip(totals, by_layer, strict=True):
+                    total += grad
+                by_s = by_k @ w_ks + by_s
+                grad_Q = by_z @ w_q
+                if w_kq.numel():
+                    grad_Q.addmm_(by_k, w_kq)
             by_spatial[s], by_q[s] = by_s, grad_Q
-        totals = [x.to(y.dtype) for x, y in zip(sums, (weight, bias, *tensors), strict=True)]
-        return None, None, None, by_spatial, by_q, *totals
+        grads = (total.to(x.dtype) for total, x in zip(sums, tensors, strict=True))
+        return None, None, by_spatial, by_q, *grads
+
+
+def _linear(conv: Any) -> tuple[Tensor, Tensor]:
+    """Return the weight [out, in] and the bias of a 1x1 convolution."""
+    return conv.weight.flatten(1), conv.bias
 
 
 class Decoder(nn.Module):
@@ -240,16 +214,15 @@ class Decoder(nn.Module):
         self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
     ) -> Tensor:
         """Return the residual [B, H, W, S], computed in strips of `size` queries."""
-        latent, linear = spatial_BHWL.shape[-1], [*_linear(self.last)]
+        latent, filters = spatial_BHWL.shape[-1], self.filters
+        maps = (spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2))
+        tensors = for_products(*maps, *_linear(self.last))
         for i, (key, query) in enumerate(zip(self.k, self.q, strict=True)):
             w_k, b_k = _linear(key)
-            linear += w_k.split([w_k.shape[1] - latent, latent], dim=1) if i else [w_k]
-            linear += [b_k, *_linear(query)]
-        filters = [self.filters[min(i, len(self.filters) - 1)] for i in range(len(self.k))]
-        values = [getattr(f, name) for f in filters for name in VALUES[self.kind]]
-        maps = (spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2))
-        tensors = for_products(*maps, *linear)
+            w_kq_ks = w_k.split([w_k.shape[1] - latent, latent], dim=1)
+            values = [getattr(filters[min(i, len(filters) - 1)], n) for n in VALUES[self.kind]]
+            tensors += [*for_products(*w_kq_ks, b_k, *_linear(query)), *values]
         size = strip_size(tensors[0], size)
         with torch.autocast(tensors[0].device.type, enabled=False):
-            residual_QS = _Decode.apply(self.kind, len(self.k), size, *tensors, *values)
+            residual_QS = _Decode.apply(self.kind, size, *tensors)
         return residual_QS.view(*spatial_BHWL.shape[:3], -1)

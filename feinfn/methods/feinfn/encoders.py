@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from feinfn.methods.feinfn.strips import Strips, slices
+from feinfn.methods.feinfn.strips import Strips, halo_strips
 
 
 def conv3(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -62,11 +62,10 @@ class Encoder(nn.Module):
             return self(image)
         batch, channels, width = len(image), self.head.out_channels, image.shape[3]
         code: Tensor | None = None
-        for strip in slices(height, rows):
-            first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
-            inner = self(image[:, :, first:last])[:, :, strip.start - first : strip.stop - first]
+        for strip, wide, inner in halo_strips(height, rows, self.halo):
+            part = self(image[:, :, wide])[:, :, inner]
             if code is None:
-                code = inner.new_empty(batch, height, width, channels).movedim(-1, 1)
-            code[:, :, strip] = inner
+                code = part.new_empty(batch, height, width, channels).movedim(-1, 1)
+            code[:, :, strip] = part
         assert code is not None
         return code

@@ -9,7 +9,7 @@ Legend: B batch, C channels, F features, G guide features, L latent bands, h w L
 (of `polar`, the image's).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,32 +39,19 @@ GROUP = 2**19
 """Numbers per Fourier transform that fit into a CPU's cache."""
 
 
-def _groups(x_BCHW: Tensor, channels_each: int | None = None) -> list[tuple[int, slice]]:
-    """Return (image, slice of channels) of every Fourier transform."""
+def _spectra(
+    x_BCHW: Tensor, channels_each: int | None = None
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """Yield image, slice of channels and spectrum of every Fourier transform."""
     batch, channels, height, width = x_BCHW.shape
     if channels_each is None:
         on_cpu = x_BCHW.device.type == "cpu"
         channels_each = max(16, GROUP // (height * width)) if on_cpu else channels
-    return [(i, group) for i in range(batch) for group in slices(channels, channels_each)]
-
-
-def _spectrum(x_CHW: Tensor) -> Tensor:
-    spectrum = torch.fft.fft2(x_CHW)
-    clear_real_bins(spectrum)
-    return spectrum
-
-
-def _parts(
-    x_BCHW: Tensor,
-    functions: Sequence[Callable[[Tensor], Tensor]],
-    outputs: Sequence[Tensor],
-    channels: int | None = None,
-) -> None:
-    """Write functions of the spectrum into `outputs`, [B, H, W, C] each, `channels` at a time."""
-    for i, group in _groups(x_BCHW, channels):
-        spectrum = _spectrum(x_BCHW[i, group])
-        for output, function in zip(outputs, functions, strict=True):
-            output[i, ..., group] = function(spectrum).movedim(0, -1)
+    for i in range(batch):
+        for group in slices(channels, channels_each):
+            spectrum = torch.fft.fft2(x_BCHW[i, group])
+            clear_real_bins(spectrum)
+            yield i, group, spectrum
 
 
 def _channels_last(x_BCHW: Tensor) -> Tensor:
@@ -82,17 +69,18 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x_BCHW)
-        polar_parts = (_channels_last(x_BCHW), _channels_last(x_BCHW))
-        _parts(x_BCHW, (torch.abs, torch.angle), polar_parts)
-        return polar_parts
+        amplitude, phase = _channels_last(x_BCHW), _channels_last(x_BCHW)
+        for i, group, spectrum in _spectra(x_BCHW):
+            amplitude[i, ..., group] = spectrum.abs().movedim(0, -1)
+            phase[i, ..., group] = spectrum.angle().movedim(0, -1)
+        return amplitude, phase
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
         (x_BCHW,) = ctx.saved_tensors
         grad_BCHW = torch.empty_like(x_BCHW)
-        for i, group in _groups(x_BCHW):
-            spectrum = _spectrum(x_BCHW[i, group])
+        for i, group, spectrum in _spectra(x_BCHW):
             amplitude = spectrum.abs()
             inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
             along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
@@ -117,14 +105,14 @@ def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tenso
     if torch.is_grad_enabled():
         yield from (shift(component) for component in _Polar.apply(x_BCHW))
         return
-    component = _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.abs,), (component,), channels)
-    component = shift(component)
-    yield component
-    del component
-    component = x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW)
-    _parts(x_BCHW, (torch.angle,), (component,), channels)
-    yield shift(component)
+
+    def part(function: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
+        for i, group, spectrum in _spectra(x_BCHW, channels):
+            output[i, ..., group] = function(spectrum).movedim(0, -1)
+        return shift(output)
+
+    yield part(torch.abs, _channels_last(x_BCHW))
+    yield part(torch.angle, x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW))
 
 
 class FourierFusion(nn.Module):

@@ -9,6 +9,7 @@ batch, K channels, R = B (h + 2) (w + 2) rows of the padded table.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,8 @@ class Geometry:
 
     def picks(self, batch: int) -> Tensor:
         """Return the row of `table` for every query and neighbour of a batch, [B N, V]."""
+        if batch == 1:
+            return self.picks_NV
         rows = (self.lr_size[0] + 2) * (self.lr_size[1] + 2)
         first = torch.arange(batch, device=self.picks_NV.device) * rows
         return (first[:, None, None] + self.picks_NV).flatten(0, 1)
@@ -127,14 +130,8 @@ def _cached_tables(
         )
 
 
-def _tables(
-    lr_size: tuple[int, int],
-    hr_size: tuple[int, int],
-    rule: str,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _cached_tables(lr_size, hr_size, rule, dtype, device)
+def _tables(*key: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _cached_tables(*key)
 
 
 # The attribute that `torch.compiler.assume_constant_result` sets. That function would import the

@@ -98,41 +98,49 @@ def _activations(
 
 
 class _Votes(torch.autograd.Function):
+    """All votes in strips of queries, blended; the backward pass recomputes each strip.
+
+    A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)). Tensors are hr [Q, G],
+    table [R, K], w_offset, and the layers (w_hr, bias, weight, bias, ...), with relu in between.
+    Gradients reach all of them.
+    """
+
+    @staticmethod
+    def strips(ctx: Any, picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor) -> Iterator[Any]:
+        """Yield each strip with its picks, offset features, and inputs of all layers."""
+        hr_QG, table_RK, w_offset, *layers = tensors
+        for q in slices(len(picks_QV), ctx.size):
+            offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
+            offset_PO, picks = offset_PO.to(hr_QG.dtype), picks_QV[q]
+            *layer_inputs, votes_PC = _activations(
+                picks, offset_PO, hr_QG[q], table_RK, w_offset, layers
+            )
+            votes_QVC = widen(votes_PC).view(*picks.shape, -1)
+            yield q, picks, offset_PO, layer_inputs, votes_QVC
+
     @staticmethod
     def forward(
         ctx: Any, positional: str, size: int, picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor
     ) -> Tensor:
         ctx.save_for_backward(picks_QV, offset_QV2, *tensors)
         ctx.positional, ctx.size = positional, size
-        hr_QG, table_RK, w_offset, *layers = tensors
-        outputs = len(layers[-1]) - (picks_QV.shape[1] > 1)
-        fused_QL = widen(hr_QG).new_empty(len(picks_QV), outputs)
-        for q in slices(len(picks_QV), size):
-            picks = picks_QV[q]
-            offset_PO = offset_features(offset_QV2[q], positional).flatten(0, 1).to(hr_QG.dtype)
-            *_, votes_PC = _activations(picks, offset_PO, hr_QG[q], table_RK, w_offset, layers)
-            fused_QL[q] = blend(widen(votes_PC).view(*picks.shape, -1))
+        outputs = len(tensors[-1]) - (picks_QV.shape[1] > 1)
+        fused_QL = widen(tensors[0]).new_empty(len(picks_QV), outputs)
+        for q, *_, votes_QVC in _Votes.strips(ctx, picks_QV, offset_QV2, *tensors):
+            fused_QL[q] = blend(votes_QVC)
         return fused_QL
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QL: Tensor) -> tuple:
-        picks_QV, offset_QV2, hr_QG, table_RK, w_offset, *layers = ctx.saved_tensors
-        w_hr, _, *hidden = layers
+        _, _, hr_QG, *others = ctx.saved_tensors
+        _, _, w_hr, _, *hidden = others
         by_hr = torch.empty_like(hr_QG)
-        by_table, by_offset = (torch.zeros_like(widen(x)) for x in (table_RK, w_offset))
-        by_layers = [torch.zeros_like(widen(x)) for x in layers]
-        for q in slices(len(picks_QV), ctx.size):
-            picks = picks_QV[q]
-            offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
-            offset_PO = offset_PO.to(hr_QG.dtype)
-            *layer_inputs, votes_PC = _activations(
-                picks, offset_PO, hr_QG[q], table_RK, w_offset, layers
-            )
-            votes_QVC = widen(votes_PC).view(*picks.shape, -1)
+        by_table, by_offset, *by_layers = (torch.zeros_like(widen(x)) for x in others)
+        for q, picks, offset_PO, inputs, votes_QVC in _Votes.strips(ctx, *ctx.saved_tensors):
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
             for i in range(len(hidden) - 2, -1, -2):
-                x_PC = layer_inputs.pop()
+                x_PC = inputs.pop()
                 by_layers[i + 2] += grad_PC.t() @ x_PC
                 by_layers[i + 3] += grad_PC.sum(dim=0)
                 # threshold_backward is relu's gradient, computed from its output.
@@ -143,30 +151,8 @@ class _Votes(torch.autograd.Function):
             by_layers[0] += grad_QK.t() @ hr_QG[q]
             by_layers[1] += grad_QK.sum(dim=0)
             torch.mm(grad_QK, w_hr, out=by_hr[q])
-        totals = zip((by_table, by_offset, *by_layers), (table_RK, w_offset, *layers), strict=True)
+        totals = zip((by_table, by_offset, *by_layers), others, strict=True)
         return None, None, None, None, by_hr, *(total.to(x.dtype) for total, x in totals)
-
-
-def fuse_votes(
-    picks_QV: Tensor,
-    offset_QV2: Tensor,
-    hr_QG: Tensor,
-    table_RK: Tensor,
-    w_offset: Tensor,
-    layers: Sequence[Tensor],
-    positional: str,
-    size: int | None,
-) -> Tensor:
-    """Return the fused latent codes [Q, L] of an implicit network, in strips of `size` queries.
-
-    A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)). `layers` are (w_hr,
-    bias, weight, bias, ...) with relu in between, and the offset has passed `offset_features`.
-    Gradients reach everything except picks and offsets. Under autocast, products are computed in
-    its type and sums in float32.
-    """
-    tensors = for_products(hr_QG, table_RK, w_offset, *layers)
-    with torch.autocast(hr_QG.device.type, enabled=False):
-        return _Votes.apply(positional, strip_size(hr_QG, size), picks_QV, offset_QV2, *tensors)
 
 
 class Upsampler(nn.Module):
@@ -174,20 +160,13 @@ class Upsampler(nn.Module):
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
-        self.kind = config.upsampling
-        self.ratio = config.shuffle_ratio
+        self.kind, self.ratio = config.upsampling, config.shuffle_ratio
+        self.has_offset = self.kind in ("implicit", "nearest")
+        """True if HR pixels ask LR neighbours and know their offset from them."""
+        self.outputs = config.latent_bands + (self.kind == "implicit")
+        """Channels of one vote: latent bands, and a logit if votes are weighed."""
         if self.kind == "pixel_shuffle":
             self.expand = nn.Linear(channels, channels * self.ratio**2)
-
-    @staticmethod
-    def has_offset(config: ModelConfig) -> bool:
-        """Return True if HR pixels ask LR neighbours and know their offset from them."""
-        return config.upsampling in ("implicit", "nearest")
-
-    @staticmethod
-    def outputs(config: ModelConfig) -> int:
-        """Return the channels of one vote: latent bands, and a logit if votes are weighed."""
-        return config.latent_bands + (config.upsampling == "implicit")
 
     def prepare(self, lr_BhwC: Tensor) -> Tensor:
         """Return the LR codes; pixel_shuffle rearranges them to HR size."""
@@ -209,6 +188,18 @@ class Upsampler(nn.Module):
         x = F.interpolate(lr_BhwK.permute(0, 3, 1, 2), size=size, mode=self.kind)
         return x.permute(0, 2, 3, 1).flatten(0, 2)
 
+    def votes(self, lr_BhwK: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a table of codes [R, K], and its row [Q, V] and offset [Q, V, 2] for every vote.
+
+        Kinds without an offset [Q, 1, 0] have one vote per query, whose code is row q.
+        """
+        batch = len(lr_BhwK)
+        if self.has_offset:
+            return geometry.table(lr_BhwK), geometry.picks(batch), geometry.offsets(batch)
+        codes_QK = self.interpolate(lr_BhwK, geometry)
+        picks_Q1 = torch.arange(len(codes_QK), device=codes_QK.device)[:, None]
+        return codes_QK, picks_Q1, codes_QK.new_empty(len(codes_QK), 1, 0)
+
 
 class ImplicitMLP(nn.Module):
     """The pointwise network of one branch, evaluated for all votes of all pixels.
@@ -222,36 +213,30 @@ class ImplicitMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.positional = positional
-        self.has_offset = Upsampler.has_offset(config)
         self.upsampler = Upsampler(config, sum(lr))
         offset = 2 + 4 * OCTAVES if positional == "fourier" else 2
-        self.columns = [lr[0], hr, *lr[1:], offset * self.has_offset]
-        sizes = [sum(self.columns), *config.mlp_widths, Upsampler.outputs(config)]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.columns = [lr[0], hr, *lr[1:], offset * self.upsampler.has_offset]
+        sizes = [sum(self.columns), *config.mlp_widths, self.upsampler.outputs]
+        # Any, because torch types what modules hold as `Tensor | Module`.
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(
         self, lr_BhwC: Sequence[Tensor], hr_BHWG: Tensor, geometry: Geometry, size: int | None
     ) -> Tensor:
         """Return the fused latent map [B, H, W, L], computed in strips of `size` queries."""
         weight, bias = self.layers[0].weight, self.layers[0].bias
-        assert isinstance(weight, Tensor)
         w_lr0, w_hr, *w_lr_rest, w_offset = weight.split(self.columns, dim=1)
         w_lr = torch.cat([w_lr0, *w_lr_rest], dim=1)
         # Linear maps commute with picking and interpolation, so this one runs at LR size.
         lr_BhwK = F.linear(self.upsampler.prepare(torch.cat(list(lr_BhwC), dim=-1)), w_lr)
         hidden = [p for layer in self.layers[1:] for p in (layer.weight, layer.bias)]
-        batch, hr_QG = len(hr_BHWG), hr_BHWG.flatten(0, 2)
-        if self.has_offset:
-            picks_QV, offset_QV2 = geometry.picks(batch), geometry.offsets(batch)
-            if self.positional == "raster":
-                offset_QV2 = offset_QV2 + geometry.raster_N2.repeat(batch, 1)[:, None]
-            table_RK = geometry.table(lr_BhwK)
-        else:
-            # One vote per query, whose code is row q of the table.
-            table_RK = self.upsampler.interpolate(lr_BhwK, geometry)
-            picks_QV = torch.arange(len(hr_QG), device=hr_QG.device)[:, None]
-            offset_QV2 = hr_QG.new_empty(len(hr_QG), 1, 0)
-        layers = [w_hr, bias, *hidden]
-        maps = (picks_QV, offset_QV2, hr_QG)
-        fused_QL = fuse_votes(*maps, table_RK, w_offset, layers, self.positional, size)
-        return fused_QL.view(batch, *geometry.hr_size, -1)
+        hr_QG = hr_BHWG.flatten(0, 2)
+        table_RK, picks_QV, offset_QV2 = self.upsampler.votes(lr_BhwK, geometry)
+        if self.positional == "raster" and self.upsampler.has_offset:
+            offset_QV2 = offset_QV2 + geometry.raster_N2.repeat(len(hr_BHWG), 1)[:, None]
+        # Under autocast, products are computed in its type and sums in float32.
+        tensors = for_products(hr_QG, table_RK, w_offset, w_hr, bias, *hidden)
+        size = strip_size(hr_QG, size)
+        with torch.autocast(hr_QG.device.type, enabled=False):
+            fused_QL = _Votes.apply(self.positional, size, picks_QV, offset_QV2, *tensors)
+        return fused_QL.view(*hr_BHWG.shape[:3], -1)

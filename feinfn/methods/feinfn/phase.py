@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from feinfn.config import ModelConfig
 from feinfn.methods.feinfn.geometry import Geometry
 from feinfn.methods.feinfn.implicit import Upsampler, blend, blend_one_by_one
-from feinfn.methods.feinfn.strips import Strips, slices
+from feinfn.methods.feinfn.strips import Strips, halo_strips
 
 
 class PhaseStage(nn.Module):
@@ -51,17 +51,16 @@ STRIP = 2**14
 class PhaseVote:
     """The input that one neighbour gives to the phase network for one image.
 
-    `table_RF` holds the LR codes, `picks_N` its rows, and `offset_N2` the offsets, if any.
+    `table_RF` holds the LR codes, `picks_N` its rows, and `offset_N2` the offsets, [N, 0] if none.
     """
 
     table_RF: Tensor
     picks_N: Tensor
-    offset_N2: Tensor | None
+    offset_N2: Tensor
 
     def at(self, pixels: Tensor | slice) -> "PhaseVote":
         """Return the vote restricted to some pixels."""
-        offset = None if self.offset_N2 is None else self.offset_N2[pixels]
-        return PhaseVote(self.table_RF, self.picks_N[pixels], offset)
+        return PhaseVote(self.table_RF, self.picks_N[pixels], self.offset_N2[pixels])
 
 
 class _Joined(torch.autograd.Function):
@@ -69,12 +68,11 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table_RF: Tensor, picks_N: Tensor, hr_NG: Tensor, offset_N2: Tensor | None
+        ctx: Any, table_RF: Tensor, picks_N: Tensor, hr_NG: Tensor, offset_N2: Tensor
     ) -> Tensor:
         ctx.save_for_backward(picks_N)
         ctx.table, ctx.columns = table_RF.shape, (table_RF.shape[1], hr_NG.shape[1])
-        offset = [] if offset_N2 is None else [offset_N2]
-        return torch.cat([table_RF.index_select(0, picks_N), hr_NG, *offset], dim=1)
+        return torch.cat([table_RF.index_select(0, picks_N), hr_NG, offset_N2], dim=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -97,11 +95,11 @@ class PhaseNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.reviewed = config.phase_layout == "reviewed"
-        self.has_offset = Upsampler.has_offset(config)
         self.upsampler = Upsampler(config, config.feat_dim)
-        self.columns = [config.feat_dim, config.guide_dim, 2 * self.has_offset]
-        sizes = [sum(self.columns), *config.mlp_widths, Upsampler.outputs(config)]
-        self.stages = nn.ModuleList(
+        self.columns = [config.feat_dim, config.guide_dim, 2 * self.upsampler.has_offset]
+        sizes = [sum(self.columns), *config.mlp_widths, self.upsampler.outputs]
+        # Any, because torch types what modules hold as `Tensor | Module`.
+        self.stages: Any = nn.ModuleList(
             PhaseStage(a, b, config.frequency_kernel_px) for a, b in pairwise(sizes)
         )
         self.halo = len(self.stages) * (config.frequency_kernel_px // 2)
@@ -137,33 +135,25 @@ class PhaseNetwork(nn.Module):
                 images.append(blend_one_by_one(votes))
         return torch.stack(images).unflatten(1, geometry.hr_size)
 
-    @property
-    def _stages(self) -> list[PhaseStage]:
-        return [stage for stage in self.stages if isinstance(stage, PhaseStage)]
-
     def _first_weights(self) -> tuple[Tensor, ...]:
-        return self._stages[0].weight.split(self.columns, dim=1)
+        return self.stages[0].weight.split(self.columns, dim=1)
 
     def _votes(self, lr_hwF: Tensor, geometry: Geometry) -> Iterator[PhaseVote]:
-        if not self.has_offset:
-            codes_NF = self.upsampler.interpolate(lr_hwF[None], geometry)
-            yield PhaseVote(codes_NF, torch.arange(len(codes_NF), device=codes_NF.device), None)
-            return
-        table_RF = geometry.table(lr_hwF[None])
-        for i in range(geometry.picks_NV.shape[1]):
-            yield PhaseVote(table_RF, geometry.picks_NV[:, i], geometry.offset_NV2[:, i])
+        table_RF, picks_NV, offset_NV2 = self.upsampler.votes(lr_hwF[None], geometry)
+        for picks_N, offset_N2 in zip(picks_NV.unbind(1), offset_NV2.unbind(1), strict=True):
+            yield PhaseVote(table_RF, picks_N, offset_N2)
 
     def _inputs(self, vote: PhaseVote, hr_NG: Tensor) -> Tensor:
         """Return the network's input [N, C]; if not reviewed, after the first 1x1 convolution."""
         if self.reviewed:
             return _Joined.apply(vote.table_RF, vote.picks_N, hr_NG, vote.offset_N2)
         x_NK = vote.table_RF.index_select(0, vote.picks_N).add_(hr_NG)
-        if vote.offset_N2 is None:
+        if not self.upsampler.has_offset:
             return x_NK
         return x_NK.add_(F.linear(vote.offset_N2, self._first_weights()[2]))
 
     def _convolve(self, x_NC: Tensor, size: tuple[int, int]) -> Tensor:
-        for i, stage in enumerate(self._stages):
+        for i, stage in enumerate(self.stages):
             if i or self.reviewed:
                 x_NC = F.linear(x_NC, stage.weight)
             x = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1))
@@ -185,7 +175,7 @@ class PhaseNetwork(nn.Module):
         self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int], rows: int
     ) -> Tensor:
         """Return the result of `_vote`, convolving strips of rows with a halo."""
-        (height, width), channels = size, self._stages[-1].weight.shape[0]
+        (height, width), channels = size, self.upsampler.outputs
         # Memory is laid out so that the last view needs no copy.
         if self.reviewed:
             out_NC = hr_NG.new_empty(channels, len(hr_NG)).t()
@@ -193,17 +183,17 @@ class PhaseNetwork(nn.Module):
             out_NC = hr_NG.new_empty(len(hr_NG), channels)
         # One buffer for all strips, because first access to new memory is slow.
         columns = hr_NG.new_empty(sum(self.columns), min(rows + 2 * self.halo, height) * width)
-        for strip in slices(height, rows):
-            first, last = max(strip.start - self.halo, 0), min(strip.stop + self.halo, height)
-            cut = slice(first * width, last * width)
+        for strip, wide, inside in halo_strips(height, rows, self.halo):
+            cut, inner, place = (
+                slice(s.start * width, s.stop * width) for s in (wide, inside, strip)
+            )
             if self.reviewed:
                 x_JC = self._reviewed_columns(vote, hr_NG, cut, columns).t()
             else:
                 # Per strip, because at full size it would be the largest map of all.
                 x_JC = self._inputs(vote.at(cut), F.linear(hr_NG[cut], self._first_weights()[1]))
-            part_JC = self._convolve(x_JC, (last - first, width))
-            inner = slice((strip.start - first) * width, (strip.stop - first) * width)
-            out_NC[strip.start * width : strip.stop * width] = part_JC[inner]
+            part_JC = self._convolve(x_JC, (wide.stop - wide.start, width))
+            out_NC[place] = part_JC[inner]
         return out_NC.t().view(len(out_NC), -1) if self.reviewed else out_NC
 
     def _reviewed_columns(

@@ -1,7 +1,7 @@
 """Released checkpoints: names of their parameters, and their unused tensors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,14 +14,27 @@ from feinfn.methods.feinfn.spatial import HIGH_PASS
 
 _ENCODER = r"(spatial_encoder|spectral_encoder)"
 
-_RULES: list[tuple[str, str]] = [
-    (rf"{_ENCODER}\.head\.(\w+)", r"\1.head.0.\2"),
-    (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", r"\1.body.\2.body.0.\3"),
-    (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", r"\1.body.\2.body.2.\3"),
-    (r"decoder\.k\.(\d+)\.(\w+)", r"decoder.K.\1.0.\2"),
-    (r"decoder\.q\.(\d+)\.(\w+)", r"decoder.Q.\1.0.\2"),
-    (r"decoder\.filters\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
-    (r"decoder\.last\.(\w+)", r"decoder.last_layer.\1"),
+# In an nn.Sequential with activations in between, layer i has the number 2 i.
+_RULES: list[tuple[str, Callable[[re.Match], str]]] = [
+    (rf"{_ENCODER}\.head\.(\w+)", lambda m: f"{m[1]}.head.0.{m[2]}"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", lambda m: f"{m[1]}.body.{m[2]}.body.0.{m[3]}"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", lambda m: f"{m[1]}.body.{m[2]}.body.2.{m[3]}"),
+    (
+        r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)",
+        lambda m: f"imnet.layers.{2 * int(m[1])}.{m[2]}",
+    ),
+    (
+        r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)",
+        lambda m: f"freq_query.imnet1.layers.{2 * int(m[1])}.{m[2]}",
+    ),
+    (
+        r"fourier_fusion\.phase\.stages\.(\d+)\.(pointwise|depthwise)\.weight",
+        lambda m: f"freq_query.imnet2.layers.{2 * int(m[1])}.{int(m[2] == 'depthwise')}.weight",
+    ),
+    (r"decoder\.k\.(\d+)\.(\w+)", lambda m: f"decoder.K.{m[1]}.0.{m[2]}"),
+    (r"decoder\.q\.(\d+)\.(\w+)", lambda m: f"decoder.Q.{m[1]}.0.{m[2]}"),
+    (r"decoder\.filters\.(\d+)\.(\w+)", lambda m: f"decoder.Q.{m[1]}.1.{m[2]}"),
+    (r"decoder\.last\.(\w+)", lambda m: f"decoder.last_layer.{m[1]}"),
 ]
 
 _MEAN_RGB = (0.4488, 0.4371, 0.4040)
@@ -33,17 +46,9 @@ def released_name(name: str, config: ModelConfig) -> str:
         encoder, leaf = match.groups()
         blocks = config.spatial_blocks if encoder == "spatial_encoder" else config.spectral_blocks
         return f"{encoder}.body.{blocks}.{leaf}"
-    # In an nn.Sequential with activations in between, layer i has the number 2 i.
-    if match := re.fullmatch(r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)", name):
-        return f"imnet.layers.{2 * int(match[1])}.{match[2]}"
-    if match := re.fullmatch(r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)", name):
-        return f"freq_query.imnet1.layers.{2 * int(match[1])}.{match[2]}"
-    if match := re.fullmatch(r"fourier_fusion\.phase\.stages\.(\d+)\.(\w+)\.weight", name):
-        half = 0 if match[2] == "pointwise" else 1
-        return f"freq_query.imnet2.layers.{2 * int(match[1])}.{half}.weight"
-    for pattern, replacement in _RULES:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, replacement, name)
+    for pattern, released in _RULES:
+        if match := re.fullmatch(pattern, name):
+            return released(match)
     raise AssertionError(f"no released name for {name}")
 
 

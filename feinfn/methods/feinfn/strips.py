@@ -110,6 +110,13 @@ def slices(total: int, size: int) -> Iterator[slice]:
     return (slice(i, min(i + size, total)) for i in range(0, total, size))
 
 
+def halo_strips(rows: int, size: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield strips of rows, each with its halo inside the image, and its place in that."""
+    for strip in slices(rows, size):
+        wide = slice(max(strip.start - halo, 0), min(strip.stop + halo, rows))
+        yield strip, wide, slice(strip.start - wide.start, strip.stop - wide.start)
+
+
 def strip_size(map_QC: Tensor, size: int | None) -> int:
     """Return `size`, or a size that suits the device."""
     if size is not None:

@@ -22,7 +22,7 @@ from feinfn.fields import Count, Counts
 from feinfn.methods.feinfn.encoders import Encoder
 from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.strips import slices
-from feinfn.methods.network import Network, NetworkConfig, check_inputs
+from feinfn.methods.network import Network, NetworkConfig
 
 QUERIES = 65536
 """Queries processed at a time, which bounds memory for large images."""
@@ -44,15 +44,15 @@ class ImplicitConfig(NetworkConfig):
 
 
 class ImplicitFusion(Network):
-    """Implicit fusion network, for any ratio.
+    """Implicit fusion network, for any ratio."""
 
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    Raises `UserError` if shapes do not fit.
-    """
+    name, config_type = "implicit", ImplicitConfig
+    about = "FeINFN's encoders with LIIF's local ensemble, image domain alone"
+    source = "after Chen et al., CVPR 2021"
 
     def __init__(self, config: ImplicitConfig) -> None:
-        super().__init__()
-        self.config = c = config
+        super().__init__(config)
+        c = config
         self.spatial_encoder = Encoder(c.msi_bands + c.hsi_bands, c.guide_dim, c.blocks)
         self.spectral_encoder = Encoder(c.hsi_bands, c.feat_dim, c.blocks)
         first, *others = c.mlp_widths
@@ -63,8 +63,7 @@ class ImplicitFusion(Network):
         sizes = [first, *others, c.hsi_bands]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
+    def residual(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
         batch, _, height, width = lms_BSHW.shape
         guide_BGHW = self.spatial_encoder(torch.cat([msi_BMHW, lms_BSHW], dim=1))
         feat_BFhw = self.spectral_encoder(lr_hsi_BShw)
@@ -91,5 +90,4 @@ class ImplicitFusion(Network):
                 residual_QS = vote_QS if residual_QS is None else residual_QS + vote_QS
             assert residual_QS is not None
             residuals.append(residual_QS)
-        residual_BHWS = torch.cat(residuals).view(batch, height, width, -1)
-        return lms_BSHW + residual_BHWS.movedim(-1, 1)
+        return torch.cat(residuals).view(batch, height, width, -1).movedim(-1, 1)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from feinfn.fields import Count, Counts
 from feinfn.methods.feinfn.encoders import conv3
-from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
+from feinfn.methods.network import Network, NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +84,15 @@ def per_pixel(norm: nn.Module, x_BCHW: Tensor) -> Tensor:
 
 
 class MSTFusion(Network):
-    """Spectral-wise transformer for fusion, for any image size.
+    """Spectral-wise transformer for fusion; the LR-HSI enters only through the LMS."""
 
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    Sides are mirrored to multiples of 2 ** (scales - 1) and cut again. The LR-HSI enters only
-    through the LMS. Raises `UserError` if shapes do not fit.
-    """
+    name, config_type = "mst", MSTConfig
+    about = "U-shaped transformer with attention between channels"
+    source = "after Cai et al., CVPR 2022"
 
     def __init__(self, config: MSTConfig) -> None:
-        super().__init__()
-        self.config, c = config, config.width
+        super().__init__(config)
+        c = config.width
 
         def blocks(scale: int) -> nn.Sequential:
             heads = 2**scale
@@ -101,6 +100,7 @@ class MSTFusion(Network):
             return nn.Sequential(*(Block(c * heads, heads, config.expansion) for _ in range(count)))
 
         scales = range(len(config.blocks) - 1)
+        self.multiple = 2 ** len(scales)
         self.head = conv3(config.msi_bands + config.hsi_bands, c)
         self.down = nn.ModuleList(blocks(i) for i in scales)
         self.shrink = nn.ModuleList(
@@ -116,11 +116,8 @@ class MSTFusion(Network):
         self.up = nn.ModuleList(blocks(i) for i in scales)
         self.tail = conv3(c, config.hsi_bands)
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        height, width = lms_BSHW.shape[2:]
-        image = pad_to_multiple(torch.cat([msi_BMHW, lms_BSHW], dim=1), 2 ** len(self.down))
-        first_BCHW = x_BCHW = self.head(image)
+    def residual(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        first_BCHW = x_BCHW = self.head(torch.cat([msi_BMHW, lms_BSHW], dim=1))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             skips.append(blocks(x_BCHW))
@@ -129,5 +126,4 @@ class MSTFusion(Network):
         for i in reversed(range(len(self.up))):
             joined = torch.cat([self.grow[i](x_BCHW), skips[i]], dim=1)
             x_BCHW = self.up[i](self.join[i](joined))
-        residual_BSHW = self.tail(x_BCHW + first_BCHW)
-        return lms_BSHW + residual_BSHW[..., :height, :width]
+        return self.tail(x_BCHW + first_BCHW)

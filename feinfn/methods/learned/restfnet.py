@@ -15,10 +15,7 @@ from torch import Tensor, nn
 
 from feinfn.fields import Count
 from feinfn.methods.feinfn.encoders import conv3
-from feinfn.methods.network import Network, NetworkConfig, check_inputs, pad_to_multiple
-
-MULTIPLE = 4
-"""Divisor of the padded sides, which are halved twice."""
+from feinfn.methods.network import Network, NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +51,16 @@ def double(channels_in: int, channels: int) -> nn.Sequential:
 
 
 class ResTFNet(Network):
-    """ResTFNet, for any image size.
+    """ResTFNet; the LR-HSI enters only through the LMS."""
 
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped.
-    Sides are mirrored to multiples of 4 and cut again. The LR-HSI enters only through the LMS.
-    Raises `UserError` if shapes do not fit.
-    """
+    name, config_type = "restfnet", ResTFNetConfig
+    about = "two encoders of residual blocks and one U-shaped decoder"
+    source = "Liu et al., Information Fusion 2020"
+    multiple = 4
 
     def __init__(self, config: ResTFNetConfig) -> None:
-        super().__init__()
-        self.config, c = config, config.width
+        super().__init__(config)
+        c = config.width
         # At full and at half size, for MSI and LMS.
         self.heads, self.halves = nn.ModuleList(), nn.ModuleList()
         for channels in (config.msi_bands, config.hsi_bands):
@@ -76,13 +73,9 @@ class ResTFNet(Network):
         )
         self.tail = nn.Sequential(Residual(4 * c), conv3(4 * c, config.hsi_bands))
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        height, width = lms_BSHW.shape[2:]
-        images = [pad_to_multiple(x, MULTIPLE) for x in (msi_BMHW, lms_BSHW)]
-        full = [head(x) for head, x in zip(self.heads, images, strict=True)]
+    def residual(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        full = [head(x) for head, x in zip(self.heads, (msi_BMHW, lms_BSHW), strict=True)]
         half = [reduce(x) for reduce, x in zip(self.halves, full, strict=True)]
         fused_BCHW = self.fuse(torch.cat(half, dim=1))
         x_BCHW = self.up(torch.cat([self.bottom(fused_BCHW), fused_BCHW], dim=1))
-        residual_BSHW = self.tail(torch.cat([x_BCHW, *full], dim=1))
-        return lms_BSHW + residual_BSHW[..., :height, :width]
+        return self.tail(torch.cat([x_BCHW, *full], dim=1))

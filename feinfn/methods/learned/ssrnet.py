@@ -34,17 +34,15 @@ class SSRNetConfig(NetworkConfig):
 
 
 class SSRNet(Network):
-    """SSRNet, for any image size.
+    """SSRNet; the LR-HSI enters only through the LMS."""
 
-    `forward(msi_BMHW, lms_BSHW, lr_hsi_BShw)` returns the fused HSI [B, S, H, W], not clipped. The
-    LR-HSI enters only through the LMS. Raises `UserError` if shapes do not fit.
-    """
-
+    name, config_type = "ssrnet", SSRNetConfig
+    about = "three convolutions: fusion, spatial and spectral edges"
+    source = "Zhang et al., IEEE TGRS 2021"
     places_M: Tensor
 
     def __init__(self, config: SSRNetConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         bands, places = config.hsi_bands, config.msi_bands
         spread = torch.linspace(0, bands - 1, places, dtype=torch.float64).round().long()
         self.register_buffer("places_M", spread, persistent=False)

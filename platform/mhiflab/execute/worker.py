@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-from feinfn.data.pairs import ScenePairs, StoredPairs, prepared_file, with_reference
+from feinfn.data.pairs import Images, ScenePairs, StoredPairs, prepared_file, with_reference
 from feinfn.data.patches import Patches
 from feinfn.evaluation import Fuse, by_classical, by_network
 from feinfn.files import BEST, write_atomic
@@ -107,29 +107,24 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
 
 
 def _stored(job: Job, names: tuple[str, ...], device: torch.device) -> StoredPairs:
-    spec = job.spec
-    files = [prepared_file(spec.data, name) for name in names]
-    return StoredPairs(files, spec.protocol, spec.model, device)
+    files = [prepared_file(job.spec.data, name) for name in names]
+    return StoredPairs(files, job.spec.protocol, job.spec.model, device)
 
 
-def _training_data(
-    job: Job, device: torch.device
-) -> tuple[Patches | StoredPairs, ScenePairs | StoredPairs]:
-    """Return the training patches, and the validation pairs that choose the best epoch."""
-    spec, data = job.spec, job.spec.data
-    if data.inputs == "stored":
-        return _stored(job, data.train, device), _stored(job, data.validation, device)
-    train = [with_reference(scene, spec.protocol) for scene in job.scenes(data.train)]
-    patches = Patches(train, spec.protocol, spec.train, device, data.inputs == "patch")
-    return patches, ScenePairs(job.scenes(data.validation), spec.protocol, spec.model, device)
-
-
-def _test_images(job: Job, device: torch.device) -> ScenePairs | StoredPairs:
-    """Return the test images, real pairs without reference as they were measured."""
-    spec, names = job.spec, job.spec.data.test
+def _images(job: Job, part: Literal["validation", "test"], device: torch.device) -> Images:
+    """Return the images of one part; real pairs without reference are tested as measured."""
+    spec, names = job.spec, getattr(job.spec.data, part)
     if spec.data.inputs == "stored":
         return _stored(job, names, device)
-    return ScenePairs(job.scenes(names), spec.protocol, spec.model, device, observed=True)
+    return ScenePairs(job.scenes(names), spec.protocol, spec.model, device, part == "test")
+
+
+def _patches(job: Job, device: torch.device) -> Patches | StoredPairs:
+    spec, data = job.spec, job.spec.data
+    if data.inputs == "stored":
+        return _stored(job, data.train, device)
+    scenes = [with_reference(scene, spec.protocol) for scene in job.scenes(data.train)]
+    return Patches(scenes, spec.protocol, spec.train, device, data.inputs == "patch")
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
@@ -166,7 +161,7 @@ def _train_and_record(
         method = ReadyMethod(by_classical(CLASSICAL[name_of(spec.model)], spec.protocol))
     if record and not job.pauses:
         if job.test:
-            scores = score_tests(method.fuse, _test_images(job, device))
+            scores = score_tests(method.fuse, _images(job, "test", device))
             _record_end(record, job, folder, scores)
         record.settings({}, {TESTED_TAG: str(job.test).lower()})
         code = {k: v for k, v in job.code.items() if k != "git_diff"}
@@ -216,7 +211,7 @@ def _train(
     spec = job.spec
     torch.manual_seed(spec.seed)
     model = build(spec.model, job.resources.memory_mib, job.resources.recompute).to(device)
-    patches, validation = _training_data(job, device)
+    patches, validation = _patches(job, device), _images(job, "validation", device)
     system = SystemMetrics(device)
     reports: list[Report] = []
     warnings: list[str] = []

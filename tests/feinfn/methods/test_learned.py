@@ -62,15 +62,15 @@ def small(name: str, **change: Any) -> nn.Module:
 
 def test_every_entry_is_tested_and_named_by_its_key():
     assert set(SMALL) == set(MODELS)
-    assert all(name == entry.name for name, entry in MODELS.items())
-    assert all(type(SMALL[name]) is entry.config for name, entry in MODELS.items())
+    assert all(name == network.name for name, network in MODELS.items())
+    assert all(type(SMALL[name]) is network.config_type for name, network in MODELS.items())
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("bands", BANDS)
 def test_band_counts_and_gradients(name, bands):
     model = small(name, hsi_bands=bands[0], msi_bands=bands[1])
-    assert isinstance(model, MODELS[name].network)
+    assert isinstance(model, MODELS[name])
     data = inputs(bands, batch=2)
     fused = model(*data)
     assert fused.shape == data[1].shape
@@ -137,14 +137,14 @@ def test_unfit_configurations_are_refused():
 def test_default_sizes():
     released = parameters_of(ModelConfig())
     for name in ("implicit", "restfnet", "mst"):
-        assert 0.85 < parameters_of(MODELS[name].config()) / released < 1.15, name
+        assert 0.85 < parameters_of(MODELS[name].config_type()) / released < 1.15, name
     assert parameters_of(SSRNetConfig()) == 3 * (9 * 31 + 1) * 31
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_costs_of_modules_sum_to_the_whole(name):
     whole, *parts = costs(SMALL[name], ratio=4)
-    assert whole.module == MODELS[name].network.__name__
+    assert whole.module == MODELS[name].__name__
     top = [one for one in parts if one.module.count(".") == 1]
     assert sum(one.flop_per_pixel for one in top) <= whole.flop_per_pixel
     assert whole.parameters == parameters_of(SMALL[name])

@@ -59,7 +59,7 @@ def test_every_kind_of_method_runs_under_one_study(mhiflab, without_ray, write_s
     weights = client.download_artifacts(
         by_case["ssrnet"].info.run_id, "model/best.safetensors", str(tmp_path)
     )
-    assert type(load_model(weights)) is MODELS["ssrnet"].network
+    assert type(load_model(weights)) is MODELS["ssrnet"]
     provenance = client.download_artifacts(by_case["gsa"].info.run_id, "spec.json", str(tmp_path))
     assert json.loads(Path(provenance).read_text())["model"]["name"] == "gsa"
     assert "0 of 6 trials" in mhiflab("plan", study).stdout
@@ -72,7 +72,7 @@ def test_a_case_of_another_model_takes_only_band_counts_from_the_base(write_stud
     base = {**TINY["base"], "model": {**TINY["base"]["model"], "msi_bands": 4}}
     study = write_study(cases={"mst": {"label": "MST", "set": {"model.name": "mst"}}}, base=base)
     (trial,) = expand(read_study(study), "study")
-    assert trial.spec.model == MODELS["mst"].config(msi_bands=4)
+    assert trial.spec.model == MODELS["mst"].config_type(msi_bands=4)
 
 
 def test_keys_of_classical_methods_depend_on_what_they_see_alone():
@@ -126,6 +126,6 @@ def test_search_of_a_classical_method_is_refused(write_study):
 def test_smoke_variant_of_a_study_of_methods_makes_feinfn_small_alone(write_study):
     study = write_study(cases=CASES, smoke={"set": {"model.decoder_layers": 1}})
     trials = {t.case: t for t in expand(read_study(study, smoke=True), "study")}
-    assert trials["ssrnet"].spec.model == MODELS["ssrnet"].config()
+    assert trials["ssrnet"].spec.model == MODELS["ssrnet"].config_type()
     assert trials["own"].spec.model.feat_dim == NARROW["model.feat_dim"]
     assert trials["own"].spec.model.decoder_layers == 1
