@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from feinfn.analysis.spectra import check_place
 from feinfn.errors import require
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
@@ -18,33 +19,34 @@ from feinfn.protocols.simulate import Inputs
 Place = Literal["code", "amplitude", "phase", "spatial", "fourier"]
 
 
+def scale_conjugates(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:
+    """Return a map of frequencies, such as amplitudes, with a bin and its conjugate times `factor`.
+
+    Rows and columns count as in `fft2`.
+    """
+    height, width = x_BCHW.shape[-2:]
+    check_place((row, col), (height, width), "row, col")
+    changed = x_BCHW.clone()
+    for place in {(row, col), (-row % height, -col % width)}:
+        changed[..., *place] *= factor
+    return changed
+
+
 def change_bin(x_CHW: Tensor, row: int, col: int, factor: float) -> Tensor:
     """Return a real image with one bin of its spectrum and the conjugate bin times `factor`.
 
-    Rows and columns count as in `fft2`. The change is a plane wave over the whole image.
+    The change is a plane wave over the whole image.
     """
-    height, width = _checked(x_CHW, row, col)
-    spectrum = torch.fft.fft2(x_CHW)
-    spectrum[..., row, col] *= factor
-    mirror = (-row % height, -col % width)
-    if mirror != (row, col):
-        spectrum[..., mirror[0], mirror[1]] *= factor
+    spectrum = scale_conjugates(torch.fft.fft2(x_CHW), row, col, factor)
     return torch.fft.ifft2(spectrum).real.contiguous()
 
 
 def change_pixel(x_CHW: Tensor, row: int, col: int, factor: float) -> Tensor:
     """Return the image with one pixel times `factor`."""
-    _checked(x_CHW, row, col)
+    check_place((row, col), x_CHW.shape[-2:], "row, col")
     changed = x_CHW.clone()
     changed[..., row, col] *= factor
     return changed
-
-
-def _checked(x_CHW: Tensor, row: int, col: int) -> tuple[int, int]:
-    height, width = x_CHW.shape[-2:]
-    inside = 0 <= row < height and 0 <= col < width
-    require(inside, "row, col", (row, col), f"a place inside {height}x{width}")
-    return height, width
 
 
 def _module_at(model: FeINFN, place: Place) -> tuple[nn.Module, bool]:
@@ -88,16 +90,6 @@ def effect_of(
     finally:
         handle.remove()
     return (after - before)[0].abs().mean(dim=0).float().cpu().numpy()
-
-
-def scale_conjugates(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:
-    """Return a map of amplitudes or phases with one bin and its conjugate times `factor`."""
-    height, width = _checked(x_BCHW, row, col)
-    changed = x_BCHW.clone()
-    changed[..., row, col] *= factor
-    if (-row % height, -col % width) != (row, col):
-        changed[..., -row % height, -col % width] *= factor
-    return changed
 
 
 def reach(change_HW: np.ndarray) -> float:

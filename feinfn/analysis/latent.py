@@ -79,17 +79,12 @@ def code_spectra(hr_FHW: Tensor, lr_Fhw: Tensor, offset_px: float, bands: int = 
 
 
 @torch.inference_mode()
-def latent_spectra(
-    model: FeINFN, pair: Pair, offset_px: float | None = None, bands: int = 8
-) -> LatentSpectra:
+def latent_spectra(model: FeINFN, pair: Pair, offset_px: float, bands: int = 8) -> LatentSpectra:
     """Encode the reference and the LR-HSI of a batch of one with the spectral encoder and compare.
 
-    `offset_px` is the protocol's. Without it, LR pixels lie in the middle of their cells, where the
-    network assumes them. Raises `UserError` for a larger batch.
+    `offset_px` is the protocol's. Raises `UserError` for a larger batch.
     """
     require(len(pair.reference_BSHW) == 1, "pair", len(pair.reference_BSHW), "a batch of one")
-    if offset_px is None:
-        offset_px = (pair.reference_BSHW.shape[2] / pair.lr_hsi_BShw.shape[2] - 1) / 2
     strips = Strips(encoder_rows=ROWS)
     hr_FHW = model.spectral_encoder.in_strips(pair.reference_BSHW, strips)[0]
     lr_Fhw = model.spectral_encoder.in_strips(pair.lr_hsi_BShw, strips)[0]

@@ -35,24 +35,21 @@ def band_centres(bands: int) -> np.ndarray:
     return (np.arange(bands) + 0.5) / (2 * bands)
 
 
-def band_means(values_HW: Tensor, index_HW: Tensor, bands: int) -> Tensor:
-    """Return the mean of values over the bins of every band, [R]; NaN for a band without bins."""
-    inside = index_HW >= 0
-    index = index_HW[inside]
-    sums = torch.zeros(bands, dtype=values_HW.dtype).index_add_(0, index, values_HW[inside])
-    return sums / torch.bincount(index, minlength=bands)
-
-
 def power(x_CHW: Tensor, bands: int) -> np.ndarray:
     """Return the mean power per bin of every band, summed over channels, float64 [R].
 
-    The power of a bin is |DFT|^2 / (H W)^2, so the sum over all bins is the variance.
+    The power of a bin is |DFT|^2 / (H W)^2, so the sum over all bins is the variance. A band
+    without bins is NaN.
     """
     size = (x_CHW.shape[1], x_CHW.shape[2])
     total_HW = torch.zeros(size, dtype=torch.float64)
     for part in x_CHW.detach().split(CHANNELS):
         total_HW += torch.fft.fft2(part.double(), norm="forward").abs().square().sum(dim=0).cpu()
-    return band_means(total_HW, radial_bands(size, bands), bands).numpy()
+    index_HW = radial_bands(size, bands)
+    inside = index_HW >= 0
+    sums = torch.zeros(bands, dtype=torch.float64)
+    sums.index_add_(0, index_HW[inside], total_HW[inside])
+    return (sums / torch.bincount(index_HW[inside], minlength=bands)).numpy()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,17 @@ import numpy as np
 from feinfn.errors import require
 
 
+def check_place(place: tuple[int, int], size: Sequence[int], field: str) -> None:
+    """Raise `UserError`, which names the field, unless row and column lie inside an image."""
+    (row, col), (height, width) = place, size
+    inside = 0 <= row < height and 0 <= col < width
+    require(inside, field, place, f"a place inside {height}x{width}")
+
+
 def spectra_at(image_SHW: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return the spectra [P, S] of pixels (row, column); raise `UserError` for a pixel outside."""
-    height, width = image_SHW.shape[1:]
-    for row, col in pixels:
-        inside = 0 <= row < height and 0 <= col < width
-        require(inside, "pixels", (row, col), f"a place inside {height}x{width}")
+    for pixel in pixels:
+        check_place(pixel, image_SHW.shape[1:], "pixels")
     return np.stack([image_SHW[:, row, col] for row, col in pixels])
 
 

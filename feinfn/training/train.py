@@ -15,12 +15,9 @@ import torch
 from feinfn.config import TrainConfig
 from feinfn.data.pairs import Images
 from feinfn.errors import OutOfMemory, Preempted, UserError
-from feinfn.files import BEST, STATE
 from feinfn.methods.network import Network
 from feinfn.training.trainer import Feed, Trainer
 from feinfn.training.workers import world
-
-__all__ = ["BEST", "STATE", "Feed", "Report", "Trainer", "check_batch", "train"]
 
 
 @dataclass(frozen=True)

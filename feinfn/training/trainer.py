@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from feinfn.config import TrainConfig, config_at
-from feinfn.data.pairs import Images
+from feinfn.data.pairs import Images, StoredPairs
+from feinfn.data.patches import Patches
 from feinfn.errors import Preempted, UserError
 from feinfn.evaluation import by_network, evaluate_method
 from feinfn.files import BEST, STATE, DamagedError
@@ -34,17 +35,8 @@ FORMAT = 1
 """Version of the state's content; raise it if states hold something else."""
 
 
-class Feed(Protocol):
-    """Source of training patches: windows of scenes, or prepared files."""
-
-    def __len__(self) -> int:
-        """Return the number of patches per epoch."""
-
-    def windows(self, seed: int, epoch: int) -> Sequence[Any]:
-        """Return the identifiers of an epoch's patches."""
-
-    def batch(self, windows: Sequence[Any], /) -> Pair:
-        """Return the patches of some identifiers as one batch on the device."""
+Feed = Patches | StoredPairs
+"""Source of training patches: windows of scenes, or prepared files."""
 
 
 class Trainer:
@@ -169,7 +161,7 @@ class Trainer:
         """
         started = time.perf_counter() - self.seconds
         config = self.epoch_config
-        windows = patches.windows(self.seed, self.epoch)
+        windows: Sequence[Any] = patches.windows(self.seed, self.epoch)
         steps = len(windows) // config.batch_size
         for chosen in batches(
             windows, config.batch_size, self.seed, self.epoch, done=len(self.losses)

@@ -31,6 +31,9 @@ from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, add_artifact, r
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import ROBUSTNESS_FILE
 
+KEYS = [*CELL_COLUMNS, "protocol_hash"]
+"""Columns that identify a cell and the protocol that made it."""
+
 
 @dataclass(frozen=True)
 class Grid(Settings):
@@ -107,17 +110,16 @@ def evaluate_grid(entry: Finished, lab: Lab, grid: Grid, console: Console) -> pd
     spec = entry.trial.spec
     path = lab.checkpoints(entry.key) / ROBUSTNESS_FILE
     table = _recorded_cells(entry.run, path)
-    recorded_cells = set(table[[*CELL_COLUMNS, "protocol_hash"]].itertuples(index=False, name=None))
-    cells = grid.protocols(spec.protocol)
-    missing = {c: p for c, p in cells.items() if (*c, p.hash()[:12]) not in recorded_cells}
+    cells = {(*c, p.hash()[:12]): p for c, p in grid.protocols(spec.protocol).items()}
+    recorded_cells = set(table[KEYS].itertuples(index=False, name=None))
+    missing = {cell: p for cell, p in cells.items() if cell not in recorded_cells}
     if missing:
         load = partial(load_model, memory_mib=entry.trial.resources.memory_mib)
         model = entry.run.read(f"model/{BEST}", load)
         scenes = [load_scene(spec.data, name) for name in spec.data.test]
         for cell, protocol in track(missing.items(), "robustness", len(missing), console=console):
             images = ScenePairs(scenes, protocol, spec.model, torch.device("cpu"))
-            identity = dict(zip(CELL_COLUMNS, cell, strict=True)) | {"convention": CONVENTION}
-            identity["protocol_hash"] = protocol.hash()[:12]
+            identity = dict(zip(KEYS, cell, strict=True)) | {"convention": CONVENTION}
             rows = [
                 identity | {"scene": one.image.name} | one.scores[CONVENTION]
                 for one in evaluate_method(by_network(model), images)
@@ -129,9 +131,7 @@ def evaluate_grid(entry: Finished, lab: Lab, grid: Grid, console: Console) -> pd
     if not path.is_file():
         _write(table, path)
     add_artifact(entry.run.store, entry.run.id, path)
-    keys_of_cells = [(*c, p.hash()[:12]) for c, p in cells.items()]
-    keys = table[[*CELL_COLUMNS, "protocol_hash"]].apply(tuple, axis=1)
-    return table[keys.isin(keys_of_cells)].reset_index(drop=True)
+    return table[table[KEYS].apply(tuple, axis=1).isin(list(cells))].reset_index(drop=True)
 
 
 def _recorded_cells(run: RecordedRun, path: Path) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def _recorded_cells(run: RecordedRun, path: Path) -> pd.DataFrame:
         tables.append(read_numbers(path, TEXT_COLUMNS))
     filled_tables = [table for table in tables if len(table)] or tables[:1]
     cells = pd.concat(filled_tables, ignore_index=True)
-    return cells.drop_duplicates([*CELL_COLUMNS, "scene", "protocol_hash"], ignore_index=True)
+    return cells.drop_duplicates([*KEYS, "scene"], ignore_index=True)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
