@@ -305,7 +305,8 @@ def methods() -> list[str]:
         table(("name", "kind", "idea", "source"), rows),
     ]
     for name, one in learned.items():
-        parts += [f"#### `model`, name {name}", first_line(one.config), fields_table(one.config)]
+        config = one.config_type
+        parts += [f"#### `model`, name {name}", first_line(config), fields_table(config)]
     classical = "#### `model`, classical"
     return [*parts, classical, first_line(ClassicalConfig), fields_table(ClassicalConfig)]
 

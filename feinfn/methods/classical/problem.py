@@ -44,7 +44,7 @@ class Problem:
         return (self.msi_MHW.shape[1], self.msi_MHW.shape[2])
 
     def lms(self) -> np.ndarray:
-        """Return the LMS [S, H, W], the start of learned models."""
+        """Return the LMS [S, H, W]: the start of learned models, which every fusion should beat."""
         return _numpy(upsample(_torch(self.lr_hsi_Shw), self.protocol))
 
     def degrade(self, x_CHW: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from feinfn.config import Bands
 from feinfn.errors import require_one_of
-from feinfn.methods.classical import bicubic, cnmf, gsa, sfim_hs, subspace
+from feinfn.methods.classical import cnmf, gsa, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
 
@@ -44,7 +44,7 @@ class Method:
 CLASSICAL: dict[str, Method] = {
     m.name: m
     for m in [
-        Method("bicubic", bicubic.solve, "the LR-HSI, upsampled: the input of learned models", "-"),
+        Method("bicubic", Problem.lms, "the LR-HSI, upsampled: the input of learned models", "-"),
         Method(
             "gsa",
             gsa.solve,

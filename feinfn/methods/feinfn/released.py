@@ -1,7 +1,7 @@
 """Released checkpoints: names of their parameters, and their unused tensors."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -9,32 +9,23 @@ from torch import Tensor
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.geometry import raster_table
-from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.feinfn.spatial import HIGH_PASS
+from feinfn.methods.feinfn.model import HIGH_PASS, FeINFN
 
 _ENCODER = r"(spatial_encoder|spectral_encoder)"
 
-# In an nn.Sequential with activations in between, layer i has the number 2 i.
-_RULES: list[tuple[str, Callable[[re.Match], str]]] = [
-    (rf"{_ENCODER}\.head\.(\w+)", lambda m: f"{m[1]}.head.0.{m[2]}"),
-    (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", lambda m: f"{m[1]}.body.{m[2]}.body.0.{m[3]}"),
-    (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", lambda m: f"{m[1]}.body.{m[2]}.body.2.{m[3]}"),
-    (
-        r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)",
-        lambda m: f"imnet.layers.{2 * int(m[1])}.{m[2]}",
-    ),
-    (
-        r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)",
-        lambda m: f"freq_query.imnet1.layers.{2 * int(m[1])}.{m[2]}",
-    ),
-    (
-        r"fourier_fusion\.phase\.stages\.(\d+)\.(pointwise|depthwise)\.weight",
-        lambda m: f"freq_query.imnet2.layers.{2 * int(m[1])}.{int(m[2] == 'depthwise')}.weight",
-    ),
-    (r"decoder\.k\.(\d+)\.(\w+)", lambda m: f"decoder.K.{m[1]}.0.{m[2]}"),
-    (r"decoder\.q\.(\d+)\.(\w+)", lambda m: f"decoder.Q.{m[1]}.0.{m[2]}"),
-    (r"decoder\.filters\.(\d+)\.(\w+)", lambda m: f"decoder.Q.{m[1]}.1.{m[2]}"),
-    (r"decoder\.last\.(\w+)", lambda m: f"decoder.last_layer.{m[1]}"),
+# 2x: released layers stand in a list with activations in between, where layer i has number 2 i.
+_RULES = [
+    (rf"{_ENCODER}\.head\.(\w+)", r"\1.head.0.\2"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv1\.(\w+)", r"\1.body.\2.body.0.\3"),
+    (rf"{_ENCODER}\.blocks\.(\d+)\.conv2\.(\w+)", r"\1.body.\2.body.2.\3"),
+    (r"spatial_fusion\.mlp\.layers\.(\d+)\.(\w+)", r"imnet.layers.2x\1.\2"),
+    (r"fourier_fusion\.amplitude\.layers\.(\d+)\.(\w+)", r"freq_query.imnet1.layers.2x\1.\2"),
+    (r"fourier_fusion\.phase\.stages\.(\d+)\.pointwise\.", r"freq_query.imnet2.layers.2x\1.0."),
+    (r"fourier_fusion\.phase\.stages\.(\d+)\.depthwise\.", r"freq_query.imnet2.layers.2x\1.1."),
+    (r"decoder\.k\.(\d+)\.(\w+)", r"decoder.K.\1.0.\2"),
+    (r"decoder\.q\.(\d+)\.(\w+)", r"decoder.Q.\1.0.\2"),
+    (r"decoder\.filters\.(\d+)\.(\w+)", r"decoder.Q.\1.1.\2"),
+    (r"decoder\.last\.(\w+)", r"decoder.last_layer.\1"),
 ]
 
 _MEAN_RGB = (0.4488, 0.4371, 0.4040)
@@ -46,9 +37,10 @@ def released_name(name: str, config: ModelConfig) -> str:
         encoder, leaf = match.groups()
         blocks = config.spatial_blocks if encoder == "spatial_encoder" else config.spectral_blocks
         return f"{encoder}.body.{blocks}.{leaf}"
-    for pattern, released in _RULES:
-        if match := re.fullmatch(pattern, name):
-            return released(match)
+    for pattern, replacement in _RULES:
+        if re.match(pattern, name):
+            released = re.sub(pattern, replacement, name)
+            return re.sub(r"2x(\d+)", lambda m: str(2 * int(m[1])), released)
     raise AssertionError(f"no released name for {name}")
 
 
@@ -75,11 +67,8 @@ def load_released_state_dict(model: FeINFN, state: Mapping[str, Tensor]) -> None
     missing = sorted(set(names) - set(state))
     unknown = sorted(set(state) - set(names) - set(unused))
     wrong = sorted(r for r, n in names.items() if r in state and state[r].shape != tensors[n].shape)
-    for problem, affected in (
-        ("missing", missing),
-        ("unknown", unknown),
-        ("of another shape", wrong),
-    ):
+    problems = {"missing": missing, "unknown": unknown, "of another shape": wrong}
+    for problem, affected in problems.items():
         if affected:
             raise UserError(
                 f"released state dict: {len(affected)} tensors {problem}, first {affected[0]!r}; "

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.fields import Count, Counts
-from feinfn.methods.feinfn.encoders import Encoder
 from feinfn.methods.feinfn.geometry import sampling_geometry
+from feinfn.methods.feinfn.model import Encoder
 from feinfn.methods.feinfn.strips import slices
 from feinfn.methods.network import Network, NetworkConfig
 

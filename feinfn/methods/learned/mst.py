@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.fields import Count, Counts
-from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.feinfn.model import conv3
 from feinfn.methods.network import Network, NetworkConfig
 
 

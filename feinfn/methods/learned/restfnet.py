@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from feinfn.fields import Count
-from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.feinfn.model import conv3
 from feinfn.methods.network import Network, NetworkConfig
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.errors import require
-from feinfn.methods.feinfn.encoders import conv3
+from feinfn.methods.feinfn.model import conv3
 from feinfn.methods.network import Network, NetworkConfig, check_inputs
 
 
@@ -51,6 +51,7 @@ class SSRNet(Network):
         self.spectral_edges = conv3(bands, bands)
 
     def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
+        """Return the fused HSI; every stage adds to its input, so there is no residual apart."""
         check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
         mixed_BSHW = lms_BSHW.index_copy(1, self.places_M, msi_BMHW)
         x_BSHW = lms_BSHW + self.fusion(mixed_BSHW)
