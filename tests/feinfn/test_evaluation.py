@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import NARROW
 
-from feinfn.config import ModelConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.scene import make_scene
 from feinfn.evaluation import by_classical, by_network, evaluate_method
@@ -17,7 +17,6 @@ from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.named import PROTOCOLS
 
 CPU = torch.device("cpu")
-CONFIG = ModelConfig(feat_dim=4, guide_dim=4, mlp_widths=(4,), decoder_width=4)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +24,12 @@ def images() -> ScenePairs:
     draw, nm = np.random.default_rng(0), np.arange(400, 701, 10.0)
     cubes = [draw.random((31, 32, 48), np.float32) for _ in range(2)]
     scenes = [make_scene(f"s{i}", cube, nm, "memory") for i, cube in enumerate(cubes)]
-    return ScenePairs(scenes, PROTOCOLS["cave_x4"], CONFIG, CPU)
+    return ScenePairs(scenes, PROTOCOLS["cave_x4"], NARROW, CPU)
 
 
 def methods():
     return {
-        "network": by_network(build(CONFIG)),
+        "network": by_network(build(NARROW)),
         "classical": by_classical(CLASSICAL["gsa"], PROTOCOLS["cave_x4"]),
         "function": lambda image: image.inputs.lms_BSHW[0],
     }
@@ -62,7 +61,7 @@ def test_observed_pairs_without_reference_have_no_scores():
     cube = draw.random((5, 16, 24), np.float32)
     scene = make_scene("pair", cube, None, "memory", msi_MHW=msi)
     protocol = replace(PROTOCOLS["paris_x4"], msi_order=("A", "B"))
-    model = replace(CONFIG, hsi_bands=5, msi_bands=2)
+    model = replace(NARROW, hsi_bands=5, msi_bands=2)
     sizes = {}
     for observed in (False, True):
         images = ScenePairs([scene], protocol, model, CPU, observed)

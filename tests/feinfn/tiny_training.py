@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from networks import NARROW
 
-from feinfn.config import DataConfig, ModelConfig, TrainConfig
+from feinfn.config import DataConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches, Window
 from feinfn.data.source import load_scene, resolve_data
@@ -23,9 +24,6 @@ from feinfn.protocols.simulate import Pair
 from feinfn.training.checkpoint import parse_state, read_state
 from feinfn.training.train import Report, train
 
-MODEL = ModelConfig(
-    feat_dim=4, guide_dim=4, spatial_blocks=1, spectral_blocks=1, mlp_widths=(8,), decoder_width=8
-)
 CONFIG = TrainConfig(
     epochs=4,
     batch_size=6,
@@ -51,7 +49,7 @@ def feeds(config: TrainConfig = CONFIG, edge: int = 80) -> tuple[Patches, SceneP
     names = resolve_data(DataConfig())
     train, validation = (load_scene(names, part[0]) for part in (names.train, names.validation))
     cut = [replace(s, raw_SHW=s.raw_SHW[:, :edge, :edge]) for s in (train, validation)]
-    return Patches(cut[:1], NOISY, config, CPU), ScenePairs(cut[1:], NOISY, MODEL, CPU)
+    return Patches(cut[:1], NOISY, config, CPU), ScenePairs(cut[1:], NOISY, NARROW, CPU)
 
 
 def doubled(patches: Patches, windows: Sequence[Window]) -> Pair:
@@ -74,7 +72,7 @@ def start(
     torch.set_num_threads(1)
     patches, validation = feeds(config)
     torch.manual_seed(5)
-    model = FeINFN(MODEL)
+    model = FeINFN(NARROW)
 
     def on_epoch(report: Report) -> None:
         metrics = {k: v for k, v in report.metrics.items() if k != "train_seconds"}

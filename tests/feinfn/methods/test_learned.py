@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import LEARNING
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,14 +28,7 @@ from feinfn.protocols.simulate import Inputs
 from feinfn.training.train import train
 
 SMALL: dict[str, Any] = {
-    "feinfn": ModelConfig(
-        feat_dim=8,
-        guide_dim=8,
-        spatial_blocks=1,
-        spectral_blocks=1,
-        mlp_widths=(16,),
-        decoder_width=16,
-    ),
+    "feinfn": LEARNING,
     "implicit": ImplicitConfig(feat_dim=16, guide_dim=16, blocks=1, mlp_widths=(32,)),
     "ssrnet": SSRNetConfig(),
     "restfnet": ResTFNetConfig(width=4),

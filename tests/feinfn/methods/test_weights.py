@@ -1,27 +1,18 @@
 """Weights files that are not what a run kept."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from networks import NARROW
 from safetensors.torch import save_file
 
-from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import load_model
 
-CONFIG = ModelConfig(
-    hsi_bands=4,
-    msi_bands=2,
-    feat_dim=4,
-    guide_dim=4,
-    mlp_widths=(8,),
-    decoder_width=8,
-    spatial_blocks=1,
-    spectral_blocks=1,
-)
+CONFIG = replace(NARROW, hsi_bands=4, msi_bands=2)
 UNREADABLE = "cannot be read as weights of a network"
 OTHER = "configuration or tensors are of another version"
 

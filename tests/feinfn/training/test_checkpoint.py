@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import NARROW
 from safetensors.torch import load_file
-from tiny_training import CONFIG, MODEL, same, start, state
+from tiny_training import CONFIG, same, start, state
 
 from feinfn.errors import UserError
 from feinfn.files import BEST, STATE, DamagedError
@@ -145,14 +146,14 @@ def test_full_disk_is_named_and_keeps_both_states(tmp_path, monkeypatch, size):
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == kept
 
 
-def _trainer(folder: Path, config=CONFIG, model=MODEL, seed=1, warn=pytest.fail) -> Trainer:
+def _trainer(folder: Path, config=CONFIG, model=NARROW, seed=1, warn=pytest.fail) -> Trainer:
     return Trainer(FeINFN(model), config, seed, folder, warn)
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"model": replace(MODEL, feat_dim=5)}, r"model.feat_dim: found 4, expected 5"),
+        ({"model": replace(NARROW, feat_dim=5)}, r"model.feat_dim: found 4, expected 5"),
         ({"config": replace(CONFIG, lr=1.0)}, r"train.lr: found 0.001, expected 1.0"),
         ({"seed": 2}, r"seed: found 1, expected 2"),
     ],
@@ -186,7 +187,7 @@ def _with_best(folder: Path) -> Trainer:
     trainer.best = {"epoch": 3, "val_psnr": 30.0}
     trainer.best_weights = {k: w.clone() for k, w in trainer.model.state_dict().items()}
     trainer.restore_best_file = lambda: None  # type: ignore[method-assign]
-    save_weights(folder / BEST, trainer.best_weights, MODEL, trainer.best)
+    save_weights(folder / BEST, trainer.best_weights, NARROW, trainer.best)
     trainer.save()
     return trainer
 
@@ -213,7 +214,7 @@ def test_damaged_best_weights_are_told_and_written_again(tmp_path, damage, wrong
 def test_best_weights_that_the_state_does_not_know_do_not_win(tmp_path):
     known = _with_best(tmp_path).best_weights
     later = {name: w + 1 for name, w in known.items()}
-    save_weights(tmp_path / BEST, later, MODEL, {"epoch": 5, "val_psnr": 40.0})
+    save_weights(tmp_path / BEST, later, NARROW, {"epoch": 5, "val_psnr": 40.0})
     trainer = _trainer(tmp_path)
     assert trainer.best["epoch"] == 3
     assert same(load_file(tmp_path / BEST), known)
@@ -238,7 +239,7 @@ def test_training_goes_on_from_the_state_before_to_the_same_end(tmp_path):
 def test_a_warning_reaches_whoever_asks_for_nothing(tmp_path):
     (tmp_path / STATE).touch()
     with pytest.warns(UserWarning, match=r"state.pt is empty .* starts from the beginning"):
-        Trainer(FeINFN(MODEL), CONFIG, 1, tmp_path)
+        Trainer(FeINFN(NARROW), CONFIG, 1, tmp_path)
 
 
 def test_damage_is_an_error_of_its_own(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from networks import LEARNING
 from tiny_training import doubled, join, meeting
 
-from feinfn.config import RECIPES, DataConfig, ModelConfig, TrainConfig
+from feinfn.config import RECIPES, DataConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
@@ -25,9 +26,6 @@ from feinfn.training.schedule import batches, learning_rate
 from feinfn.training.train import train
 from feinfn.training.trainer import Trainer
 
-MODEL = ModelConfig(
-    feat_dim=8, guide_dim=8, spatial_blocks=1, spectral_blocks=1, mlp_widths=(16,), decoder_width=16
-)
 CONFIG = TrainConfig(
     epochs=3, batch_size=4, patch_px=32, stride_px=32, lr=1e-3, ema_decay=0.9, clip_norm=1.0
 )
@@ -39,13 +37,13 @@ def data(config: TrainConfig = CONFIG) -> tuple[Patches, ScenePairs]:
     train, validation = (
         [load_scene(names, n) for n in part] for part in (names.train[:1], names.validation)
     )
-    return Patches(train, CAVE, config, CPU), ScenePairs(validation, CAVE, MODEL, CPU)
+    return Patches(train, CAVE, config, CPU), ScenePairs(validation, CAVE, LEARNING, CPU)
 
 
 def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None):
     patches, validation = data(config)
     torch.manual_seed(5)
-    model = FeINFN(MODEL)
+    model = FeINFN(LEARNING)
     best = train(model, patches, validation, config, 5, folder, on_epoch)
     return model, best
 
@@ -94,7 +92,7 @@ def test_loss_falls_and_best_weights_are_kept(tmp_path):
 
 def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
     patches, validation = data()
-    model = FeINFN(MODEL)
+    model = FeINFN(LEARNING)
 
     def poison(report):
         if report.epoch == 1:
@@ -144,7 +142,7 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     patches, _ = data()
     torch.manual_seed(5)
     config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
-    trainer = Trainer(FeINFN(MODEL).double(), config, 5, Path(folder) / "none")
+    trainer = Trainer(FeINFN(LEARNING).double(), config, 5, Path(folder) / "none")
     single = copy(patches)
     patches.grid = patches.grid[:4]
     patches.batch = partial(doubled, single)  # type: ignore[method-assign]

@@ -2,13 +2,14 @@
 
 import json
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mlflow_server import ModelServer
+from networks import NARROW
 
-from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
@@ -17,15 +18,7 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.execute.packaged import save_packaged
 
-CONFIG = ModelConfig(
-    feat_dim=4,
-    guide_dim=4,
-    spatial_blocks=1,
-    spectral_blocks=1,
-    mlp_widths=(8,),
-    decoder_width=8,
-    decoder_layers=1,
-)
+CONFIG = replace(NARROW, decoder_layers=1)
 
 
 @pytest.fixture
