@@ -8,7 +8,7 @@ Legend: B batch, L latent bands, C decoder channels, S bands, H W image size, Q 
 of all images of the batch, in raster order).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,19 @@ from torch.nn import functional as F
 from feinfn.config import Activation, ModelConfig
 from feinfn.methods.feinfn.strips import for_products, slices, strip_size, widen
 
+_aten = torch.ops.aten
+PLAIN: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "relu": (F.relu, lambda grad, z: _aten.threshold_backward(grad, z, 0)),
+    "gelu": (F.gelu, _aten.gelu_backward),
+    "leaky_relu": (F.leaky_relu, lambda grad, z: _aten.leaky_relu_backward(grad, z, 0.01, False)),
+}
+"""Filters without values, each with its gradient."""
+
 VALUES: dict[Activation, tuple[str, ...]] = {
     "gabor": ("omega_0", "scale_0"),
     "sine": ("omega_0",),
     "gaussian": ("scale_0",),
-    "relu": (),
-    "gelu": (),
-    "leaky_relu": (),
+    **dict.fromkeys(PLAIN, ()),
 }
 """Values of each kind of filter: a frequency, an inverse width, both or none."""
 
@@ -51,13 +57,7 @@ def activate(kind: Activation, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]
         case "gaussian", (scale,):
             envelope = _envelope(z, scale)
             return envelope, envelope
-        case "relu", ():
-            return (F.relu(z),)
-        case "gelu", ():
-            return (F.gelu(z),)
-        case "leaky_relu", ():
-            return (F.leaky_relu(z),)
-    raise AssertionError(kind)
+    return (PLAIN[kind][0](z),)
 
 
 def activate_backward(
@@ -79,13 +79,7 @@ def activate_backward(
         case "gaussian", (scale,), (envelope,):
             by_exponent = grad * envelope * z
             return -2 * scale**2 * by_exponent, -2 * scale * (by_exponent * z).sum()
-        case "relu", (), _:
-            return (torch.ops.aten.threshold_backward(grad, z, 0),)
-        case "gelu", (), _:
-            return (torch.ops.aten.gelu_backward(grad, z),)
-        case "leaky_relu", (), _:
-            return (torch.ops.aten.leaky_relu_backward(grad, z, 0.01, False),)
-    raise AssertionError(kind)
+    return (PLAIN[kind][1](grad, z),)
 
 
 class Filter(nn.Module):

@@ -11,6 +11,7 @@ rows of the table of LR codes, h w LR size, H W HR size, Q queries (HR pixels of
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Literal
 
@@ -79,15 +80,16 @@ class ImplicitFusion(Network):
         residuals = []
         for s in slices(len(guide_QG), QUERIES):
             shared_QK = self.from_guide(guide_QG[s])
-            residual_QS: Tensor | None = None
-            for pick_Q, offset_Q2, weight_Q in zip(
-                picks_QV[s].unbind(1), offset_QV2[s].unbind(1), weight_QV[s].unbind(1), strict=True
-            ):
-                x_QK = shared_QK + table_RK[pick_Q] + self.from_offset(offset_Q2)
-                for layer in self.layers:
-                    x_QK = layer(F.relu(x_QK))
-                vote_QS = x_QK * weight_Q[:, None]
-                residual_QS = vote_QS if residual_QS is None else residual_QS + vote_QS
-            assert residual_QS is not None
-            residuals.append(residual_QS)
+            parts = (x_QV[s].unbind(1) for x_QV in (picks_QV, offset_QV2, weight_QV))
+            votes = (
+                self._vote(shared_QK + table_RK[pick_Q] + self.from_offset(offset_Q2), weight_Q)
+                for pick_Q, offset_Q2, weight_Q in zip(*parts, strict=True)
+            )
+            # One by one, so that one vote at a time is in memory.
+            residuals.append(reduce(torch.add, votes))
         return torch.cat(residuals).view(batch, height, width, -1).movedim(-1, 1)
+
+    def _vote(self, x_QK: Tensor, weight_Q: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_QK = layer(F.relu(x_QK))
+        return x_QK * weight_Q[:, None]
