@@ -59,7 +59,7 @@ def test_observed_pairs_without_reference_have_no_scores():
     draw = np.random.default_rng(1)
     msi = draw.random((2, 64, 96), np.float32)
     cube = draw.random((5, 16, 24), np.float32)
-    scene = make_scene("pair", cube, None, "memory", msi_MHW=msi)
+    scene = replace(make_scene("pair", cube, None, "memory"), msi_MHW=msi)
     protocol = replace(PROTOCOLS["paris_x4"], msi_order=("A", "B"))
     model = replace(NARROW, hsi_bands=5, msi_bands=2)
     sizes = {}

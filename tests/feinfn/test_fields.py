@@ -13,7 +13,7 @@ from feinfn.methods.registry import MODELS
 from feinfn.protocols.named import PROTOCOLS
 
 EXAMPLES = [
-    *(one.config() for one in MODELS.values()),
+    *(one.config_type() for one in MODELS.values()),
     ClassicalConfig(name="gsa"),
     TrainConfig(clip_norm=1.0, ema_decay=0.5),
     replace(PROTOCOLS["cave_x4"], hsi_snr_db=30.0, msi_bits=8),

@@ -1,7 +1,7 @@
 """Parameters and operations by module, and equal parameter counts."""
 
 import pytest
-from tiny_training import MODEL
+from networks import NARROW
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
@@ -52,4 +52,4 @@ def test_width_for_an_equal_count_is_the_nearest(target):
 
 def test_unreachable_count_is_refused():
     with pytest.raises(UserError, match=r"match_parameters: found a target of 10 parameters"):
-        match_parameters(MODEL, 10)
+        match_parameters(NARROW, 10)
