@@ -43,11 +43,13 @@ def steps_per_epoch(spec: Spec, survey: Survey) -> int:
 class Speed:
     """Speed of a trial, recorded or under way."""
 
-    device: str
-    settings: Mapping[str, object]
+    kind: tuple[str, object]
+    """`gpu` or `cpu`, and the model's name."""
+    settings: frozenset[tuple[str, str]]
+    """Names and texts of all settings."""
     pace_s: float
     """Seconds of one processor per unit of `Work.amount`."""
-    overhead_s: float = 0.0
+    overhead_s: float
     """Seconds that do not grow with it."""
 
 
@@ -82,27 +84,31 @@ class Work:
     def speed(self, epochs: int, seconds: float) -> Speed:
         """Return the speed of a training of which so many epochs took some seconds."""
         pace_s = seconds * self.processors / (epochs * self.amount)
-        return Speed(self.device, flatten(asdict(self.spec)), pace_s)
+        return _speed(self.device, flatten(asdict(self.spec)), pace_s)
 
     def seconds(self, speeds: Iterable[Speed]) -> float | None:
         """Return the expected seconds from the nearest speeds; None if none is of such a model.
 
         The nearest have the most settings in common.
         """
-        settings = flatten(asdict(self.spec))
-        own = {(name, str(value)) for name, value in settings.items()}
+        own = self.speed(1, 0.0)
         near: dict[int, list[Speed]] = {}
         for speed in speeds:
-            same_model = speed.settings.get("model.name") == settings.get("model.name")
-            if same_model and speed.device == self.device:
-                other = {(name, str(value)) for name, value in speed.settings.items()}
-                near.setdefault(len(own - other), []).append(speed)
+            if speed.kind == own.kind:
+                near.setdefault(len(own.settings - speed.settings), []).append(speed)
         if not near:
             return None
         pace_s = median(speed.pace_s for speed in near[min(near)])
         overhead_s = median(speed.overhead_s for speed in near[min(near)])
         epochs = self.spec.train.epochs if self.spec.trained else 1
         return epochs * self.amount * pace_s / self.processors + overhead_s
+
+
+def _speed(
+    device: str, settings: Mapping[str, object], pace_s: float, overhead_s: float = 0.0
+) -> Speed:
+    texts = frozenset((name, str(value)) for name, value in settings.items())
+    return Speed((device, settings.get("model.name")), texts, pace_s, overhead_s)
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
             pace_s = metrics[STEP_FLOP] / metrics[RATE] / pixels
         if pace_s is not None and DEVICE in run.data.tags:
             device = run.data.tags[DEVICE].split("/")[0]
-            speeds.append(Speed(device, params, pace_s, metrics.get(OVERHEAD, 0.0)))
+            speeds.append(_speed(device, params, pace_s, metrics.get(OVERHEAD, 0.0)))
     return speeds
 
 

@@ -134,7 +134,8 @@ def test_table_without_a_record(mhiflab, write_study, tmp_path):
 
 def test_unreachable_mlflow_server(mhiflab, write_study, tmp_path):
     # Nothing listens on port 9 of the loopback.
-    done = mhiflab("run", write_study(), MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    at_once = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = mhiflab("run", write_study(), MLFLOW_TRACKING_URI="http://127.0.0.1:9", **at_once)
     assert_one_clear_error(
         done, "MLflow store http://127.0.0.1:9: cannot be reached", tmp_path / "lab"
     )
