@@ -107,9 +107,9 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
     assert tops == {"feinfn", "mhiflab"}
     for needed in (
         "mhiflab/experiments/demo.yaml",
-        "mhiflab/render/report/page.css",
-        "mhiflab/render/report/page.html",
-        "mhiflab/render/report/viewer.js",
+        "mhiflab/render/templates/page.css",
+        "mhiflab/render/templates/report.html",
+        "mhiflab/render/templates/viewer.js",
         "mhiflab/requirements.lock",
         "mhiflab/py.typed",
         "feinfn/py.typed",

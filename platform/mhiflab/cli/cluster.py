@@ -79,9 +79,6 @@ def doctor(
 
     Names each problem and its remedy. The exit code is 1 if there is one.
     """
-    from rich.markup import escape
-    from rich.table import Table
-
     from mhiflab.cluster import submit as jobs
 
     if address.startswith("http"):
@@ -94,15 +91,17 @@ def doctor(
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
     from mhiflab.cluster.doctor import examine
+    from mhiflab.grid import Cell, Grid, texts
 
     findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)
-    table = Table()
-    for column in ("node", "check", "found", "to do"):
-        table.add_column(column)
-    for finding in findings:
-        mark = f"[red]{escape(finding.fix)}[/]" if finding.fix else "[green]ok[/]"
-        table.add_row(finding.node, finding.check, escape(finding.found), mark)
-    out.print(table)
+    rows = [
+        [
+            *texts(one.node, one.check, one.found),
+            Cell(one.fix or "ok", "failed" if one.fix else "done"),
+        ]
+        for one in findings
+    ]
+    out.print(Grid(("node", "check", "found", "to do"), rows))
     if wrong := sum(bool(finding.fix) for finding in findings):
         raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")
 

@@ -67,7 +67,8 @@ def compare(
     from mhiflab.record.store import recorded_store
     from mhiflab.render.choose import runs_of_filter, runs_of_study
     from mhiflab.render.compare import compare_runs
-    from mhiflab.render.compare_page import html_page, print_sections
+    from mhiflab.render.compare_page import print_sections
+    from mhiflab.render.pages import page
 
     if sum(map(bool, (runs, study, filter_))) != 1:
         raise UserError(
@@ -89,10 +90,10 @@ def compare(
     else:
         chosen = runs_of_filter(store, filter_) if filter_ else chosen_runs(store, runs or [])
     sections = compare_runs(chosen, convention)
-    print_sections(sections, out)
+    print_sections(sections)
     keys = [run.key[:8] for run in chosen]
     path = file or folder.rendered(f"compare-{'-'.join(keys)}.html")
-    text = html_page(f"Runs {', '.join(keys)}", sections)
+    text = page("compare.html", f"Runs {', '.join(keys)}", sections=sections)
     write_bytes(path, text.encode())
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
@@ -121,7 +122,7 @@ def robustness(
     from mhiflab.plan.plan import plan_refresher
     from mhiflab.render.figures.images.robustness import cell_means, record_picture
     from mhiflab.render.runs import chosen_entries
-    from mhiflab.render.tables.table import frame_table
+    from mhiflab.render.tables.table import frame_grid
 
     folder = Lab(lab)
     grid = Grid()
@@ -137,7 +138,7 @@ def robustness(
     for entry in plan.complete(entries):
         scores = evaluate_grid(entry, folder, grid, out)
         path = record_picture(entry, scores, folder)
-        out.print(frame_table(cell_means(scores), entry.who))
+        out.print(frame_grid(cell_means(scores), entry.who))
         out.print(f"Picture  {path}", soft_wrap=True)
 
 

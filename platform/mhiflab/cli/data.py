@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
 from feinfn.errors import UserError
 from mhiflab.cli.data_options import (
@@ -24,6 +23,7 @@ from mhiflab.cli.data_options import (
 )
 from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
+from mhiflab.grid import Cell, Grid, texts
 from mhiflab.paths import check_targets
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def _show_arrays(path: Path) -> None:
     except UserError:
         # The row of the scene says what is wrong.
         return
-    table = Table("array", "shape", "type")
-    for key, array in file.arrays.items():
-        table.add_row(escape(key), " x ".join(map(str, array.shape)), str(array.dtype))
+    rows = [
+        texts(key, " x ".join(map(str, x.shape)), str(x.dtype)) for key, x in file.arrays.items()
+    ]
     out.print(f"{escape(str(path))}: {escape(KINDS[file.kind])}", soft_wrap=True)
-    out.print(table)
+    out.print(Grid(("array", "shape", "type"), rows), "")
 
 
 @data_app.command()
@@ -92,8 +92,7 @@ def inspect(
     if thumbnail and thumbnail.suffix.lower() != ".png":
         raise UserError(f"--thumbnail: found {str(thumbnail)!r}, expected a name ending in .png")
     _show_arrays(path)
-    columns = ("cube", "values", "wavelengths", "notes and problems")
-    table = Table(Column("scene", no_wrap=True), *columns, show_lines=True)
+    rows: list[list[Cell]] = []
     pictures, failed = [], 0
     loads = loaders(path, published, read_options(key, bands_axis, full_scale, wavelengths))
     for name, (_, load) in loads.items():
@@ -101,22 +100,19 @@ def inspect(
             scene = load()
         except UserError as error:
             failed += 1
-            table.add_row(escape(name), "", "", "", f"[red]{escape(str(error))}[/]")
+            rows.append([*texts(name, "", "", ""), Cell(str(error), "failed")])
             continue
         raw, nm, full_scale = scene.raw_SHW, scene.wavelengths_nm, scene.full_scale
         low, high = float(raw.min()), float(raw.max())
         msi = "" if scene.msi_MHW is None else f" + MSI {scene.msi_MHW.shape}"
-        table.add_row(
-            escape(name),
-            f"{len(raw)} bands {raw.shape[1]}x{raw.shape[2]}, {raw.dtype}{msi}, "
-            f"{scene.bit_depth or '?'} bits",
-            f"{low:g} to {high:g} of {full_scale:g} ({high / full_scale:.1%} used)",
-            "unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm",
-            escape("\n".join(problems(scene))),
-        )
+        cube = f"{len(raw)} bands {raw.shape[1]}x{raw.shape[2]}, {raw.dtype}{msi}, "
+        cube += f"{scene.bit_depth or '?'} bits"
+        values = f"{low:g} to {high:g} of {full_scale:g} ({high / full_scale:.1%} used)"
+        waves = "unknown" if nm is None else f"{nm[0]:g} to {nm[-1]:g} nm"
+        rows.append(texts(name, cube, values, waves, "\n".join(problems(scene))))
         if thumbnail:
             pictures.append(small_picture(scene, 256))
-    out.print(table)
+    out.print(Grid(("scene", "cube", "values", "wavelengths", "notes and problems"), rows))
     if thumbnail and pictures:
         contact_sheet(pictures, thumbnail)
         out.print(f"Picture  {thumbnail}", soft_wrap=True)
@@ -272,12 +268,12 @@ def splits() -> None:
     """List the splits that come with the package."""
     from feinfn.data.splits import SPLITS
 
-    folded = (Column(name, overflow="fold") for name in ("train", "validation", "test", "source"))
-    table = Table(Column("split", no_wrap=True), *folded, show_lines=True)
+    rows = []
     for name, split in SPLITS.items():
-        sizes = (str(len(names)) for names in split.parts().values())
-        table.add_row(name, *sizes, escape(split.source))
-    out.print(table)
+        sizes = [len(names) for names in split.parts().values()]
+        counts = [Cell(str(size), value=size) for size in sizes]
+        rows.append([Cell(name), *counts, Cell(split.source)])
+    out.print(Grid(("split", "train", "validation", "test", "source"), rows), "")
     out.print(
         "The lists have no validation part of their own; it is cut from the training scenes: by "
         "name, the first and every 7th after it. Harvard: which 10 and 10 images are in use is not "
@@ -290,10 +286,11 @@ def protocols() -> None:
     """List the protocols: ratio, blur, spectral response, and which of it is inferred."""
     from feinfn.protocols.named import PROTOCOLS
 
-    table = Table("protocol", "ratio", "PSF", "SRF", "known", "inferred", show_lines=True)
+    rows = []
     for name, p in PROTOCOLS.items():
         sigma = "" if p.psf_sigma_px is None else f", sigma {p.psf_sigma_px:.3g}"
         psf = f"{p.psf} {p.psf_px}x{p.psf_px}{sigma}, {p.psf_border}, phase {p.phase_px}"
         srf = f"{p.srf} by {p.srf_by}: {', '.join(p.msi_order)}"
-        table.add_row(name, str(p.ratio), psf, *map(escape, (srf, p.known, p.inferred)))
-    out.print(table)
+        ratio = Cell(str(p.ratio), value=p.ratio)
+        rows.append([Cell(name), ratio, *texts(psf, srf, p.known, p.inferred)])
+    out.print(Grid(("protocol", "ratio", "PSF", "SRF", "known", "inferred"), rows))

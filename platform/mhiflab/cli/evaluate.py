@@ -40,17 +40,17 @@ def evaluate(
 ) -> None:
     """Score a fused image against its reference under every metric convention in use.
 
-    The same pair differs by decibels between the definitions behind printed tables; the second line
-    of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat files
-    rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
+    The same pair differs by decibels between the definitions behind printed tables; the second
+    number of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat
+    files rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
     """
     from feinfn.files import write_atomic
     from feinfn.inference.scores import score_files
-    from mhiflab.render.evaluation import comparison_table, write_csv, write_map, write_mat
+    from mhiflab.render.fused import convention_grid, write_csv, write_map, write_mat
     from mhiflab.render.metrics import METRICS
 
     scores = score_files(fused, reference, ratio, convention or (), key, reference_key or key)
-    out.print(comparison_table(scores.values))
+    out.print(convention_grid(scores.values))
     if scores.left_out:
         names = ", ".join(METRICS[index].name for index in scores.left_out)
         out.print(f"Left out, their windows are larger than the image: {names}")

@@ -79,7 +79,7 @@ def fuse(
     from feinfn.data.readers.array import Options
     from feinfn.inference.apply import fuse_images
     from feinfn.inference.inputs import read_images
-    from mhiflab.render.fusion import write_fusion
+    from mhiflab.render.fused import write_fusion
 
     check_written(fused)
     outputs, inputs = (fused, fused.with_suffix(".png")), (hsi, msi, reference, weights)

@@ -34,17 +34,9 @@ from mhiflab.study.read import read_study
 from mhiflab.study.schema import Study
 from mhiflab.study.spec import ON_DISK, DataAccess
 
-STATES = {
-    "done": "green",
-    "running": "blue",
-    "resume": "yellow",
-    "new": "cyan",
-    "failed": "red",
-    "blocked": "magenta",
-}
-"""States of a trial, each with its colour on the console: done; running (a driver works on it);
-resume (a training state exists); new; failed (until `mhiflab retry`); blocked (cannot run as it
-is)."""
+STATES = ("done", "running", "resume", "new", "failed", "blocked")
+"""States of a trial: done; running (a driver works on it); resume (a training state exists); new;
+failed (until `mhiflab retry`); blocked (cannot run as it is)."""
 
 
 @dataclass(frozen=True)

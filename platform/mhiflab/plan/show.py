@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from mhiflab.console import out
+from mhiflab.grid import Cell, Grid
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast, Work, clock, forecast, recorded_speeds
 from mhiflab.plan.plan import STATES, Entry, Plan, plan_refresher
@@ -20,13 +20,25 @@ WATCH_S = 2.0
 """Seconds between two looks at the record."""
 
 
-def _table(plan: Plan, columns: Sequence[str]) -> Table:
-    title = escape(f"{plan.name}: {plan.study.title}")
-    return Table("case", *columns, title=title, title_justify="left")
+def _state(entry: Entry, below: str = "") -> Cell:
+    return Cell(entry.state, entry.state, below)
 
 
-def _state(entry: Entry) -> str:
-    return f"[{STATES[entry.state]}]{entry.state}[/]"
+def _row(entry: Entry) -> list[Cell]:
+    spec, metrics = entry.trial.spec, entry.run.metrics if entry.run else {}
+    epoch, trained_s = int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
+    running, psnr = epoch and entry.state == "running", metrics.get("val_psnr")
+    left_s = (spec.train.epochs - epoch) * trained_s / epoch if running else None
+    return [
+        Cell(entry.trial.label),
+        Cell(str(spec.seed), value=spec.seed),
+        _state(entry),
+        Cell(f"{epoch}/{spec.train.epochs}" if spec.trained else "-", value=epoch),
+        Cell("" if psnr is None else f"{psnr:.2f}", value=psnr),
+        Cell(clock(trained_s) if trained_s else "", value=trained_s),
+        Cell("" if left_s is None else clock(left_s), value=left_s),
+        Cell(entry.key[:12], "key"),
+    ]
 
 
 def status_table(plan: Plan) -> Group:
@@ -34,42 +46,43 @@ def status_table(plan: Plan) -> Group:
 
     Below it stand the searches' progress, reasons of failures, counts and a forecast.
     """
-    table = _table(plan, ("seed", "state", "epochs", "val PSNR", "trained", "left", "run key"))
-    for entry in plan.entries:
-        spec, metrics = entry.trial.spec, entry.run.metrics if entry.run else {}
-        epoch, trained_s = int(metrics.get("epoch", 0)), metrics.get("train_seconds", 0.0)
-        running = epoch and entry.state == "running"
-        table.add_row(
-            escape(entry.trial.label),
-            str(spec.seed),
-            _state(entry),
-            f"{epoch}/{spec.train.epochs}" if spec.trained else "-",
-            f"{metrics['val_psnr']:.2f}" if "val_psnr" in metrics else "",
-            clock(trained_s) if trained_s else "",
-            clock((spec.train.epochs - epoch) * trained_s / epoch) if running else "",
-            entry.key[:12],
-        )
-    lines = [*_remarks(plan), f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"]
+    head = ("case", "seed", "state", "epochs", "val PSNR", "trained", "left", "run key")
+    grid = Grid(head, [_row(entry) for entry in plan.entries], f"{plan.name}: {plan.study.title}")
+    lines = [*remarks(plan), f"{counts_line(plan)}, {time.strftime('%H:%M:%S')}"]
     expected = forecast_of(plan, plan.unique("new", "resume", "running"))
-    return Group(table, *map(escape, lines), expected.line)
+    return Group(grid, *map(escape, lines), expected.line)
 
 
-def state_table(plan: Plan) -> Table:
-    """Return a console table of states: a row for every case, a column for every seed."""
-    table = _table(plan, [f"seed {seed}" for seed in plan.study.seeds])
-    for column in ("workers", "epochs"):
-        table.add_column(column, justify="right")
-    rows: dict[str, list[Entry]] = {}
+def _progress(entry: Entry) -> str:
+    """Return in words the epochs, the last validation PSNR and the training time of a trial."""
+    metrics = entry.run.metrics if entry.run else {}
+    parts = []
+    if "epoch" in metrics:
+        parts.append(f"{metrics['epoch']:.0f}/{entry.trial.spec.train.epochs} epochs")
+    if "val_psnr" in metrics:
+        parts.append(f"{metrics['val_psnr']:.2f} dB")
+    if "train_seconds" in metrics:
+        parts.append(clock(metrics["train_seconds"]))
+    return " · ".join(parts)
+
+
+def state_grid(plan: Plan, progress: bool = False) -> Grid:
+    """Return a table of states: a row for every case, a column for every seed."""
+    entries_of: dict[str, list[Entry]] = {}
     for entry in plan.entries:
-        rows.setdefault(entry.trial.case, []).append(entry)
-    for entries in rows.values():
+        entries_of.setdefault(entry.trial.case, []).append(entry)
+    rows = []
+    for entries in entries_of.values():
         trial = entries[0].trial
+        states = [_state(e, _progress(e) if progress else "") for e in entries]
         # A case that is not trained has one trial for all seeds.
-        cells = [*map(_state, entries), *["-"] * (len(plan.study.seeds) - len(entries))]
-        workers = str(trial.resources.workers or "in process")
-        epochs = str(trial.spec.train.epochs) if trial.spec.trained else "-"
-        table.add_row(escape(trial.label), *cells, workers, epochs)
-    return table
+        states += [Cell("-")] * (len(plan.study.seeds) - len(states))
+        workers = Cell(str(trial.resources.workers or "in process"))
+        epochs = trial.spec.train.epochs
+        count = Cell(str(epochs) if trial.spec.trained else "-", value=epochs)
+        rows.append([Cell(trial.label), *states, workers, count])
+    head = ["case", *(f"seed {seed}" for seed in plan.study.seeds), "workers", "epochs"]
+    return Grid(head, rows, f"{plan.name}: {plan.study.title}")
 
 
 def counts_line(plan: Plan) -> str:
@@ -93,7 +106,7 @@ def reasons(plan: Plan, at_most: int = 5) -> list[str]:
     return lines
 
 
-def _remarks(plan: Plan) -> list[str]:
+def remarks(plan: Plan) -> list[str]:
     """Return the searches' progress, and why trials are blocked or failed."""
     return [*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)]
 
@@ -109,8 +122,8 @@ def forecast_of(plan: Plan, entries: Sequence[Entry]) -> Forecast:
 
 def print_plan(plan: Plan) -> None:
     """Print the state of every trial, the searches' progress, and the number left to execute."""
-    out.print(state_table(plan))
-    for line in (*_remarks(plan), counts_line(plan)):
+    out.print(state_grid(plan))
+    for line in (*remarks(plan), counts_line(plan)):
         out.print(escape(line), soft_wrap=True)
 
 

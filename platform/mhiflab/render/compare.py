@@ -13,10 +13,11 @@ import pandas as pd
 from feinfn.errors import UserError, nearest
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.conventions import CONVENTION
+from mhiflab.grid import Cell, Grid, texts
 from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, SEED, STUDY
-from mhiflab.render.compare_page import Grid, Section
+from mhiflab.render.compare_page import Section
 from mhiflab.render.figures.style import COLOURS, png
 from mhiflab.render.figures.training.curves import curves_figure
 from mhiflab.render.metrics import METRICS
@@ -42,21 +43,25 @@ def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def difference_grid(column: str, values_by_name: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Return a table of the values in which mappings differ, one column for each mapping."""
+    values = list(values_by_name.values())
+    rows = [
+        [Cell(name, "key"), *(Cell(_shown(one, name)) for one in values)]
+        for name in _differing(values)
+    ]
+    return Grid([column, *values_by_name], rows)
+
+
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        return NONE
-    value = values[name]
+    value = values.get(name, NONE)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _difference(title: str, column: str, runs: Sequence[RecordedRun], part: str) -> Section:
     """Return a section on the differences in one part of the records."""
-    values = [getattr(run, part) for run in runs]
-    names = _differing(values)
-    if not names:
-        return Section(title, ["Nothing differs."])
-    rows = [[name, *(_shown(one, name) for one in values)] for name in names]
-    return Section(title, grids=[Grid("", [column, *(run.name for run in runs)], rows)])
+    grid = difference_grid(column, {run.name: getattr(run, part) for run in runs})
+    return Section(title, grids=[grid]) if grid.rows else Section(title, ["Nothing differs."])
 
 
 def _overview(runs: Sequence[RecordedRun]) -> Section:
@@ -67,14 +72,14 @@ def _overview(runs: Sequence[RecordedRun]) -> Section:
             run.provenance.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds")
         )
         named = (run.tags.get(k, NONE) for k in (KEY, STUDY, CASE, PROTOCOL))
-        rows.append([run.name, *named, *map(str, numbers)])
+        rows.append(texts(run.name, *named, *map(str, numbers)))
     sentences = [f"The baseline is {runs[0].name}."]
     if seeds := _other_seeds(runs):
         sentences.append(
             f"{', '.join([runs[0].name, *seeds])} are seeds of the same case: what differs between "
             "their results is chance in training."
         )
-    return Section("Runs", sentences, _mixed(runs), [Grid("", header, rows)])
+    return Section("Runs", sentences, _mixed(runs), [Grid(header, rows)])
 
 
 def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
@@ -182,23 +187,17 @@ def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
     sentences += verdicts or ["No difference was shown."]
     heads = [f"{METRICS[m].name}{METRICS[m].words}" for m in metrics]
     interval = f"{100 * comparisons[0].level:g}% interval"
+    p_value = f"p (Holm over {comparisons[0].family})"
     differences = Grid(
-        "Mean differences over images",
-        [
-            "run",
-            "metric",
-            "difference",
-            interval,
-            f"p (Holm over {comparisons[0].family})",
-            "shown",
-        ],
+        ["run", "metric", "difference", interval, p_value, "shown"],
         [_line(one, one.method in chance) for one in comparisons],
+        "Mean differences over images",
     )
-    images = Grid("Images", ["image", "run", *heads], _images(frame, names, metrics))
+    images = Grid(["image", "run", *heads], _images(frame, names, metrics), "Images")
     return Section(title, sentences, [*cautions, *dict.fromkeys(warnings)], [differences, images])
 
 
-def _line(comparison: Comparison, chance: bool) -> list[str]:
+def _line(comparison: Comparison, chance: bool) -> list[Cell]:
     metric = METRICS[comparison.metric]
     ends = [
         f"{x:+z.{metric.digits}f}"
@@ -209,28 +208,27 @@ def _line(comparison: Comparison, chance: bool) -> list[str]:
     if chance:
         verdict = "chance in training"
     return [
-        comparison.method,
-        metric.name + metric.words,
-        ends[0],
-        within,
-        f"{comparison.p_holm:.3f}",
-        verdict,
+        *texts(comparison.method, metric.name + metric.words),
+        Cell(ends[0], value=comparison.effect.mean),
+        Cell(within, value=comparison.low),
+        Cell(f"{comparison.p_holm:.3f}", value=comparison.p_holm),
+        Cell(verdict),
     ]
 
 
-def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
+def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -> list[list[Cell]]:
     """Return the metrics of every image by run, with the difference to the first run."""
     table = frame.set_index(["scene", "method"])
     rows = []
     for scene in dict.fromkeys(frame["scene"]):
         for name in names:
-            cells = []
+            cells = texts(scene, name)
             for metric in metrics:
                 digits = METRICS[metric].digits
                 value, base = (table.loc[(scene, run), metric] for run in (name, names[0]))
-                difference = "" if name == names[0] else f" ({value - base:+z.{digits}f})"
-                cells.append(f"{value:.{digits}f}{difference}")
-            rows.append([scene, name, *cells])
+                difference = "" if name == names[0] else f"({value - base:+z.{digits}f})"
+                cells.append(Cell(f"{value:.{digits}f}", "", difference, value))
+            rows.append(cells)
     return rows
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from feinfn.errors import UserError
@@ -27,7 +26,7 @@ from mhiflab.record.store import Store, tracking_uri, without_passwords
 from mhiflab.render.figures.registry import FORMATS, KINDS, draw, find_kind
 from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import collect
-from mhiflab.render.tables.formats import markdown, write_table
+from mhiflab.render.tables.formats import print_table, write_table
 from mhiflab.render.tables.published import QuotedRow, read_published
 from mhiflab.render.tables.table import Block, Table
 from mhiflab.study.read import read_paper
@@ -200,7 +199,7 @@ def render_parts(
             suffix = table.blocks[0].results.suffix if told else ""
             files[name] = write_table(table, folder, name + suffix)
             if not quiet:
-                out.print(Markdown(markdown(table)))
+                print_table(table)
         except UserError as error:
             failed[name] = error
             if paper.study and name in paper.tables:

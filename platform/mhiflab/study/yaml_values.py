@@ -64,7 +64,7 @@ def _explained(where: str, kind: Any, error: ValidationError, under: str) -> Use
         reason = first["ctx"]["error"]
         if "." not in reason.field:
             # Settings without a section stand where the file says.
-            reason.field = ".".join([*path, reason.field])
+            reason.field = ".".join(filter(None, [*path, reason.field]))
         return UserError(f"{where}: {reason}")
     value = first["input"] if first["type"] != "missing" else "nothing"
     return UserError(f"{where}: {key}: found {value!r}, expected: {first['msg']}")
@@ -118,6 +118,7 @@ def check_line(text: str, where: str) -> None:
     if has_control or not text.strip():
         hint = "; a YAML block ends in a line break: begin it with |- or >-, or quote the text"
         raise UserError(
-            f"{where}: found {text!r}, expected one line of text without control characters"
-            + hint * text.endswith("\n")
+            f"found {text!r}, expected one line of text without control characters"
+            + hint * text.endswith("\n"),
+            where,
         )

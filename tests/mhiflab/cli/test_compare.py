@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunTag
+from printed import LONG, check_printed
 from tiny import changed
 
 from feinfn.errors import UserError
 from mhiflab.cli.compare import compare as compare_command
+from mhiflab.console import out
+from mhiflab.grid import Grid
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.record.artifacts import FUSED
@@ -21,8 +24,9 @@ from mhiflab.record.store import recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
-from mhiflab.render.compare_page import html_page
+from mhiflab.render.compare_page import print_sections
 from mhiflab.render.metrics import METRICS
+from mhiflab.render.pages import page
 
 
 @pytest.fixture
@@ -71,12 +75,16 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
+def texts(grid: Grid) -> list[list[str]]:
+    return [[cell.text for cell in line] for line in grid.lines]
+
+
 def checked(html: str) -> Checker:
     checker = Checker()
     checker.feed(html)
     checker.close()
     assert checker.open == []
-    assert html.startswith("<!DOCTYPE html>")
+    assert html.startswith("<!doctype html>")
     assert "script" not in checker.seen
     assert "link" not in checker.seen
     assert all(value.startswith("data:image/png;base64,") for value in checker.loaded)
@@ -126,13 +134,13 @@ def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
     for metric, place in zip(("psnr", "sam", "ergas", "ssim"), range(2, 6), strict=True):
         digits = METRICS[metric].digits
         change = tables[1][metric] - tables[0][metric]
-        line = next(row for row in differences.rows if row[1].startswith(METRICS[metric].name))
+        line = next(x for x in texts(differences) if x[1].startswith(METRICS[metric].name))
         assert float(line[2]) == pytest.approx(change.mean(), abs=0.51 * 10**-digits)
         low, high = map(float, line[3].split(" to "))
         assert low <= float(line[2]) <= high
-        for row in images.rows[1::2]:
-            value, difference = map(float, row[place].rstrip(")").split(" ("))
-            scene = row[0]
+        for row in images.lines[1::2]:
+            value, difference = float(row[place].text), float(row[place].below.strip("()"))
+            scene = row[0].text
             assert value == pytest.approx(tables[1].loc[scene, metric], abs=0.51 * 10**-digits)
             assert difference == pytest.approx(change[scene], abs=0.51 * 10**-digits)
 
@@ -155,7 +163,7 @@ def test_differences_that_many_images_show_are_said_with_their_direction(lab, ke
 
     sections = compare_runs([many_images(run) for run in runs])
     section = next(s for s in sections if s.title == "Metrics")
-    shown = {row[1].split()[0]: row[-1] for row in section.grids[0].rows}
+    shown = {row[1].split()[0]: row[-1] for row in texts(section.grids[0])}
     assert shown == {"PSNR": "better", "SAM": "worse", "ERGAS": "no", "SSIM": "no"}
     gain, loss = section.sentences[1:]
     assert re.match(r"full seed 1 \(\w{8}\) gains 1\.07 dB PSNR over without seed 1 \(", gain)
@@ -190,7 +198,7 @@ def test_nothing_is_claimed_between_seeds_and_one_training_is_cautioned(lab, key
     assert any("gains 1.00 dB PSNR" in text for text in cases.sentences)
     seeds = metrics(keys["full", 1], keys["full", 2])
     assert seeds.sentences[1:] == ["No difference was shown."]
-    assert {row[-1] for row in seeds.grids[0].rows} == {"chance in training"}
+    assert {row[-1] for row in texts(seeds.grids[0])} == {"chance in training"}
 
 
 def test_study_and_filter_find_its_runs(recorded, lab, keys, tmp_path, capsys):
@@ -272,11 +280,11 @@ def test_code_and_data_that_differ_are_shown(compared):
         return changed(run, code=code, data={**run.data, "fingerprint": "0" * 64})
 
     found = compared(change)
-    rows = {row[0]: row[1:] for row in found["Code and machine"].grids[0].rows}
+    rows = {row[0]: row[1:] for row in texts(found["Code and machine"].grids[0])}
     assert rows["versions.other"] == ["–", "1"]
     assert rows["versions.torch"][1] == "0.0"
     assert len(rows) == 2
-    assert [row[0] for row in found["Data"].grids[0].rows] == ["fingerprint"]
+    assert [row[0] for row in texts(found["Data"].grids[0])] == ["fingerprint"]
     # Seeds of one case on other data are not the same case.
     same = compared(lambda run: changed(run, spec={**run.spec, "model.fourier_branch": False}))
     assert len(same["Runs"].sentences) == 1
@@ -303,7 +311,7 @@ def test_other_protocols_and_conventions_are_said_in_words(compared):
     assert re.match(r"The protocols differ: cave_x4 \(\w{8}\), cave_x4 \(f{8}\)\. ", caution)
     (own,) = (text for text in found["Metrics"].cautions if "conventions" in text)
     assert "differ: matlab, other. Here all are compared in matlab alone." in own
-    text = "".join(checked(html_page("x", found.values())).text)
+    text = "".join(checked(page("compare.html", "x", sections=found.values())).text)
     assert caution in text
     assert own in text
 
@@ -327,9 +335,9 @@ def test_images_are_paired_only_where_they_are_the_same(compared):
     ):
         section = compared(change)["Metrics"]
         assert section.cautions[0] == f"Not paired, {why}: pompoms_ms."
-        assert {row[0] for row in section.grids[1].rows} == {"superballs_ms"}
+        assert {row[0] for row in texts(section.grids[1])} == {"superballs_ms"}
         # One image has no interval.
-        assert {row[3] for row in section.grids[0].rows} == {"–"}
+        assert {row[3] for row in texts(section.grids[0])} == {"–"}
 
 
 def test_runs_without_anything_in_common(compared):
@@ -356,19 +364,24 @@ def test_another_convention_on_request(compared):
         compared(convention="matlap")
 
 
-def test_markup_in_names_is_text(compared, capsys):
+def test_consoles_show_numbers_whole_beside_long_names(compared):
+    sections = compared(lambda run: changed(run, name=LONG, spec={**run.spec, LONG: LONG}))
+    grids = [grid for section in sections.values() for grid in section.grids]
+    assert len(grids) == 4
+    for grid in grids:
+        check_printed(grid)
+
+
+def test_markup_in_names_is_text(compared, capsys, monkeypatch):
     def named(run):
         return changed(run, name="<b>&[/x] [bold]", spec={**run.spec, "<i>": "</table>"})
 
-    html = html_page("<title>", compared(named).values())
+    html = page("compare.html", "<title>", sections=compared(named).values())
     text = "".join(checked(html).text)
     assert "<b>&[/x] [bold]" in text
     assert "</table>" in text
-    from rich.console import Console
-
-    from mhiflab.render.compare_page import print_sections
-
-    print_sections(list(compared(named).values()), Console(width=300))
+    monkeypatch.setattr(out, "width", 300)
+    print_sections(list(compared(named).values()))
     assert "<b>&[/x] [bold]" in capsys.readouterr().out
 
 

@@ -73,7 +73,7 @@ def as_integers(path: Path, full_scale: int, kind: type) -> Path:
 def drawn(monkeypatch):
     """Return what was drawn: LR-HSI, MSI, fused HSI, wavelengths, order, reference."""
     seen = []
-    place = "mhiflab.render.fusion.quick_look"
+    place = "mhiflab.render.fused.quick_look"
     monkeypatch.setattr(place, lambda *given: seen.append(given) or quick_look(*given))
     return seen
 

@@ -1,6 +1,7 @@
 """Studies on prepared data, prepared files and real pairs; runs evaluated off their protocol."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,18 +50,22 @@ def test_sample_prepared_as_a_store_is_the_same_data_as_the_sample(mhiflab, writ
     parts = sample_parts()
     done = mhiflab("data", "prepare", "files", "--source", SAMPLE, "--out", tmp_path / "s.h5")
     assert done.returncode == 0, done.stderr
-    keys = set()
-    for data in ({"source": "sample"}, {"source": str(tmp_path / "s.h5"), **parts}):
-        shown = mhiflab("plan", write_study(base=base(data=data), cases={}))
+
+    def run_keys(**study: object) -> set[str]:
+        shown = mhiflab("plan", write_study(**study), "--keys")
         assert shown.returncode == 0, shown.stderr
-        keys.add(shown.stdout.split("│")[-3].strip())
+        return set(re.findall(r"^[0-9a-f]{12}\b", shown.stdout, re.MULTILINE))
+
+    keys: set[str] = set()
+    for data in ({"source": "sample"}, {"source": str(tmp_path / "s.h5"), **parts}):
+        keys |= run_keys(base=base(data=data), cases={})
     # A store made with a split fills the parts by itself.
     (tmp_path / "split.json").write_text(json.dumps(parts))
     words = ["--source", SAMPLE, "--out", tmp_path / "split.h5", "--split", "split.json"]
     assert mhiflab("data", "prepare", "files", *words).returncode == 0
     data = {"source": str(tmp_path / "split.h5")}
-    keys.add(mhiflab("plan", write_study(base=base(data=data), cases={})).stdout.split("│")[-3])
-    assert len({key.strip() for key in keys}) == 1
+    keys |= run_keys(base=base(data=data), cases={})
+    assert len(keys) == 1
     missing = {"source": str(tmp_path / "s.h5"), **parts, "train": ["clot_ms"]}
     wrong = mhiflab("plan", write_study(base=base(data=missing), cases={}))
     assert "data.train: found 'clot_ms', did you mean 'cloth_ms'?" in wrong.stderr

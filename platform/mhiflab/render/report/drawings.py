@@ -1,6 +1,5 @@
 """Figures of a report, each with a description in words."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ from mhiflab.render.figures.kind import Cases, Images
 from mhiflab.render.figures.registry import KINDS, make_drawing
 from mhiflab.render.figures.style import png
 
-FIGURES_BYTES = 9_000_000
-"""Largest size of all figures of a page; further ones are replaced by their command."""
+FIGURES_BYTES = 6_500_000
+"""Largest size of all figures of a page; those beyond are replaced by their command."""
 
 DOTS_PER_CSS_PX = 2
 """Dots of a picture per CSS pixel."""
@@ -43,17 +42,10 @@ class Picture:
     """A figure of the page."""
 
     title: str
-    command: str
-    """Options of the command `mhiflab figure` that draws it by itself."""
     png: bytes
     caption: str
     alt: str
     """Text for readers who cannot see the picture."""
-
-    @property
-    def source(self) -> str:
-        """Data URL of the picture."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
     @property
     def width(self) -> int:
@@ -62,8 +54,11 @@ class Picture:
         return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
 
 
-def draw_figures(done: Plan, plan: Plan) -> tuple[list[Picture], list[str]]:
-    """Draw the figures that finished runs allow; return them, and the reasons for missing ones."""
+def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[Picture], list[str]]:
+    """Draw the figures that finished runs allow; return them, and the reasons for missing ones.
+
+    They take at most a share of `FIGURES_BYTES`.
+    """
     pictures: list[Picture] = []
     undrawn: list[str] = []
     size = 0
@@ -74,28 +69,23 @@ def draw_figures(done: Plan, plan: Plan) -> tuple[list[Picture], list[str]]:
             undrawn.append(f"{title}: {error}")
             continue
         labels, facts = _labels_and_facts(drawing.numbers)
-        command = f"--kind {kind}" + "".join(f" --option {k}={x}" for k, x in options.items())
         picture = Picture(
             title,
-            command,
             png(drawing.figure),
             f"{caption} {facts}{_left_out(kind, done, plan)}",
             f"{title}: {caption} Shown: {labels}. {facts}",
         )
-        if size + len(picture.source) > FIGURES_BYTES:
-            undrawn.append(too_large_note(picture, done))
-            continue
-        size += len(picture.source)
-        pictures.append(picture)
+        size += len(picture.png)
+        if size > share * FIGURES_BYTES:
+            command = f"{plan.command} --kind {kind}"
+            command += "".join(f" --option {k}={x}" for k, x in options.items())
+            undrawn.append(
+                f"{title}: the page would grow too large; draw it by itself: mhiflab figure "
+                + command
+            )
+        else:
+            pictures.append(picture)
     return pictures, undrawn
-
-
-def too_large_note(picture: Picture, plan: Plan) -> str:
-    """Return the note in place of a picture that would make its page too large."""
-    return (
-        f"{picture.title}: the page would grow too large; draw it by itself: mhiflab figure "
-        f"{plan.command} {picture.command}"
-    )
 
 
 def _labels_and_facts(numbers: pd.DataFrame) -> tuple[str, str]:

@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from mhiflab.grid import Cell, Grid
 from mhiflab.plan.plan import Finished, Plan
 from mhiflab.record.description import flatten
 from mhiflab.record.store import FINGERPRINT
-from mhiflab.render.report.sections import Cell, Grid
+from mhiflab.render.compare import difference_grid
 
 
 def _time(milliseconds: int | None) -> str:
@@ -63,16 +64,10 @@ def origin(plan: Plan) -> tuple[dict[str, str], Grid]:
     return shared, Grid(["Case", "Seed", "State", "Run key", "MLflow run", *differing], rows)
 
 
-def differences(plan: Plan) -> Grid:
+def settings_grid(plan: Plan) -> Grid:
     """Return a table of the settings in which cases differ, one column per case."""
     settings = {
         e.trial.label: flatten({k: v for k, v in asdict(e.trial.spec).items() if k != "seed"})
         for e in plan.entries
     }
-    names = dict.fromkeys(name for one in settings.values() for name in one)
-    rows = []
-    for name in names:
-        texts = [str(one.get(name, "–")) for one in settings.values()]
-        if len(set(texts)) > 1:
-            rows.append([Cell(name, "key"), *map(Cell, texts)])
-    return Grid(["Setting", *settings], rows)
+    return difference_grid("Setting", settings)

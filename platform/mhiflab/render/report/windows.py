@@ -14,6 +14,9 @@ from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import WINDOW_STEPS, Window
 from mhiflab.render.figures.style import MAPS
 
+VIEWER_BYTES = 4_500_000
+"""Largest size of a page's cubes, unless they are as small as `LEAST_PX`."""
+
 LEAST_PX = 32
 """Smallest side of a window; if it is still too large, cases are left out."""
 
@@ -84,16 +87,16 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
 
 
-def viewer_data(windows: Windows, room_bytes: int) -> dict[str, Any]:
+def viewer_data(windows: Windows) -> dict[str, Any]:
     """Return the data of the viewer's script; cubes are base64 of little-endian uint16 [S, H, W].
 
-    If the cubes take more than `room_bytes`, the window is cut around its middle, and then cases
+    If the cubes take more than `VIEWER_BYTES`, the window is cut around its middle, and then cases
     are left out; `windows.notes` say so.
     """
     bands, height, width = windows.size
     shared_cubes = (windows.reference_SHW is not None) + len(windows.upsampled_SHW)
     # Four letters of base64 hold three bytes, and a pixel of a band takes two bytes.
-    pixels = max(0, room_bytes) * 3 // 8 // bands
+    pixels = VIEWER_BYTES * 3 // 8 // bands
     cube_count = shared_cubes + len(windows.fused_SHW)
     side = min(max(height, width), max(LEAST_PX, int((pixels / cube_count) ** 0.5)))
     rows, columns = _middle(height, side), _middle(width, side)

@@ -3,30 +3,15 @@
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
-from feinfn.errors import UserError
+from pydantic import AfterValidator
+
+from feinfn.errors import UserError, require
 from feinfn.metrics.evaluation import METRICS
-from mhiflab.study.yaml_values import check_line
-
-PRINTED = tuple(name for metric in METRICS for name in (metric, f"{metric}_std"))
-
-COLUMNS = (
-    "method",
-    "data",
-    "ratio",
-    *PRINTED,
-    "parameters_counted",
-    "source",
-    "protocol",
-    "convention",
-)
-"""Columns of a file of published numbers; cells without a printed number are empty.
-
-`parameters_counted` is not quoted: it is in millions, counted on the released code for 31 + 3 bands
-at ratio `COUNTED_RATIO`.
-"""
+from mhiflab.study.yaml_values import build, check_line
 
 COUNTED_RATIO = 4
 """Ratio at which parameters are counted, because upsampling layers depend on it."""
@@ -34,7 +19,63 @@ COUNTED_RATIO = 4
 NOT_TOLD = "-"
 """Text in place of an unknown number."""
 
-NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+def _line(text: str) -> str:
+    check_line(text, "")
+    return text
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    def check(text: str) -> str:
+        require(re.fullmatch(pattern, text) is not None, "", text, expected)
+        return text
+
+    return AfterValidator(check)
+
+
+Line = Annotated[str, AfterValidator(_line)]
+Known = Annotated[str, AfterValidator(lambda text: text and _line(text))]
+"""A line, or nothing if it is not known."""
+Number = Annotated[str, _matching(r"([0-9]+(\.[0-9]+)?)?", "a number such as 52.47, or nothing")]
+"""A number digit by digit as printed, or nothing."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a file of published numbers; its fields are the columns."""
+
+    method: Line
+    data: Line
+    ratio: Annotated[str, _matching("[1-9][0-9]*", "an integer such as 4")]
+    psnr: Number
+    psnr_std: Number
+    """Standard deviation over images, as for the other metrics."""
+    sam: Number
+    sam_std: Number
+    ergas: Number
+    ergas_std: Number
+    ssim: Number
+    ssim_std: Number
+    parameters_counted: Number
+    """Millions, not quoted but counted on the released code for 31 + 3 bands at ratio
+    `COUNTED_RATIO`."""
+    source: Line
+    protocol: Known
+    convention: Known
+
+    def __post_init__(self) -> None:
+        if not any(getattr(self, metric) for metric in METRICS):
+            raise UserError(
+                f"found no printed number of {self.method}, expected one or more; remove the line"
+            )
+
+    @property
+    def set_name(self) -> str:
+        """Data set and ratio."""
+        return f"{self.data} x{self.ratio}"
+
+
+COLUMNS = tuple(one.name for one in fields(PublishedRow))
 
 
 @dataclass(frozen=True)
@@ -61,28 +102,25 @@ def read_published(path: Path, data: str, ratio: int) -> list[QuotedRow]:
     Raises `UserError` if the file is not such a CSV, if columns are missing or unknown, if a cell
     is not a number, or if no row fits.
     """
-    all_rows = list(_rows(path))
-    rows = [row for row in all_rows if row["data"] == data and int(row["ratio"]) == ratio]
-    if not rows:
-        sets = ", ".join(sorted({f"{row['data']} x{int(row['ratio'])}" for row in all_rows}))
-        raise UserError(
-            f"{path}: found nothing of {data} x{ratio}, expected one of: {sets or 'no row'}"
+    rows = list(_rows(path))
+    fitting = [row for row in rows if row.set_name == f"{data} x{ratio}"]
+    if not fitting:
+        sets = ", ".join(sorted({row.set_name for row in rows})) or "no row"
+        raise UserError(f"{path}: found nothing of {data} x{ratio}, expected one of: {sets}")
+    return [
+        QuotedRow(
+            row.method,
+            {metric: text for metric in METRICS if (text := getattr(row, metric))},
+            row.source,
+            f"protocol: {row.protocol or 'unknown'}; metrics: {row.convention or 'unknown'}",
+            (row.parameters_counted if ratio == COUNTED_RATIO else "") or NOT_TOLD,
+            {metric: text for metric in METRICS if (text := getattr(row, f"{metric}_std"))},
         )
-    quoted = []
-    for row in rows:
-        values = {metric: row[metric] for metric in METRICS if row[metric]}
-        spreads = {m: row[f"{m}_std"] for m in METRICS if row[f"{m}_std"]}
-        about = (
-            f"protocol: {row['protocol'] or 'unknown'}; metrics: {row['convention'] or 'unknown'}"
-        )
-        parameters = row["parameters_counted"] if ratio == COUNTED_RATIO else ""
-        quoted.append(
-            QuotedRow(row["method"], values, row["source"], about, parameters or NOT_TOLD, spreads)
-        )
-    return quoted
+        for row in fitting
+    ]
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path) -> Iterator[PublishedRow]:
     """Yield every row; raise `UserError` if the file is not a table or a cell is invalid."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of published values, expected a CSV")
@@ -93,52 +131,26 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
             f"{path}: found byte {error.start} that is no UTF-8, expected a CSV in UTF-8; save it "
             "in this encoding"
         ) from None
-    head: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        where = f"{path}: line {number}"
-        try:
-            # Parse each line alone, because no cell holds a line break.
-            (cells,) = csv.reader([line], strict=True)
-        except csv.Error as error:
+    lines = ("\n" if x.startswith("#") or not x.strip() else x for x in text.splitlines(True))
+    # The standard reader, because pandas drops surplus cells or makes an index of them.
+    reader = csv.reader(lines, strict=True)
+    rows = filter(None, reader)
+    try:
+        head = next(rows, [])
+        if sorted(head) != sorted(COLUMNS):
             raise UserError(
-                f"{where}: {error}, expected one row a line; close every quote in its line"
-            ) from None
-        if not head:
-            head = cells
-            if sorted(head) != sorted(COLUMNS):
+                f"{path}: found columns {', '.join(head) or 'none'}, expected {', '.join(COLUMNS)}"
+            )
+        for cells in rows:
+            where = f"{path}: line {reader.line_num}"
+            if len(cells) != len(head):
                 raise UserError(
-                    f"{path}: found columns {', '.join(head)}, expected {', '.join(COLUMNS)}"
+                    f"{where}: found {len(cells)} cells, expected {len(head)}; quote texts that "
+                    "hold a comma"
                 )
-        elif len(cells) != len(head):
-            raise UserError(
-                f"{where}: found {len(cells)} cells, expected {len(head)}; quote texts that hold a "
-                "comma"
-            )
-        else:
-            row = dict(zip(head, cells, strict=True))
-            _check(where, row)
-            yield row
-    if not head:
-        raise UserError(f"{path}: found no line of a table, expected columns {', '.join(COLUMNS)}")
-
-
-def _check(where: str, row: dict[str, str]) -> None:
-    """Raise `UserError` if a cell of a row is invalid."""
-    for column in ("method", "data", "source", "protocol", "convention"):
-        if row[column] or column in ("method", "data", "source"):
-            check_line(row[column], f"{where}: {column}")
-    if not re.fullmatch("[1-9][0-9]*", row["ratio"]):
-        raise UserError(f"{where}: ratio: found {row['ratio']!r}, expected an integer such as 4")
-    for column in (*PRINTED, "parameters_counted"):
-        if row[column] and not NUMBER.fullmatch(row[column]):
-            raise UserError(
-                f"{where}: {column}: found {row[column]!r}, expected a number such as 52.47, or "
-                "nothing"
-            )
-    if not any(row[metric] for metric in METRICS):
+            yield build(PublishedRow, dict(zip(head, cells, strict=True)), where)
+    except csv.Error as error:
         raise UserError(
-            f"{where}: found no printed number of {row['method']}, expected one or more; remove "
-            "the line"
-        )
+            f"{path}: line {reader.line_num}: {error}, expected one row a line; close every quote "
+            "in its line"
+        ) from None

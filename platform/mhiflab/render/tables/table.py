@@ -7,10 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from rich.markup import escape
-from rich.table import Table as ConsoleTable
 
 from feinfn.errors import UserError
+from mhiflab.grid import Cell, Grid
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
@@ -212,23 +211,20 @@ def sidecar(table: Table) -> dict[str, Any]:
     return {"title": table.title, "blocks": blocks, "verdicts": verdicts(table)}
 
 
-def frame_table(frame: pd.DataFrame, title: str) -> ConsoleTable:
-    """Return a data frame as a console table, metrics with their usual decimals."""
-    table = ConsoleTable(title=escape(title), title_justify="left")
-    for column in frame.columns:
-        name = METRICS[column].heading if column in METRICS else column
-        table.add_column(escape(name), justify="right")
-    for _, row in frame.iterrows():
-        cells = [
-            f"{row[c]:.{METRICS[c].digits}f}"
-            if c in METRICS
-            else f"{row[c]:g}"
-            if isinstance(row[c], float)
-            else str(row[c])
-            for c in frame.columns
-        ]
-        table.add_row(*map(escape, cells))
-    return table
+def frame_grid(frame: pd.DataFrame, title: str) -> Grid:
+    """Return a data frame as a grid, metrics with their usual decimals."""
+
+    def cell(column: str, value: Any) -> Cell:
+        if not isinstance(value, float):
+            return Cell(str(value))
+        digits = f".{METRICS[column].digits}f" if column in METRICS else "g"
+        return Cell(f"{value:{digits}}", value=value)
+
+    heads = [METRICS[name].heading if name in METRICS else name for name in frame.columns]
+    rows = [
+        [cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")
+    ]
+    return Grid(heads, rows, title)
 
 
 def study_table(results: Results, costs: Sequence[str] = ()) -> Table:

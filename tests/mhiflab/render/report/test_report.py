@@ -30,14 +30,14 @@ from mhiflab.record.store import (
     study_run,
     tracking_uri,
 )
+from mhiflab.render.report import drawings, sections, windows
 from mhiflab.render.report.drawings import FIGURES
-from mhiflab.render.report.page import PAGE_BYTES
 from mhiflab.render.report.page import report_page as report
 from mhiflab.render.runs import collect
-from mhiflab.render.tables.formats import markdown
+from mhiflab.render.tables.formats import formatted
 from mhiflab.render.tables.table import study_table
 
-EVIL = "</script><b>bold</b> & \"'"
+EVIL = "</script><i>slanted</i> & \"'"
 CASES = {
     "without": {"label": "Without", "set": {"model.fourier_branch": False}},
     "full": {"label": EVIL, "set": {}},
@@ -104,6 +104,7 @@ class Read(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.text += " " * (tag in ("td", "th"))
         if tag in ("script", "style"):
             self._raw = tag, dict(attrs).get("type")
 
@@ -137,7 +138,7 @@ def test_page_tells_what_the_record_tells(made, page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == headings
     assert "2 of 2 runs finished" in text
     assert text.count("2/2 epochs") == 2
-    table = markdown(study_table(collect(plan)))
+    table = formatted(study_table(collect(plan)), ".md")
     for number in re.findall(r"\d+\.\d+", "".join(table.splitlines(True)[2:-4])):
         assert number in text
     assert "No difference in PSNR between" in text
@@ -146,7 +147,7 @@ def test_page_tells_what_the_record_tells(made, page):
         assert entry.key in text
         assert entry.run.id in text
     assert plan.entries[0].survey.fingerprint in text
-    assert "model.fourier_branch False True" in text
+    assert "model.fourier_branch false true" in text
     pictures = [a["src"] for a in Read(page).pictures()]
     assert len(pictures) == len(FIGURES) == 10
     for one in pictures:
@@ -180,7 +181,7 @@ def test_nothing_is_fetched_and_only_its_own_code_may_run(page):
 
 def test_texts_of_the_record_stay_texts(page):
     found = Read(page)
-    assert "b" not in {tag for tag, _ in found.tags}
+    assert "i" not in {tag for tag, _ in found.tags}
     assert all(a.get("src") != "x" for _, a in found.tags)
     assert "<img src=x onerror=alert(1)>" in found.text
     assert found.text.count(EVIL) >= 5
@@ -222,7 +223,7 @@ def test_same_records_give_the_same_bytes_and_the_page_joins_the_record(
 def test_unfinished_study_shows_what_there_is(made):
     half = Read(report([made.plan(seeds=[1, 2])]))
     assert "2 of 4 runs are missing" in half.text
-    assert "1 of 2" in half.text
+    assert "† Without lacks 1 of its runs (it has seed 1)" in half.text
     assert "2 of 4 trials to execute (2 done, 2 new)" in half.text
     assert len(half.viewer()["cubes"]) == 4
     # Pictures are of the first seed that has runs, and the same as of that seed alone.
@@ -244,14 +245,18 @@ def test_unfinished_study_shows_what_there_is(made):
     assert none.count("No run is finished yet.") == 2
 
 
-def test_large_windows_are_cut_and_cases_left_out(made, page):
-    assert len(page.encode()) < PAGE_BYTES == 15_000_000
+def test_large_windows_are_cut_and_cases_left_out(made, page, monkeypatch):
+    assert len(page.encode()) < 15_000_000
     plan, cubes = made.plan(), Read(page).viewer()["cubes"]
-    without = len(page.encode()) - sum(len(one["data"]) for one in cubes)
-    room = without + 30_000 + sum(len(one["data"]) for one in cubes) // 2
-    small = report([plan], page_bytes=room)
+    size = sum(len(one["data"]) for one in cubes)
+
+    def within(room: int) -> str:
+        monkeypatch.setattr(windows, "VIEWER_BYTES", room)
+        return report([plan])
+
+    small = within(size // 2)
     data = Read(small).viewer()
-    assert len(small.encode()) <= room
+    assert sum(len(one["data"]) for one in data["cubes"]) <= size // 2
     assert 32 < data["height"] < 96
     assert f"cut from 96 x 96 to {data['height']} x {data['width']}" in small
     recorded = made.artifact(1, QUICKLOOK_FILE)
@@ -259,24 +264,26 @@ def test_large_windows_are_cut_and_cases_left_out(made, page):
     first = data["row"] - recorded[key.replace("fused", "place")][0]
     part = slice(first, first + data["height"])
     np.testing.assert_array_equal(cube(data["cubes"][3], data), recorded[key][:, part, part])
-    least = Read(report([plan], page_bytes=without + 300_000))
-    assert [one["kind"] for one in least.viewer()["cubes"]] == ["reference", "upsampled", "fused"]
-    assert f"Left out, so that this page does not grow too large: {EVIL}, seed 1." in least.text
-    without_viewer = report([plan], page_bytes=without + 50_000)
-    assert len(without_viewer.encode()) <= without + 50_000
-    assert "The viewer is left out: the page would grow too large." in without_viewer
-    assert "application/json" not in {kind for _, kind, _ in Read(without_viewer).code}
-    assert len(Read(without_viewer).pictures()) == len(FIGURES)
-    size = without // 2
-    few = report([plan], page_bytes=size)
-    assert len(few.encode()) <= size
-    assert 0 < len(Read(few).pictures()) < len(FIGURES)
+    for room in (280_000, 0):
+        least = Read(within(room))
+        shown = least.viewer()
+        assert shown["height"] == 32
+        assert [one["kind"] for one in shown["cubes"]] == ["reference", "upsampled", "fused"]
+        assert f"Left out, so that this page does not grow too large: {EVIL}, seed 1." in least.text
+
+
+def test_large_pictures_and_tables_are_replaced_by_where_they_are(made, page, monkeypatch):
+    sizes = [len(base64.b64decode(a["src"].partition(",")[2])) for a in Read(page).pictures()]
+    monkeypatch.setattr(drawings, "FIGURES_BYTES", sum(sizes[:4]))
+    monkeypatch.setattr(sections, "IMAGE_ROWS", 3)
+    few = report([made.plan()])
     drawn = [a["alt"].partition(":")[0] for a in Read(few).pictures()]
     left = re.findall(r"<li>(.*?): the page would grow too large; draw it by itself", few)
     assert drawn + left == [title for title, *_ in FIGURES]
-    none = report([plan], page_bytes=0)
-    assert "every run's metrics_test.csv holds them" in none
-    assert not Read(none).pictures()
+    assert len(drawn) == 4
+    assert f"mhiflab figure {made.plan().command} --kind errors --option map=sam" not in few
+    assert f"mhiflab figure {made.plan().command} --kind curves --option over=minutes" in few
+    assert "every run's metrics_test.csv holds them" in few
 
 
 def test_runs_without_windows_and_equal_labels(made, monkeypatch):

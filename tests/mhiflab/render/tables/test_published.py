@@ -48,7 +48,7 @@ def test_values_keep_their_digits_and_only_whole_lines_are_comments(tmp_path):
         ({"method": ""}, "line 2: method: found '', expected one line"),
         ({"source": "a\tb"}, r"line 2: source: found 'a\\tb'"),
         ({"protocol": "a\x00b"}, r"line 2: protocol: found 'a\\x00b'"),
-        ({"protocol": "two\nlines"}, "line 2: .* expected one row a line"),
+        ({"protocol": "two\nlines"}, r"line 3: protocol: found 'two\\nlines', expected one"),
         ({"psnr": "", "sam": ""}, "line 2: found no printed number of Old #2"),
     ],
 )
@@ -60,10 +60,15 @@ def test_wrong_cells_are_told(change, told, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "found no line of a table, expected columns method"),
+        (b"", "found columns none, expected method, data"),
         ("Bücher".encode("latin-1"), "found byte 1 that is no UTF-8, .* save it"),
         (b"method,more\na,b\n", "found columns method, more, expected method, data"),
-        ((",".join(COLUMNS) + "\na,b\n").encode(), "line 2: found 2 cells, expected 15"),
+        (
+            (",".join(COLUMNS) + "\na,b\n").encode(),
+            "line 2: found 2 cells, expected 15",
+        ),
+        ((",".join(COLUMNS) + "\n" + "a," * 15).encode(), "line 2: found 16 cells, expected 15"),
+        ((",".join(COLUMNS) + '\n"a,b\n').encode(), "line 2: .*, expected one row a line"),
     ],
 )
 def test_files_that_are_no_such_table_are_told(content, told, tmp_path):

@@ -11,29 +11,32 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from printed import LONG, WIDTHS, check_printed
+from rich.console import Console
 from tiny import TINY, finished
 
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
+from mhiflab.console import out
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
-from mhiflab.plan.show import state_table
+from mhiflab.plan.show import state_grid
 from mhiflab.record.store import tracking_uri
-from mhiflab.render.report.sections import result_grid
+from mhiflab.render.pages import latex_text, markdown_text
 from mhiflab.render.runs import Results, collect
 from mhiflab.render.statistics.verdicts import baseline_case, compare_cases
-from mhiflab.render.tables.formats import _md, _tex, html_table, latex, markdown, write_table
+from mhiflab.render.tables.formats import formatted, print_table, table_grid, write_table
 from mhiflab.render.tables.rows import Cell, Row, ranks
 from mhiflab.render.tables.table import Table, notes, sidecar, study_table
 from mhiflab.study.read import read_study
 
 
 def test_tex_escapes_every_special_character_once():
-    assert _tex("a\\b_{50%}~") == r"a\textbackslash{}b\_\{50\%\}\~{}"
-    assert _tex("a < b | c > ‡") == r"a \textless{} b \textbar{} c \textgreater{} $^\ddagger$"
-    assert _tex("[ours] x[1]") == "{}[ours] x[1]"
-    assert _tex("*x") == "{}*x"
+    assert latex_text("a\\b_{50%}~") == r"a\textbackslash{}b\_\{50\%\}\~{}"
+    assert latex_text("a < b | c > ‡") == r"a \textless{} b \textbar{} c \textgreater{} $^\ddagger$"
+    assert latex_text("[ours] x[1]") == "{}[ours] x[1]"
+    assert latex_text("*x") == "{}*x"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +52,8 @@ def test_tex_escapes_every_special_character_once():
     ],
 )
 def test_markdown_shows_labels_as_they_are(text, escaped):
-    assert _md(text) == escaped
-    (_, inline, _) = MarkdownIt("commonmark").enable("strikethrough").parse(_md(text))
+    assert markdown_text(text) == escaped
+    (_, inline, _) = MarkdownIt("commonmark").enable("strikethrough").parse(markdown_text(text))
     assert "".join(one.content for one in inline.children) == text
     assert {one.type for one in inline.children} <= {"text", "text_special"}
 
@@ -146,7 +149,7 @@ def make_table(write_study) -> Callable[..., Table]:
 
 def test_a_label_like_the_upsampled_row_gets_its_own_marks_alone(make_table):
     values = {"a": {1: [20.0, 21.0], 2: [21.0, 22.0]}, "b": {1: [30.0, 31.0], 2: [31.0, 32.0]}}
-    text = markdown(make_table(values, {"b": "Bicubic upsampling"}))
+    text = formatted(make_table(values, {"b": "Bicubic upsampling"}), ".md")
     (first,) = (line for line in text.splitlines() if line.startswith("| Bicubic upsampling (in"))
     (own,) = (line for line in text.splitlines() if line.startswith("| Bicubic upsampling |"))
     assert "**10.00**" not in first
@@ -160,13 +163,15 @@ def test_means_that_are_not_finite_are_printed_and_not_ranked(make_table):
         "c": {1: [math.nan, 31.0], 2: [31.0, 32.0]},
     }
     table = make_table(values)
-    text = markdown(table)
+    text = formatted(table, ".md")
     assert "| a | **21.00** ± " in text
     assert "| b | inf | inf | inf | inf |" in text
     assert "| c | - | - | - | - |" in text
     assert "PSNR: without s0, on which b or a has no finite value." in text
     nowhere = make_table({"a": values["a"], "b": {1: [math.inf] * 2, 2: [math.inf] * 2}})
-    assert "not compared: b and a: found no scene on which both have a finite" in markdown(nowhere)
+    assert "not compared: b and a: found no scene on which both have a finite" in formatted(
+        nowhere, ".md"
+    )
     # JSON knows neither.
     json.dumps(sidecar(table), allow_nan=False)
 
@@ -203,8 +208,9 @@ def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):
     assert "not compared: no case but the baseline, a, is complete." in text
     assert "seeds 1, 2; test images s0, s1." in text
     assert "GFLOP: matrix products and convolutions, two operations per multiply-add" in text
-    grid = result_grid(lacks.blocks[0].results.plan, lacks.blocks[0].results)
-    assert [line[2].mark for line in grid.rows] == ["", "best", ""]
+    grid = table_grid(lacks)
+    assert [line[1].mark for line in grid.lines] == ["", "best", ""]
+    assert [line[0].text for line in grid.lines][1:] == ["a", "b†"]
     lacks = make_table({"a": {2: [30.0, 31.0]}, "b": {2: [30.0, 31.0]}})
     text = "\n".join(notes(lacks))
     assert "not compared: the baseline, a, lacks runs." in text
@@ -218,16 +224,29 @@ def test_names_are_text_in_every_format_and_no_formula(make_table, tmp_path):
     table = make_table(dict.fromkeys(labels, whole), labels)
     paths = write_table(table, tmp_path, "table")
     assert [path.name for path in paths][-1] == "table-statistics.csv"
-    assert r"| \[ours\] \| \<script>x\</script> | **21.00**" in markdown(table)
-    assert r"{}[ours] \textbar{} \textless{}script" in latex(table)
-    assert "<script>" not in html_table(table)
+    assert r"| \[ours\] \| \<script>x\</script> | **21.00**" in formatted(table, ".md")
+    assert r"{}[ours] \textbar{} \textless{}script" in formatted(table, ".tex")
+    assert "<script>" not in formatted(table, ".html")
     assert list(pd.read_csv(paths[2])["method"][1:]) == ["'=1+1", labels["b"], "'+ *phase*"]
     statistics = pd.read_csv(paths[-1])
     assert set(statistics["method"]) == {labels["b"], "'+ *phase*"}
     assert set(statistics["baseline"]) == {"'=1+1"}
     broken = replace(table.blocks[0], title="two\nlines")
-    said = latex(replace(table, blocks=(broken,))).split("\\begin{table}")[0]
+    said = formatted(replace(table, blocks=(broken,)), ".tex").split("\\begin{table}")[0]
     assert all(line.startswith("% ") for line in said.splitlines())
+
+
+def test_consoles_show_numbers_whole_beside_long_names(make_table, capsys, monkeypatch):
+    whole = {1: [20.0, 21.0], 2: [21.0, 22.0]}
+    table = make_table({"a": whole, "b": whole}, {"a": LONG, "b": "[ours]"})
+    check_printed(table_grid(table))
+    for width in WIDTHS:
+        monkeypatch.setattr(out, "width", width)
+        print_table(table)
+        told = " ".join(capsys.readouterr().out.split())
+        assert "Mean over test images and seeds ± standard deviation" in told
+        assert "• " in told
+        assert "[ours]" in told
 
 
 def test_statistics_of_a_former_table_do_not_stay(make_table, tmp_path):
@@ -249,8 +268,10 @@ def test_a_table_that_cannot_be_written_leaves_the_former_one(make_table, tmp_pa
 def test_markup_in_titles_and_labels_is_text(write_study):
     cases = {"a": {"label": "Ours [/x] [bold]", "set": {}}}
     plan = read_plan(write_study(title="Title [/y]", cases=cases))
-    cells = list(state_table(plan).columns[0].cells)
-    assert cells == [r"Ours \[/x] \[bold]"]
+    with (console := Console(width=80)).capture() as capture:
+        console.print(state_grid(plan))
+    assert "Title [/y]" in capture.get()
+    assert "Ours [/x] [bold]" in capture.get()
 
 
 @pytest.mark.parametrize(

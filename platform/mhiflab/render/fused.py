@@ -1,45 +1,48 @@
-"""A fused image against its reference: a table on the console, and CSV, .mat and PNG files."""
+"""Fused images as files: beside their inputs, and against their reference."""
 
 import csv
 import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from matplotlib.figure import Figure
 
-from feinfn.data.images import MAT_BYTES
+from feinfn.data.images import MAT_BYTES, Image, pseudo_rgb, write_image
 from feinfn.errors import UserError
+from feinfn.files import write_atomic
+from feinfn.inference.apply import Trained
+from feinfn.inference.inputs import FusionImages
+from mhiflab.grid import Cell, Grid
+from mhiflab.render.figures.images.quicklook import quick_look
+from mhiflab.render.figures.style import png
 from mhiflab.render.metrics import METRICS
 
 LEAST_DIGITS = 3
 """Conventions may differ by less than a table shows."""
 
 
-def comparison_table(by_convention: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table of indices by convention, with differences to the first column below."""
+def convention_grid(by_convention: Mapping[str, Mapping[str, float]]) -> Grid:
+    """Return a table of indices by convention, with differences to the first column."""
     first = next(iter(by_convention.values()))
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("index", no_wrap=True)
-    for name in by_convention:
-        table.add_column(name.replace("_", "_\n"), justify="right")
+    rows = []
     for index, base in first.items():
-        label = METRICS[index]
-        digits = max(label.digits, LEAST_DIGITS)
+        digits = max(METRICS[index].digits, LEAST_DIGITS)
         cells = [_cell(values[index], base, digits) for values in by_convention.values()]
-        table.add_row(label.heading, *cells)
-    return table
+        rows.append([Cell(METRICS[index].heading), *cells])
+    heads = [name.replace("_", "_\n") for name in by_convention]
+    return Grid(["index", *heads], rows)
 
 
-def _cell(value: float, base: float, digits: int) -> str:
-    """Return the value, and below it the difference if its printed digits differ from the base."""
+def _cell(value: float, base: float, digits: int) -> Cell:
+    """Return the value, with its difference if its printed digits differ from the base."""
     text = f"{value:.{digits}f}"
     if text == f"{base:.{digits}f}":
-        return text
-    difference = f"\n{value - base:+.{digits}f}" if math.isfinite(value - base) else ""
-    return f"[yellow]{text}{difference}[/]"
+        return Cell(text, value=value)
+    difference = f"{value - base:+.{digits}f}" if math.isfinite(value - base) else ""
+    return Cell(text, "other", difference, value)
 
 
 def write_csv(path: Path, by_convention: Mapping[str, Mapping[str, float]]) -> None:
@@ -74,10 +77,6 @@ def write_mat(path: Path, fused_SHW: np.ndarray, reference_SHW: np.ndarray, rati
 
 def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], convention: str) -> None:
     """Draw the fused image in pseudo-RGB, its mean absolute error and its spectral angles."""
-    from matplotlib.figure import Figure
-
-    from feinfn.data.images import pseudo_rgb
-
     figure = Figure(figsize=(11, 3.8), dpi=150, layout="constrained")
     axes = figure.subplots(1, 3)
     axes[0].imshow(pseudo_rgb(fused_SHW, None), interpolation="nearest")
@@ -99,3 +98,37 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     figure.suptitle(f"convention {convention}")
     # Without the software entry the file does not depend on matplotlib's version string.
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def write_fusion(
+    path: Path,
+    fused_SHW: np.ndarray,
+    images: FusionImages,
+    trained: Trained,
+    run_key: str,
+) -> Path:
+    """Write the fused image and a picture of it beside its inputs; return the picture's path."""
+    protocol = trained.protocol
+    origin = {
+        "run_key": run_key,
+        "weights_sha256": trained.weights_sha256,
+        "protocol": protocol.name if protocol else "",
+        "upsampling": trained.upsampling,
+        "mhiflab_version": version("mhiflab"),
+    }
+    origin = {name: text for name, text in origin.items() if text}
+    order = protocol.msi_order if protocol else ()
+    nm = images.hsi.wavelengths_nm
+    reference_SHW = images.reference.values_SHW if images.reference else None
+    look = quick_look(
+        images.hsi.values_SHW, images.msi.values_SHW, fused_SHW, nm, order, reference_SHW
+    )
+    picture, drawn = path.with_suffix(".png"), png(look)
+
+    def write_both(partial: Path) -> None:
+        partial.write_bytes(drawn)
+        write_image(path, Image(fused_SHW, nm), "fused", origin)
+
+    # Both take their names last, one right after the other, so that a cut leaves none of them.
+    write_atomic(picture, write_both)
+    return picture
