@@ -40,14 +40,12 @@ class Range(Settings):
 
     def check(self, where: str) -> None:
         """Raise `UserError` unless exactly one field is set and it holds more than one value."""
-        kinds = {f.name: getattr(self, f.name) for f in fields(self)}
-        kinds = {name: value for name, value in kinds.items() if value is not None}
-        require(
-            len(kinds) == 1, where, ", ".join(kinds) or "nothing", "one of " + ", ".join(_KINDS)
-        )
-        if self.choice is None:
-            ((kind, (low, high)),) = kinds.items()
-            require(low < high, f"{where}.{kind}", [low, high], "the lower bound first")
+        kinds = [name for name in _KINDS if getattr(self, name) is not None]
+        expected = "one of " + ", ".join(_KINDS)
+        require(len(kinds) == 1, where, ", ".join(kinds) or "nothing", expected)
+        ends = list(self.ends)
+        rising = self.choice is not None or ends[0] < ends[1]
+        require(rising, f"{where}.{kinds[0]}", ends, "the lower bound first")
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -120,12 +118,16 @@ class Search(Settings, section="search"):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(len(self.space) > 0, "search.space", self.space, "at least one key")
+        sections = {"model": ModelConfig, "train": TrainConfig}
+        valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
         for key, value_range in self.space.items():
-            check_key(key)
+            require_one_of("search.space", key, valid, "a key of model or train: ")
             value_range.check(f"search.space.{key}")
         names = list(self.objectives)
         for name in names:
-            _check_objective(name)
+            expected = f"{name.replace('test_', 'val_')}, because test scenes choose nothing"
+            require(not name.startswith("test_"), "search.objectives", name, expected)
+            require_one_of("search.objectives", name, OBJECTIVES)
         has_metric = any(name not in COSTS for name in names)
         require(
             len(names) in (1, 2) and has_metric,
@@ -188,16 +190,3 @@ class Search(Settings, section="search"):
         ends = product(*(one.ends for one in self.space.values()))
         for values in islice(ends, MOST_CORNERS):
             yield dict(zip(self.space, values, strict=True))
-
-
-def check_key(key: str) -> None:
-    """Raise `UserError`, with the nearest valid key, unless a dotted key may be searched."""
-    sections = {"model": ModelConfig, "train": TrainConfig}
-    valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
-    require_one_of("search.space", key, valid, "a key of model or train: ")
-
-
-def _check_objective(name: str) -> None:
-    expected = f"{name.replace('test_', 'val_')}, because test scenes choose nothing"
-    require(not name.startswith("test_"), "search.objectives", name, expected)
-    require_one_of("search.objectives", name, OBJECTIVES)

@@ -1,9 +1,9 @@
 """Specs of trials: the settings that determine a result, and the resources that it needs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from feinfn.config import PRESETS, RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.source import Survey, resolve_data, survey
@@ -55,10 +55,10 @@ AnyModel = ModelConfig | NetworkConfig | ClassicalConfig
 class Spec(Settings):
     """One fully resolved experiment: all settings that determine a result, and no others."""
 
-    model: AnyModel = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    protocol: Protocol = field(default_factory=lambda: PROTOCOLS["cave_x4"])
-    train: TrainConfig = field(default_factory=TrainConfig)
+    model: AnyModel
+    data: DataConfig
+    protocol: Protocol
+    train: TrainConfig
     seed: Natural = 1
 
     @property
@@ -68,12 +68,14 @@ class Spec(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base(Spec):
-    """Keys that a study's `base` may hold: a spec without its seed, and resources."""
+class Base(Settings):
+    """Keys that a study's `base` may hold."""
 
-    seed: ClassVar[int] = 1  # type: ignore[misc]
-    model: dict[str, Any] = field(default_factory=dict)  # type: ignore[assignment]
+    model: dict[str, Any] = field(default_factory=dict)
     """Unchecked here, because the keys that are valid depend on its name."""
+    data: DataConfig = field(default_factory=DataConfig)
+    protocol: Protocol = field(default_factory=lambda: PROTOCOLS["cave_x4"])
+    train: TrainConfig = field(default_factory=TrainConfig)
     resources: Resources = field(default_factory=Resources)
 
 
@@ -133,14 +135,13 @@ def parse_trial(
     `where`, if the settings are invalid.
     """
     base: Base = build(Base, _resolve_named(settings, where), where)
-    shared = {f.name: getattr(base, f.name) for f in fields(Spec) if f.name != "seed"}
-    shared["model"] = _build_model(base.model, where)
-    if base.protocol.srf.endswith(".csv"):
+    model, protocol = _build_model(base.model, where), base.protocol
+    if protocol.srf.endswith(".csv"):
         # Absolute, because workers may run in another folder.
-        table = str(Path(base.protocol.srf).expanduser().resolve())
-        shared["protocol"] = replace(base.protocol, srf=table)
-    spec = Spec(**shared, seed=seed)
-    return replace(spec, data=resolve(spec.data)), base.resources
+        protocol = replace(protocol, srf=str(Path(protocol.srf).expanduser().resolve()))
+    data = resolve(base.data)
+    spec = Spec(model=model, data=data, protocol=protocol, train=base.train, seed=seed)
+    return spec, base.resources
 
 
 @dataclass(frozen=True)
