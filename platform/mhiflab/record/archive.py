@@ -16,7 +16,7 @@ from typing import Any
 from mlflow.entities import Metric
 
 from feinfn.config import DataConfig
-from feinfn.data.source import SceneSummary, Survey, resolve_data, survey
+from feinfn.data.source import Survey, resolve_data, survey
 from feinfn.errors import UserError
 from feinfn.fields import Settings
 from mhiflab.paths import Lab
@@ -66,6 +66,14 @@ class ArchivedRun(Settings):
     """Texts by artifact."""
 
 
+@dataclass(frozen=True)
+class ArchivedData:
+    """Identity of some data in `data.json`."""
+
+    resolved: DataConfig
+    survey: Survey
+
+
 def data_name(config: DataConfig) -> str:
     """Return the key of some data in `data.json`."""
     return json.dumps(asdict(config), sort_keys=True)
@@ -92,36 +100,17 @@ def archived_data(folder: Path) -> DataAccess:
     Raise `UserError` if that file is damaged; the returned `resolve` raises it for other data.
     """
     path = folder / DATA_FILE
-    surveys: dict[str, Survey] = {}
-    resolved: dict[str, DataConfig] = {}
-    try:
-        for name, entry in read_json(path).items():
-            resolved[name] = build(DataConfig, entry["resolved"], str(path))
-            scenes = [
-                SceneSummary(
-                    **scene
-                    | {
-                        key: None if scene[key] is None else tuple(scene[key])
-                        for key in ("shape_SHW", "msi_size", "wavelengths_nm")
-                    }
-                )
-                for scene in entry["survey"]["scenes"]
-            ]
-            fingerprint = entry["survey"]["fingerprint"]
-            surveys[data_name(resolved[name])] = Survey(fingerprint, tuple(scenes))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error!r}), expected the data of studies as `mhiflab export` "
-            "wrote it; export them again"
-        ) from None
+    where = f"{path}, which `mhiflab export` writes"
+    data: dict[str, ArchivedData] = build(dict[str, ArchivedData], read_json(path), where)
+    surveys = {data_name(one.resolved): one.survey for one in data.values()}
 
     def resolve(config: DataConfig) -> DataConfig:
-        if data_name(config) not in resolved:
+        if data_name(config) not in data:
             raise UserError(
                 f"data.source: found {config.source!r} with scenes that are not in {folder}, "
                 "expected the scenes of its runs; export them again"
             )
-        return resolved[data_name(config)]
+        return data[data_name(config)].resolved
 
     return DataAccess(resolve, lambda config: surveys[data_name(config)])
 

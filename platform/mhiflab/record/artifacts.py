@@ -3,7 +3,7 @@
 import io
 import tempfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +95,12 @@ class Pictures(Mapping[str, np.ndarray]):
     def __init__(self, content: bytes, who: str) -> None:
         """Open a file's bytes; errors name the run `who` that they are of."""
         self._who = who
-        with self._explained():
-            self._file = np.load(io.BytesIO(content))
-            self._names = set(self._file.files)
+        self._file = self._explained(lambda: np.load(io.BytesIO(content)))
+        self._names = self._explained(lambda: dict.fromkeys(self._file.files))
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, load: Callable[[], Any]) -> Any:
         try:
-            yield
+            return load()
         except DAMAGE as error:
             raise UserError(
                 f"{self._who}: found a damaged {QUICKLOOK_FILE} ({error}), expected the run's "
@@ -110,8 +108,7 @@ class Pictures(Mapping[str, np.ndarray]):
             ) from None
 
     def __getitem__(self, key: str) -> np.ndarray:
-        with self._explained():
-            return self._file[key]
+        return self._explained(lambda: self._file[key])
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return an array, or the default if the file has none of this name."""
@@ -123,7 +120,7 @@ class Pictures(Mapping[str, np.ndarray]):
         return key in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file.files)
+        return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -206,6 +206,6 @@ def test_exporting_keeps_what_a_folder_holds_of_other_studies(record, tmp_path, 
 @pytest.mark.parametrize("text", ["{", "[]", '{"x": 1}', '{"x": {"resolved": {}, "survey": []}}'])
 def test_nothing_is_exported_beside_data_that_cannot_be_read(text, tmp_path):
     (tmp_path / "data.json").write_text(text)
-    with pytest.raises(UserError, match=r"data.json: cannot be read"):
+    with pytest.raises(UserError, match=r"data.json(: cannot be read|, which .* expected)"):
         export_runs([], False, None, Lab(tmp_path / "lab"), tmp_path)  # type: ignore[arg-type]
     assert (tmp_path / "data.json").read_text() == text

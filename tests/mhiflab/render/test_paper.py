@@ -120,6 +120,40 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     assert "found 'f1', expected one of t1, t2\n" in figure.stderr
 
 
+def test_every_command_takes_a_paper(recorded, mhiflab, tmp_path):
+    """A paper of a study that has run and one that has not, in the lab of the first."""
+    text = recorded[0].read_text()
+    (tmp_path / "tiny.yaml").write_text(text)
+    other = text.replace("title: tiny", "title: The other").replace("lr: 0.001", "lr: 0.002")
+    (tmp_path / "other.yaml").write_text(other)
+    table = {"title": "T", "studies": {"a": "tiny"}}
+    tables = {"t": table, "u": {**table, "studies": {"a": "tiny", "b": "other"}}}
+    paper = {"title": "Both", "tables": tables}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(paper))
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump({**paper, "tables": {"t": table}}))
+    lab = ("--lab", recorded[0].parent / "lab")
+    shown = mhiflab("status", "both.yaml", *lab)
+    assert shown.stdout.index("tiny: tiny") < shown.stdout.index("other: The other")
+    drawn = mhiflab(
+        "table", "both.yaml", *lab, "--name", "t", "--convention", "uint8", "--out", "x"
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    words = ("--kind", "curves", "--format", "png", "--out", "x")
+    assert mhiflab("figure", "one.yaml", *lab, *words).returncode == 0
+    found = {path.name for path in (tmp_path / "x").iterdir()}
+    assert {"t-uint8.md", "curves.png", "curves.csv"} < found
+    assert "t.md" not in found
+    written = mhiflab("report", "both.yaml", *lab, "--no-log", "--out", "both.html")
+    assert written.returncode == 0, written.stderr
+    page = (tmp_path / "both.html").read_text()
+    assert page.count("<main>") == page.count('id="window-data"') == 1
+    assert page.count("<h1>") == 2
+    assert page.index("<title>Both</title>") < page.index('id="state-2"')
+    assert "<h1>The other</h1>" in page
+    vain = mhiflab("stop", "both.yaml", *lab)
+    assert "no driver is at work here" in vain.stderr
+
+
 def test_stopping_a_paper_begins_no_other_study(shelf, tmp_path, monkeypatch):
     begun = []
 
