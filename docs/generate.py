@@ -330,7 +330,7 @@ def figure_options() -> list[str]:
     """Return the options of every kind of figure."""
     parts = []
     for name, kind in KINDS.items():
-        parts += [f"### `{name}`", first_line(kind.options), fields_table(kind.options)]
+        parts += [f"### `{name}`", first_line(kind), fields_table(kind)]
     return parts
 
 

@@ -18,7 +18,7 @@ from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFER
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import CASE, IMAGES_FILE, KEY, SEED, STUDY
 from mhiflab.render.compare_page import Section
-from mhiflab.render.figures.style import COLOURS, png
+from mhiflab.render.figures.style import COLOURS, figure_bytes
 from mhiflab.render.figures.training.curves import curves_figure
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
@@ -251,7 +251,7 @@ def _curves(runs: Sequence[RecordedRun]) -> Section:
         if curve
     ]
     figure = curves_figure(pd.DataFrame(rows), x="epoch")
-    return Section(title, [*ends, *sentences], png=png(figure))
+    return Section(title, [*ends, *sentences], png=figure_bytes(figure))
 
 
 def compare_runs(runs: Sequence[RecordedRun], convention: str | None = None) -> list[Section]:

@@ -17,7 +17,7 @@ from feinfn.inference.apply import Trained
 from feinfn.inference.inputs import FusionImages
 from mhiflab.grid import Cell, Grid
 from mhiflab.render.figures.images.quicklook import quick_look
-from mhiflab.render.figures.style import png
+from mhiflab.render.figures.style import figure_bytes
 from mhiflab.render.metrics import METRICS
 
 LEAST_DIGITS = 3
@@ -123,7 +123,7 @@ def write_fusion(
     look = quick_look(
         images.hsi.values_SHW, images.msi.values_SHW, fused_SHW, nm, order, reference_SHW
     )
-    picture, drawn = path.with_suffix(".png"), png(look)
+    picture, drawn = path.with_suffix(".png"), figure_bytes(look)
 
     def write_both(partial: Path) -> None:
         partial.write_bytes(drawn)

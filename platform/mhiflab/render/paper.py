@@ -43,7 +43,7 @@ def checked_paper(path: Path) -> Paper:
     paper = read_paper(path)
     for name, part in paper.figures.items():
         try:
-            build(find_kind(part.kind).options, part.options, "options")
+            build(find_kind(part.kind), part.options, "options")
         except UserError as error:
             raise UserError(f"{path}: figures.{name}: {error}") from None
     return paper

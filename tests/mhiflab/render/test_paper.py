@@ -430,7 +430,7 @@ def test_shipped_papers_can_be_tried_anywhere(name):
         text = file.read_text()
         assert all(f"# {word}:" in text for word in ("Claim", "Command", "Cost", "Expected"))
     for figure in paper.figures.values():
-        options = build(find_kind(figure.kind).options, figure.options, name)
+        options = build(find_kind(figure.kind), figure.options, name)
         study = read_study(paper.file(figure.study), smoke=True)
         cases = {trial.case for trial in expand(study, "")}
         named = {*getattr(options, "cases", ()), getattr(options, "case", None)} - {None}

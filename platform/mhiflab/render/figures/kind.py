@@ -1,16 +1,18 @@
-"""Interface of the kinds of figures: options, and the drawing that each returns."""
+"""Kinds of figures: the options that they share, and what they read and count alike."""
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.fields import Settings
 from mhiflab.plan.plan import Entry, Finished, Plan
-from mhiflab.record.artifacts import FUSED, metrics_of
+from mhiflab.record.artifacts import FUSED, UPSAMPLED, metrics_of
 from mhiflab.render.metrics import METRICS
+from mhiflab.render.runs import chosen_image, runs_of_one_seed
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,18 @@ class Drawing:
     numbers: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of figure: its options, and the function that draws it from records."""
+@dataclass(frozen=True, kw_only=True)
+class Kind(Settings, ABC):
+    """A kind of figure; its fields are its options."""
 
-    options: type[Any]
-    draw: Callable[[Plan, Any], Drawing]
+    @abstractmethod
+    def draw(self, plan: Plan) -> Drawing:
+        """Return the figure and its numbers; raise `UserError` if the records lack the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cases(Settings):
-    """Options of figures of several cases."""
+class Cases(Kind):
+    """A figure of several cases."""
 
     cases: tuple[str, ...] = ()
     """Names of the cases in the order of drawing; empty: all of the study."""
@@ -39,17 +42,24 @@ class Cases(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Images(Cases):
-    """Options of figures of several cases' images."""
+    """A figure of several cases' images."""
 
     seed: int | None = None
     """Seed of the runs; null: the study's first."""
     scene: str | None = None
     """Name of the test image; null: the first."""
 
+    def methods(self, plan: Plan, upsampled: bool) -> list["MethodImage"]:
+        """Return every case's result on the test image, by choice after the upsampled LR-HSI."""
+        entries = runs_of_one_seed(plan, self.cases, self.seed)
+        scene = chosen_image(entries[0], self.scene)
+        shown = [(entries[0], UPSAMPLED)] * upsampled + [(entry, FUSED) for entry in entries]
+        return [MethodImage(plan, entry, scene, method) for entry, method in shown]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Network(Settings):
-    """Options of figures of one trained network."""
+class Network(Kind):
+    """A figure of one trained network."""
 
     case: str | None = None
     """Name of the case; null: the first with the part that the figure shows."""
@@ -57,26 +67,45 @@ class Network(Settings):
     """Seed of the run; null: the study's first."""
 
 
-def metric_note(values: Mapping[str, Any]) -> str:
-    """Return the first two metrics of an image on two lines, with their units or names."""
-    names = metrics_of(values["convention"])[:2]
-    labels = [METRICS[name] for name in names]
-    numbers = [f"{values[name]:.{METRICS[name].digits}f}" for name in names]
-    return "\n".join(
-        f"{number}{label.sign}" if label.sign else f"{label.name} {number}"
-        for label, number in zip(labels, numbers, strict=True)
-    )
+@dataclass(frozen=True)
+class MethodImage:
+    """One test image as a run's network fuses it, or as upsampling gives it."""
+
+    plan: Plan
+    entry: Finished
+    scene: str
+    method: str
+    """`FUSED` or `UPSAMPLED`."""
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """The image in pseudo-RGB, uint8 [H, W, 3]."""
+        return self.entry.run.arrays[f"{self.scene}/{self.method}/rgb"]
+
+    def error(self, name: str = "error") -> np.ndarray | None:
+        """Return a map of errors [H, W]; None without a reference."""
+        return self.entry.run.arrays.get(f"{self.scene}/{self.method}/{name}")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The metrics of the image, with the columns that identify them."""
+        columns = run_columns(self.plan, self.entry, self.method)
+        means = self.entry.run.means(self.scene, self.method)
+        return columns | {"scene": self.scene, "method": self.method} | dict(means)
+
+    @property
+    def note(self) -> str:
+        """The first two metrics on two lines, with their units or names."""
+        values = self.values
+        lines = []
+        for name in metrics_of(values["convention"])[:2]:
+            label, number = METRICS[name], f"{values[name]:.{METRICS[name].digits}f}"
+            lines.append(f"{number}{label.sign}" if label.sign else f"{label.name} {number}")
+        return "\n".join(lines)
 
 
-def run_columns(entry: Entry, label: str) -> dict[str, Any]:
-    """Return the columns that identify a run in a figure's numbers."""
+def run_columns(plan: Plan, entry: Entry, method: str = FUSED) -> dict[str, Any]:
+    """Return the columns that identify a run, or its upsampled LR-HSI, in a figure's numbers."""
     trial = entry.trial
+    label = plan.labels[trial.case] if method == FUSED else plan.upsampled_label
     return {"label": label, "case": trial.case, "seed": trial.spec.seed, "run_key": entry.key}
-
-
-def metric_row(plan: Plan, entry: Finished, scene: str, method: str = FUSED) -> dict[str, Any]:
-    """Return one test image's metrics of a run, with the columns that identify them."""
-    fused = method == FUSED
-    label = plan.labels[entry.trial.case] if fused else plan.upsampled_label
-    columns = run_columns(entry, label) | {"scene": scene, "method": method}
-    return columns | dict(entry.run.means(scene, method))

@@ -1,7 +1,6 @@
 """Kinds of figures by name; write a figure with the numbers behind it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,37 @@ from feinfn.errors import UserError, nearest
 from feinfn.files import write_bytes
 from mhiflab.paths import check_targets
 from mhiflab.plan.plan import Plan
-from mhiflab.render.figures.images.errors import ErrorsOptions, draw_errors
-from mhiflab.render.figures.images.fused import FusedOptions, draw_fused
-from mhiflab.render.figures.images.spectra import SpectraOptions, draw_spectra
+from mhiflab.render.figures.images.errors import Errors
+from mhiflab.render.figures.images.fused import Fused
+from mhiflab.render.figures.images.spectra import Spectra
 from mhiflab.render.figures.kind import Drawing, Kind
-from mhiflab.render.figures.network.change import ChangeOptions, draw_change
-from mhiflab.render.figures.network.gabor import GaborOptions, draw_gabor
-from mhiflab.render.figures.network.latent import LatentOptions, draw_latent
-from mhiflab.render.figures.network.response import ResponseOptions, draw_response
+from mhiflab.render.figures.network.change import Change
+from mhiflab.render.figures.network.gabor import Gabor
+from mhiflab.render.figures.network.latent import Latent
+from mhiflab.render.figures.network.response import Response
 from mhiflab.render.figures.style import add_footer, figure_bytes
-from mhiflab.render.figures.training.cost import CostOptions, draw_cost
-from mhiflab.render.figures.training.curves import CurvesOptions, draw_curves
+from mhiflab.render.figures.training.cost import Cost
+from mhiflab.render.figures.training.curves import Curves
 from mhiflab.study.smoke import MARK
 from mhiflab.study.yaml_values import build
 
-KINDS: dict[str, Kind] = {
-    "fused": Kind(FusedOptions, draw_fused),
-    "spectra": Kind(SpectraOptions, draw_spectra),
-    "curves": Kind(CurvesOptions, draw_curves),
-    "cost": Kind(CostOptions, draw_cost),
-    "latent": Kind(LatentOptions, draw_latent),
-    "gabor": Kind(GaborOptions, draw_gabor),
-    "response": Kind(ResponseOptions, draw_response),
-    "change": Kind(ChangeOptions, draw_change),
-    "errors": Kind(ErrorsOptions, draw_errors),
+KINDS: dict[str, type[Kind]] = {
+    "fused": Fused,
+    "spectra": Spectra,
+    "curves": Curves,
+    "cost": Cost,
+    "latent": Latent,
+    "gabor": Gabor,
+    "response": Response,
+    "change": Change,
+    "errors": Errors,
 }
 
 FORMATS = ("png", "pdf")
 """Formats of a figure."""
 
 
-def find_kind(name: str) -> Kind:
+def find_kind(name: str) -> type[Kind]:
     """Return a kind of figure; raise `UserError` if the name is unknown."""
     if name not in KINDS:
         raise UserError(
@@ -82,40 +81,14 @@ def draw(
 
 def make_drawing(kind: str, options: dict[str, Any], plan: Plan) -> Drawing:
     """Return a figure and its numbers from recorded artifacts, as `draw` writes them."""
-    figure_kind = find_kind(kind)
-    kind_options = build(figure_kind.options, options, f"figure {kind}: options")
-    with _one_thread():
-        drawing = figure_kind.draw(plan, kind_options)
-    if not plan.smoke:
-        return drawing
-    add_footer(drawing.figure, MARK)
-    return Drawing(drawing.figure, drawing.numbers.assign(form="smoke"))
-
-
-def draw_each(
-    kinds: Iterable[str],
-    options: dict[str, Any],
-    plan: Plan,
-    folder: Path,
-    formats: Sequence[str] = FORMATS,
-) -> tuple[dict[str, list[Path]], dict[str, UserError]]:
-    """Draw several kinds, each under its name; return files and errors by kind."""
-    files: dict[str, list[Path]] = {}
-    undrawn: dict[str, UserError] = {}
-    for kind in kinds:
-        try:
-            files[kind] = draw(kind, options, plan, folder, kind, formats)
-        except UserError as error:
-            undrawn[kind] = error
-    return files, undrawn
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread, so that the order of sums does not depend on the number of cores."""
+    figure_kind: Kind = build(find_kind(kind), options, f"figure {kind}: options")
     threads = torch.get_num_threads()
+    # With one thread, the order of sums does not depend on the number of cores.
     torch.set_num_threads(1)
     try:
-        yield
+        drawing = figure_kind.draw(plan)
     finally:
         torch.set_num_threads(threads)
+    if not plan.smoke:
+        return drawing
+    return Drawing(add_footer(drawing.figure, MARK), drawing.numbers.assign(form="smoke"))

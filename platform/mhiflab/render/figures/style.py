@@ -1,11 +1,10 @@
 """The style that all figures share, and their bytes in a file."""
 
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from io import BytesIO
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -23,7 +22,7 @@ LINE_IN = 0.13
 """Height in inches of a line of text."""
 
 PAGE_IN, LEAST_IN = 9.0, 0.6
-"""Height in inches of a page's text, and least width of a picture whose notes stay apart."""
+"""Height in inches of a page's text, and least width of a panel whose notes stay apart."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of Okabe and Ito (2008), distinct for all kinds of colour vision; yellow is too light."""
@@ -66,21 +65,11 @@ _METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
-P = ParamSpec("P")
+styled = style.context(["default", _RC])
+"""Decorator of functions that draw in the project's style, whatever the user's settings are."""
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Return a function that draws in the project's style, whatever the user's settings are."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with style.context(["default", _RC]):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-def new_figure(width_in: float, height_in: float) -> Figure:
+def new_figure(height_in: float, width_in: float = TEXT_IN) -> Figure:
     """Return an empty figure whose layout keeps its parts apart."""
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
@@ -95,19 +84,14 @@ def add_footer(figure: Figure, text: str) -> Figure:
     return figure
 
 
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Return a figure as bytes of png (300 dpi) or pdf; raise `UserError` for other formats."""
-    if kind not in _METADATA:
-        raise UserError(f"figure: found format {kind!r}, expected {' or '.join(_METADATA)}")
+@styled
+def figure_bytes(figure: Figure, suffix: str = "png") -> bytes:
+    """Return a figure as a file's bytes; raise `UserError` if it is neither png nor pdf."""
+    if suffix not in _METADATA:
+        raise UserError(f"figure: found format {suffix!r}, expected {' or '.join(_METADATA)}")
     buffer = BytesIO()
-    with style.context(["default", _RC]):
-        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    figure.savefig(buffer, format=suffix, metadata=_METADATA[suffix])
     return buffer.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG (300 dpi)."""
-    return figure_bytes(figure, "png")
 
 
 def line_style(place: int) -> dict[str, Any]:
@@ -131,27 +115,34 @@ def wrapped(label: str, width: int) -> str:
     return "\n".join(textwrap.wrap(label, width, break_long_words=False)) or label
 
 
-def most_lines(texts: Iterable[str]) -> int:
-    """Return the largest number of lines of some texts."""
-    return max((text.count("\n") + 1 for text in texts), default=0)
+@dataclass(frozen=True)
+class Panel:
+    """A method's image to draw."""
+
+    title: str
+    image: np.ndarray
+    """uint8 [H, W, 3], or a map [H, W]."""
+    error: np.ndarray | None = None
+    """Map of its errors [H, W]; None without a reference."""
+    note: str = ""
+    """Text below the image."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Layout of titled pictures in rows on a page."""
+    """Layout of titled panels in rows on a page."""
 
     titles: list[str]
     columns: int
     rows: int
     each_in: float
-    """Width of a picture in inches."""
+    """Width of a panel in inches."""
     height_in: float
     """Height of all rows in inches."""
 
 
 def fit_page(
-    labels: Collection[str],
-    notes: Iterable[str],
+    panels: Sequence[Panel],
     least: int,
     width_in: Callable[[int], float],
     ratio: float,
@@ -159,21 +150,28 @@ def fit_page(
 ) -> Page:
     """Return the layout with the fewest columns, at least `least`, that fits the height of a page.
 
-    `notes` stand below the pictures. `width_in` gives a picture's width for a number of columns,
-    `ratio` its height as a multiple of its width, and `gap_in` the free space below every row.
-    Raises `UserError` if pictures would be too small.
+    `width_in` gives a panel's width for a number of columns, `ratio` its height as a multiple of
+    its width, and `gap_in` the free space below every row. Raises `UserError` if panels would be
+    too small.
     """
-    below = most_lines(notes)
+    count = len(panels)
     for columns in range(least, int(TEXT_IN / LEAST_IN)):
-        each, rows = width_in(columns), -(-len(labels) // columns)
-        titles = [wrapped(label, max(8, int(each * 14))) for label in labels]
-        height = rows * (each * ratio + LINE_IN * (most_lines(titles) + below) + gap_in)
+        each, rows = width_in(columns), -(-count // columns)
+        titles = [title_over(panel.title, each) for panel in panels]
+        texts = (titles, [panel.note for panel in panels])
+        lines = sum(1 + max(text.count("\n") for text in group) for group in texts)
+        height = rows * (each * ratio + LINE_IN * lines + gap_in)
         if height <= PAGE_IN:
-            return Page(titles, min(columns, len(labels)), rows, each, height)
+            return Page(titles, min(columns, count), rows, each, height)
     raise UserError(
-        f"figure: found {len(labels)} pictures, expected fewer, as they do not fit a page of "
+        f"figure: found {count} pictures, expected fewer, as they do not fit a page of "
         f"{PAGE_IN:g} in; choose cases: --option cases=[...]"
     )
+
+
+def title_over(label: str, width_in: float) -> str:
+    """Return a label in lines that fit above a panel."""
+    return wrapped(label, max(8, int(width_in * 14)))
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Legend:
@@ -196,20 +194,20 @@ def legend_above(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
     )
 
 
-def show_image(axis: Axes, image: np.ndarray, **more: Any) -> AxesImage:
-    """Show an image pixel by pixel in a frame without ticks."""
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(True)
+def show_image(
+    axis: Axes, image: np.ndarray, title: str = "", note: str = "", **more: Any
+) -> AxesImage:
+    """Show an image pixel by pixel in a frame without ticks, with a title and a note below."""
+    axis.set(xticks=[], yticks=[], title=title, xlabel=note)
+    axis.spines[:].set_visible(True)
     # Matplotlib cannot draw half precision. "none" keeps the pixels of the image in a PDF.
     shown = image.astype(np.float32) if image.dtype == np.float16 else image
     return axis.imshow(shown, interpolation="none", **more)
 
 
-def error_limit(maps: Iterable[np.ndarray]) -> float:
+def error_limit(maps: Iterable[np.ndarray | None]) -> float:
     """Return the end of a common error scale, which few pixels exceed; 1 if no error is finite."""
-    errors = np.concatenate([np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps)])
-    finite = errors[np.isfinite(errors)]
+    errors = [np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps if m is not None)]
+    finite = (values := np.concatenate(errors))[np.isfinite(values)]
     limit = float(np.percentile(finite, 100 - HIDDEN_SHARE)) if finite.size else 0.0
     return limit or 1.0

@@ -10,7 +10,7 @@ from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Cases, Images
 from mhiflab.render.figures.registry import KINDS, make_drawing
-from mhiflab.render.figures.style import png
+from mhiflab.render.figures.style import figure_bytes
 
 FIGURES_BYTES = 6_500_000
 """Largest size of all figures of a page; those beyond are replaced by their command."""
@@ -71,7 +71,7 @@ def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[Picture], l
         labels, facts = _labels_and_facts(drawing.numbers)
         picture = Picture(
             title,
-            png(drawing.figure),
+            figure_bytes(drawing.figure),
             f"{caption} {facts}{_left_out(kind, done, plan)}",
             f"{title}: {caption} Shown: {labels}. {facts}",
         )
@@ -102,11 +102,11 @@ def _labels_and_facts(numbers: pd.DataFrame) -> tuple[str, str]:
 
 def _left_out(kind: str, done: Plan, plan: Plan) -> str:
     """Return a sentence on the cases that a figure leaves out, as they have no finished run."""
-    options = KINDS[kind].options
-    if not issubclass(options, Cases):
+    figure_kind = KINDS[kind]
+    if not issubclass(figure_kind, Cases):
         return ""
     # The default seed of `runs_of_one_seed`.
-    seed = done.entries[0].trial.spec.seed if issubclass(options, Images) else None
+    seed = done.entries[0].trial.spec.seed if issubclass(figure_kind, Images) else None
     drawn_cases = {
         entry.trial.case for entry in done.entries if seed is None or entry.is_of([seed])
     }

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.significance import (
+    LEVEL,
     Effect,
     crossed_p,
     effect,
@@ -26,7 +26,7 @@ FEW_IMAGES = 6
 """Number of images below which no two-sided test of sign flips reaches 0.05."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One method against a baseline in one metric; differences are method less baseline."""
 
@@ -40,14 +40,14 @@ class Comparison:
     low: float
     high: float
     """Interval of the mean difference (`significance.interval`), not widened for the family."""
-    level: float
+    level: float = LEVEL
     p_wilcoxon: float
     p_permutation: float
     p_crossed: float
     """P value over images and seeds together (`significance.crossed_p`)."""
     p_holm: float
     """The larger of Wilcoxon's and the crossed p value, adjusted for the family."""
-    family: int
+    family: int = 1
     """Number of comparisons in the same metric."""
     without: tuple[str, ...] = ()
     """Images left out because one of the two methods has no finite value."""
@@ -72,41 +72,34 @@ class Comparison:
     def verdict(self) -> str:
         """Return the result as one sentence."""
         metric, mean = METRICS[self.metric], self.effect.mean
-
         # Show two significant digits of a difference, however small.
         tiny = 1 - math.floor(math.log10(abs(mean))) if self.shown else 0
-        digits = max(metric.digits, tiny)
-
-        def number(x: float) -> str:
-            return f"{x:z.{digits}f}"
-
+        form = f"z.{max(metric.digits, tiny)}f"
         count = f"n = {_counted(self.images, 'image')}"
         if self.seeds:
             count += f" x {_counted(self.seeds, 'seed')}"
         correction = f" after Holm over {self.family}" if self.family > 1 else ""
         test = f"p {_p_text(self.p_holm)}{correction}, {count}"
-        percent = f"{100 * self.level:g}% interval"
+        ends = [self.low, self.high]
+        if self.shown:
+            ends = sorted(map(abs, ends))
+        interval_text = f"{100 * self.level:g}% interval {ends[0]:{form}} to {ends[1]:{form}}, "
+        if math.isnan(self.low):
+            interval_text = ""
         if not self.shown:
-            interval_text = (
-                ""
-                if math.isnan(self.low)
-                else (f", {percent} {number(self.low)} to {number(self.high)}")
-            )
             return (
                 f"No difference in {metric.name} between {self.method} and {self.baseline} was "
-                f"shown (mean {number(mean)}{metric.words}{interval_text}, {test})"
-                f"{self._why_not()}."
+                f"shown (mean {mean:{form}}{metric.words}, {interval_text}{test}){self._why_not()}."
             )
-        ends = sorted((abs(self.low), abs(self.high)))
-        amount = f"{number(abs(mean))}{metric.words}"
+        amount = f"{abs(mean):{form}}{metric.words}"
         if metric.higher_is_better:
-            claim = f"{'gains' if mean > 0 else 'loses'} {amount} {metric.name} "
-            claim += f"{'over' if mean > 0 else 'to'} {self.baseline}"
+            gains, over = ("gains", "over") if mean > 0 else ("loses", "to")
+            claim = f"{gains} {amount} {metric.name} {over} {self.baseline}"
         else:
-            claim = f"{'raises' if mean > 0 else 'lowers'} {metric.name} by {amount}".rstrip()
-            claim += f" against {self.baseline}, which is {'worse' if mean > 0 else 'better'}"
-        interval_of_amount = f"{percent} {number(ends[0])} to {number(ends[1])}"
-        return f"{self.method} {claim} ({interval_of_amount}, {test})."
+            raises, worse = ("raises", "worse") if mean > 0 else ("lowers", "better")
+            claim = f"{raises} {metric.name} by {amount}".rstrip()
+            claim += f" against {self.baseline}, which is {worse}"
+        return f"{self.method} {claim} ({interval_text}{test})."
 
     def _why_not(self) -> str:
         """Return the reason why nothing was shown if the p value in the sentence is not one."""
@@ -161,119 +154,79 @@ def metric_table(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
     `frame` has columns scene, seed, method and the metric. A method without seeds has the single
     column NaN. Raises `UserError` if a row is missing or repeated.
     """
-    missing = {"scene", "seed", "method", metric} - set(frame.columns)
-    if missing:
-        raise UserError(
-            f"metrics: columns {', '.join(sorted(missing))} are missing, found "
-            + ", ".join(map(str, frame.columns))
-        )
     rows = frame[frame["method"] == method]
-    if rows.empty:
-        known = ", ".join(sorted(frame["method"].astype(str).unique()))
-        raise UserError(f"method: found {method!r}, expected one of {known}")
-    repeated = rows.duplicated(["scene", "seed"])
-    if repeated.any():
-        row = rows[repeated].sort_values(["scene", "seed"]).iloc[0]
+    counts = rows.groupby(["scene", "seed"], dropna=False).size().unstack(fill_value=0)
+    for i, k in np.argwhere(counts.to_numpy() != 1):
         raise UserError(
-            f"metrics of {method}: scene {row['scene']!r} seed {row['seed']} is there more than "
-            "once, expected one row; choose one convention and one run"
+            f"metrics of {method}: scene {counts.index[i]!r} seed {counts.columns[k]}: found "
+            f"{counts.iloc[i, k]} rows, expected one for all scenes and seeds; run what is missing"
         )
-    present = rows.pivot(index="scene", columns="seed", values="method").notna()
-    if not present.to_numpy().all():
-        i, k = np.argwhere(~present.to_numpy())[0]
-        raise UserError(
-            f"metrics of {method}: scene {present.index[i]!r} seed {present.columns[k]} is "
-            "missing, expected all scenes for all seeds; run what is missing"
-        )
-    table = rows.pivot(index="scene", columns="seed", values=metric).sort_index().sort_index(axis=1)
-    return table.astype(float)
+    table = rows.pivot(index="scene", columns="seed", values=metric)
+    return table.sort_index().sort_index(axis=1).astype(float)
 
 
-def differences(
-    frame: pd.DataFrame, metric: str, method: str, baseline: str
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return method less baseline [I, K], images and seeds sorted, and the images left out.
+def compare_two(frame: pd.DataFrame, metric: str, method: str, baseline: str) -> Comparison:
+    """Compare a method with a baseline in one metric, as a family of one.
 
     Images without a finite value are left out, such as the ERGAS of a black band. A method without
-    seeds is compared with every seed of the other; K = 1 for two such methods. Raises `UserError`
-    if their images or seeds differ, or if no image has finite values.
+    seeds is compared with every seed of the other. Raises `UserError` if their images or seeds
+    differ, or if no image has finite values.
     """
     a, b = metric_table(frame, metric, method), metric_table(frame, metric, baseline)
-    for quantity, of_method, of_baseline in (
-        ("scenes", a.index, b.index),
-        ("seeds", a.columns, b.columns),
-    ):
-        if quantity == "seeds" and (of_method.isna().all() or of_baseline.isna().all()):
-            continue
-        unshared = of_method.symmetric_difference(of_baseline)
-        if len(unshared):
+    unshared = {"scenes": a.index.symmetric_difference(b.index)}
+    if a.columns.notna().all() and b.columns.notna().all():
+        unshared["seeds"] = a.columns.symmetric_difference(b.columns)
+    for quantity, names in unshared.items():
+        if len(names):
             raise UserError(
-                f"{method} and {baseline}: {quantity} {', '.join(map(str, unshared))} belong to "
-                "one of them only, expected the same for both; run the missing ones"
+                f"{method} and {baseline}: {quantity} {', '.join(map(str, names))} belong to one "
+                "of them only, expected the same for both; run the missing ones"
             )
+    difference = a.to_numpy() - b.to_numpy()
     finite = np.isfinite(a.to_numpy()).all(axis=1) & np.isfinite(b.to_numpy()).all(axis=1)
     if not finite.any():
         raise UserError(
             f"{method} and {baseline}: found no scene on which both have a finite {metric}, "
             "expected one; compare other metrics"
         )
-    return (a.to_numpy() - b.to_numpy())[finite], tuple(map(str, a.index[~finite]))
-
-
-def _seeded(frame: pd.DataFrame, methods: Sequence[str]) -> bool:
-    return bool(frame.loc[frame["method"].isin(methods), "seed"].notna().any())
+    d_IK = difference[finite]
+    d_I, (low, high) = image_means(d_IK), interval(d_IK)
+    p_wilcoxon, p_crossed = wilcoxon_p(d_I), crossed_p(d_IK)
+    # The crossed test needs two images, and adds nothing to Wilcoxon's for one training.
+    crossed = min(d_IK.shape) > 1
+    return Comparison(
+        metric=metric,
+        method=method,
+        baseline=baseline,
+        images=len(d_I),
+        seeds=max(a.columns.nunique(), b.columns.nunique()),
+        effect=effect(d_I),
+        low=low,
+        high=high,
+        p_wilcoxon=p_wilcoxon,
+        p_permutation=permutation_p(d_I),
+        p_crossed=p_crossed,
+        p_holm=max(p_wilcoxon, p_crossed) if crossed else p_wilcoxon,
+        without=tuple(map(str, a.index[~finite])),
+    )
 
 
 def compare_methods(
-    frame: pd.DataFrame,
-    metrics: Sequence[str],
-    methods: Sequence[str],
-    baseline: str | None = None,
-    level: float = 0.95,
+    frame: pd.DataFrame, metrics: Sequence[str], methods: Sequence[str], baseline: str
 ) -> list[Comparison]:
-    """Compare methods with a baseline, or all pairs if there is none.
+    """Compare methods with a baseline.
 
     All comparisons in one metric are one family under Holm's rule, because they answer one
     question; metrics are views of the same errors, and all are reported. The order of rows does not
-    matter. Raises `UserError` if a method, metric or row is missing.
+    matter. Raises `UserError` as `compare_two` does.
     """
-    for metric in metrics:
-        if metric not in METRICS:
-            raise UserError(f"metric: found {metric!r}, expected one of {', '.join(METRICS)}")
-    others = [m for m in methods if m != baseline]
-    pairs = list(combinations(others, 2)) if baseline is None else [(m, baseline) for m in others]
-    if not pairs:
-        raise UserError(f"methods: found {', '.join(methods)}, expected two or more to compare")
+    others = [method for method in methods if method != baseline]
     comparisons: list[Comparison] = []
     for metric in metrics:
-        arrays = [differences(frame, metric, *pair) for pair in pairs]
-        tests = [(wilcoxon_p(image_means(d_IK)), crossed_p(d_IK)) for d_IK, _ in arrays]
-        # The crossed test needs two images, and adds nothing to Wilcoxon's for one training.
-        several = [d_IK.shape[0] > 1 and d_IK.shape[1] > 1 for d_IK, _ in arrays]
-        p = [
-            max(p_values) if more else p_values[0]
-            for p_values, more in zip(tests, several, strict=True)
+        family = [compare_two(frame, metric, method, baseline) for method in others]
+        adjusted = holm([one.p_holm for one in family])
+        comparisons += [
+            replace(one, p_holm=p, family=len(family))
+            for one, p in zip(family, adjusted, strict=True)
         ]
-        for pair, (d_IK, without), p_values, adjusted in zip(
-            pairs, arrays, tests, holm(p), strict=True
-        ):
-            low, high = interval(d_IK, level)
-            comparisons.append(
-                Comparison(
-                    metric,
-                    *pair,
-                    images=d_IK.shape[0],
-                    seeds=d_IK.shape[1] if _seeded(frame, pair) else 0,
-                    effect=effect(image_means(d_IK)),
-                    low=low,
-                    high=high,
-                    level=level,
-                    p_wilcoxon=p_values[0],
-                    p_permutation=permutation_p(image_means(d_IK)),
-                    p_crossed=p_values[1],
-                    p_holm=adjusted,
-                    family=len(pairs),
-                    without=without,
-                )
-            )
     return comparisons

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import pandas as pd
 
@@ -42,11 +41,10 @@ def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
     The list is empty for fewer than two complete cases. Raises `UserError` if the baseline is not a
     case.
     """
-    labels = results.plan.labels
     incomplete = {e.trial.case for e in results.plan.entries if e.state != "done"}
-    complete = [label for case, label in labels.items() if case not in incomplete]
-    base_label = labels[baseline_case(results, baseline)]
-    if base_label not in complete or len(complete) < 2:
+    complete = [label for case, label in results.plan.labels.items() if case not in incomplete]
+    base_label = results.plan.labels[baseline_case(results, baseline)]
+    if base_label not in complete:
         return []
     return compare_methods(results.fused(), results.metrics, complete, base_label)
 
@@ -55,31 +53,29 @@ def sentences(comparisons: Sequence[Comparison]) -> list[str]:
     """Return a verdict per case on the first metric, warnings on its limits, and the test used."""
     if not comparisons:
         return []
-    first = [one for one in comparisons if one.metric == comparisons[0].metric]
+    verdicts = [one.verdict() for one in comparisons if one.metric == comparisons[0].metric]
     warnings = dict.fromkeys(text for one in comparisons for text in one.warnings())
-    return (
-        [one.verdict() for one in first] + [f"Warning: {text}" for text in warnings] + [TEST_NOTE]
-    )
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    return [*verdicts, *(f"Warning: {text}" for text in warnings), TEST_NOTE]
 
 
 def statistics(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Return one row per comparison, numbers with `DIGITS` significant digits."""
     rows = []
-    for comparison in comparisons:
-        row = asdict(comparison) | {
-            "alpha": comparison.alpha,
-            "shown": comparison.shown,
-            "better": comparison.better,
-        }
-        row |= {f"effect_{name}": value for name, value in row.pop("effect").items()}
-        row["without"] = " ".join(comparison.without)
+    for one in comparisons:
+        row = asdict(one)
+        del row["effect"]
+        row |= {"alpha": one.alpha, "shown": one.shown, "better": one.better}
+        row |= {"effect_mean": one.effect.mean, "effect_d_z": one.effect.d_z}
+        row["effect_rank_biserial"] = one.effect.rank_biserial
+        row["without"] = " ".join(one.without)
         # Share of the images; a difference of zero counts as half.
-        superiority = row.pop("effect_superiority")
-        higher = METRICS[comparison.metric].higher_is_better
+        superiority = one.effect.superiority
+        higher = METRICS[one.metric].higher_is_better
         row["share_better"] = superiority if higher else 1 - superiority
-        rows.append({name: _rounded(value) for name, value in row.items()})
+        rows.append(
+            {
+                name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+                for name, value in row.items()
+            }
+        )
     return pd.DataFrame(rows)

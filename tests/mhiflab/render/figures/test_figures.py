@@ -5,7 +5,9 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ import torch
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from tiny import TINY, changed, finished, job_of
+from tiny import TINY, changed, finished
 
 from feinfn.analysis.change import effect_of, reach, scale_conjugates
 from feinfn.analysis.latent import latent_spectra
@@ -26,95 +28,80 @@ from feinfn.methods.learned.ssrnet import SSRNetConfig
 from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
-from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, read_plan, reconcile
 from mhiflab.record.artifacts import WITHOUT_REFERENCE, artifact_file
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import (
-    QUICKLOOK_FILE,
-    metric_history,
-    open_store,
-    study_run,
-    tracking_uri,
-)
+from mhiflab.record.store import QUICKLOOK_FILE, metric_history, open_store, tracking_uri
 from mhiflab.render.figures import registry
-from mhiflab.render.figures.network.change import scale_at
+from mhiflab.render.figures.network.change import scale_centred
 from mhiflab.render.figures.registry import KINDS, draw
 from mhiflab.render.runs import figure_runs
 from mhiflab.render.tables.published import COLUMNS
 
-CASES = {
-    "without": {"label": "Without it", "set": {"model.fourier_branch": False}},
-    "full": {"label": "FeINFN", "set": {}},
-    "relu": {"label": "ReLU", "set": {"model.activation": "relu"}},
-}
-STUDY = {**TINY, "cases": CASES, "seeds": [1, 2]}
 WINDOW = ("spectra", "latent", "response", "change")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A folder with a study file and the lab in which all its trials have run."""
-    folder = tmp_path_factory.mktemp("figures")
-    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-    lab = Lab(folder / "lab")
-    uri = tracking_uri(lab)
-    store = open_store(lab, uri)
-    parent = study_run(store, "study", "")
-    for entry in read_plan(folder / "study.yaml").entries:
-        job = job_of(entry, lab, uri, parent, study="study", case=entry.trial.case)
-        run_worker(job, torch.device("cpu"), lambda _: None)
-    return folder
+def once(recorded) -> Plan:
+    """The study's runs, opened once, with the full network's also as a case of ReLU."""
+    plan = opened(recorded[0])
+    relu = [
+        with_model(entry, case="relu", label="ReLU", activation="relu")
+        for entry in plan.entries
+        if entry.trial.case == "full"
+    ]
+    return only(plan, *plan.entries, *relu)
 
 
-@pytest.fixture(scope="module")
-def once(folder) -> Plan:
-    """The study's records, opened once for all tests that only read."""
-    return opened(folder)
+def opened(study: Path) -> Plan:
+    lab = Lab(study.parent / "lab")
+    return reconcile(read_plan(study), open_store(lab, tracking_uri(lab)), lab)
 
 
-def opened(folder: Path) -> Plan:
-    lab = Lab(folder / "lab")
-    store = open_store(lab, tracking_uri(lab))
-    return reconcile(read_plan(folder / "study.yaml"), store, lab)
-
-
-def numbers(kind: str, options: dict, recorded: Plan, folder: Path) -> pd.DataFrame:
-    return pd.read_csv(draw(kind, options, recorded, folder, kind, ())[-1])
-
-
-def only(plan: Plan, *entries: Entry) -> Plan:
+def only(plan: Plan, *entries: Entry, **changes: Any) -> Plan:
     """Return the plan with these entries alone."""
-    return replace(plan, entries=entries)
+    return replace(plan, entries=entries, **changes)
+
+
+def with_model(entry: Entry, case: str, label: str, model: Any = None, **fields: Any) -> Entry:
+    """Return an entry as another case, whose spec names another model."""
+    model = model or replace(entry.trial.spec.model, **fields)
+    spec = replace(entry.trial.spec, model=model)
+    return replace(entry, trial=replace(entry.trial, case=case, label=label, spec=spec))
+
+
+def numbers(kind: str, options: dict, plan: Plan, folder: Path) -> pd.DataFrame:
+    return pd.read_csv(draw(kind, options, plan, folder, kind, ())[-1])
 
 
 def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
-    folder, mhiflab_process, tmp_path, monkeypatch
+    recorded, mhiflab_process, tmp_path, monkeypatch
 ):
-    """In this process and in another one with more threads and another seed of hashes."""
-    recorded = opened(folder)
+    """In this process and in another one with more threads, another seed of hashes and settings."""
+    study, here, there = recorded[0], tmp_path / "here", tmp_path / "there"
+    plan = opened(study)
     with monkeypatch.context() as patch:
         patch.setattr(source, "load_scene", lambda *_: pytest.fail("a scene was read"))
-        drawn = [p for kind in KINDS for p in draw(kind, {}, recorded, tmp_path / "here", kind)]
+        patch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+        with mpl.rc_context({"font.size": 20, "image.cmap": "jet", "savefig.dpi": 50}):
+            drawn = [p for kind in KINDS for p in draw(kind, {}, plan, here, kind)]
     assert {p.name for p in drawn} == {f"{k}.{x}" for k in KINDS for x in ("png", "pdf", "csv")}
     environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
-    told = mhiflab_process(
-        *("figure", folder / "study.yaml", "--kind", "all", "--lab", folder / "lab"), **environment
-    )
+    words = ("figure", study, "--kind", "all", "--lab", study.parent / "lab", "--out", there)
+    told = mhiflab_process(*words, **environment)
     assert told.returncode == 0, told.stderr
-    there = folder / "lab" / "rendered" / "study"
     for path in drawn:
         assert (there / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_numbers_of_images_are_those_of_the_records(once, tmp_path):
     fused = numbers("fused", {"seed": 2}, once, tmp_path).set_index("label")
-    assert list(fused.index) == ["Bicubic upsampling", "Without it", "FeINFN", "ReLU"]
+    assert list(fused.index) == ["Bicubic upsampling", "without", "full", "ReLU"]
     (entry,) = figure_runs(once, ["full"], 2)
     table = entry.run.images.query("method == 'fused' and convention == 'matlab'")
     first = table.iloc[0]
-    row = fused.loc["FeINFN"]
+    row = fused.loc["full"]
     assert (row["scene"], row["seed"], row["convention"]) == (first["scene"], 2, "matlab")
     assert row["psnr"] == pytest.approx(first["psnr"], rel=1e-5)
     error = entry.run.arrays[f"{first['scene']}/fused/error"].astype(float)
@@ -162,26 +149,20 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     cost = numbers("cost", {}, once, tmp_path).set_index("method")
     tables = [e.run.images.query("convention == 'matlab'") for e in figure_runs(once, ["full"])]
     psnr = [t[t["method"] == "fused"]["psnr"].mean() for t in tables]
-    assert cost.loc["FeINFN", "psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
-    assert cost.loc["FeINFN", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
+    assert cost.loc["full", "psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
+    assert cost.loc["full", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
     model = figure_runs(once, ["full"])[0].run.network
-    assert cost.loc["FeINFN", "parameters"] == count_parameters(model)
+    assert cost.loc["full", "parameters"] == count_parameters(model)
     assert "gflop_at_64_px" in cost
     assert set(cost["seeds"]) == {2}
 
 
 def test_what_is_not_trained_has_no_seeds(once, tmp_path):
-    entries = [
-        replace(
-            e, trial=replace(e.trial, spec=replace(e.trial.spec, model=ClassicalConfig(name="gsa")))
-        )
-        if (e.trial.case, e.trial.spec.seed) == ("relu", 1)
-        else e
-        for e in once.entries[:-1]
-    ]
-    mixed = only(once, *entries)
+    gsa = ClassicalConfig(name="gsa")
+    *entries, relu, _ = once.entries
+    mixed = only(once, *entries, with_model(relu, "relu", "ReLU", gsa))
     cost = numbers("cost", {}, mixed, tmp_path).set_index("method")
-    assert cost["seeds"].to_dict() == {"Without it": 2, "FeINFN": 2, "ReLU": 0}
+    assert cost["seeds"].to_dict() == {"without": 2, "full": 2, "ReLU": 0}
 
 
 def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_path):
@@ -253,7 +234,7 @@ def test_a_frequency_is_changed_wherever_frequency_zero_lies():
     amplitude = torch.arange(30.0).reshape(1, 1, 5, 6)
     expected = torch.fft.fftshift(scale_conjugates(amplitude, 1, 2, 3), (-2, -1))
     centred = torch.fft.fftshift(amplitude, (-2, -1))
-    torch.testing.assert_close(scale_at(centred, (1, 2), 3, centred=True), expected)
+    torch.testing.assert_close(scale_centred(centred, 1, 2, 3), expected)
 
 
 def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
@@ -324,19 +305,17 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
             yield path
 
     monkeypatch.setattr("mhiflab.record.finished.artifact_file", damaged)
-    fresh = only(
-        once, *(finished(e, RecordedRun(e.run.store, e.run.mlflow)) for e in once.finished)
-    )
-    told = rf"^c seed 1 \(\w+\): found a damaged {QUICKLOOK_FILE} .* delete the run and run its"
+    runs = [finished(e, RecordedRun(e.run.store, e.run.mlflow)) for e in once.finished]
+    told = rf"^without seed 1 \(\w+\): found a damaged {QUICKLOOK_FILE} .* delete the run and run"
     with pytest.raises(UserError, match=told):
-        draw("fused", {}, fresh, tmp_path, "x")
+        draw("fused", {}, only(once, *runs), tmp_path, "x")
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("change", {"factor": 1}, "option factor: found 1.0, expected a finite number other than"),
-        ("change", {"factor": math.inf}, "option factor: found inf"),
+        ("change", {"factor": 1}, "options: factor: found 1.0, expected a number other than 1"),
+        ("change", {"factor": math.inf}, "options: factor: found inf, expected a finite number"),
         ("spectrum", {}, "found 'spectrum', did you mean 'spectra'"),
         ("fused", {"zom": [0, 0, 8]}, "unknown key 'zom'; did you mean 'zoom'"),
         ("fused", {"zoom": [120, 0, 20]}, r"option zoom: found \[120, 0, 20\]"),
@@ -350,6 +329,7 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
             "found 'relu', .*a FeINFN with Gabor filters: without, full",
         ),
         ("gabor", {"layer": 2}, "option layer: found 2, expected from 1 to 1"),
+        ("gabor", {"layer": 0}, "options: layer: found 0, expected an integer >= 1"),
         (
             "change",
             {"case": "without"},
@@ -371,33 +351,26 @@ def test_runs_that_are_missing_or_of_other_protocols_are_refused(once, tmp_path)
     with pytest.raises(UserError, match="1 of 3 runs are missing"):
         draw("fused", {}, waiting, tmp_path, "x")
     # What needs other runs alone is drawn.
-    assert draw("fused", {"seed": 2}, waiting, tmp_path, "x")
+    assert draw("fused", {"seed": 2}, waiting, tmp_path, "x", ())
     spec = first.trial.spec
     protocol = replace(spec.protocol, name="noisy", hsi_snr_db=30.0)
     noisy = replace(first, trial=replace(first.trial, spec=replace(spec, protocol=protocol)))
-    mixed = only(once, noisy, *others)
     for kind in ("errors", "cost"):
         with pytest.raises(
-            UserError, match=r"cannot mix protocols, found noisy \(\w{8}\) and cave_x4"
+            UserError, match=r"cannot mix protocols, found noisy \(\w{8}\) and cave"
         ):
-            draw(kind, {}, mixed, tmp_path, "x")
+            draw(kind, {}, only(once, noisy, *others), tmp_path, "x")
 
 
 def test_other_models_have_no_decoder_to_look_into(once, tmp_path):
-    entries = [
-        replace(e, trial=replace(e.trial, spec=replace(e.trial.spec, model=SSRNetConfig())))
-        if e.trial.case == "relu"
-        else e
-        for e in once.entries
-    ]
-    mixed = only(once, *entries)
+    others = [with_model(e, "relu", "ReLU", SSRNetConfig()) for e in once.entries[-2:]]
+    mixed = only(once, *once.entries[:-2], *others)
     assert set(numbers("response", {}, mixed, tmp_path)["case"]) == {"without", "full"}
     with pytest.raises(UserError, match="case relu: found SSRNetConfig, expected a FeINFN"):
         draw("response", {"cases": ["relu"]}, mixed, tmp_path, "x")
-    none = only(once, *entries[-2:])
     for kind in ("latent", "gabor", "change", "response"):
         with pytest.raises(UserError, match="found no case that is a FeINFN"):
-            draw(kind, {}, none, tmp_path, "x")
+            draw(kind, {}, only(once, *others), tmp_path, "x")
 
 
 @pytest.mark.parametrize("kind", WINDOW)
@@ -428,42 +401,23 @@ def test_a_real_pair_without_reference(once, tmp_path):
     found = numbers("fused", {}, real, tmp_path)
     assert found["d_s"].tolist() == [0.2, 0.2]
     assert found["mean_absolute_error"].isna().all()
-    assert draw("fused", {}, real, tmp_path, "x")
-    for kind in ("response", "change", "curves", "gabor"):
-        assert draw(kind, {}, real, tmp_path, "x")
+    for kind in ("fused", "response", "change", "curves", "gabor"):
+        assert draw(kind, {}, real, tmp_path, "x", ("png",))
     for kind in ("spectra", "latent", "errors", "cost"):
         with pytest.raises(UserError, match="reference"):
             draw(kind, {}, real, tmp_path, "x")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_smoke_variant_says_so(kind, once):
-    plain = registry.make_drawing(kind, {}, once)
-    marked = registry.make_drawing(kind, {}, replace(once, smoke=True))
-    assert set(marked.numbers["form"]) == {"smoke"}
-    assert "form" not in plain.numbers
-    assert (marked.figure.get_supxlabel() or "").startswith(plain.figure.get_supxlabel() or "")
-    assert marked.figure.get_supxlabel().endswith(
-        "smoke form: everything small, on the embedded sample"
+@pytest.mark.parametrize(("count", "smoke"), [(1, False), (7, True)])
+def test_one_case_and_seven_fit_a_page_and_smoke_is_told(kind, count, smoke, once):
+    (entry,), label = (
+        figure_runs(once, ["full"], 1),
+        "FeINFN with Gabor filters in its decoder, number {}",
     )
-    figure = marked.figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    told = figure._supxlabel.get_window_extent(renderer)
-    assert figure.bbox.x0 <= told.x0 < told.x1 <= figure.bbox.x1
-    assert all(not told.overlaps(axis.get_tightbbox(renderer)) for axis in figure.axes)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [1, 7])
-def test_one_case_and_seven_fit_a_page(kind, count, once):
-    entries = (figure_runs(once, ["full"], 1) * 7)[:count]
-    label = "FeINFN with Gabor filters in its decoder, number {}"
-    named = tuple(
-        replace(e, trial=replace(e.trial, case=f"c{i}", label=label.format(i)))
-        for i, e in enumerate(entries)
-    )
-    figure = KINDS[kind].draw(only(once, *named), KINDS[kind].options()).figure
+    entries = [with_model(entry, f"c{i}", label.format(i)) for i in range(count)]
+    drawing = registry.make_drawing(kind, {}, only(once, *entries, smoke=smoke))
+    figure = drawing.figure
     assert figure.get_figwidth() <= 6.91
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
@@ -472,39 +426,51 @@ def test_one_case_and_seven_fit_a_page(kind, count, once):
     assert box.x1 <= figure.get_figwidth() + 0.02
     assert box.y1 <= figure.get_figheight() + 0.02
     titles = [a.title for a in figure.axes if a.get_visible() and a.title.get_text()]
-    boxes = [t.get_window_extent(renderer) for t in titles]
     notes = [a.xaxis.label for a in figure.axes if a.xaxis.label.get_text()]
-    boxes += [t.get_window_extent(renderer) for t in notes]
+    boxes = [t.get_window_extent(renderer) for t in (*titles, *notes)]
     apart = all(not a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert apart, [t.get_text() for t in (*titles, *notes)]
-    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 6
+    texts = [t for t in figure.findobj(Text) if t.get_text()]
+    assert len(texts) > 5
+    assert min(t.get_fontsize() for t in texts) >= 6
+    told, mark = (
+        figure.get_supxlabel() or "",
+        "smoke form: everything small, on the embedded sample",
+    )
+    assert ("form" in drawing.numbers, told.endswith(mark)) == (smoke, smoke)
+    if smoke:
+        assert set(drawing.numbers["form"]) == {"smoke"}
+        assert told.startswith("radial frequency") == (kind == "response")
+        footer = figure._supxlabel.get_window_extent(renderer)
+        assert figure.bbox.x0 <= footer.x0 < footer.x1 <= figure.bbox.x1
+        assert all(not footer.overlaps(axis.get_tightbbox(renderer)) for axis in figure.axes)
 
 
 def test_cases_of_one_label_are_told_apart(once):
     first, second = (figure_runs(once, [case], 1)[0] for case in ("full", "relu"))
-    twin = replace(second, trial=replace(second.trial, label="FeINFN"))
-    assert only(once, first, twin).labels == {"full": "FeINFN (full)", "relu": "FeINFN (relu)"}
+    twin = replace(second, trial=replace(second.trial, label="full"))
+    labels = only(once, first, twin).labels
+    assert labels == {"full": "full (full)", "relu": "full (relu)"}
     inputs = replace(first, trial=replace(first.trial, label="Bicubic upsampling"))
     assert only(once, inputs).upsampled_label == "Bicubic upsampling (input)"
 
 
-def test_all_kinds_that_a_study_allows(folder, mhiflab, tmp_path):
-    study = {**STUDY, "cases": {"relu": CASES["relu"]}, "seeds": [1]}
-    (tmp_path / "relu.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    # A scene's name is a text, whatever it looks like.
-    scene = ("--kind", "errors", "--option", "scene=001")
-    words = ("figure", "relu.yaml", "--lab", folder / "lab", "--out", "here", "--format", "png")
-    told = mhiflab(*words, "--kind", "all")
+def test_all_kinds_that_a_study_allows(recorded, mhiflab, tmp_path):
+    study = {**TINY, "cases": {"without": TINY["cases"]["without"]}, "seeds": [1]}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    words = ("figure", "plain.yaml", "--lab", recorded[0].parent / "lab", "--format", "png")
+    told = mhiflab(*words, "--out", "here", "--kind", "all")
     assert told.returncode == 0, told.stderr
-    assert "gabor    not drawn: relu.yaml: found no case that is a FeINFN" in told.stdout
-    names = {f"{kind}.{suffix}" for kind in KINDS if kind != "gabor" for suffix in ("png", "csv")}
+    assert "change   not drawn: plain.yaml: found no case that is a FeINFN" in told.stdout
+    names = {f"{kind}.{suffix}" for kind in KINDS if kind != "change" for suffix in ("png", "csv")}
     assert {path.name for path in (tmp_path / "here").iterdir()} == names
     for more, message in (
-        (("--kind", "gabor"), "found no case that is a FeINFN with Gabor filters"),
-        (scene, "option scene: found '001', expected a test image"),
+        (("--kind", "change"), "found no case that is a FeINFN with a Fourier branch"),
+        # A scene's name is a text, whatever it looks like.
+        (("--kind", "errors", "--option", "scene=001"), "option scene: found '001', expected a"),
         (("--kind", "fused", "--option", "seed"), "--option: found 'seed', expected key=value"),
-        (("--kind", "all", "--option", "seed=1"), "expected none with --kind all"),
+        (("--kind", "all", "--option", "seed=1"), "--kind all --option seed, expected --name"),
     ):
-        told = mhiflab(*words, *more)
+        told = mhiflab(*words, "--out", "here", *more)
         assert told.returncode == 1
         assert message in told.stderr

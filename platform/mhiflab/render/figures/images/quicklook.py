@@ -6,16 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from feinfn.data.images import colours, rgb_bands
-from mhiflab.render.figures.images.fused import Fused, fused_figure
+from mhiflab.render.figures.images.fused import fused_figure
+from mhiflab.render.figures.style import Panel
 
 WHITE = 0.99
 """Share of the fused image's values that are below white."""
-
-
-def _msi_bands(bands: int, order: Sequence[str]) -> list[int]:
-    """Return the bands of red, green and blue by name, else as for ascending wavelengths."""
-    named = len(order) == bands and {"R", "G", "B"} <= set(order)
-    return [order.index(name) for name in "RGB"] if named else rgb_bands(bands, None)
 
 
 def quick_look(
@@ -28,23 +23,23 @@ def quick_look(
 ) -> Figure:
     """Draw LR-HSI, MSI and fused HSI in pseudo-RGB; also a given reference and the errors.
 
-    HSIs share one white, and the MSI has its own. Errors are absolute, averaged over bands.
+    HSIs share one white, and the MSI has its own, whose bands are found by name, else as for
+    ascending wavelengths. Errors are absolute, averaged over bands.
     """
 
     def white(values: np.ndarray) -> float:
         return max(float(np.quantile(values, WHITE)), 1e-9)
 
     bands = rgb_bands(len(fused_SHW), wavelengths_nm)
-    msi = msi_MHW[_msi_bands(len(msi_MHW), msi_order)]
-    hsi_white = white(fused_SHW[bands])
-    images = {
-        "LR-HSI": Fused(colours(lr_hsi_Shw[bands], hsi_white)),
-        "MSI": Fused(colours(msi, white(msi))),
-    }
-    error = None
+    named = len(msi_order) == len(msi_MHW) and {"R", "G", "B"} <= set(msi_order)
+    msi_bands = [msi_order.index(c) for c in "RGB"] if named else rgb_bands(len(msi_MHW), None)
+    msi, hsi_white = msi_MHW[msi_bands], white(fused_SHW[bands])
+    error = None if reference_SHW is None else np.abs(fused_SHW - reference_SHW).mean(axis=0)
+    panels = [
+        Panel("LR-HSI", colours(lr_hsi_Shw[bands], hsi_white)),
+        Panel("MSI", colours(msi, white(msi))),
+        Panel("Fused", colours(fused_SHW[bands], hsi_white), error),
+    ]
     if reference_SHW is not None:
-        error = np.abs(fused_SHW - reference_SHW).mean(axis=0)
-    images["Fused"] = Fused(colours(fused_SHW[bands], hsi_white), error)
-    if reference_SHW is not None:
-        images["Reference"] = Fused(colours(reference_SHW[bands], hsi_white))
-    return fused_figure(images)
+        panels.append(Panel("Reference", colours(reference_SHW[bands], hsi_white)))
+    return fused_figure(panels)

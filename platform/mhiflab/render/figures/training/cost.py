@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from feinfn.errors import UserError
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.metrics.conventions import CONVENTION
-from mhiflab.plan.plan import Entry, Plan
+from mhiflab.plan.plan import Finished, Plan
 from mhiflab.render.figures.kind import Cases, Drawing
 from mhiflab.render.figures.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
 from mhiflab.render.runs import comparable_runs, figure_runs
@@ -24,50 +26,75 @@ from mhiflab.render.tables.published import NOT_TOLD, read_published
 SIDE_PX = 64
 """Side of the image for which operations are counted."""
 
+LARGEST_PT2 = 420.0
+
+SMALLEST_PT2 = 0.03 * LARGEST_PT2
+"""Areas of the largest and the smallest bubble in square points."""
+
+CROSS_PT2 = 22
+"""Area of a cross, which stands for an unknown cost."""
+
+FONT_PT = 6.5
+
+NAME_LETTERS = 22
+"""Longest line of a name in letters."""
+
+ARROW = {"arrowstyle": "-", "linewidth": 0.4}
+"""Style of the line from a name to its mark."""
+
+LINE_SHARE = 0.075
+"""Height of a line of names beside the axes, as a share of the axes' height."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class CostOptions(Cases):
-    """Options of the bubbles."""
+class Cost(Cases):
+    """PSNR, averaged over test images and seeds, in bubbles of operations."""
 
     published: str | None = None
     """CSV file of published numbers (see `tables.published`); their protocols differ from ours."""
     data: str = "cave"
     """Data set of the rows to show from that file, at the study's ratio."""
 
-
-def draw_cost(plan: Plan, options: CostOptions) -> Drawing:
-    """Draw PSNR, averaged over test images and seeds; bubbles are operations."""
-    entries = comparable_runs(plan, figure_runs(plan, options.cases))
-    rows = []
-    for case in dict.fromkeys(entry.trial.case for entry in entries):
-        case_entries = [entry for entry in entries if entry.trial.case == case]
-        means = [entry.run.means() for entry in case_entries]
-        if any(one["convention"] != CONVENTION for one in means):
-            raise UserError(
-                f"{case_entries[0].who}: found no PSNR, as its test images have no reference; "
-                "expected one; choose a study of simulated pairs"
-            )
-        psnr_N = np.array([one["psnr"] for one in means])
-        row = {"method": plan.labels[case], "psnr": psnr_N.mean()}
-        row["seeds"] = sum(entry.trial.spec.trained for entry in case_entries)
-        row["psnr_std"] = psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan
-        row["parameters"] = parameters_of(case_entries[0].trial.spec.model)
-        # Operations are counted for networks only.
-        cost = _gflop(case_entries[0]) if row["parameters"] else np.nan
-        rows.append(row | {"cost": cost, "measured": True, "source": "runs"})
-    measured = pd.DataFrame(rows).assign(protocol=entries[0].trial.spec.protocol.name)
-    tables = [measured]
-    if options.published:
-        ratio = entries[0].trial.spec.protocol.ratio
-        tables.append(_quoted_rows(Path(options.published), options.data, ratio))
-    numbers = pd.concat(tables, ignore_index=True)
-    figure = cost_figure(numbers, f"GFLOP at {SIDE_PX} px")
-    return Drawing(figure, numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"}))
+    def draw(self, plan: Plan) -> Drawing:
+        entries = comparable_runs(plan, figure_runs(plan, self.cases))
+        by_case: dict[str, list[Finished]] = {}
+        for entry in entries:
+            by_case.setdefault(entry.trial.case, []).append(entry)
+        protocol = entries[0].trial.spec.protocol
+        rows = [_measured_row(plan, case_entries) for case_entries in by_case.values()]
+        tables = [pd.DataFrame(rows).assign(protocol=protocol.name)]
+        if self.published:
+            tables.append(_quoted_rows(Path(self.published), self.data, protocol.ratio))
+        numbers = pd.concat(tables, ignore_index=True)
+        named = numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"})
+        return Drawing(cost_figure(numbers), named)
 
 
-def _gflop(entry: Entry) -> float:
-    spec = entry.trial.spec
-    return costs(spec.model, spec.protocol.ratio)[0].flop_per_pixel * SIDE_PX**2 / 1e9
+def _measured_row(plan: Plan, entries: list[Finished]) -> dict[str, Any]:
+    """Return the numbers of a case's runs; raise `UserError` if they have no PSNR."""
+    means, trial = [entry.run.means() for entry in entries], entries[0].trial
+    if any(one["convention"] != CONVENTION for one in means):
+        raise UserError(
+            f"{entries[0].who}: found no PSNR, as its test images have no reference; expected one; "
+            "choose a study of simulated pairs"
+        )
+    psnr_N = np.array([one["psnr"] for one in means])
+    parameters = parameters_of(trial.spec.model)
+    # Operations are counted for networks only.
+    cost = np.nan
+    if parameters:
+        per_pixel = costs(trial.spec.model, trial.spec.protocol.ratio)[0].flop_per_pixel
+        cost = per_pixel * SIDE_PX**2 / 1e9
+    return {
+        "method": plan.labels[trial.case],
+        "psnr": psnr_N.mean(),
+        "seeds": len(entries) if trial.spec.trained else 0,
+        "psnr_std": psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan,
+        "parameters": parameters,
+        "cost": cost,
+        "measured": True,
+        "source": "runs",
+    }
 
 
 def _quoted_rows(path: Path, data: str, ratio: int) -> pd.DataFrame:
@@ -92,27 +119,8 @@ def _quoted_rows(path: Path, data: str, ratio: int) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(cost=np.nan)
 
 
-LARGEST_PT2 = 420.0
-
-SMALLEST_PT2 = 0.03 * LARGEST_PT2
-"""Areas of the largest and the smallest bubble in square points."""
-
-FONT_PT = 6.5
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right and top in points."""
-
-NAME_LETTERS = 22
-"""Longest line of a name in letters."""
-
-LINE_SHARE = 0.075
-"""Height of a line of names beside the axes, as a share of the axes' height."""
-
-
 @styled
-def cost_figure(
-    methods: pd.DataFrame, cost: str = "GFLOP", y: str = "PSNR (dB)", quoted: str = "quoted"
-) -> Figure:
+def cost_figure(methods: pd.DataFrame) -> Figure:
     """Draw a bubble per method with an area proportional to its cost; a cross if it is unknown.
 
     `methods` has columns method, parameters, psnr, cost (NaN if unknown) and measured (bool); our
@@ -120,67 +128,63 @@ def cost_figure(
     that, so that they stay visible. A method without parameters is a line across, because it has no
     place on a logarithmic axis. Raises `UserError` if no method has parameters.
     """
-    methods = methods.sort_values(["parameters", "method"])
-    lines, rows = (
-        methods[selected].reset_index(drop=True)
-        for selected in (methods["parameters"] == 0, methods["parameters"] > 0)
-    )
+    methods = methods.sort_values(["parameters", "method"]).reset_index(drop=True)
+    methods["colour"] = [COLOURS[0 if measured else 1] for measured in methods["measured"]]
+    lines = methods[methods["parameters"] == 0]
+    rows = methods[methods["parameters"] > 0].reset_index(drop=True)
     if rows.empty:
         raise UserError(
             "figure cost: found no case with parameters, expected one or more, over which PSNR is "
             "drawn; choose others: --option cases=[...]"
         )
-    figure = new_figure(COLUMN_IN, 2.6)
+    figure = new_figure(2.6, COLUMN_IN)
     axis = figure.subplots()
     largest = rows["cost"].max()
-    area = (rows["cost"] / largest * LARGEST_PT2).clip(lower=SMALLEST_PT2)
-    _draw_bubbles(axis, rows, area)
+    rows["area"] = (rows["cost"] / largest * LARGEST_PT2).clip(lower=SMALLEST_PT2)
+    _draw_bubbles(axis, rows)
     axis.set_xscale("log")
     axis.margins(x=0.17, y=0.22)
-    for row in lines.to_dict("records"):
-        colour = COLOURS[0 if row["measured"] else 1]
-        axis.axhline(row["psnr"], color=colour, linewidth=0.6, linestyle="--", zorder=0.5)
+    for psnr, colour in zip(lines["psnr"], lines["colour"], strict=True):
+        axis.axhline(psnr, color=colour, linewidth=0.6, linestyle="--", zorder=0.5)
     _name_lines(axis, lines)
     _ticks(axis)
-    axis.set_xlabel("parameters (millions)")
-    axis.set_ylabel(y)
-    handles = _legend_handles(rows, quoted)
+    axis.set(xlabel="parameters (millions)", ylabel="PSNR (dB)")
+    handles = _legend_handles(rows)
     if np.isfinite(largest):
-        note = f"area: {cost}, largest {largest:.3g}"
+        note = f"area: GFLOP at {SIDE_PX} px, largest {largest:.3g}"
         handles.append(Line2D([], [], linestyle="", label=note))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
-    _name_bubbles(figure, axis, rows, np.sqrt(area.fillna(22) / np.pi))
+    _name_bubbles(figure, axis, rows)
     return figure
 
 
-def _draw_bubbles(axis: Axes, rows: pd.DataFrame, area: pd.Series) -> None:
+def _draw_bubbles(axis: Axes, rows: pd.DataFrame) -> None:
     """Draw small bubbles over large ones, and crosses over all."""
-    for i in area.sort_values(ascending=False, kind="stable").index:
-        row = rows.loc[i]
-        has_cost, colour = np.isfinite(row["cost"]), COLOURS[0 if row["measured"] else 1]
+    for row in rows.sort_values("area", ascending=False, kind="stable").to_dict("records"):
+        known = np.isfinite(row["cost"])
         axis.scatter(
             row["parameters"] / 1e6,
             row["psnr"],
-            s=area[i] if has_cost else 22,
-            marker="o" if has_cost else "x",
-            facecolor=colour if row["measured"] or not has_cost else "none",
-            edgecolor=None if not has_cost else colour,
+            s=row["area"] if known else CROSS_PT2,
+            marker="o" if known else "x",
+            facecolor=row["colour"] if row["measured"] or not known else "none",
+            edgecolor=row["colour"] if known else None,
             alpha=0.75,
             linewidth=0.9,
         )
 
 
-def _legend_handles(rows: pd.DataFrame, quoted: str) -> list[Line2D]:
+def _legend_handles(rows: pd.DataFrame) -> list[Line2D]:
     """Return one handle each for our own and for quoted values, if there are any."""
     handles = []
-    for name, colour, measured in (("ours", COLOURS[0], True), (quoted, COLOURS[1], False)):
+    for name, measured in (("ours", True), ("quoted", False)):
         group = rows[rows["measured"] == measured]
-        if group.empty:
-            continue
-        marker = "o" if np.isfinite(group["cost"]).any() else "x"
-        handle = Line2D([], [], linestyle="", marker=marker, color=colour, label=name)
-        handle.set_markerfacecolor(colour if measured else "none")
-        handles.append(handle)
+        if len(group):
+            marker = "o" if group["cost"].notna().any() else "x"
+            colour = group["colour"].iloc[0]
+            fill = colour if measured else "none"
+            style = {"color": colour, "markerfacecolor": fill, "marker": marker}
+            handles.append(Line2D([], [], linestyle="", label=name, **style))
     return handles
 
 
@@ -188,12 +192,15 @@ def _name_lines(axis: Axes, lines: pd.DataFrame) -> None:
     """Write the names of lines beside the axes from the top, without overlap."""
     low, high = axis.get_ylim()
     above = math.inf
-    for row in lines.sort_values(["psnr", "method"], ascending=False).to_dict("records"):
-        at = (row["psnr"] - low) / (high - low)
-        name = wrapped(row["method"], NAME_LETTERS // 2)
+    ordered = lines.sort_values(["psnr", "method"], ascending=False)
+    for psnr, method in zip(ordered["psnr"], ordered["method"], strict=True):
+        at = (psnr - low) / (high - low)
+        name = wrapped(method, NAME_LETTERS // 2)
         half = LINE_SHARE * (1 + name.count("\n")) / 2
         place = min(at, above - half)
         above = place - half
+        # The arrow ends at the left of the name.
+        arrow = {"shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5), **ARROW}
         axis.annotate(
             name,
             (1, at),
@@ -203,14 +210,7 @@ def _name_lines(axis: Axes, lines: pd.DataFrame) -> None:
             va="center",
             fontsize=FONT_PT,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "linewidth": 0.4,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                # The arrow ends at the left of the name.
-                "relpos": (0, 0.5),
-            },
+            arrowprops=arrow,
         )
 
 
@@ -231,49 +231,42 @@ def _ticks(axis: Axes) -> None:
     axis.minorticks_off()
 
 
-def _name_bubbles(figure: Figure, axis: Axes, rows: pd.DataFrame, radius_N: np.ndarray) -> None:
+def _name_bubbles(figure: Figure, axis: Axes, rows: pd.DataFrame) -> None:
     """Write every name at the nearest free place around its bubble, from left to right."""
     figure.draw_without_rendering()
-    points = 72 / figure.dpi
-    places = np.column_stack([rows["parameters"] / 1e6, rows["psnr"]])
-    centres_N2 = axis.transData.transform(places) * points
-    window = axis.get_window_extent()
-    boxes = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres_N2, radius_N, strict=True)]
+    points, window = 72 / figure.dpi, axis.get_window_extent()
+    room = (window.x0, window.y0, figure.bbox.x1, window.y1)
+    left, low, right, high = (points * pixels for pixels in room)
+    places_N2 = np.column_stack([rows["parameters"] / 1e6, rows["psnr"]])
+    centres_N2 = axis.transData.transform(places_N2) * points
+    radius_N = np.sqrt(rows["area"].fillna(CROSS_PT2) / np.pi)
+    boxes = [Bbox([at - r, at + r]) for at, r in zip(centres_N2, radius_N, strict=True)]
     for i, name in enumerate(wrapped(name, NAME_LETTERS) for name in rows["method"]):
-        letters = [len(line) for line in name.splitlines()]
-        half_width, half_height = 0.31 * FONT_PT * max(letters), 0.6 * FONT_PT * len(letters)
-        spot = None
+        lines = name.splitlines()
+        half = np.array([0.31 * FONT_PT * max(map(len, lines)), 0.6 * FONT_PT * len(lines)])
+        spots = []
         for distance, angle in product((1.5, 8, 16, 26, 38), np.arange(12) * np.pi / 6):
-            up, right = np.cos(angle), np.sin(angle)
-            x = right * (radius_N[i] + distance + half_width)
-            y = up * (radius_N[i] + distance + half_height)
-            left, low = centres_N2[i] + (x - half_width, y - half_height)
-            box = (left, low, left + 2 * half_width, low + 2 * half_height)
-            inside = box[0] > window.x0 * points and box[2] < figure.bbox.x1 * points
-            inside &= box[1] > window.y0 * points and box[3] < window.y1 * points
-            fits = inside and not any(_overlap(box, other) for other in boxes)
-            # If no place is free, use the first one.
-            if fits or spot is None:
-                spot = (x, y, box, distance)
-            if fits:
-                break
-        assert spot is not None, "a first place was tried"
-        x, y, box, distance = spot
+            offset = np.array([np.sin(angle), np.cos(angle)]) * (radius_N[i] + distance + half)
+            at = centres_N2[i] + offset
+            spots.append((offset, distance, Bbox([at - half, at + half])))
+        free = (
+            spot
+            for spot in spots
+            if left < spot[2].x0 and spot[2].x1 < right and low < spot[2].y0 and spot[2].y1 < high
+            if not any(spot[2].overlaps(box) for box in boxes)
+        )
+        offset, distance, box = next(free, spots[0])
         boxes.append(box)
         axis.annotate(
             name,
-            places[i],
-            xytext=(x, y),
+            places_N2[i],
+            xytext=offset,
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=FONT_PT,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4} if distance > 2 else None,
+            arrowprops=ARROW if distance > 2 else None,
             # A white box keeps lines across from crossing the letters.
             bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "linewidth": 0},
             zorder=4,
         )
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,10 +1,12 @@
 """Suggestions of a search, as a table and as a figure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -12,7 +14,7 @@ from feinfn.files import write_bytes
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.search import SearchPlan
 from mhiflab.plan.suggest import Suggestion
-from mhiflab.render.figures.style import new_figure, png, styled
+from mhiflab.render.figures.style import figure_bytes, new_figure, styled
 from mhiflab.render.metrics import METRICS
 from mhiflab.study.search import COSTS
 
@@ -24,17 +26,13 @@ def search_frame(plan: SearchPlan) -> pd.DataFrame:
     """Return one row per suggestion: index, values, epochs, objectives, state and run key."""
     rows = []
     for suggestion in plan.suggestions:
-        values = dict(zip(plan.search.objectives, suggestion.objectives or (), strict=False))
-        objectives = {name: values.get(name) for name in plan.search.objectives}
-        columns = {
-            "epochs": suggestion.epochs,
-            **objectives,
-            "state": suggestion.state,
-            "run_key": suggestion.key,
-        }
+        row = {"index": suggestion.index, **suggestion.values}
         if plan.search.population:
-            columns = {"since": suggestion.since, **columns}
-        rows.append({"index": suggestion.index, **suggestion.values, **columns})
+            row["since"] = suggestion.since
+        row["epochs"] = suggestion.epochs
+        results = suggestion.objectives or [None] * len(plan.search.objectives)
+        row |= dict(zip(plan.search.objectives, results, strict=True))
+        rows.append(row | {"state": suggestion.state, "run_key": suggestion.key})
     return pd.DataFrame(rows)
 
 
@@ -45,7 +43,7 @@ def write_searches(plan: Plan, folder: Path) -> list[Path]:
         name = f"search-{i + 1}" if i else "search"
         text = search_frame(search).to_csv(index=False, lineterminator="\n")
         write_bytes(folder / f"{name}.csv", text.encode())
-        write_bytes(folder / f"{name}.png", png(search_figure(search)))
+        write_bytes(folder / f"{name}.png", figure_bytes(search_figure(search)))
         written += [folder / f"{name}.csv", folder / f"{name}.png"]
     return written
 
@@ -55,32 +53,28 @@ def search_figure(plan: SearchPlan) -> Figure:
     """Draw the objective against every searched value, and the best so far or the Pareto front."""
     search = plan.search
     count = len(search.space) + 1
-    figure = new_figure(2.2 * count + 0.4, 2.8)
+    figure = new_figure(2.8, 2.2 * count + 0.4)
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis, (key, value_range) in zip(axes, search.space.items(), strict=False):
-        x: Any = (lambda s, k=key: s.values[k]) if not value_range.choice else None
+        places = [suggestion.values[key] for suggestion in plan.suggestions]
         if value_range.choice:
             # The base's own value need not be one of the choices.
-            base = plan.values_of_base()[key]
-            choices = [*value_range.choice, *([] if base in value_range.choice else [base])]
+            choices, base = list(value_range.choice), plan.values_of_base()[key]
+            choices += [] if base in choices else [base]
             axis.set_xticks(range(len(choices)), [str(c) for c in choices])
-            x = lambda s, k=key, c=choices: c.index(s.values[k])  # noqa: E731
-        _draw_points(axis, plan, x, lambda s: s.objectives[0])
+            places = [choices.index(value) for value in places]
+        _draw_points(axis, plan, places)
         axis.set_xlabel(key)
-        axis.set_ylabel(_name(next(iter(search.objectives))))
         if value_range.log_uniform:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter(NullFormatter())
-    if search.single:
-        _draw_history(axes[-1], plan)
-    else:
-        _draw_front(axes[-1], plan)
+    draw_last = _draw_history if search.single else _draw_front
+    draw_last(axes[-1], plan)
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
-    title = f"{plan.title}, {len(plan.finished)} suggestions; validation scenes"
-    figure.suptitle(title)
+    figure.suptitle(f"{plan.title}, {len(plan.finished)} suggestions; validation scenes")
     return figure
 
 
@@ -89,8 +83,8 @@ def _name(objective: str) -> str:
     return f"validation {METRICS[metric].heading}" if kind == "val" else objective.replace("_", " ")
 
 
-def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
-    """Draw every suggestion with a result; the base and the best have marks of their own."""
+def _draw_points(axis: Axes, plan: SearchPlan, x: Sequence[Any]) -> None:
+    """Draw every suggestion's first objective over x; base and best have marks of their own."""
     best = {suggestion.index for suggestion in plan.best}
 
     def style(suggestion: Suggestion) -> tuple[str, str, str, int]:
@@ -102,42 +96,35 @@ def _draw_points(axis: Any, plan: SearchPlan, x: Any, y: Any) -> None:
             return "stopped early", STOPPED, "x", 22
         return "trained", OTHERS, "o", 16
 
-    groups: dict[tuple[str, str, str, int], list[Suggestion]] = {}
-    for suggestion in plan.suggestions:
-        if suggestion.objectives is not None:
-            groups.setdefault(style(suggestion), []).append(suggestion)
-    for (label, colour, marker, size), suggestions in groups.items():
-        axis.scatter(
-            [x(s) for s in suggestions],
-            [y(s) for s in suggestions],
-            c=colour,
-            marker=marker,
-            s=size,
-            label=label,
-            zorder=3 if label in ("default", "best", "front") else 2,
-        )
+    groups: dict[tuple[str, str, str, int], list[tuple[Any, float]]] = {}
+    for one, place in zip(plan.suggestions, x, strict=True):
+        if one.objectives is not None:
+            groups.setdefault(style(one), []).append((place, one.objectives[0]))
+    for (label, colour, marker, size), points in groups.items():
+        zorder = 3 if label in ("default", "best", "front") else 2
+        x_N, y_N = zip(*points, strict=True)
+        axis.scatter(x_N, y_N, c=colour, marker=marker, s=size, label=label, zorder=zorder)
+    axis.set_ylabel(_name(next(iter(plan.search.objectives))))
 
 
-def _draw_history(axis: Any, plan: SearchPlan) -> None:
-    (name, mode) = next(iter(plan.search.objectives.items()))
-    _draw_points(axis, plan, lambda s: s.index, lambda s: s.objectives[0])
-    finished = [one for one in plan.suggestions if one.objectives is not None]
-    best = np.maximum if mode == "max" else np.minimum
-    values = best.accumulate([one.objectives[0] for one in finished if one.objectives])
-    axis.step(
-        [one.index for one in finished], values, where="post", color="black", label="best so far"
+def _draw_history(axis: Axes, plan: SearchPlan) -> None:
+    _draw_points(axis, plan, [suggestion.index for suggestion in plan.suggestions])
+    mode = next(iter(plan.search.objectives.values()))
+    finished = [(s.index, s.objectives[0]) for s in plan.suggestions if s.objectives]
+    best = (np.maximum if mode == "max" else np.minimum).accumulate(
+        [value for _, value in finished]
     )
+    places = [index for index, _ in finished]
+    axis.step(places, best, where="post", color="black", label="best so far")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("suggestion")
-    axis.set_ylabel(_name(name))
 
 
-def _draw_front(axis: Any, plan: SearchPlan) -> None:
-    first, second = plan.search.objectives
-    _draw_points(axis, plan, lambda s: s.objectives[1], lambda s: s.objectives[0])
+def _draw_front(axis: Axes, plan: SearchPlan) -> None:
+    second = list(plan.search.objectives)[1]
+    _draw_points(axis, plan, [s.objectives and s.objectives[1] for s in plan.suggestions])
     points = sorted((one.objectives[1], one.objectives[0]) for one in plan.best if one.objectives)
     axis.plot(*zip(*points, strict=True), color=BEST, linewidth=1)
     if second in COSTS:
         axis.xaxis.set_major_formatter(EngFormatter())
     axis.set_xlabel(_name(second))
-    axis.set_ylabel(_name(first))
