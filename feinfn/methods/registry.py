@@ -3,7 +3,7 @@
 from typing import Any
 
 from feinfn.config import ModelConfig
-from feinfn.errors import UserError, nearest, require
+from feinfn.errors import UserError, require, require_one_of
 from feinfn.fields import Positive, check
 from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
 from feinfn.methods.feinfn.model import FeINFN
@@ -27,15 +27,8 @@ def config_type(name: str, where: str = "model.name") -> type[Any]:
 
     Raises `UserError` for an unknown name, reported as the value of `where`.
     """
-    if name in MODELS:
-        return MODELS[name].config_type
-    if name in CLASSICAL:
-        return ClassicalConfig
-    valid_names = [*MODELS, *CLASSICAL]
-    raise UserError(
-        f"{where}: found {name!r}, {nearest(str(name), valid_names)}expected "
-        + ", ".join(valid_names)
-    )
+    require_one_of(where, name, [*MODELS, *CLASSICAL])
+    return MODELS[name].config_type if name in MODELS else ClassicalConfig
 
 
 def name_of(config: Any) -> str:

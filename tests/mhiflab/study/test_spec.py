@@ -101,6 +101,7 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
             "title: t\nbase: {model: {preset: best}}",
             "model.preset: found 'best', expected one of released",
         ),
+        ("title: t\nbase: {model: {name: mtt}}", r"model.name: found 'mtt', did you mean 'mst'\?"),
         ("title: t\nbase: {data: {test: [moon]}}", "data.test: found 'moon', expected scenes of"),
         ("base: {}", "title: found 'nothing', expected: Field required"),
         ("title: t\ntitle: u", "key 'title' is given twice"),
