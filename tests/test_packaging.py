@@ -109,6 +109,8 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
         "mhiflab/experiments/demo.yaml",
         "mhiflab/render/templates/page.css",
         "mhiflab/render/templates/report.html",
+        "mhiflab/render/templates/table.md",
+        "mhiflab/render/templates/table.tex",
         "mhiflab/render/templates/viewer.js",
         "mhiflab/requirements.lock",
         "mhiflab/py.typed",

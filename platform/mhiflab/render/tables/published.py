@@ -69,11 +69,6 @@ class PublishedRow:
                 f"found no printed number of {self.method}, expected one or more; remove the line"
             )
 
-    @property
-    def set_name(self) -> str:
-        """Data set and ratio."""
-        return f"{self.data} x{self.ratio}"
-
 
 COLUMNS = tuple(one.name for one in fields(PublishedRow))
 
@@ -103,9 +98,9 @@ def read_published(path: Path, data: str, ratio: int) -> list[QuotedRow]:
     is not a number, or if no row fits.
     """
     rows = list(_rows(path))
-    fitting = [row for row in rows if row.set_name == f"{data} x{ratio}"]
+    fitting = [row for row in rows if (row.data, row.ratio) == (data, str(ratio))]
     if not fitting:
-        sets = ", ".join(sorted({row.set_name for row in rows})) or "no row"
+        sets = ", ".join(sorted({f"{row.data} x{row.ratio}" for row in rows})) or "no row"
         raise UserError(f"{path}: found nothing of {data} x{ratio}, expected one of: {sets}")
     return [
         QuotedRow(
