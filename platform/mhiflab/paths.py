@@ -134,11 +134,6 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: b
             )
 
 
-def check_rendered(path: Path, smoke: bool, lab: Lab) -> None:
-    """Raise `UserError` if the tables of a study or a paper cannot be written; call it early."""
-    check_targets((lab.rendered_of(path, smoke) / "table.md",))
-
-
 def _check_place(target: Path) -> None:
     """Raise `UserError` if a path is a folder, `OSError` if no file of this name can be created."""
     if target.is_dir():

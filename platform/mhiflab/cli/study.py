@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, SmokeOption
 from mhiflab.console import out
-from mhiflab.paths import DEFAULT_LAB, Lab, check_rendered, study_name, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_name, study_path
 
 
 def _files(paper: str) -> list[Path]:
@@ -78,13 +78,14 @@ def _run(
     from mhiflab.render.paper import Plans, checked_paper, render
 
     path = study_path(name)
-    check_rendered(path, smoke, lab)
+    folder = lab.rendered_of(path, smoke)
+    check_targets((folder / "table.md",))
     paper = checked_paper(path)
     parts = paper.chosen(fill, paper.parts)
     states = ("failed",) if failed else MISSING
     finished = execute_studies(paper.files(parts), smoke, lab, states, new_data)
     plans = Plans(paper, smoke, recorded_store(lab), lab, by_file=finished)
-    render(plans, lab.rendered_of(path, smoke), parts, asked=fill)
+    render(plans, folder, parts, asked=fill)
 
 
 def status(
