@@ -1,6 +1,5 @@
 """Commands that look closer: compare, robustness, describe."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -125,12 +124,7 @@ def robustness(
     from mhiflab.render.tables.table import frame_grid
 
     folder = Lab(lab)
-    grid = Grid()
-    if sigma:
-        grid = replace(grid, sigma_factors=tuple(sigma))
-    if snr:
-        grid = replace(grid, snrs_db=tuple(snr))
-    grid = replace(grid, srfs=tuple(srf or ()))
+    grid = Grid(tuple(sigma or Grid.sigma_factors), tuple(srf or ()), tuple(snr or Grid.snrs_db))
     plan = plan_refresher(study_path(study), False, folder)()
     entries = chosen_entries(plan, [case] if case else [], options=("--case", ""))
     for entry in entries:
