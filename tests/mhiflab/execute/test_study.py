@@ -187,7 +187,7 @@ def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_stu
     assert "train_epoch" in text
     refused = mhiflab("table", tmp_path / "tiny.yaml")
     assert refused.returncode == 1
-    assert "1 of 2 runs are missing (diverging seed 1)" in refused.stderr
+    assert "1 of 2 runs are missing (diverging, seed 1)" in refused.stderr
 
 
 def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tmp_path):
