@@ -110,7 +110,7 @@ def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
     assert len(keys(filled / "lab")) == 5
     refused = call("table", "--name", "t1")
     assert refused.returncode == 1
-    assert "5 of 5 runs are missing (GSA & friends_1 seed 1" in refused.stderr
+    assert "5 of 5 runs are missing (GSA & friends_1, seed 1" in refused.stderr
     assert not (filled / "lab" / "rendered" / "paper" / "t1.md").exists()
     unknown = call("run", "--fill", "t3")
     assert unknown.returncode == 1
