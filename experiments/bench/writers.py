@@ -20,7 +20,7 @@ from pathlib import Path
 from mhiflab.environment import quieten
 from mhiflab.paths import Lab
 from mhiflab.record.store import open_store, study_run, tracking_uri, trial_runs, without_passwords
-from mhiflab.record.writer import finish_study, replay, trial_record
+from mhiflab.record.writer import finish_study, trial_record, upload_waiting_folders
 
 METRICS, PARAMS, ARTIFACTS = 10, 40, 3
 ARTIFACT_BYTES = 64 * 1024
@@ -83,12 +83,12 @@ def main() -> int:
         ready = spawn.Barrier(given.writers)
         with spawn.Pool(given.writers, prepare, [ready]) as pool:
             times = pool.map(partial(write, lab, uri, parent, given.steps), keys, chunksize=1)
-            late = replay(lab, uri)
+            late = upload_waiting_folders(lab, uri)
             # A writer that stopped waiting may still have one request under way.
             while late.waiting and time.time() < max(t[2] for t in times) + 120:
                 time.sleep(1)
-                late = replay(lab, uri)
-        ended = time.time() if late.replayed else max(t[2] for t in times)
+                late = upload_waiting_folders(lab, uri)
+        ended = time.time() if late.uploaded else max(t[2] for t in times)
         seconds = ended - min(t[0] for t in times)
         finish_study(lab, uri, STUDY, complete=late.waiting == 0)
         found = count(lab, uri, keys)
@@ -105,7 +105,7 @@ def main() -> int:
         print(f"{name:15s}{expected:10d}{found[name]:10d}{found[name] / seconds:12.1f}")
     wrote, ended = (max(t[i] - t[0] for t in times) for i in (1, 2))
     print(f"slowest writer: {wrote:.1f} s to write, {ended:.1f} s with its wait at the end")
-    print(f"all arrived after {seconds:.1f} s, {late.replayed} runs through the spool's replay")
+    print(f"all arrived after {seconds:.1f} s, {late.uploaded} runs left to a later upload")
     if late.waiting:
         print(f"{late.waiting} runs still wait: {late.reason}")
     return int(late.waiting > 0 or any(found[n] != each[n] * given.writers for n in each))

@@ -83,9 +83,9 @@ class Lab:
         return self.root / "ray"
 
     @property
-    def spool(self) -> Path:
-        """Folder of journals that have not reached MLflow yet, with one folder per run."""
-        return self.root / "spool"
+    def runs(self) -> Path:
+        """Folder of runs that have not reached MLflow yet, with one folder per run."""
+        return self.root / "runs"
 
     @property
     def states(self) -> Path:

@@ -90,7 +90,7 @@ class Sandbox:
 
     def journal(self) -> list[dict]:
         """Return the entries of the trial's journal, as far as they are written."""
-        for path in self.lab.glob("spool/*/journal.jsonl"):
+        for path in self.lab.glob("runs/*/journal.jsonl"):
             try:
                 lines = path.read_text().split("\n")[:-1]
             except FileNotFoundError:
@@ -100,7 +100,12 @@ class Sandbox:
 
     def reported(self, epoch: int) -> bool:
         """Return whether an epoch's metrics are in the journal."""
-        return any(entry.get("step") == epoch for entry in self.journal())
+        return any(
+            step == epoch
+            for entry in self.journal()
+            for points in entry.get("metrics", {}).values()
+            for step, _ in points
+        )
 
     def saving(self) -> bool:
         """Return whether a training state is being written right now."""

@@ -150,7 +150,7 @@ def check(box: Sandbox, undisturbed: dict[str, bytes], uri: str) -> None:
         assert steps(client, trial, name) == list(range(1, EPOCHS + 1)), name
     kept = {item.path for item in client.list_artifacts(trial.info.run_id)}
     assert {"metrics_test.csv", "metrics_bands.csv", "provenance.json", "model"} <= kept
-    assert not list(box.lab.glob("spool/*"))
+    assert not list(box.lab.glob("runs/*"))
     assert not list(box.lab.glob("ray/*"))
     assert not list(box.lab.rglob("*.partial"))
     wait_until(lambda: not box.left(agents=False), 30, f"the end of {box.left()}", 0.2)

@@ -39,6 +39,8 @@ CASES = {
     "full": "2c09c017be851e877131b90754abd0923530bcf8b6223a58a5e19371c0e616fd",
 }
 """The run keys of tiny.yaml by case."""
+WAITING = f"{'0' * 60}beef"
+"""The run key in `kept/spool`: a run that could not reach MLflow, as commit d17495b left it."""
 STUDIES = ("tiny", "found")
 PREDICT = """
 import sys
@@ -230,6 +232,24 @@ def test_a_new_run_is_recorded_under_the_names_of_old_ones(case, lab, recorded):
     assert own(new.tags) == {name for name in own(old.tags) if "search" not in name}
     # Only a driver makes a forecast.
     assert new.metrics.keys() == {name for name in old.metrics if "forecast" not in name}
+
+
+def test_a_run_that_waited_in_an_earlier_lab_is_uploaded_whole(lab, call):
+    shutil.copytree(KEPT / "spool", lab / "spool")
+    assert "Nothing waits any more" in call("sync")
+    client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "mhiflab")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`mhiflab.run_key` = '{WAITING}'")
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "FeINFN seed 1")
+    assert (run.info.start_time, run.info.end_time) == (1_790_000_000_000, 1_790_000_060_000)
+    assert run.data.params == {"train.lr": "0.001"}
+    assert run.data.tags["mhiflab.protocol"] == "cave_x4"
+    history = client.get_metric_history(run.info.run_id, "val_psnr")
+    assert [(point.step, point.value) for point in history] == [(1, 21.0), (2, 22.0)]
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["d"]
+    for name in ("table.csv", "model/config.json"):
+        assert Path(client.download_artifacts(run.info.run_id, name)).read_text()
+    assert not list((lab / "spool").iterdir())
 
 
 def test_a_recorded_run_fuses_files(lab, call, tmp_path):

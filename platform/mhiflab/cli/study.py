@@ -114,7 +114,7 @@ def stop(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFA
 
 
 def sync(lab: LabOption = DEFAULT_LAB) -> None:
-    """Upload runs that could not reach MLflow, from the lab's spool.
+    """Upload runs that could not reach MLflow, from the folders where they wait.
 
     `run` does so before it plans. Uploading twice changes nothing.
     """

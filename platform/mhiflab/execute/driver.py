@@ -23,6 +23,7 @@ from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record.exclusion import UNNAMED, Exclusion, Holder, driver_lock
 from mhiflab.record.store import Store, existing_store, read_tag, trial_runs, write_tag
+from mhiflab.record.writer import waiting_folders
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
 """Tags of a study's run: who holds it, and the request to stop."""
@@ -195,6 +196,7 @@ def leftovers(lab: Lab) -> list[Leftover]:
     """Return training states that no run continues from, and Ray's folders of ended sweeps."""
     store = existing_store(lab)
     runs = trial_runs(store) if store else {}
+    waiting = {folder.name for folder in waiting_folders(lab)}
     removable = []
     for folder in sorted(lab.states.glob("*")):
         # Remove only what we named after a run key.
@@ -204,7 +206,7 @@ def leftovers(lab: Lab) -> list[Leftover]:
         why = ""
         if run is None:
             why = "no run on record"
-        elif run.info.status == "FINISHED" and not (lab.spool / folder.name).exists():
+        elif run.info.status == "FINISHED" and folder.name not in waiting:
             why = "its run is finished, and holds the weights"
         if why:
             removable.append(Leftover(folder, _size(folder), why))

@@ -14,7 +14,7 @@ from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, plan_refresher
 from mhiflab.plan.show import print_forecast, print_plan
 from mhiflab.record.store import find_study, recorded_store, tracking_uri
-from mhiflab.record.writer import finish_study, replay
+from mhiflab.record.writer import finish_study, upload_waiting_folders
 
 if TYPE_CHECKING:
     # Ray is loaded only if something is missing.
@@ -25,12 +25,12 @@ MISSING = ("new", "resume")
 
 
 def upload_waiting_runs(lab: Lab) -> int:
-    """Upload the runs that wait in the spool to the store; return the number that still wait."""
-    upload = replay(lab, tracking_uri(lab))
-    if upload.replayed:
-        out.print(f"{upload.replayed} runs brought to the record from {lab.spool}")
+    """Upload the runs that wait in the lab to the store; return the number that still wait."""
+    upload = upload_waiting_folders(lab, tracking_uri(lab))
+    if upload.uploaded:
+        out.print(f"{upload.uploaded} runs brought to the record from {lab.runs}")
     if upload.waiting:
-        text = f"{upload.waiting} runs wait in {lab.spool} ({upload.reason}); then: mhiflab sync"
+        text = f"{upload.waiting} runs wait in {lab.runs} ({upload.reason}); then: mhiflab sync"
         out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
     return upload.waiting
 

@@ -41,7 +41,7 @@ from mhiflab.record.store import (
     trial_runs,
     write_tag,
 )
-from mhiflab.record.writer import replay
+from mhiflab.record.writer import upload_waiting_folders
 from mhiflab.study.search import Search
 from mhiflab.study.spec import Spec
 
@@ -138,7 +138,7 @@ class Suggester(Searcher):
         """Record the epoch at which a trial was stopped, and read its result."""
         one, store = self.running.pop(trial_id), self.sweep.store
         # A stopped worker could not upload the end of its journal.
-        replay(self.template.lab, store.uri)
+        upload_waiting_folders(self.template.lab, store.uri)
         # The last report of a trial that ends by itself has a state.
         if result and not error and "state" not in result:
             run = trial_runs(store, one.key)[one.key]

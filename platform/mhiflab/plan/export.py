@@ -22,6 +22,7 @@ from mhiflab.record.archive import (
     run_file,
 )
 from mhiflab.record.finished import RecordedRun, read_text
+from mhiflab.record.parts import Part
 from mhiflab.record.store import Store
 from mhiflab.study.spec import DataAccess
 
@@ -66,7 +67,7 @@ def export_runs(
     written = []
     for entry in {entry.key: entry for entry in entries}.values():
         path = folder / RUNS / run_file(entry.key)
-        _write(path, _run_content(entry.run))
+        _write(path, _archived_part(entry.run).plain())
         written.append(path)
     _write(folder / DATA_FILE, data)
     return written
@@ -77,15 +78,13 @@ def _write(path: Path, value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def _run_content(run: RecordedRun) -> dict[str, Any]:
-    """Return a run as its file in an archive holds it (`ArchivedRun`)."""
-    metrics: dict[str, list[list[float]]] = {}
+def _archived_part(run: RecordedRun) -> Part:
+    """Return a run as its file in an archive holds it."""
+    metrics: dict[str, list[tuple[int, float]]] = {}
     for name, value in sorted(run.metrics.items()):
         if not name.startswith("system/"):
             points = sorted(run.history(name).items())
-            metrics[name] = (
-                [list(p) for p in points] if name in HISTORIES else [[points[-1][0], value]]
-            )
+            metrics[name] = points if name in HISTORIES else [(points[-1][0], value)]
     texts = {name: run.read(name, read_text) for name in FILES}
     provenance = json.loads(texts["provenance.json"])
     texts["provenance.json"] = json.dumps(
@@ -97,4 +96,4 @@ def _run_content(run: RecordedRun) -> dict[str, Any]:
     spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
     texts["spec.json"] = json.dumps(spec)
     tags = {name: run.tags[name] for name in TAGS if name in run.tags}
-    return {"name": run.mlflow.info.run_name, "tags": tags, "metrics": metrics, "files": texts}
+    return Part(name=run.mlflow.info.run_name, tags=tags, metrics=metrics, files=texts)

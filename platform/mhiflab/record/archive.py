@@ -2,24 +2,22 @@
 
 The folder holds the numbers behind tables and curves, but no weights and no pictures, so that it
 can lie beside a paper. `data.json` holds the data's identity, so that tables need no scenes; every
-run has a file of its own.
+run has a file of its own, which holds it as one `Part`.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlflow.entities import Metric
-
 from feinfn.config import DataConfig
 from feinfn.data.source import Survey, resolve_data, survey
 from feinfn.errors import UserError
-from feinfn.fields import Settings
 from mhiflab.paths import Lab
+from mhiflab.record.parts import Part
 from mhiflab.record.store import (
     ARCHIVED_TAG,
     CASE,
@@ -37,6 +35,7 @@ from mhiflab.record.store import (
     recorded_store,
     trial_runs,
 )
+from mhiflab.record.upload import Upload
 from mhiflab.study.identity import run_key, spec_hash
 from mhiflab.study.spec import DataAccess, parse_trial
 from mhiflab.study.yaml_values import build
@@ -52,18 +51,6 @@ FILES = (IMAGES_FILE, "spec.json", "provenance.json")
 
 DATA_FILE, RUNS = "data.json", "runs"
 """File and folder inside an archive."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArchivedRun(Settings):
-    """Content of an archived run's file."""
-
-    name: str
-    tags: dict[str, str]
-    metrics: dict[str, list[tuple[int, float]]]
-    """Steps and values by metric."""
-    files: dict[str, str]
-    """Texts by artifact."""
 
 
 @dataclass(frozen=True)
@@ -121,34 +108,18 @@ def import_archive(folder: Path, store: Store) -> int:
     Raise `UserError`, before any run is created, if a file is not as `export` wrote it.
     """
     recorded = trial_runs(store)
-    count = 0
-    for content in [_read_run(path) for path in sorted((folder / RUNS).glob("*.json"))]:
-        if content.tags[KEY] in recorded:
-            continue
-        with explained(store.uri):
-            run = store.client.create_run(
-                store.experiment_id,
-                run_name=content.name,
-                tags=content.tags | {ARCHIVED_TAG: "true"},
-            )
-            run_id = run.info.run_id
-            points = [
-                Metric(name, value, 0, step)
-                for name, history in content.metrics.items()
-                for step, value in history
-            ]
-            for start in range(0, len(points), 1000):
-                store.client.log_batch(run_id, metrics=points[start : start + 1000])
-            for name, text in content.files.items():
-                store.client.log_text(run_id, text, name)
-            store.client.set_terminated(run_id, "FINISHED")
-        count += 1
-    return count
+    runs = [_read_run(path) for path in sorted((folder / RUNS).glob("*.json"))]
+    missing = [run for run in runs if run.tags[KEY] not in recorded]
+    with explained(store.uri):
+        for run in missing:
+            tags = run.tags | {ARCHIVED_TAG: "true"}
+            Upload(lambda: store).apply(replace(run, tags=tags, status="FINISHED"))
+    return len(missing)
 
 
-def _read_run(path: Path) -> ArchivedRun:
+def _read_run(path: Path) -> Part:
     """Return a run from its file; raise `UserError` if name, tags and spec do not match."""
-    run: ArchivedRun = build(ArchivedRun, read_json(path), str(path))
+    run: Part = build(Part, read_json(path), str(path))
     for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, FILES)):
         if missing := [name for name in needed if name not in names]:
             raise UserError(f"{path}: {field}: found no {', '.join(missing)}; export the run again")
@@ -171,7 +142,7 @@ def _read_run(path: Path) -> ArchivedRun:
     return run
 
 
-def _spec_matches_tags(run: ArchivedRun, where: str) -> bool:
+def _spec_matches_tags(run: Part, where: str) -> bool:
     """Return True if a run's spec has the hashes in its tags."""
     settings = json.loads(run.files["spec.json"])
     if settings["protocol"]["srf"].endswith(".csv"):

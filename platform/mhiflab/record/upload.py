@@ -1,25 +1,26 @@
-"""Upload of a journal's entries to MLflow; each entry may be applied any number of times.
+"""Upload of a run's parts to MLflow; each part may be applied any number of times.
 
-A run is found by its tags, or created with the start time of its journal. A metric's timestamp is
-that time plus its step, so the same entry always gives the same point.
+A run is found by its tags, or created with the start time of its first part. A metric's timestamp
+is that time plus its step, so the same part always gives the same points.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from mhiflab.paths import Lab
-from mhiflab.record.journal import FILES, Spool
+from mhiflab.record.parts import Part
+from mhiflab.record.run_folder import FILES, RunFolder
 from mhiflab.record.store import (
     ERROR_TAG,
+    KEY,
+    KIND,
     REFUSED_TAG,
+    STUDY,
     Store,
-    connect,
     explain,
     find_runs,
     is_refusal,
@@ -28,21 +29,26 @@ from mhiflab.record.store import (
 GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 """MLflow's code for a run that was deleted."""
 
+BATCH = 1000
+"""Most metrics that MLflow takes at once."""
 
-class Applier:
-    """Uploader of one spool, in order, from the entry where the last call stopped."""
 
-    def __init__(self, spool: Spool, lab: Lab, uri: str, opens: bool = True) -> None:
-        """Take a spool; `opens` is False if no process works on its run any more."""
-        self.spool, self.lab, self.uri, self.opens = spool, lab, uri, opens
+class Upload:
+    """Upload of one run: of a folder, from the part where the last call stopped, or of parts."""
+
+    def __init__(
+        self, connect: Callable[[], Store], folder: RunFolder | None = None, opens: bool = True
+    ) -> None:
+        """Take a run's folder; `opens` is False if no process works on its run any more."""
+        self.connect, self.folder, self.opens = connect, folder, opens
         self.ended = False
-        """True if the journal's last entry, the run's end, was applied."""
+        """True if the last part, the run's end, was applied."""
         self._restart()
 
     def _restart(self) -> None:
         self.store: Store | None = None
         self.position, self.run_id, self.started_ms = 0, "", 0
-        """`position` is the byte of the journal up to which entries were applied."""
+        """`position` is the byte of the journal up to which parts were applied."""
         self.refusals: list[str] = []
         self.recorded_steps: dict[str, set[int]] = {}
         """Steps on record by metric; their values do not change."""
@@ -50,29 +56,38 @@ class Applier:
         """True if this object created the run."""
 
     def advance(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Apply the entries that were not applied yet; raise any error of an unreachable store.
+        """Apply the folder's parts that were not applied yet; raise what an unreachable store does.
 
-        An entry that the store refuses for good is noted in a tag of the run and left out. If the
-        run was deleted meanwhile, the next call starts again with a new run.
+        If the run was deleted meanwhile, the next call starts again with a new run.
         """
-        for entry, end in zip(*self.spool.entries(self.position), strict=True):
+        assert self.folder is not None, "an upload of single parts has no folder"
+        for part, end in self.folder.parts(self.position):
             if stopped():
                 return
             try:
-                self._apply(entry)
+                self.apply(part)
             except MlflowException as error:
                 if error.error_code == GONE:
                     self._restart()
                 raise
-            self.ended, self.position = entry["op"] == "end", end
+            self.position = end
 
-    def _apply(self, entry: dict[str, Any]) -> None:
-        write = partial(getattr(self, f"_{entry['op']}"), entry)
-        # A run needs its start, and the store refuses a batch item by item.
-        if entry["op"] in ("start", "batch"):
-            write()
-        else:
-            self._refusable(entry["op"], write)
+    def apply(self, part: Part) -> None:
+        """Apply one part; what the store refuses for good is noted in a tag and left out."""
+        if part.name is not None:
+            self._open_run(part, part.name)
+        client = self.client
+        self._log_batch(part, {} if part.name is not None else part.tags)
+        if part.datasets:
+            self._refusable("datasets", partial(self._log_datasets, part.datasets))
+        for name, text in part.files.items():
+            self._refusable(name, partial(client.log_text, self.run_id, text, name))
+        for name, place in part.copies.items():
+            self._refusable(name, partial(self._log_copy, name, place))
+        if part.status:
+            end = partial(client.set_terminated, self.run_id, part.status, part.ended_ms)
+            self._refusable("end", end)
+        self.ended = bool(part.status)
 
     def _refusable(self, name: str, write: Callable[[], object]) -> None:
         """Write, and note a refusal; try twice, because a stale connection may cause the first."""
@@ -96,17 +111,23 @@ class Applier:
 
     @property
     def client(self) -> MlflowClient:
-        assert self.store is not None, "every journal begins with a start"
+        assert self.store is not None, "the first part opens the run"
         return self.store.client
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri if self.store else ""
 
     def _note(self, refusal: str) -> None:
         self.refusals.append(refusal)
         self.client.set_tag(self.run_id, REFUSED_TAG, "\n".join(self.refusals)[:4000])
 
-    def _start(self, entry: dict[str, Any]) -> None:
-        self.store = self.store or connect(self.lab, self.uri)
-        client, runs = self.client, find_runs(self.store, entry["identity"])
-        if runs:
+    def _open_run(self, part: Part, name: str) -> None:
+        """Find the run by the tags that identify it, or create it."""
+        self.store = self.store or self.connect()
+        client = self.store.client
+        identity = (KIND, KEY) if KEY in part.tags else (KIND, STUDY)
+        if runs := find_runs(self.store, {tag: part.tags[tag] for tag in identity}):
             # The oldest, if two labs have created one each.
             run = runs[-1]
             if self.opens:
@@ -114,29 +135,26 @@ class Applier:
                 if ERROR_TAG in run.data.tags:
                     client.delete_tag(run.info.run_id, ERROR_TAG)
         else:
-            run = client.create_run(
-                self.store.experiment_id,
-                start_time=entry["ms"],
-                tags={**entry["tags"], **entry["identity"]},
-                run_name=entry["name"],
-            )
+            experiment, started = self.store.experiment_id, part.started_ms
+            run = client.create_run(experiment, start_time=started, tags=part.tags, run_name=name)
             self.created = True
             if not self.opens:
                 client.set_terminated(run.info.run_id, "KILLED")
         self.run_id, self.started_ms = run.info.run_id, run.info.start_time
 
-    def _batch(self, entry: dict[str, Any]) -> None:
-        step = entry.get("step", 0)
+    def _log_batch(self, part: Part, tags: Mapping[str, str]) -> None:
         metrics = [
             Metric(name, value, self.started_ms + step, step)
-            for name, value in entry.get("metrics", {}).items()
+            for name, points in part.metrics.items()
+            for step, value in points
             if step not in self._steps(name)
         ]
-        params = [Param(k, v) for k, v in entry.get("params", {}).items()]
-        tags = [RunTag(k, v) for k, v in entry.get("tags", {}).items()]
-        self._log(metrics, params, tags)
+        params = [Param(*item) for item in part.params.items()]
+        self._log([], params, [RunTag(*item) for item in tags.items()])
+        for first in range(0, len(metrics), BATCH):
+            self._log(metrics[first : first + BATCH], [], [])
         for metric in metrics:
-            self._steps(metric.key).add(step)
+            self._steps(metric.key).add(metric.step)
 
     def _steps(self, name: str) -> set[int]:
         if name not in self.recorded_steps:
@@ -158,19 +176,17 @@ class Applier:
                 alone = [[item] if item in group else [] for group in (metrics, params, tags)]
                 self._refusable(item.key, partial(self.client.log_batch, self.run_id, *alone))
 
-    def _file(self, entry: dict[str, Any]) -> None:
-        path = self.spool.folder / FILES / entry["file"]
+    def _log_copy(self, artifact: str, place: str) -> None:
+        assert self.folder is not None, "only folders hold copies"
+        path = self.folder.folder / FILES / place
         if path.is_file():
-            self.client.log_artifact(self.run_id, str(path), entry["folder"] or None)
+            self.client.log_artifact(self.run_id, str(path), artifact.rpartition("/")[0] or None)
         else:
             self._note(f"{path}: this file was deleted before it reached the store")
 
-    def _inputs(self, entry: dict[str, Any]) -> None:
+    def _log_datasets(self, datasets: Mapping[str, Mapping[str, str]]) -> None:
         inputs = [
             DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])
-            for context, fields in entry["datasets"].items()
+            for context, fields in datasets.items()
         ]
         self.client.log_inputs(self.run_id, inputs)
-
-    def _end(self, entry: dict[str, Any]) -> None:
-        self.client.set_terminated(self.run_id, entry["status"], entry["ms"])

@@ -14,7 +14,7 @@ from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.store import open_store, study_run, trial_runs
-from mhiflab.record.writer import DRAIN_S, replay
+from mhiflab.record.writer import DRAIN_S, upload_waiting_folders
 
 EPOCHS = 6
 SLOW_S = 30.0
@@ -24,7 +24,7 @@ SLOW_S = 30.0
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     # As in every process of a study: MLflow by itself would ask a dead server again and again, with
-    # pauses of minutes in which the writer keeps the spool.
+    # pauses of minutes in which the writer keeps the folder.
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     server = Server(tmp_path)
@@ -58,12 +58,12 @@ def test_training_survives_the_death_of_its_server_and_its_record_is_whole_in_th
     # Who waited at every entry for the server to answer would take minutes.
     assert took[2] < 2 * took[1] + DRAIN_S + SLOW_S
     assert server.process is None
-    assert replay(lab, server.uri).waiting == 1
+    assert upload_waiting_folders(lab, server.uri).waiting == 1
 
     server.start()
-    # By the replay, or by the writer's own last attempt.
-    until(lambda: replay(lab, server.uri).waiting == 0)
-    assert not list(lab.spool.iterdir())
+    # By the upload, or by the writer's own last attempt.
+    until(lambda: upload_waiting_folders(lab, server.uri).waiting == 0)
+    assert not list(lab.runs.iterdir())
     runs = trial_runs(store)
     assert [run.info.status for run in runs.values()] == ["FINISHED", "FINISHED"]
     for run in runs.values():

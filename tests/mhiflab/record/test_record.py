@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,14 @@ from feinfn.errors import UserError
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
 from mhiflab.record import writer as record_module
-from mhiflab.record.journal import Spool
+from mhiflab.record.parts import Part
+from mhiflab.record.run_folder import RunFolder
 from mhiflab.record.store import (
     ERROR_TAG,
     REFUSED_TAG,
     STOPPED_TAG,
     clear_stop,
+    connect,
     explain,
     metric_history,
     open_store,
@@ -36,8 +40,8 @@ from mhiflab.record.store import (
     trial_runs,
     without_passwords,
 )
-from mhiflab.record.upload import Applier
-from mhiflab.record.writer import Record, finish_study, replay, trial_record
+from mhiflab.record.upload import Upload
+from mhiflab.record.writer import Record, finish_study, trial_record, upload_waiting_folders
 
 DEAD = "http://127.0.0.1:1"
 """Nothing listens there."""
@@ -91,7 +95,7 @@ def state(lab: Lab, key: str) -> dict:
     }
 
 
-def test_finished_run_is_complete_and_leaves_no_spool(lab):
+def test_finished_run_is_complete_and_leaves_no_folder(lab):
     key = uuid.uuid4().hex
     with opened(lab, key) as record:
         write(record, range(1, 4))
@@ -103,7 +107,7 @@ def test_finished_run_is_complete_and_leaves_no_spool(lab):
     assert found["files"] == {"table.csv", "model/config.json"}
     assert found["inputs"] == [("d", "training")]
     assert found["params"] == {"train.lr": "0.001"}
-    assert not (lab.spool / key).exists()
+    assert not (lab.runs / key).exists()
 
 
 def unapplied(lab: Lab, key: str) -> Path:
@@ -111,17 +115,17 @@ def unapplied(lab: Lab, key: str) -> Path:
     quiet = pytest.MonkeyPatch()
     with quiet.context() as patch:
         patch.setattr(record_module, "DRAIN_S", 0.0)
-        patch.setattr(Applier, "advance", lambda self, stopped: time.sleep(0.01))
+        patch.setattr(Upload, "advance", lambda self, stopped: time.sleep(0.01))
         first = opened(lab, key)
         write(first, range(1, 4))
         first.close(5)
         # The third epoch is repeated, with other seconds.
         second = opened(lab, key)
         write(second, range(3, 6))
-        second._enqueue("end", status="FINISHED", ms=2_000_000_000_000)
+        second.add(Part(status="FINISHED", ended_ms=2_000_000_000_000))
         # Not `ended`, because nothing was applied: the folder stays.
         second.close(5)
-    return lab.spool / key / "journal.jsonl"
+    return lab.runs / key / "journal.jsonl"
 
 
 @settings(max_examples=12, deadline=None)
@@ -136,20 +140,21 @@ def test_any_cut_and_any_repetition_give_the_same_state(lab, cuts, repeats):
     for cut in sorted(cuts):
         # What a kill leaves, its last line torn, applied from the top.
         journal.write_bytes(whole[: int(cut * len(whole))])
-        with_spool(lab, key, lambda spool: Applier(spool, lab, uri).advance())
+        apply(lab, key, uri)
     journal.write_bytes(whole)
     for count in repeats:
         for _ in range(count):
-            with_spool(lab, key, lambda spool: Applier(spool, lab, uri).advance())
-    assert replay(lab, uri).waiting == 0
+            apply(lab, key, uri)
+    assert upload_waiting_folders(lab, uri).waiting == 0
     found = state(lab, key)
     lines = [json.loads(line) for line in whole.splitlines()]
-    start = lines[0]["ms"]
+    start = lines[0]["started_ms"]
     assert found["info"] == ("FINISHED", start, 2_000_000_000_000, "a seed 1")
     first = {}
     for line in lines:
-        for name, value in line.get("metrics", {}).items():
-            first.setdefault(name, {}).setdefault(line["step"], value)
+        for name, points in line.get("metrics", {}).items():
+            for step, value in points:
+                first.setdefault(name, {}).setdefault(step, value)
     for name, values in first.items():
         assert found["points"][name] == [(s, start + s, values[s]) for s in range(1, 6)]
     assert found["files"] == {"table.csv", "model/config.json"}
@@ -158,15 +163,12 @@ def test_any_cut_and_any_repetition_give_the_same_state(lab, cuts, repeats):
     assert not journal.parent.exists()
 
 
-def with_spool(lab: Lab, key: str, work) -> None:
-    spool = Spool(lab.spool / key)
-    try:
-        work(spool)
-    finally:
-        spool.close()
+def apply(lab: Lab, key: str, uri: str) -> None:
+    with closing(RunFolder(lab.runs / key)) as folder:
+        Upload(partial(connect, lab, uri), folder).advance()
 
 
-def test_unreachable_store_delays_the_end_by_a_bound_and_replay_completes(lab, monkeypatch):
+def test_unreachable_store_delays_the_end_by_a_bound_and_an_upload_completes(lab, monkeypatch):
     monkeypatch.setattr(record_module, "DRAIN_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     key = uuid.uuid4().hex
@@ -179,10 +181,10 @@ def test_unreachable_store_delays_the_end_by_a_bound_and_replay_completes(lab, m
         record.close(record_module.DRAIN_S)
         assert time.perf_counter() - closing < 30
     record._thread.join(20)
-    waiting = replay(lab, DEAD)
-    assert (waiting.replayed, waiting.waiting) == (0, 1)
+    waiting = upload_waiting_folders(lab, DEAD)
+    assert (waiting.uploaded, waiting.waiting) == (0, 1)
     assert "cannot be reached" in waiting.reason
-    assert replay(lab, tracking_uri(lab)).replayed == 1
+    assert upload_waiting_folders(lab, tracking_uri(lab)).uploaded == 1
     assert [p[0] for p in state(lab, key)["points"]["loss"]] == list(range(1, 51))
 
 
@@ -192,13 +194,13 @@ def test_writer_that_begins_after_it_was_stopped_does_not_undo_that(lab):
     stop_run(store, trial_runs(store)[key].info.run_id, 1)
     opened(lab, key).close()
     assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
-    replay(lab, tracking_uri(lab))
+    upload_waiting_folders(lab, tracking_uri(lab))
     assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
     clear_stop(store, trial_runs(store)[key])
     assert STOPPED_TAG not in trial_runs(store)[key].data.tags
 
 
-def test_replaying_what_a_stopped_writer_left_does_not_open_its_run_again(lab, monkeypatch):
+def test_uploading_what_a_stopped_writer_left_does_not_open_its_run_again(lab, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     key, store = uuid.uuid4().hex, open_store(lab, tracking_uri(lab))
     opened(lab, key).close()
@@ -208,11 +210,11 @@ def test_replaying_what_a_stopped_writer_left_does_not_open_its_run_again(lab, m
     again.metrics(1, {"loss": 1.0})
     again.close(0)
     again._thread.join(20)
-    assert replay(lab, tracking_uri(lab)).replayed == 1
+    assert upload_waiting_folders(lab, tracking_uri(lab)).uploaded == 1
     run = trial_runs(store)[key]
     assert (run.info.status, run.data.tags[STOPPED_TAG]) == ("KILLED", "1")
     assert run.data.metrics["loss"] == 1.0
-    assert not (lab.spool / key).exists()
+    assert not (lab.runs / key).exists()
 
 
 def test_refused_entries_are_noted_and_do_not_block(lab):
@@ -241,7 +243,7 @@ def test_run_deleted_while_it_is_written_is_made_again_whole(lab):
         store.client.delete_run(trial_runs(store)[key].info.run_id)
         record.metrics(2, {"loss": 0.5})
         record.finish()
-    replay(lab, store.uri)
+    upload_waiting_folders(lab, store.uri)
     run = trial_runs(store)[key]
     assert metric_history(store, run.info.run_id, ["loss"]) == {"loss": {1: 1.0, 2: 0.5}}
 
@@ -267,33 +269,33 @@ def test_failed_run_says_why_and_success_clears_it(lab):
 
 
 def test_second_writer_waits_and_is_told_when_it_waits_too_long(tmp_path):
-    first = Spool(tmp_path / "run")
+    first = RunFolder(tmp_path / "run")
     with pytest.raises(UserError, match="another process still writes the record"):
-        Spool(tmp_path / "run", wait_s=0.2)
+        RunFolder(tmp_path / "run", wait_s=0.2)
     threading.Timer(0.3, lambda: (first.remove(), first.close())).start()
-    second = Spool(tmp_path / "run", wait_s=10)
-    second.append({"op": "start"})
-    assert second.entries()[0] == [{"op": "start"}]
+    second = RunFolder(tmp_path / "run", wait_s=10)
+    second.append(Part(name="a"))
+    assert [part for part, _ in second.parts()] == [Part(name="a")]
     second.close()
 
 
 def test_folder_that_another_takes_while_it_is_removed_stays(tmp_path, monkeypatch):
-    first, remove = Spool(tmp_path / "run"), os.rmdir
-    first.keep(Path(__file__))
-    second: list[Spool] = []
+    first, remove = RunFolder(tmp_path / "run"), os.rmdir
+    first.keep(Path(__file__), "model/file")
+    second: list[RunFolder] = []
 
     def rmdir(path, **options) -> None:
         if Path(path).name == "run" and not second:
-            second.append(Spool(tmp_path / "run", wait_s=0))
-            second[0].append({"op": "start"})
-            second[0].keep(Path(__file__))
+            second.append(RunFolder(tmp_path / "run", wait_s=0))
+            second[0].append(Part(name="a"))
+            second[0].keep(Path(__file__), "file")
         remove(path, **options)
 
     monkeypatch.setattr(os, "rmdir", rmdir)
     first.remove()
     first.close()
     (other,) = second
-    assert other.entries()[0] == [{"op": "start"}]
+    assert [part for part, _ in other.parts()] == [Part(name="a")]
     assert len(list((tmp_path / "run" / "files").iterdir())) == 1
     other.remove()
     other.close()
@@ -302,16 +304,16 @@ def test_folder_that_another_takes_while_it_is_removed_stays(tmp_path, monkeypat
 
 def test_damaged_line_is_named_and_never_skipped(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "journal.jsonl").write_bytes(b'{"op": "start"}\nnonsense\n{}\n')
-    found = replay(Lab(tmp_path / "lab"), DEAD)
-    assert (found.replayed, found.waiting) == (0, 0)
+    (tmp_path / "run" / "journal.jsonl").write_bytes(b'{"name": "a"}\nnonsense\n{}\n')
+    found = upload_waiting_folders(Lab(tmp_path / "lab"), DEAD)
+    assert (found.uploaded, found.waiting) == (0, 0)
     (tmp_path / "lab").mkdir()
     (tmp_path / "run").rename(tmp_path / "lab" / "run")
-    (tmp_path / "lab" / "spool").mkdir()
-    (tmp_path / "lab" / "run").rename(tmp_path / "lab" / "spool" / "run")
-    found = replay(Lab(tmp_path / "lab"), DEAD)
+    (tmp_path / "lab" / "runs").mkdir()
+    (tmp_path / "lab" / "run").rename(tmp_path / "lab" / "runs" / "run")
+    found = upload_waiting_folders(Lab(tmp_path / "lab"), DEAD)
     assert found.waiting == 1
-    assert "found a damaged line at byte 16" in found.reason
+    assert "found a damaged line at byte 14" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ def keep_writing(lab: Lab, key: str, last: int) -> None:
 
 def test_killed_writer_that_continues_has_each_step_once(lab):
     key, draw, last = uuid.uuid4().hex, random.Random(7), 40
-    spawn, journal = multiprocessing.get_context("spawn"), lab.spool / key / "journal.jsonl"
+    spawn, journal = multiprocessing.get_context("spawn"), lab.runs / key / "journal.jsonl"
 
     def lines() -> int:
         return journal.read_bytes().count(b"\n") if journal.is_file() else 0

@@ -1,31 +1,30 @@
-"""Journal of one run: entries to record, written to this disk before they go anywhere else.
+"""Folder of one run: what it records is on this disk before it goes anywhere else.
 
-A folder holds `journal.jsonl`, one entry per line, and copies of the files that entries name. Every
-entry is on the disk before `append` returns. One process at a time writes the folder.
+It holds `journal.jsonl`, one part of the run a line, and copies of the run's files. Every part is
+on the disk before `append` returns. One process at a time writes the folder.
 """
 
 import json
 import os
 import shutil
-import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from feinfn.errors import UserError
 from feinfn.files import write_atomic
 from mhiflab.record.exclusion import FileExclusion
+from mhiflab.record.parts import Part, read_part
 
 LOCK_WAIT_S = 150.0
-"""Seconds that a process waits for another to leave a spool; longer than one call of MLflow takes
+"""Seconds that a process waits for another to leave a folder; longer than one call of MLflow takes
 to give up on a server that never answers (a minute) or on a database that is down (under two)."""
 
 JOURNAL, FILES, LOCK = "journal.jsonl", "files", "lock"
-"""Names in a spool folder: the journal, the copies of files, and the lock."""
+"""Names in a run's folder: the journal, the copies of files, and the lock."""
 
 
-class Spool:
-    """Opened spool folder, held by a lock that ends with the process."""
+class RunFolder:
+    """Opened folder of a run, held by a lock that ends with the process."""
 
     def __init__(self, folder: Path, wait_s: float = LOCK_WAIT_S) -> None:
         """Wait for the folder, create it if it is missing, and cut off a torn last line."""
@@ -41,10 +40,10 @@ class Spool:
         os.ftruncate(self._journal, whole)
         _sync_folder(folder)
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Write one entry to the disk; raise `UserError` if the disk refuses it."""
+    def append(self, part: Part) -> None:
+        """Write one part to the disk; raise `UserError` if the disk refuses it."""
         size = os.fstat(self._journal).st_size
-        line = json.dumps(entry, sort_keys=True).encode() + b"\n"
+        line = json.dumps(part.plain(), sort_keys=True).encode() + b"\n"
         try:
             while line:
                 line = line[os.write(self._journal, line) :]
@@ -56,41 +55,41 @@ class Spool:
                 "choose another folder with --lab"
             ) from None
 
-    def keep(self, path: Path) -> str:
-        """Copy a file into the spool, whole or not at all, and return its name in `files`."""
-        name = f"{uuid.uuid4().hex}/{path.name}"
+    def keep(self, path: Path, artifact: str) -> None:
+        """Copy a file into the folder, whole or not at all, in place of an earlier one."""
 
         def copy(partial: Path) -> None:
             shutil.copyfile(path, partial)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
 
-        target = self.folder / FILES / name
+        target = self.folder / FILES / artifact
         write_atomic(target, copy)
-        for folder in (target.parent, target.parent.parent, self.folder):
+        for folder in target.parents:
             _sync_folder(folder)
-        return name
+            if folder == self.folder:
+                break
 
-    def entries(self, start: int = 0) -> tuple[list[dict[str, Any]], list[int]]:
-        """Return the entries from a byte on, and the byte at which each ends.
+    def parts(self, start: int = 0) -> list[tuple[Part, int]]:
+        """Return the parts from a byte on, each with the byte at which it ends.
 
         Raise `UserError` if a line is damaged.
         """
         with (self.folder / JOURNAL).open("rb") as file:
             file.seek(start)
             lines = file.read().split(b"\n")[:-1]
-        entries, ends = [], []
+        parts = []
         for line in lines:
             try:
-                entries.append(json.loads(line))
-            except ValueError:
+                part = read_part(json.loads(line))
+            except (ValueError, TypeError, KeyError):
                 raise UserError(
                     f"{self.folder / JOURNAL}: found a damaged line at byte {start}, expected JSON;"
                     " restore the file, or delete this folder to give up what it holds"
                 ) from None
             start += len(line) + 1
-            ends.append(start)
-        return entries, ends
+            parts.append((part, start))
+        return parts
 
     def remove(self) -> None:
         """Delete the folder.
