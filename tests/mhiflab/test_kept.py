@@ -216,7 +216,7 @@ def test_mlflow_finds_a_recorded_model_by_its_run(lab, call, tmp_path):
 
 def test_a_report_is_stored_with_the_run_of_its_recorded_study(lab, call):
     parent = recorded_run(lab, "full").data.tags["mlflow.parentRunId"]
-    assert f"with the study's run {parent}" in call("report", "tiny.yaml")
+    assert f"with the run {parent} of tiny" in call("report", "tiny.yaml")
 
 
 def own(tags: dict[str, str]) -> set[str]:
