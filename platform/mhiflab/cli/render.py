@@ -16,6 +16,9 @@ REPORT_FILE = "report.html"
 TEXTS = ("scene", "case")
 """Options that are names, even if they look like numbers."""
 
+FILES = ("published",)
+"""Options that are files; on the command line they are found from the working folder."""
+
 
 def table(
     paper: PaperArgument,
@@ -73,8 +76,10 @@ def _parsed(words: list[str]) -> dict[str, Any]:
         try:
             # S506 guards against unsafe loaders; these two build none but plain values.
             options[key] = yaml.load(text, Loader=Loader)  # noqa: S506
-            if key in TEXTS and options[key] is not None:
+            if key in (*TEXTS, *FILES) and options[key] is not None:
                 options[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+            if key in FILES and options[key]:
+                options[key] = str(Path(options[key]).absolute())
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--option {key}: found {text!r}, not YAML: {reason}") from None
