@@ -35,7 +35,13 @@ def scenes(mib: int) -> list[Scene]:
     nm = np.arange(400, 701, 10.0)
     count = max(1, round(mib * 2**20 / (31 * 512 * 512 * 2)))
     return [
-        make_scene(f"s{i}", draw.integers(0, 65536, (31, 512, 512), np.uint16), nm, "random")
+        make_scene(
+            f"s{i}",
+            draw.integers(0, 65536, (31, 512, 512), np.uint16),
+            nm,
+            "random",
+            full_scale=65535,
+        )
         for i in range(count)
     ]
 

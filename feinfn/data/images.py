@@ -12,7 +12,8 @@ import numpy as np
 
 from feinfn.data.readers.array import DEFAULTS, NM, Array, Options
 from feinfn.data.readers.formats import open_file
-from feinfn.data.scene import Scene, check_finite, full_scale_of
+from feinfn.data.readers.numbers import check_finite, numbers_of
+from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_hdf5
 
@@ -39,6 +40,8 @@ class Image:
     """Band centres in nm [S]; None if the file has none."""
     path: Path = Path()
     """File from which it was read."""
+    notes: tuple[str, ...] = ()
+    """Facts of the file that were used, one sentence each."""
 
 
 def read_image(path: Path, options: Options = DEFAULTS) -> Image:
@@ -56,12 +59,11 @@ def read_image(path: Path, options: Options = DEFAULTS) -> Image:
 
 def image_of(array: Array, options: Options = DEFAULTS) -> Image:
     """Read an array [S, H, W] as an image; the user's facts override those of the file."""
-    where, raw = f"{array.path}: {array.key}", array.load(())
-    if 0 in raw.shape:
+    if 0 in array.shape:
         raise UserError(f"{array.path}: found {array}, expected numbers")
-    stated = array.full_scale if options.full_scale is None else options.full_scale
-    full_scale = full_scale_of(raw.dtype, stated, where, f"--{options.prefix}full-scale")
-    check_finite(raw, where)
+    numbers = numbers_of(array, options)
+    raw = numbers.raw_SHW
+    check_finite(raw, f"{array.path}: {array.key}")
     nm = array.wavelengths_nm
     if options.wavelengths_nm is not None:
         nm = np.asarray(options.wavelengths_nm)
@@ -71,25 +73,27 @@ def image_of(array: Array, options: Options = DEFAULTS) -> Image:
                 f"{array.path}"
             )
     return Image(
-        raw / full_scale,
+        raw / numbers.full_scale,
         nm if nm is not None and len(nm) == len(raw) else None,
         array.path,
+        numbers.notes,
     )
 
 
-def read_cube(path: Path, options: Options = DEFAULTS) -> np.ndarray:
+def read_cube(path: Path, options: Options = DEFAULTS) -> Image:
     """Return the image [S, H, W] of a file of any kind that scenes come in, about in [0, 1].
 
     Raises `UserError` as `read_image` does, and for values beyond 2, which are in other units.
     """
-    cube = read_image(path, options).values_SHW
+    image = read_image(path, options)
+    cube = image.values_SHW
     # A fused image may leave [0, 1] slightly; values in other units are far outside.
     if abs(cube).max() > 2:
         raise UserError(
             f"{path}: found values from {cube.min():g} to {cube.max():g}, expected [0, 1]; "
-            "divide by the sensor's full scale"
+            f"divide by the sensor's full scale (--{options.prefix}full-scale)"
         )
-    return cube
+    return image
 
 
 def check_written(path: Path) -> None:

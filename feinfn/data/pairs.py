@@ -21,8 +21,9 @@ from torch import Tensor
 
 from feinfn.config import Bands, DataConfig
 from feinfn.data.readers.formats import read_prepared
+from feinfn.data.readers.numbers import check_finite
 from feinfn.data.readers.prepared import Prepared
-from feinfn.data.scene import Scene, check_finite, scene_of
+from feinfn.data.scene import Scene, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample

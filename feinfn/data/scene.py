@@ -13,6 +13,7 @@ import numpy as np
 from feinfn.data.readers.array import DEFAULTS, Array, Options
 from feinfn.data.readers.formats import HSI, MSI, File, open_file
 from feinfn.data.readers.known import KNOWN
+from feinfn.data.readers.numbers import check_finite, full_scale_of, numbers_of
 from feinfn.errors import UserError
 
 
@@ -108,14 +109,14 @@ def read_scene(path: Path, options: Options = DEFAULTS, name: str = "") -> Scene
 
 def scene_of(array: Array, options: Options = DEFAULTS, name: str = "") -> Scene:
     """Read an array [S, H, W] as a scene; the user's facts override those of the file."""
-    nm, scale = options.wavelengths_nm, options.full_scale
+    nm, numbers = options.wavelengths_nm, numbers_of(array, options)
     return make_scene(
         name or array.name or array.path.stem,
-        array.load(()),
+        numbers.raw_SHW,
         array.wavelengths_nm if nm is None else nm,
         str(array.path),
-        full_scale=array.full_scale if scale is None else scale,
-        notes=array.notes,
+        full_scale=numbers.full_scale,
+        notes=numbers.notes,
     )
 
 
@@ -186,17 +187,16 @@ def make_scene(
 ) -> Scene:
     """Return a checked scene; every reader ends with this call.
 
-    `full_scale` defaults to the type's maximum for uint8 and uint16 and to 1 for floats; other
-    integers need it. `raw_SHW` may be any real type. Raises `UserError` that names `source` for a
-    wrong shape or type, NaN, values outside [0, full_scale], or wavelengths that do not ascend with
-    the bands.
+    `full_scale` defaults to 255 for uint8 and to 1 for floats; other integers need it. `raw_SHW`
+    may be any real type. Raises `UserError` that names `source` for a wrong shape or type, NaN,
+    values outside [0, full_scale], or wavelengths that do not ascend with the bands.
     """
     if raw_SHW.ndim != 3 or 0 in raw_SHW.shape:
         raise UserError(
             f"{source}: found an array of shape {raw_SHW.shape}, expected [bands, rows, columns]"
         )
     raw = raw_SHW.astype(raw_SHW.dtype.newbyteorder("="), copy=False)
-    full_scale = full_scale_of(raw.dtype, full_scale, source)
+    full_scale = full_scale_of(raw, full_scale, source)
     if np.issubdtype(raw.dtype, np.floating):
         with np.errstate(over="ignore"):  # too large for float32 becomes inf, refused below
             raw = raw.astype(np.float32)
@@ -221,43 +221,6 @@ def make_scene(
         bit_depth=None if raw.dtype == np.float32 else int(np.ceil(np.log2(full_scale + 1))),
         notes=notes,
     )
-
-
-def full_scale_of(
-    dtype: np.dtype, stated: float | None, where: str, option: str = "--full-scale"
-) -> float:
-    """Return the stored number that means 1: the stated one, or that of the type.
-
-    Raises `UserError` that begins with `where` for numbers that are not real, for a stated scale
-    that is not > 0, and for a type without a scale of its own, such as int32.
-    """
-    whole = np.issubdtype(dtype, np.integer)
-    if not whole and not np.issubdtype(dtype, np.floating):
-        raise UserError(f"{where}: found numbers of type {dtype}, expected real numbers")
-    if stated is not None:
-        if not 0 < stated < np.inf:
-            raise UserError(f"{where}: found full scale {stated:g}, expected a number > 0")
-        return float(stated)
-    if not whole:
-        return 1.0
-    if dtype.newbyteorder("=") in (np.uint8, np.uint16):
-        return float(np.iinfo(dtype).max)
-    raise UserError(
-        f"{where}: found numbers of type {dtype}, whose full scale is not known, expected uint8, "
-        f"uint16 or floats in [0, 1]; say which stored number means 1 ({option})"
-    )
-
-
-def check_finite(values_SHW: np.ndarray, source: str) -> None:
-    """Raise `UserError` with the number of NaN and inf values and the place of the first one."""
-    bad = ~np.isfinite(values_SHW)
-    if bad.any():
-        band, row, column = np.unravel_index(bad.argmax(), bad.shape)
-        raise UserError(
-            f"{source}: found {bad.sum()} NaN or inf values of {bad.size}, the first in band "
-            f"{band}, row {row}, column {column} (counted from 0), expected numbers; fill them, or "
-            "cut them off"
-        )
 
 
 def _checked_wavelengths(

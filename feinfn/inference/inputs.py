@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from feinfn.data.images import Image, image_of
-from feinfn.data.readers.array import Array, Options
+from feinfn.data.readers.array import Options
 from feinfn.data.readers.formats import open_file
 from feinfn.errors import UserError
 from feinfn.protocols.response import read_srf
@@ -48,14 +48,12 @@ def read_images(
     type. Raises `UserError` if an image does not fit the network, or the reference does not fit the
     MSI.
     """
-    coarse = open_file(hsi[0]).array(hsi[1], default_axis=0)
-    shared = coarse.dtype.newbyteorder("="), hsi[1].full_scale
-    hsi_image = _read(coarse, hsi[1], bands[0], "LR-HSI")
-    msi_image = _read_beside(msi, shared, bands[1], "MSI")
+    hsi_image = _read(hsi, bands[0], "LR-HSI")
+    msi_image = _read(sharing_scale(msi, hsi), bands[1], "MSI")
     check_msi_order(msi_image, protocol)
     if reference is None:
         return FusionImages(hsi_image, msi_image)
-    reference_image = _read_beside(reference, shared, bands[0], "reference")
+    reference_image = _read(sharing_scale(reference, hsi), bands[0], "reference")
     size, expected = reference_image.values_SHW.shape[1:], msi_image.values_SHW.shape[1:]
     if size != expected:
         raise UserError(
@@ -65,38 +63,41 @@ def read_images(
     return FusionImages(hsi_image, msi_image, reference_image)
 
 
-def _read_beside(
-    file: ImageFile, shared: tuple[np.dtype, float | None], bands: int, what: str
-) -> Image:
-    """Return an image of the ground of an LR-HSI, whose type and full scale are `shared`.
+def sharing_scale(file: ImageFile, other: ImageFile) -> ImageFile:
+    """Return a file with the full scale that was told for another of the same integer type.
 
-    Floats and other integers have their own units, and so has a file that states its full scale.
+    Floats and other integers have their own units, and so has a file that states its full scale or
+    scales.
     """
     path, options = file
-    array = open_file(path).array(options, default_axis=0)
-    kind = array.dtype.newbyteorder("=")
-    shares = options.full_scale is None and array.full_scale is None and kind == shared[0]
-    if shares and np.issubdtype(kind, np.integer):
-        options = replace(options, full_scale=shared[1])
-    return _read(array, options, bands, what)
+    told = other[1].full_scale
+    if told is None or options.full_scale is not None:
+        return file
+    array, kin = (open_file(p).array(o, default_axis=0) for p, o in (file, other))
+    kinds = {a.dtype.newbyteorder("=") for a in (array, kin)}
+    states = array.full_scale or any(x != 1 for x in array.scale) or any(array.offset)
+    if states or len(kinds) > 1 or not np.issubdtype(kinds.pop(), np.integer):
+        return file
+    return path, replace(options, full_scale=told)
 
 
-def _read(array: Array, options: Options, bands: int, what: str) -> Image:
+def _read(file: ImageFile, bands: int, what: str) -> Image:
     """Return a float32 image of so many bands.
 
     Raises `UserError` for another number of bands, and for values far outside [0, 1].
     """
-    image = image_of(array, options)
+    path, options = file
+    image = image_of(open_file(path).array(options, default_axis=0), options)
     values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
     if len(values) != bands:
         raise UserError(
-            f"{array.path}: found shape {values.shape} [bands, rows, columns], expected {bands} "
+            f"{path}: found shape {values.shape} [bands, rows, columns], expected {bands} "
             f"bands of the {what}, as the network has; axes are [rows, columns, bands] in .mat "
             "files alone, otherwise name the axis of the bands (--bands-axis), or use a network of "
             "these bands"
         )
     remedy = f"say which stored number means 1 (--{options.prefix}full-scale)"
-    check_unit(values, str(array.path), f" in the {what}", remedy)
+    check_unit(values, str(path), f" in the {what}", remedy)
     return replace(image, values_SHW=values)
 
 

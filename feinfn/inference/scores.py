@@ -2,24 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from feinfn.data.images import read_cube
-from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
+from feinfn.inference.inputs import ImageFile, sharing_scale
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
 from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
 
 
 @dataclass(frozen=True)
 class FileScores:
-    """Indices of one pair of images; the images are [S, H, W] as their files hold them."""
+    """Indices of one pair of images, [S, H, W]."""
 
     fused: np.ndarray
     reference: np.ndarray
+    notes: tuple[str, ...]
+    """Facts of the files that were used, one sentence each."""
     conventions: tuple[Convention, ...]
     values: dict[str, dict[str, float]]
     """Index values by convention."""
@@ -40,29 +41,27 @@ def _double(cube_SHW: np.ndarray) -> torch.Tensor:
 
 
 def score_files(
-    fused: Path,
-    reference: Path,
-    ratio: int,
-    conventions: Sequence[str] = (),
-    key: str | None = None,
-    reference_key: str | None = None,
+    fused: ImageFile, reference: ImageFile, ratio: int, conventions: Sequence[str] = ()
 ) -> FileScores:
     """Score a fused image under some conventions (all by default), in float64.
 
-    `ratio` is that of the protocol, for ERGAS; keys name the arrays inside the files. Raises
-    `UserError` for files that cannot be read, shapes that differ, and unknown conventions.
+    `ratio` is that of the protocol, for ERGAS. The reference takes the full scale of a fused image
+    of the same integer type. Raises `UserError` for files that cannot be read, integers of unknown
+    scale, shapes that differ, and unknown conventions.
     """
     names = list(dict.fromkeys(conventions or CONVENTIONS))
     rules = tuple(find_convention(name) for name in names)
-    sr = read_cube(fused, Options(key=key))
-    gt = read_cube(reference, Options(key=reference_key, prefix="reference-"))
+    images = [read_cube(*file) for file in (fused, sharing_scale(reference, fused))]
+    sr, gt = (image.values_SHW for image in images)
+    notes = tuple(f"{image.path}: {note}" for image in images for note in image.notes)
     if sr.shape != gt.shape:
         raise UserError(
-            f"{fused}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that of "
-            f"{reference}; axes are [rows, columns, bands] in .mat files alone"
+            f"{fused[0]}: found shape {sr.shape} [bands, rows, columns], expected {gt.shape}, that "
+            f"of {reference[0]}; axes are [rows, columns, bands] in .mat files alone, otherwise "
+            "name the axis of the bands (--bands-axis)"
         )
     side = min(gt.shape[1:])
     least = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
     indices = [index for index, px in least.items() if px <= side]
     values = compare(_double(sr), _double(gt), ratio, names, indices)
-    return FileScores(sr, gt, rules, values)
+    return FileScores(sr, gt, notes, rules, values)

@@ -3,6 +3,7 @@
 Both programs store arrays with their axes reversed, and structs as groups.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -87,6 +88,7 @@ def _facts(dataset: Any, turned: bool) -> dict[str, Any]:
         "shape": shape[::-1] if turned else shape,
         "dtype": dataset.dtype,
         "axes": axes if len(shape) == 3 else "",
+        "full_scale": _full_scale(dataset),
         "scale": _numbers(dataset, "scale_factor"),
         "offset": _numbers(dataset, "add_offset"),
         "nodata": next(iter(_numbers(dataset, "_FillValue")), None),
@@ -97,6 +99,16 @@ def _numbers(dataset: Any, attribute: str) -> tuple[float, ...]:
     """Return an attribute of the CF conventions; empty if it is missing or no number."""
     value = np.ravel(dataset.attrs.get(attribute, ()))
     return tuple(value.astype(float).tolist()) if value.dtype.kind in "uif" else ()
+
+
+def _full_scale(dataset: Any) -> float | None:
+    """Return the attribute `full_scale`, or the N of `scale`, `divide by N`, of array or file."""
+    for attributes in (dataset.attrs, dataset.file.attrs):
+        if number := re.match(r"divide by ([\d.]+)", str(attributes.get("scale", ""))):
+            return float(number[1])
+        if "full_scale" in attributes:
+            return float(attributes["full_scale"])
+    return None
 
 
 def _load(path: Path, key: str, name: str, turned: bool, index: Index) -> np.ndarray:

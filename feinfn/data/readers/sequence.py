@@ -116,6 +116,7 @@ def band_arrays(path: Path) -> tuple[dict[str, Array], bool]:
         load=load,
         axes="SHW",
         name=name,
+        full_scale=65535.0 if eight_bits or (cave and dtype == np.uint16) else None,
         notes=("8-bit images, brought to 16 bits (x 257).",) if eight_bits else (),
         wavelengths_nm=CAVE_NM if cave else None,
         wavelengths_from="CAVE" if cave else "",

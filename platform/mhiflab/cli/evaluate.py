@@ -1,11 +1,13 @@
 """The command `evaluate`: metric conventions side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from mhiflab.cli.data_options import BandsAxis, FullScale
 from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
 
@@ -28,6 +30,12 @@ def evaluate(
     reference_key: Annotated[
         str | None, typer.Option(help="Array inside the reference's file, if it differs.")
     ] = None,
+    full_scale: FullScale = None,
+    reference_full_scale: Annotated[
+        float | None,
+        typer.Option(help="The same for the reference; by default for one of the same type."),
+    ] = None,
+    bands_axis: BandsAxis = None,
     mat: Annotated[
         Path | None, typer.Option(help="Also write both images for the MATLAB package.")
     ] = None,
@@ -42,14 +50,25 @@ def evaluate(
 
     The same pair differs by decibels between the definitions behind printed tables; the second
     number of a cell is the difference to the first column. Axes are bands, rows, columns (in .mat
-    files rows, columns, bands); numbers are integers of 8 or 16 bits, or floats with peak 1.
+    files rows, columns, bands); numbers are floats with peak 1, or integers of which the file or
+    --full-scale says which one means 1.
     """
+    from feinfn.data.readers.array import Options
     from feinfn.files import write_atomic
     from feinfn.inference.scores import score_files
     from mhiflab.render.fused import convention_grid, write_csv, write_map, write_mat
     from mhiflab.render.metrics import METRICS
 
-    scores = score_files(fused, reference, ratio, convention or (), key, reference_key or key)
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
+    reference_told = replace(
+        told,
+        key=reference_key or key,
+        full_scale=reference_full_scale,
+        prefix="reference-",
+    )
+    scores = score_files((fused, told), (reference, reference_told), ratio, convention or ())
+    for note in scores.notes:
+        out.print(escape(note), soft_wrap=True)
     out.print(convention_grid(scores.values))
     if scores.left_out:
         names = ", ".join(METRICS[index].name for index in scores.left_out)

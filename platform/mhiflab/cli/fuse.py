@@ -71,9 +71,9 @@ def fuse(
 ) -> None:
     """Fuse two files with a trained network, and draw the result as a PNG beside it.
 
-    Axes are bands, rows, columns (in .mat files rows, columns, bands); numbers are integers of 8 or
-    16 bits, or floats with peak 1. The LR-HSI is upsampled as the protocol says that the network
-    was trained under. In Python: `feinfn.fuse_files`.
+    Axes are bands, rows, columns (in .mat files rows, columns, bands); numbers are floats with peak
+    1, or integers of which the file or --full-scale says which one means 1. The LR-HSI is upsampled
+    as the protocol says that the network was trained under. In Python: `feinfn.fuse_files`.
     """
     from feinfn.data.images import check_written
     from feinfn.data.readers.array import Options
@@ -162,7 +162,8 @@ def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -
     ratio = images.msi.values_SHW.shape[1] // images.hsi.values_SHW.shape[1]
     if protocol and ratio != protocol.ratio:
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")
-    given = filter(None, (images.hsi, images.msi, images.reference))
+    given = [x for x in (images.hsi, images.msi, images.reference) if x]
+    notes += [f"{image.path}: {note}" for image in given for note in image.notes]
     used = ((image.path, float(image.values_SHW.max())) for image in given)
     return notes + [
         f"{path}: only {part:.1%} of its full scale is used; is that scale right?"

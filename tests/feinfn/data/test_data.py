@@ -25,6 +25,8 @@ SHARED = SHARED_DATA / "cave_crop256"
 def write(path: Path, cube: np.ndarray, key: str = "GT") -> Path:
     with h5py.File(path, "w") as file:
         file[key] = cube
+        if cube.dtype == np.uint16:
+            file[key].attrs["full_scale"] = 65535
         file["wavelength_nm"] = np.linspace(400, 700, cube.shape[0])
     return path
 

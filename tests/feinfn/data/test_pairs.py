@@ -79,7 +79,7 @@ def prepared(folder: Path, scenes: int = 2) -> tuple[DataConfig, list[Scene]]:
     draw = np.random.default_rng(0)
     nm = np.arange(400, 701, 10.0)
     made = [
-        make_scene(f"s{i}", draw.integers(0, 65536, (31, 64, 64)).astype(np.uint16), nm, "memory")
+        make_scene(f"s{i}", draw.random((31, 64, 64), np.float32), nm, "memory")
         for i in range(scenes)
     ]
     cave = PROTOCOLS["cave_x4"]

@@ -23,7 +23,7 @@ NM = np.linspace(410, 690, 8)
 
 def scene(height: int = 64, width: int = 96, seed: int = 0, **changes: object) -> Scene:
     raw = np.random.default_rng(seed).integers(0, 65536, (8, height, width)).astype(np.uint16)
-    return make_scene(f"s{seed}", raw, NM, "memory", **changes)
+    return make_scene(f"s{seed}", raw, NM, "memory", full_scale=65535, **changes)
 
 
 def whole(one: Scene, protocol: Protocol, turn: int = 0) -> Pair:

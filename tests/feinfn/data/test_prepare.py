@@ -45,6 +45,7 @@ def sources(folder: Path, cubes: dict[str, np.ndarray]) -> dict[str, Path]:
     for name, cube in cubes.items():
         with h5py.File(folder / f"{name}.h5", "w") as file:
             file["GT"], file["wavelength_nm"] = cube, NM
+            file.attrs["scale"] = "divide by 65535 for [0,1]" if cube.dtype == np.uint16 else ""
     return {name: folder / f"{name}.h5" for name in cubes}
 
 
@@ -321,7 +322,7 @@ def test_truncated_damaged_and_foreign_files_are_named(four, tmp_path):
 
 def test_no_changed_byte_gives_other_pixels(tmp_path):
     (tmp_path / "a.bin").touch()
-    scene = make_scene("a", COUNTS[:, :20, :20], NM, "x")
+    scene = make_scene("a", COUNTS[:, :20, :20], NM, "x", full_scale=65535)
     out, hurt = tmp_path / "out.h5", tmp_path / "hurt.h5"
     prepare({"a": tmp_path / "a.bin"}, out, read=lambda name, path: scene)
     data, random, found = out.read_bytes(), np.random.default_rng(1), 0

@@ -11,6 +11,7 @@ from scipy.io import loadmat, savemat
 from feinfn.data.images import read_cube
 from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
+from feinfn.inference.scores import score_files
 from feinfn.metrics.conventions import CONVENTIONS
 from mhiflab.cli.evaluate import evaluate
 from mhiflab.render.fused import convention_grid, write_mat
@@ -45,14 +46,39 @@ SAVE = {
 @pytest.mark.parametrize("name", SAVE)
 def test_every_format_gives_bands_rows_columns(name, tmp_path):
     SAVE[name](tmp_path / name, REFERENCE)
-    np.testing.assert_array_equal(read_cube(tmp_path / name), REFERENCE)
+    np.testing.assert_array_equal(read_cube(tmp_path / name).values_SHW, REFERENCE)
 
 
 def test_integers_become_fractions(tmp_path):
     for kind, top in ((np.uint8, 255), (np.uint16, 65535)):
         whole = np.round(REFERENCE * top).astype(kind)
         np.save(tmp_path / "whole.npy", whole)
-        np.testing.assert_array_equal(read_cube(tmp_path / "whole.npy"), whole / top)
+        cube = read_cube(tmp_path / "whole.npy", Options(full_scale=top))
+        np.testing.assert_array_equal(cube.values_SHW, whole / top)
+
+
+def score(fused, reference, full_scale=None, reference_full_scale=None):
+    told = Options(full_scale=full_scale)
+    other = Options(full_scale=reference_full_scale, prefix="reference-")
+    return score_files((fused, told), (reference, other), 4, ["matlab"]).values["matlab"]["psnr"]
+
+
+@pytest.mark.parametrize("top", [65535, 10000, 4095, 2047, 1023])
+def test_one_pair_has_one_score_in_every_full_scale_and_none_is_guessed(top, tmp_path):
+    fused, whole, floats = (tmp_path / f"{name}.npy" for name in ("fused", "whole", "floats"))
+    dtype = np.int16 if top < 32768 else np.uint16
+    np.save(whole, np.round(REFERENCE / 0.8 * top).astype(dtype))
+    np.save(fused, np.round(FUSED.clip(0.2, 0.8) / 0.8 * top).astype(dtype))
+    np.save(floats, REFERENCE / 0.8)
+    with pytest.raises(UserError, match=rf"fused.npy.* up to {top}, .*: {top}\?\).*--full-scale"):
+        score(fused, whole)
+    exact = -10 * np.log10((((FUSED.clip(0.2, 0.8) - REFERENCE) / 0.8) ** 2).mean((1, 2))).mean()
+    assert score(fused, whole, top) == pytest.approx(exact, abs=0.02)
+    with pytest.raises(UserError, match="with --reference-full-scale"):
+        score(floats, whole)
+    assert score(floats, whole, None, top) > 60
+    with pytest.raises(UserError, match=r"floats up to .*; leave --full-scale out"):
+        score(floats, whole, top, top)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +94,7 @@ def test_integers_become_fractions(tmp_path):
         (
             {"sr": np.full((2, 3, 4), 7)},
             None,
-            "type int64, whose full scale",
+            "type int64 up to 7, whose full scale",
         ),
         ({"sr": np.full((2, 3, 4), math.nan)}, None, "sr: found 24 NaN or inf values"),
         ({"sr": np.full((2, 3), 0.5)}, "sr", "expected three axes"),

@@ -105,13 +105,13 @@ def test_units_that_are_not_known_are_asked_for_by_the_option_of_the_file(fuse_t
     for name, option in (("msi", "msi-"), ("reference", "reference-")):
         whole = as_integers(files[name], 4095, np.int32)
         with pytest.raises(
-            UserError, match=rf"{name}_int32.* type int32, whose .*\(--{option}full-scale\)"
+            UserError, match=rf"{name}_int32.* type int32 up to .*with --{option}full-scale"
         ):
-            fuse_to(**{name: whole}, full_scale=4095.0)
+            fuse_to(**{name: whole})
         percent = whole.with_name("percent.npy")
         np.save(percent, 100 * np.load(files[name]))
         with pytest.raises(UserError, match=rf"values from .*\(--{option}full-scale\)"):
-            fuse_to(**{name: percent}, full_scale=100.0)
+            fuse_to(**{name: percent})
         several = whole.with_name("several.npz")
         np.savez(several, a=np.load(files[name]), b=np.load(files[name]))
         with pytest.raises(UserError, match=f"with --{option}key"):

@@ -16,6 +16,7 @@ from feinfn.errors import UserError
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NM = np.linspace(400, 700, 31)
 LAST = np.moveaxis(CUBE, 0, -1)
+WHOLE = Options(full_scale=65535)
 
 
 def structs(root: Path, compress: bool = True) -> Path:
@@ -70,7 +71,7 @@ def test_arrays_inside_groups_and_structs_are_listed_named_and_read(write, key, 
     array = open_file(path).arrays[key]
     assert (set(array.shape), array.dtype) == ({31, 12, 10}, np.uint16)
     group = key[: -len(key.split(".")[-1].split("/")[-1]) - 1]
-    told = {"wavelengths_nm": NM}
+    told = {"wavelengths_nm": NM, "full_scale": 65535}
     for match, given in (
         (rf"inside {group}: say --key {key}$", None),
         (f"say --key {key}$", group),
@@ -81,7 +82,9 @@ def test_arrays_inside_groups_and_structs_are_listed_named_and_read(write, key, 
         read_image(path, Options(prefix="msi-"))
     for name in (key, *others):
         np.testing.assert_array_equal(read_scene(path, Options(key=name, **told)).raw_SHW, CUBE)
-        np.testing.assert_array_equal(read_image(path, Options(key=name)).values_SHW, CUBE / 65535)
+        np.testing.assert_array_equal(
+            read_image(path, Options(key=name, full_scale=65535)).values_SHW, CUBE / 65535
+        )
 
 
 def test_nested_structs_and_only_real_arrays_are_listed(tmp_path):
@@ -103,10 +106,10 @@ def test_damage_after_an_array_in_a_compressed_struct_is_found(tmp_path):
 
 
 def test_band_centres_are_found_beside_the_array_and_keep_fingerprints(tmp_path):
-    image = read_image(groups(tmp_path), Options(key="group/data"))
+    image = read_image(groups(tmp_path), Options(key="group/data", full_scale=65535))
     np.testing.assert_array_equal(image.wavelengths_nm, NM)
-    scene = read_scene(groups(tmp_path), Options(key="group/data"))
-    assert scene.pixel_hash() == read_scene(plain_h5(tmp_path)).pixel_hash()
+    scene = read_scene(groups(tmp_path), Options(key="group/data", full_scale=65535))
+    assert scene.pixel_hash() == read_scene(plain_h5(tmp_path), WHOLE).pixel_hash()
     # In MATLAB's and NumPy's files they never were a part of a scene's identity.
     mat5(tmp_path, cube=LAST, wavelength_nm=NM)
     np.savez(tmp_path / "toys.npz", cube=CUBE, wavelength_nm=NM)
@@ -114,8 +117,8 @@ def test_band_centres_are_found_beside_the_array_and_keep_fingerprints(tmp_path)
         array = open_file(tmp_path / name).array(Options())
         np.testing.assert_array_equal(array.wavelengths_nm, NM)
         assert array.wavelengths_from == NAME
-        assert read_scene(tmp_path / name).wavelengths_nm is None
-    three = read_image(mat5(tmp_path, msi=LAST[..., :3], wavelength_nm=NM))
+        assert read_scene(tmp_path / name, WHOLE).wavelengths_nm is None
+    three = read_image(mat5(tmp_path, msi=LAST[..., :3], wavelength_nm=NM), WHOLE)
     assert three.wavelengths_nm is None
 
 
@@ -124,7 +127,7 @@ def test_axes_follow_the_content_and_not_the_suffix(tmp_path):
         path = write(tmp_path)
         for suffix in (".mat", ".h5", ".npy", ""):
             path = path.rename(path.with_suffix(suffix))
-            np.testing.assert_array_equal(read_image(path).values_SHW, CUBE / 65535)
+            np.testing.assert_array_equal(read_image(path, WHOLE).values_SHW, CUBE / 65535)
 
 
 def test_rasters_say_scale_nodata_bad_bands_and_place(tmp_path):
@@ -144,7 +147,35 @@ def test_rasters_say_scale_nodata_bad_bands_and_place(tmp_path):
     assert (array.nodata, array.crs) == (7, "EPSG:32633")
     assert array.transform == tuple(place)[:6]
     assert array.colours == ("red", "green", "blue")
-    np.testing.assert_array_equal(read_scene(path).raw_SHW, CUBE[:3])
+
+
+@pytest.mark.parametrize("how", ["one scale", "a scale a band", "offset"])
+def test_declared_scales_and_offsets_are_used_and_said(how, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    quantity = np.rint(CUBE[:3] / 65535 * 8000) / 10000
+    scales = [1e-4, 5e-5, 1e-4] if how == "a scale a band" else [1e-4] * 3
+    offset = -0.1 if how == "offset" else 0.0
+    stored = np.rint((quantity - offset) / np.array(scales)[:, None, None]).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    profile = {"count": 3, "height": 12, "width": 10, "dtype": "uint16"}
+    with rasterio.open(path, "w", "GTiff", **profile) as file:
+        file.write(stored)
+        file.scales, file.offsets = scales, [offset] * 3
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["GT"] = stored
+        file["GT"].attrs.update(scale_factor=np.float32(scales), add_offset=np.float32(offset))
+    gains = f"data gain values = {{{', '.join(map(str, scales))}}}\n"
+    gains += f"data offset values = {{{offset}, {offset}, {offset}}}\n"
+    for file in (path, tmp_path / "a.h5", envi(tmp_path, stored, gains)):
+        scene, image = read_scene(file), read_image(file)
+        np.testing.assert_allclose(scene.cube(), quantity, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(image.values_SHW, quantity, rtol=0, atol=1e-7)
+        assert "The file declares scale" in image.notes[0]
+        if how == "one scale":
+            assert (scene.full_scale, scene.raw_SHW.dtype) == (10000, np.uint16)
+        told = read_image(file, Options(full_scale=20000))
+        np.testing.assert_allclose(told.values_SHW, stored / 20000)
+        assert "replaces the file's scale" in told.notes[0]
 
 
 def test_hdf5_says_scale_offset_and_fill_value(tmp_path):

@@ -115,7 +115,7 @@ def test_bad_values_are_named(layout, value, message, tmp_path):
 def test_bad_values_of_rasters_are_named(tmp_path):
     signed = np.full((3, 8, 8), -9999, np.int16)
     refused(envi(tmp_path, signed), "from -9999", full_scale=10000)
-    refused(tiff(tmp_path, signed), "whose full scale is not known")
+    refused(tiff(tmp_path, signed), "type int16 up to 0, whose full scale is not known")
     refused(tiff(tmp_path, np.full((3, 8, 8), np.nan, np.float32)), "192 NaN")
 
 
