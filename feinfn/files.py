@@ -36,10 +36,10 @@ class _ErrorKeepingFile(io.FileIO):
 def write_hdf5(path: Path, fill: Callable[[h5py.File], None], *, checked: bool = False) -> None:
     """Write the HDF5 file that `fill` fills, as `write_atomic` does.
 
-    `checked` selects the file format of HDF5 1.10, whose metadata carries checksums. Raises
-    `UserError` if the disk is full or the folder is not writable.
+    HDF5 1.10 reads it. `checked` selects the newest format that it knows, whose metadata carries
+    checksums. Raises `UserError` if the disk is full or the folder is not writable.
     """
-    library_versions = ("v110", "v110") if checked else None
+    library_versions = ("v110" if checked else "earliest", "v110")
 
     def write(partial: Path) -> None:
         with _ErrorKeepingFile(partial, "w+") as raw:

@@ -64,14 +64,12 @@ def image_of(array: Array, options: Options = DEFAULTS) -> Image:
     numbers = numbers_of(array, options)
     raw = numbers.raw_SHW
     check_finite(raw, f"{array.path}: {array.key}")
-    nm = array.wavelengths_nm
-    if options.wavelengths_nm is not None:
-        nm = np.asarray(options.wavelengths_nm)
-        if len(nm) != len(raw):
-            raise UserError(
-                f"--wavelengths: found {len(nm)} of them, expected {len(raw)}, one a band of "
-                f"{array.path}"
-            )
+    nm = numbers.wavelengths_nm
+    if options.wavelengths_nm is not None and nm is not None and len(nm) != len(raw):
+        raise UserError(
+            f"--wavelengths: found {len(nm)} of them, expected {len(raw)}, one a band of "
+            f"{array.path}"
+        )
     return Image(
         raw / numbers.full_scale,
         nm if nm is not None and len(nm) == len(raw) else None,

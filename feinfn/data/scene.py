@@ -109,11 +109,11 @@ def read_scene(path: Path, options: Options = DEFAULTS, name: str = "") -> Scene
 
 def scene_of(array: Array, options: Options = DEFAULTS, name: str = "") -> Scene:
     """Read an array [S, H, W] as a scene; the user's facts override those of the file."""
-    nm, numbers = options.wavelengths_nm, numbers_of(array, options)
+    numbers = numbers_of(array, options)
     return make_scene(
         name or array.name or array.path.stem,
         numbers.raw_SHW,
-        array.wavelengths_nm if nm is None else nm,
+        numbers.wavelengths_nm,
         str(array.path),
         full_scale=numbers.full_scale,
         notes=numbers.notes,

@@ -84,6 +84,8 @@ class Array:
     """The stored number that means that there is none."""
     wavelengths_nm: np.ndarray | None = None
     """Band centres in nm, as the file or its published layout says them."""
+    unit_unknown: bool = False
+    """True if the file states wavelengths without their unit."""
     wavelengths_from: str = ""
     """Place that says the wavelengths: `ENVI`, `CAVE`, `Harvard` or the name of an array."""
     bad_bands: tuple[int, ...] = ()
@@ -110,6 +112,11 @@ def reading(path: Path, form: str) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries raise almost every type for broken files
         text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if "unable to lock file" in text or "already open for write" in text:
+            raise UserError(
+                f"{path}: found it held open for writing by another program ({text}), expected a "
+                "finished file; close it there, or wait until it is written"
+            ) from None
         raise UserError(
             f"{path}: cannot be read as {form} ({text}); the file is truncated or of another "
             "format: copy or prepare it again"

@@ -14,15 +14,17 @@ from feinfn.data.readers.array import (
     Array,
     Index,
     check_size,
+    folder_entries,
     import_optional,
     read_head,
     reading,
 )
+from feinfn.data.readers.raster_nm import raster_wavelengths
 from feinfn.errors import UserError
 
+BESIDE = (".xml", ".png", ".jpg", ".jpeg", ".txt", ".json", ".csv", ".log", ".md", ".enp", ".sta")
+"""Suffixes of what lies beside ENVI's data files and is none."""
 TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_PER_NM = {"nanometers": 1.0, "nanometer": 1.0, "nm": 1.0, "unknown": 1.0, "": 1.0}
-_PER_NM |= {"micrometers": 1000.0, "micrometer": 1000.0, "microns": 1000.0, "um": 1000.0}
 
 
 def envi_header(path: Path) -> Path | None:
@@ -41,22 +43,32 @@ def envi_data(path: Path) -> Path:
     for suffix in ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw"):
         if (data := Path(f"{stem}{suffix}")).is_file():
             return data
+    # Vendors have suffixes of their own, as .hyspex.
+    others = [
+        p
+        for p in folder_entries(path.parent)
+        if p.stem == stem.name and p.suffix.lower() not in (".hdr", *BESIDE) and p.is_file()
+    ]
+    if len(others) == 1:
+        return others[0]
+    names = ", ".join(p.name for p in others) or "none"
     raise UserError(
-        f"{path}: found an ENVI header, expected its data file {stem.name} (or .img, .dat, .bsq, "
-        ".bil, .bip, .raw) beside it; copy both"
+        f"{path}: found an ENVI header and, of its name, {names}, expected one data file "
+        f"{stem.name} (or .img, .dat, .bsq, .bil, .bip, .raw) beside it; copy both, or name the "
+        "data file"
     )
 
 
 def raster_arrays(path: Path) -> dict[str, Array]:
     """Return the raster, [S, H, W], with all that its header says.
 
-    Wavelengths without a unit count as nm. Raises `UserError` if rasterio is missing.
+    Raises `UserError` if rasterio is missing.
     """
     with _opened(path) as raster:
         envi = raster.tags(ns="ENVI")
         factor = envi.get("reflectance_scale_factor")
         scale = None if factor is None else float(factor)
-        nm = _wavelengths(path, [raster.tags(i) for i in raster.indexes])
+        nm, unit = raster_wavelengths(raster)
         bad = envi.get("bbl", "").strip("{} ").split(",")
         array = Array(
             path=path,
@@ -71,6 +83,7 @@ def raster_arrays(path: Path) -> dict[str, Array]:
             offset=tuple(raster.offsets),
             nodata=raster.nodata,
             wavelengths_nm=nm,
+            unit_unknown=unit is None,
             wavelengths_from=raster.driver if nm is not None else "",
             bad_bands=tuple(i for i, good in enumerate(bad) if good.strip() in ("0", "0.0")),
             band_names=tuple(text or "" for text in raster.descriptions),
@@ -110,15 +123,3 @@ def _opened(path: Path) -> Iterator[Any]:
         warnings.simplefilter("ignore")  # most scenes have no map projection and need none
         with rasterio.open(file, driver=driver) as raster:
             yield raster
-
-
-def _wavelengths(path: Path, tags: list[dict[str, str]]) -> np.ndarray | None:
-    if any("wavelength" not in tag for tag in tags):
-        return None
-    units = {tag.get("wavelength_units", "").lower() for tag in tags}
-    if len(units) > 1 or not units <= _PER_NM.keys():
-        raise UserError(
-            f"{path}: found wavelength units {sorted(units)}, expected nanometers or micrometers; "
-            "correct the header"
-        )
-    return np.array([float(tag["wavelength"]) * _PER_NM[min(units)] for tag in tags])

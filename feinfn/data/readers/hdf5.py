@@ -56,8 +56,13 @@ def hdf5_arrays(path: Path) -> tuple[dict[str, Array], bool]:
 
 def _items(group: Any) -> dict[str, Any]:
     """Return the groups and datasets in a group by name, without links to other files."""
-    names = (k for k in group if group.get(k, getclass=True, getlink=True) is not h5py.ExternalLink)
-    items = {name: group.get(name) for name in names}
+    links = {name: group.get(name, getclass=True, getlink=True) for name in group}
+    # A hard link that cannot be followed is damage, which HDF5 names; a soft one may lead nowhere.
+    items = {
+        name: group[name] if link is h5py.HardLink else group.get(name)
+        for name, link in links.items()
+        if link is not h5py.ExternalLink
+    }
     return {k: x for k, x in items.items() if isinstance(x, h5py.Dataset | h5py.Group)}
 
 

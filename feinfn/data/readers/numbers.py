@@ -3,16 +3,22 @@
 Legend: S bands, H rows, W columns.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from feinfn.data.readers.array import Array, Options
+from feinfn.data.readers.array import Array, Index, Options
 from feinfn.errors import UserError
 
 USUAL = {1023: "10 bits", 2047: "11 bits", 4095: "12 bits", 10000: "reflectance x 10000"}
 USUAL |= {16383: "14 bits", 32767: "15 bits", 65535: "16 bits"}
 """Full scales in use, and their names."""
+
+
+SHORTEST_NM = 100.0
+"""Numbers below are no wavelengths of light in nm."""
 
 
 @dataclass(frozen=True)
@@ -23,32 +29,134 @@ class Numbers:
     """As stored, or floats in units of 1 if the file declares an offset or scales that differ."""
     full_scale: float
     """The number that means 1."""
+    array: Array
+    """The array as it was read: without bad bands, its bands ascending by wavelength."""
+    wavelengths_nm: np.ndarray | None
+    """Band centres in nm [S], the user's or the file's."""
     notes: tuple[str, ...] = ()
     """Facts of the file that were used, one sentence each."""
 
 
 def numbers_of(array: Array, options: Options) -> Numbers:
-    """Read an array [S, H, W] in the user's full scale, else in the scale that the file declares.
+    """Read an array [S, H, W] with the user's facts, else with those that the file declares.
 
-    Raises `UserError` if neither says what integers mean.
+    Bad bands are left out, bands in descending order are turned. Raises `UserError` if neither user
+    nor file says what integers mean.
     """
-    where, raw = f"{array.path}: {array.key}", array.load(())
+    notes = array.notes
+    told = options.wavelengths_nm
+    nm = _wavelengths(array) if told is None else np.asarray(told)
+    array, nm, why = _without_bad_bands(array, nm)
+    array, nm, turned = _ascending(array, nm)
+    raw = array.load(())
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    raw, full_scale, said = _scaled(array, raw, options)
+    return Numbers(raw, full_scale, array, nm, (*notes, *why, *turned, *said))
+
+
+def take_bands(array: Array, bands: Sequence[int]) -> Array:
+    """Return an array of some bands of another in this order, with their facts, still unread."""
+    chosen = [int(band) for band in bands]
+
+    def load(index: Index) -> np.ndarray:
+        first, *rest = index or (slice(None),)
+        wanted = np.asarray(chosen)[first]
+        if wanted.ndim == 0:
+            return array.load((int(wanted), *rest))
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        return array.load((slice(low, high), *rest))[wanted - low]
+
+    def part(facts: Any) -> Any:
+        one_a_band = len(facts) == array.shape[0]
+        return tuple(facts[band] for band in chosen) if one_a_band else facts
+
+    nm = array.wavelengths_nm
+    return replace(
+        array,
+        shape=(len(chosen), *array.shape[1:]),
+        load=load,
+        scale=part(array.scale),
+        offset=part(array.offset),
+        bad_bands=tuple(chosen.index(band) for band in array.bad_bands if band in chosen),
+        band_names=part(array.band_names),
+        colours=part(array.colours),
+        wavelengths_nm=None if nm is None else np.asarray(part(nm)),
+    )
+
+
+Banded = tuple[Array, np.ndarray | None, tuple[str, ...]]
+"""An array, its wavelengths and notes."""
+
+
+def _without_bad_bands(array: Array, nm: np.ndarray | None) -> Banded:
+    """Leave out the bands that the file declares bad; `nm` may be those of all or of the rest."""
+    bad, bands = set(array.bad_bands), array.shape[0]
+    if not bad:
+        return array, nm, ()
+    good = [band for band in range(bands) if band not in bad]
+    if not good:
+        raise UserError(
+            f"{array.path}: found all {bands} bands declared bad, expected some good ones; correct "
+            "the header"
+        )
+    note = f"Of {bands} bands, {len(bad)} are declared bad and left out: {_ranges(sorted(bad))}."
+    if nm is not None and len(nm) == bands:
+        nm = nm[good]
+    return take_bands(array, good), nm, (note,)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers counted from 0 as ranges counted from 1, `3-5, 9`."""
+    ends: list[list[int]] = []
+    for number in numbers:
+        if ends and number == ends[-1][1] + 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ", ".join(f"{a + 1}" if a == b else f"{a + 1}-{b + 1}" for a, b in ends)
+
+
+def _ascending(array: Array, nm: np.ndarray | None) -> Banded:
+    """Turn bands that descend by wavelength."""
+    if nm is None or nm.dtype.kind not in "uif" or not 1 < len(nm) == array.shape[0]:
+        return array, nm, ()
+    if not (np.diff(nm) < 0).all():
+        return array, nm, ()
+    turned = take_bands(array, range(array.shape[0])[::-1])
+    return turned, nm[::-1], ("Bands descend by wavelength in the file, and are turned.",)
+
+
+def _wavelengths(array: Array) -> np.ndarray | None:
+    """Return the file's wavelengths; raise `UserError` for small ones without a unit."""
+    nm = array.wavelengths_nm
+    if nm is not None and array.unit_unknown and nm.max(initial=0) < SHORTEST_NM:
+        raise UserError(
+            f"{array.path}: found wavelengths {nm.min():g} to {nm.max():g} without a unit, "
+            "expected nm; write `wavelength units = Micrometers` into the header, or say "
+            "--wavelengths in nm"
+        )
+    return nm
+
+
+def _scaled(
+    array: Array, raw: np.ndarray, options: Options
+) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """Return numbers, the one that means 1, and notes; the user's full scale comes first."""
     scales, offsets = _per_band(array, array.scale, 1.0), _per_band(array, array.offset, 0.0)
     declared = (scales != 1).any() or (offsets != 0).any()
-    option = f"--{options.prefix}full-scale"
     stated = array.full_scale if options.full_scale is None else options.full_scale
-    notes = array.notes
+    notes: tuple[str, ...] = ()
     if stated is not None and declared:
-        notes += (f"The full scale {stated:g} replaces the file's {_shown(scales, offsets)}.",)
+        notes = (f"The full scale {stated:g} replaces the file's {_shown(scales, offsets)}.",)
     elif declared:
-        notes += (f"The file declares {_shown(scales, offsets)}, which is applied.",)
+        notes = (f"The file declares {_shown(scales, offsets)}, which is applied.",)
         if len(set(scales)) == 1 and scales[0] > 0 and not offsets.any():
             stated = _inverse(scales[0])
         else:
             raw = raw * scales[:, None, None] + offsets[:, None, None]
             stated = 1.0
-    return Numbers(raw, full_scale_of(raw, stated, where, option), notes)
+    where, option = f"{array.path}: {array.key}", f"--{options.prefix}full-scale"
+    return raw, full_scale_of(raw, stated, where, option), notes
 
 
 def _per_band(array: Array, numbers: tuple[float, ...], default: float) -> np.ndarray:

@@ -157,8 +157,11 @@ def test_order_of_the_msi_bands_is_told_and_checked(fuse_to, files, model, tmp_p
     named = tmp_path / "named.npz"
     np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[470.0, 540.0, 620.0])
     fuse_to(msi=named, fused=tmp_path / "named.npy")
-    np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[620.0, 540.0, 470.0])
-    message = r"named\.npz: found MSI bands at 620, 540, 470 nm, .* B, G, R of protocol cave_x4"
+    expected = np.load(tmp_path / "named.npy")
+    np.savez(named, msi=np.load(files["msi"])[::-1], wavelength_nm=[620.0, 540.0, 470.0])
+    np.testing.assert_array_equal(fuse_files(model, files["hsi"], named), expected)
+    np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[540.0, 620.0, 470.0])
+    message = r"named\.npz: found MSI bands at 540, 620, 470 nm, .* B, G, R of protocol cave_x4"
     with pytest.raises(UserError, match=message):
         fuse_to(msi=named, fused=tmp_path / "reversed.npy")
     with pytest.raises(UserError, match=message):

@@ -152,7 +152,7 @@ def test_shuffled_bands_in_a_file_are_named(tmp_path):
     with h5py.File(path, "r+") as file:
         file["wavelength_nm"][3] = 700
     refused(path, "700 nm, which followed|shuffled")
-    refused(envi(tmp_path, CUBE[:2], "wavelength = {500, 400}\n"), "shuffled")
+    refused(envi(tmp_path, CUBE[:3], "wavelength = {500, 400, 600}\n"), "shuffled")
 
 
 def test_missing_extra_and_doubled_bands_of_cave_are_numbered(tmp_path):
@@ -324,7 +324,7 @@ def test_unknown_content_is_refused_with_a_list_of_kinds(tmp_path):
 def test_an_envi_header_without_data_is_named(tmp_path):
     path = envi(tmp_path)
     path.with_suffix(".img").unlink()
-    refused(path, "expected its data file toys")
+    refused(path, "expected one data file toys")
 
 
 def test_missing_libraries_are_named(tmp_path, monkeypatch):
