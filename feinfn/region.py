@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from feinfn.errors import UserError, require
 
 
@@ -38,3 +40,24 @@ class Region:
         if self.rows is None or self.cols is None:
             return self.scene
         return f"{self.scene}[{self.rows[0]}:{self.rows[1]}, {self.cols[0]}:{self.cols[1]}]"
+
+
+def largest_window(valid_HW: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return rows and columns [first, last) of the largest rectangle that is True everywhere.
+
+    Of equal ones it is the first from above. The mask has a True pixel.
+    """
+    best, found = 0, ((0, 0), (0, 0))
+    heights = np.zeros(valid_HW.shape[1], dtype=int)
+    for row, valid in enumerate(valid_HW):
+        heights = np.where(valid, heights + 1, 0)
+        # Columns whose bars rise from left to right; each starts where its height began.
+        bars: list[tuple[int, int]] = []
+        for column, height in enumerate([*heights.tolist(), 0]):
+            start = column
+            while bars and bars[-1][1] >= height:
+                start, top = bars.pop()
+                if (area := top * (column - start)) > best:
+                    best, found = area, ((row + 1 - top, row + 1), (start, column))
+            bars.append((start, height))
+    return found

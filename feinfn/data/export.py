@@ -107,6 +107,7 @@ def _scene_pairs(
 ) -> Iterator[Pair]:
     """Yield the pair of a scene, or one batch for each row of its patches."""
     if patch_px is None:
+        scene.check_whole()
         msi = None if scene.msi_MHW is None else torch.from_numpy(scene.msi_MHW)[None]
         cube, nm = torch.from_numpy(scene.cube())[None], scene.wavelengths_nm
         yield simulate(cube, nm, protocol, scene.source, msi_BMHW=msi, noise_seed=noise_seed)

@@ -40,6 +40,8 @@ class Image:
     """Band centres in nm [S]; None if the file has none."""
     path: Path = Path()
     """File from which it was read."""
+    valid_HW: np.ndarray | None = None
+    """False for pixels without data, whose values are 0; None if every pixel has data."""
     notes: tuple[str, ...] = ()
     """Facts of the file that were used, one sentence each."""
 
@@ -74,6 +76,7 @@ def image_of(array: Array, options: Options = DEFAULTS) -> Image:
         raw / numbers.full_scale,
         nm if nm is not None and len(nm) == len(raw) else None,
         array.path,
+        numbers.valid_HW,
         numbers.notes,
     )
 

@@ -63,6 +63,7 @@ def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> I
     Raises `UserError` if the grids differ by another ratio than the protocol's.
     """
     _check_finer(scene, protocol)
+    scene.check_whole()
     lr_hsi = torch.from_numpy(scene.cube())[None].to(device)
     msi = torch.tensor(scene.msi_MHW)[None].to(device)
     return Inputs(msi, upsample(lr_hsi, protocol), lr_hsi)
@@ -74,6 +75,7 @@ def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.dev
     Raises `UserError` if scene, protocol and model do not fit each other.
     """
     check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
+    scene.check_whole()
     scene = with_reference(scene, protocol)
     cube = torch.from_numpy(scene.cube())[None].to(device)
     msi = None if scene.msi_MHW is None else torch.tensor(scene.msi_MHW)[None].to(device)
@@ -129,6 +131,7 @@ class ScenePairs(Images):
         self.observed = observed
         for scene in scenes:
             check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
+            scene.check_whole()
 
     def __len__(self) -> int:
         return len(self.scenes)

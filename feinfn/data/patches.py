@@ -85,14 +85,39 @@ class Patches:
             for scene in range(len(scenes))
             for top in self._starts(scene, 1)
             for left in self._starts(scene, 2)
+            if self._has_data(scene, top, left)
         ]
+        self.places = {
+            scene: self._places_with_data(scene)
+            for scene in {window.scene for window in self.grid}
+            if scenes[scene].valid_HW is not None and config.sampling == "random"
+        }
         if not self.grid:
             sizes = sorted({scene.raw_SHW.shape[1:] for scene in scenes})
-            away = f" less {self.keep_out} px at every edge" if self.keep_out else ""
+            away = ", and windows that touch no pixel without data" if self._gaps() else ""
+            away += f" less {self.keep_out} px at every edge" if self.keep_out else ""
             raise UserError(
                 f"found {config.patch_px}, expected at most the size of the scenes {sizes}{away}",
                 "train.patch_px",
             )
+
+    def _gaps(self) -> bool:
+        return any(scene.valid_HW is not None for scene in self.scenes)
+
+    def _has_data(self, scene: int, top: int, left: int) -> bool:
+        """Return True if a window and its margin hold data everywhere."""
+        valid, size = self.scenes[scene].valid_HW, self.config.patch_px + self.margin
+        if valid is None:
+            return True
+        rows, columns = (slice(max(x - self.margin, 0), x + size) for x in (top, left))
+        return bool(valid[rows, columns].all())
+
+    def _places_with_data(self, scene: int) -> list[tuple[int, int]]:
+        """Return the corners of all windows of a scene that hold data everywhere."""
+        height, width = self.scenes[scene].raw_SHW.shape[1:]
+        ends = (n - self.keep_out - self.config.patch_px + 1 for n in (height, width))
+        rows, columns = (range(self.keep_out, end, self.step) for end in ends)
+        return [(y, x) for y in rows for x in columns if self._has_data(scene, y, x)]
 
     def _starts(self, scene: int, axis: int) -> range:
         size = self.scenes[scene].raw_SHW.shape[axis]
@@ -115,6 +140,8 @@ class Patches:
             top, left = window.top, window.left
             if config.sampling == "random":
                 top, left = self._place(window.scene, 1, u), self._place(window.scene, 2, v)
+            if places := self.places.get(window.scene):
+                top, left = places[int(u * len(places))]
             turn = int(w * TURNS) if config.augment else 0
             noise = ((seed * 1_000_003 + epoch) * len(self.grid) + i) % 2**62 if noisy else 0
             drawn.append(Window(window.scene, top, left, turn, noise))

@@ -15,6 +15,7 @@ from feinfn.data.readers.formats import HSI, MSI, File, open_file
 from feinfn.data.readers.known import KNOWN
 from feinfn.data.readers.numbers import check_finite, full_scale_of, numbers_of
 from feinfn.errors import UserError
+from feinfn.region import Region, largest_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Scene:
     """A measured MSI, float32 in [0, 1], if the scene is a real pair. It lies on the cube's own
     grid, or on one a whole number of times finer (then the cube is the LR-HSI, and there is no
     reference)."""
+    valid_HW: np.ndarray | None = None
+    """False for pixels without data, whose numbers are 0; None if every pixel has data."""
     notes: tuple[str, ...] = ()
     """Remarks of the reader about peculiarities and corrections, one sentence each."""
 
@@ -64,8 +67,35 @@ class Scene:
             spans = (slice(first * finer, last * finer) for first, last in (rows, columns))
             return np.ascontiguousarray(x[(slice(None), *spans)])
 
-        msi = self.msi_MHW
-        return replace(self, raw_SHW=cut(self.raw_SHW), msi_MHW=None if msi is None else cut(msi))
+        msi, valid = self.msi_MHW, self.valid_HW
+        if valid is not None:
+            valid = np.asarray(valid[slice(*rows), slice(*columns)], dtype=bool)
+        return replace(
+            self,
+            raw_SHW=cut(self.raw_SHW),
+            msi_MHW=None if msi is None else cut(msi),
+            valid_HW=None if valid is None or valid.all() else valid,
+        )
+
+    def without_gaps(self) -> "Scene":
+        """Return the largest window in which every pixel has data."""
+        if self.valid_HW is None:
+            return self
+        window = largest_window(self.valid_HW)
+        note = f"Cropped to the pixels with data: {Region(self.name, *window)}."
+        return replace(self.window(*window), notes=(*self.notes, note))
+
+    def check_whole(self) -> None:
+        """Raise `UserError` if some pixels have no data."""
+        if self.valid_HW is not None:
+            missing, window = (
+                int((~self.valid_HW).sum()),
+                Region(self.name, *largest_window(self.valid_HW)),
+            )
+            raise UserError(
+                f"{self.source}: found {missing} pixels without data, expected none in a scene "
+                f"that is simulated whole; prepare it with --crop-valid, or name a window: {window}"
+            )
 
     def pixel_hash(self) -> str:
         """Return the SHA-256 of pixels and wavelengths, independent of the file format."""
@@ -77,6 +107,8 @@ class Scene:
         if self.msi_MHW is not None:
             digest.update(repr(self.msi_MHW.shape).encode())
             digest.update(np.ascontiguousarray(self.msi_MHW, dtype="<f4").tobytes())
+        if self.valid_HW is not None:
+            digest.update(b"valid" + np.packbits(self.valid_HW).tobytes())
         return digest.hexdigest()
 
 
@@ -110,7 +142,7 @@ def read_scene(path: Path, options: Options = DEFAULTS, name: str = "") -> Scene
 def scene_of(array: Array, options: Options = DEFAULTS, name: str = "") -> Scene:
     """Read an array [S, H, W] as a scene; the user's facts override those of the file."""
     numbers = numbers_of(array, options)
-    return make_scene(
+    scene = make_scene(
         name or array.name or array.path.stem,
         numbers.raw_SHW,
         numbers.wavelengths_nm,
@@ -118,6 +150,7 @@ def scene_of(array: Array, options: Options = DEFAULTS, name: str = "") -> Scene
         full_scale=numbers.full_scale,
         notes=numbers.notes,
     )
+    return replace(scene, valid_HW=numbers.valid_HW)
 
 
 def read_pair(file: File, options: Options = DEFAULTS, msi_key: str = MSI) -> Scene:

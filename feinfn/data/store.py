@@ -1,7 +1,8 @@
 """Scene stores: many scenes in one HDF5 file, lossless, readable window by window.
 
-Layout: `scenes/<name>/hsi` [S, H, W] and, for measured pairs, `scenes/<name>/msi` [M, H, W]. A
-scene's facts are attributes of its group; those of the set are the JSON attribute `manifest`.
+Layout: `scenes/<name>/hsi` [S, H, W], for measured pairs `scenes/<name>/msi` [M, H, W], and for
+scenes with gaps `scenes/<name>/valid` [H, W], 0 for pixels without data. A scene's facts are
+attributes of its group; those of the set are the JSON attribute `manifest`.
 
 Legend: S bands, M MSI bands, H rows, W columns.
 """
@@ -63,6 +64,9 @@ def write_scene(group: h5py.Group, scene: Scene) -> None:
             group.create_dataset(
                 key, data=x, chunks=chunk, compression="gzip", shuffle=True, fletcher32=True
             )
+    if scene.valid_HW is not None:
+        mask = scene.valid_HW.astype(np.uint8)
+        group.create_dataset("valid", data=mask, compression="gzip", fletcher32=True)
     facts = {
         "full_scale": full_scale,
         "storage": storage,
@@ -131,6 +135,7 @@ def read_stored(path: Path, name: str, window: Window | None = None) -> Scene:
             source=f"{path}:{name}",
             bit_depth=int(facts["bit_depth"]) if "bit_depth" in facts else None,
             msi_MHW=group.get("msi"),
+            valid_HW=group.get("valid"),
             notes=tuple(json.loads(facts["notes"])),
         )
         height, width = group["hsi"].shape[1:]

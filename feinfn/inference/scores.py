@@ -10,7 +10,7 @@ from feinfn.data.images import read_cube
 from feinfn.errors import UserError
 from feinfn.inference.inputs import ImageFile, sharing_scale
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
-from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px
+from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px, windows_left_out
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class FileScores:
     conventions: tuple[Convention, ...]
     values: dict[str, dict[str, float]]
     """Index values by convention."""
+    valid: np.ndarray | None = None
+    """False for pixels without data in either image, [H, W]; None if there are none."""
 
     @property
     def left_out(self) -> list[str]:
@@ -31,9 +33,21 @@ class FileScores:
         computed = next(iter(self.values.values()))
         return [index for index in ALL_INDICES if index not in computed]
 
+    def windows_left_out(self) -> dict[str, tuple[int, int]]:
+        """Return, for indices of windows, how many touch pixels without data, and the total."""
+        if self.valid is None:
+            return {}
+        computed = next(iter(self.values.values()))
+        return windows_left_out(torch.from_numpy(self.valid), list(computed))
+
     def maps(self) -> dict[str, torch.Tensor]:
         """Return `error` and `sam_deg`, both [H, W], under the first convention."""
-        return maps(_double(self.fused), _double(self.reference), self.conventions[0].name)
+        drawn = maps(_double(self.fused), _double(self.reference), self.conventions[0].name)
+        if self.valid is not None:
+            height, width = drawn["error"].shape
+            missing = ~torch.from_numpy(self.valid)[:height, :width]
+            drawn = {name: x.masked_fill(missing, torch.nan) for name, x in drawn.items()}
+        return drawn
 
 
 def _double(cube_SHW: np.ndarray) -> torch.Tensor:
@@ -47,7 +61,8 @@ def score_files(
 
     `ratio` is that of the protocol, for ERGAS. The reference takes the full scale of a fused image
     of the same integer type. Raises `UserError` for files that cannot be read, integers of unknown
-    scale, shapes that differ, and unknown conventions.
+    scale, shapes that differ, and unknown conventions. Pixels without data in either image
+    are left out.
     """
     names = list(dict.fromkeys(conventions or CONVENTIONS))
     rules = tuple(find_convention(name) for name in names)
@@ -63,5 +78,13 @@ def score_files(
     side = min(gt.shape[1:])
     least = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
     indices = [index for index, px in least.items() if px <= side]
-    values = compare(_double(sr), _double(gt), ratio, names, indices)
-    return FileScores(sr, gt, notes, rules, values)
+    valid = _both(*(image.valid_HW for image in images))
+    mask = None if valid is None else torch.from_numpy(valid)
+    values = compare(_double(sr), _double(gt), ratio, names, indices, mask)
+    return FileScores(sr, gt, notes, rules, values, valid)
+
+
+def _both(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b

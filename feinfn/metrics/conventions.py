@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from feinfn.errors import UserError, require_one_of
-from feinfn.metrics.indices import angles, ergas, mse_per_band, ssim_gaussian
+from feinfn.metrics.indices import (
+    angles,
+    ergas,
+    mean_over,
+    mse_per_band,
+    ssim_gaussian,
+    whole_windows,
+)
 
 CONVENTION = "matlab"
 """Convention of every number that does not name another."""
@@ -101,10 +108,12 @@ class Convention:
         """Return ERGAS for the protocol's ratio, or for the convention's if it has one."""
         return ergas(fused_SHW, reference_SHW, self.ergas_ratio or ratio)
 
-    def ssim_per_band(self, fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
-        """Return the SSIM of every band, [S]."""
+    def ssim_per_band(
+        self, fused_SHW: Tensor, reference_SHW: Tensor, valid_HW: Tensor | None = None
+    ) -> Tensor:
+        """Return the SSIM of every band, [S], without windows that touch pixels without data."""
         if self.ssim_window == "Gaussian 11x11":
-            return ssim_gaussian(fused_SHW, reference_SHW)
+            return ssim_gaussian(fused_SHW, reference_SHW, valid_HW)
         try:
             from skimage.metrics import structural_similarity
         except ImportError:
@@ -113,8 +122,13 @@ class Convention:
                 "install scikit-image or name another convention"
             ) from None
         bands = zip(fused_SHW.cpu().numpy(), reference_SHW.cpu().numpy(), strict=True)
-        values = [structural_similarity(a, b, data_range=1.0) for a, b in bands]
-        return torch.tensor(values, dtype=torch.float64)
+        if valid_HW is None:
+            values = [structural_similarity(a, b, data_range=1.0) for a, b in bands]
+            return torch.tensor(values, dtype=torch.float64)
+        kept, edge = whole_windows(valid_HW, self.ssim_px), self.ssim_px // 2
+        inner = slice(edge, -edge)
+        maps = (structural_similarity(a, b, data_range=1.0, full=True)[1] for a, b in bands)
+        return torch.stack([mean_over(torch.from_numpy(x[inner, inner]), kept) for x in maps])
 
 
 _AS_MATLAB = "Everything not named here is as in matlab (inferred where it is not known otherwise)."

@@ -13,7 +13,7 @@ from torch import Tensor
 from feinfn.errors import UserError, require_one_of
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
 from feinfn.metrics.hypercomplex import q2n
-from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band
+from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band, whole_windows
 from feinfn.metrics.label import Label
 
 
@@ -28,9 +28,29 @@ class Index:
     """Value of every band, [S], if it has one."""
     side_px: int = 1
     """Shortest side of an image for which it is defined; that of SSIM is the convention's."""
+    windows: Callable[[Convention, Tensor, Tensor, Tensor], Tensor | float] | None = None
+    """Value without the windows that touch pixels without data; None: an index of pixels."""
 
-    def of(self, rule: Convention, fused_SHW: Tensor, reference_SHW: Tensor, ratio: int) -> float:
-        """Return the index of two images that `Convention` has prepared."""
+    def of(
+        self,
+        rule: Convention,
+        fused_SHW: Tensor,
+        reference_SHW: Tensor,
+        ratio: int,
+        valid_HW: Tensor | None = None,
+    ) -> float:
+        """Return the index of two images that `Convention` has prepared, of pixels with data."""
+        if valid_HW is not None and self.windows is not None:
+            return (
+                torch.as_tensor(
+                    self.windows(rule, fused_SHW, reference_SHW, valid_HW), dtype=torch.float64
+                )
+                .mean()
+                .item()
+            )
+        if valid_HW is not None:
+            # An index of pixels does not see where they lie.
+            fused_SHW, reference_SHW = (x[:, None, valid_HW] for x in (fused_SHW, reference_SHW))
         if self.value is not None:
             return self.value(rule, fused_SHW, reference_SHW, ratio)
         assert self.per_band is not None, "an index has a value, or one for every band"
@@ -48,18 +68,33 @@ INDICES: dict[str, Index] = {
         lambda rule, a, b, ratio: rule.sam(a, b),
     ),
     "ergas": Index(Label("ERGAS", 3, False), Convention.ergas),
-    "ssim": Index(Label("SSIM", 4, True), per_band=Convention.ssim_per_band),
+    "ssim": Index(
+        Label("SSIM", 4, True), per_band=Convention.ssim_per_band, windows=Convention.ssim_per_band
+    ),
     "rmse": Index(
         Label("RMSE", 5, False),
         lambda rule, a, b, ratio: mse_per_band(a, b).mean().sqrt().item(),
         lambda rule, a, b: mse_per_band(a, b).sqrt(),
     ),
     "cc": Index(Label("CC", 4, True), per_band=lambda rule, a, b: cc_per_band(a, b)),
-    "scc": Index(Label("SCC", 4, True), lambda rule, a, b, ratio: scc(a, b), side_px=3),
-    "uiqi": Index(
-        Label("UIQI", 4, True), per_band=lambda rule, a, b: uiqi_per_band(a, b), side_px=32
+    "scc": Index(
+        Label("SCC", 4, True),
+        lambda rule, a, b, ratio: scc(a, b),
+        side_px=3,
+        windows=lambda rule, a, b, valid: scc(a, b, valid),
     ),
-    "q2n": Index(Label("Q2n", 4, True), lambda rule, a, b, ratio: q2n(a, b), side_px=32),
+    "uiqi": Index(
+        Label("UIQI", 4, True),
+        per_band=lambda rule, a, b: uiqi_per_band(a, b),
+        side_px=32,
+        windows=lambda rule, a, b, valid: uiqi_per_band(a, b, valid_HW=valid),
+    ),
+    "q2n": Index(
+        Label("Q2n", 4, True),
+        lambda rule, a, b, ratio: q2n(a, b),
+        side_px=32,
+        windows=lambda rule, a, b, valid: q2n(a, b, valid_HW=valid),
+    ),
 }
 """Every index with a reference by name; one more is one entry here."""
 PER_BAND = {name: index.per_band for name, index in INDICES.items() if index.per_band}
@@ -81,16 +116,35 @@ def evaluate(
     ratio: int,
     convention: str = CONVENTION,
     indices: Sequence[str] = METRICS,
+    valid_HW: Tensor | None = None,
 ) -> dict[str, float]:
     """Return indices of one image: by default PSNR (dB), SAM (degrees), ERGAS and SSIM.
 
     Args: fused and reference [S, H, W] with peak 1; ratio of the protocol; indices of
-    `ALL_INDICES`. CC, SSIM and UIQI are means over bands; RMSE is that of the cube. Raises
-    `UserError` for an unknown convention or index, different shapes, NaN, and images smaller than
-    an index's window.
+    `ALL_INDICES`; `valid_HW` is False for pixels without data, which are left out together with
+    every window that touches one. CC, SSIM and UIQI are means over bands; RMSE is that of the cube.
+    Raises `UserError` for an unknown convention or index, different shapes, NaN, and images smaller
+    than an index's window.
     """
     images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
-    return {name: INDICES[name].of(rule, a, b, ratio) for name, rule, a, b in images}
+    values = {}
+    for name, rule, a, b in images:
+        valid = None if valid_HW is None else valid_HW[: a.shape[1], : a.shape[2]]
+        values[name] = INDICES[name].of(rule, a, b, ratio, valid)
+    return values
+
+
+def windows_left_out(valid_HW: Tensor, indices: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return, for indices of windows, how many touch pixels without data, and how many there are.
+
+    Counted under the convention of every number that does not name another.
+    """
+    counts = {}
+    for name in (name for name in indices if INDICES[name].windows):
+        side = smallest_px(name)
+        kept = whole_windows(valid_HW, side, side if name == "q2n" else 1)
+        counts[name] = int((~kept).sum()), kept.numel()
+    return counts
 
 
 def compare(
@@ -99,6 +153,7 @@ def compare(
     ratio: int,
     conventions: Sequence[str] = tuple(CONVENTIONS),
     indices: Sequence[str] = ALL_INDICES,
+    valid_HW: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the result of `evaluate` under each convention, computing shared values once.
 
@@ -109,7 +164,7 @@ def compare(
     for name in conventions:
         keys = {index: _dependencies(find_convention(name), index) for index in indices}
         new = [index for index in indices if keys[index] not in computed]
-        values = evaluate(fused_SHW, reference_SHW, ratio, name, new) if new else {}
+        values = evaluate(fused_SHW, reference_SHW, ratio, name, new, valid_HW) if new else {}
         computed |= {keys[index]: value for index, value in values.items()}
         by_convention[name] = {index: computed[key] for index, key in keys.items()}
     return by_convention

@@ -3,6 +3,8 @@
 Legend: N bands padded to a power of two, P pixels of a block, S bands, H W rows and columns.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,21 +33,32 @@ def _tiles(image_SHW: Tensor, levels: int, side: int) -> Tensor:
     return x.unfold(1, side, side).unfold(2, side, side).flatten(3).flatten(1, 2).transpose(0, 1)
 
 
-def q2n(fused_SHW: Tensor, reference_SHW: Tensor, levels: int = 2047, block_px: int = 32) -> float:
+def q2n(
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    levels: int = 2047,
+    block_px: int = 32,
+    valid_HW: Tensor | None = None,
+) -> float:
     """Return Q2n (Garzelli and Nencini, IEEE GRSL 2009), the mean over blocks without overlap.
 
     Images in [0, 1] become integers up to `levels` (halves up, negative values 0), because the
     MATLAB code casts to uint16; levels = 1 would make an image black and white. Each band of a
     block is shifted and scaled by the reference's mean and deviation. A band that is constant only
     in the reference is divided by the machine epsilon, which drives the block to 0. The images are
-    mirrored to whole blocks (inferred: repeating their outermost pixels).
+    mirrored to whole blocks (inferred: repeating their outermost pixels). Blocks that touch pixels
+    without data are left out; NaN if none is left.
     """
     eps = torch.finfo(torch.float64).eps
     values = []
     signs = None
-    for b, a in zip(
-        _tiles(fused_SHW, levels, block_px), _tiles(reference_SHW, levels, block_px), strict=True
-    ):
+    fused, reference = (_tiles(x, levels, block_px) for x in (fused_SHW, reference_SHW))
+    if valid_HW is not None:
+        whole = (_tiles(valid_HW[None].double(), 1, block_px) == 1).flatten(1).all(1)
+        fused, reference = fused[whole], reference[whole]
+    if not len(fused):
+        return math.nan
+    for b, a in zip(fused, reference, strict=True):
         if signs is None:
             size = len(a)
             units = torch.arange(size, device=a.device)

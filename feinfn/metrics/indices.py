@@ -62,13 +62,33 @@ def window_means(x: Tensor, taps: Sequence[float]) -> Tensor:
     return x
 
 
-def ssim_gaussian(fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
-    """Return the SSIM of every band, [S]: images times 255, 11x11 Gaussian, 'valid' border."""
+def whole_windows(valid_HW: Tensor, side: int, step: int = 1) -> Tensor:
+    """Return True for every window of `side` pixels inside an image that holds data everywhere."""
+    missing = (~valid_HW).double()[None, None]
+    return F.max_pool2d(missing, side, stride=step)[0, 0] == 0
+
+
+def mean_over(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Return the mean over the last two axes, or over their kept places; NaN if none is kept."""
+    return x.mean(dim=(-2, -1)) if kept is None else x[..., kept].mean(dim=-1)
+
+
+def ssim_gaussian(
+    fused_SHW: Tensor, reference_SHW: Tensor, valid_HW: Tensor | None = None
+) -> Tensor:
+    """Return the SSIM of every band, [S]: images times 255, 11x11 Gaussian, 'valid' border.
+
+    Windows that touch pixels without data are left out.
+    """
+    kept = None if valid_HW is None else whole_windows(valid_HW, 11)
     taps = gaussian_taps(11, 1.5).tolist()
     pairs = zip(fused_SHW * 255, reference_SHW * 255, strict=True)
     smooth = partial(window_means, taps=taps)
     return torch.stack(
-        [ssim_map(a[None, None], b[None, None], smooth, peak=255.0).mean() for a, b in pairs]
+        [
+            mean_over(ssim_map(a[None, None], b[None, None], smooth, peak=255.0)[0, 0], kept)
+            for a, b in pairs
+        ]
     )
 
 
@@ -89,9 +109,15 @@ def _edges(image_SHW: Tensor) -> Tensor:
     return gradients.pow(2).sum(1).sqrt()
 
 
-def scc(fused_SHW: Tensor, reference_SHW: Tensor) -> float:
-    """Return sum(F G) / (|F| |G|) of the edges F, G of all bands; NaN for a black image."""
+def scc(fused_SHW: Tensor, reference_SHW: Tensor, valid_HW: Tensor | None = None) -> float:
+    """Return sum(F G) / (|F| |G|) of the edges F, G of all bands; NaN for a black image.
+
+    Edges whose 3x3 pixels touch pixels without data are left out.
+    """
     a, b = _edges(fused_SHW), _edges(reference_SHW)
+    if valid_HW is not None:
+        kept = whole_windows(valid_HW, 3)
+        a, b = a[:, kept], b[:, kept]
     return ((a * b).sum() / (a.norm() * b.norm())).item()
 
 
@@ -108,10 +134,19 @@ def universal_quality(mean_a: Tensor, mean_b: Tensor, squares: Tensor, product: 
     return torch.where(spread > FLAT * squares, luminance * contrast, luminance)
 
 
-def uiqi_per_band(fused_SHW: Tensor, reference_SHW: Tensor, window_px: int = 32) -> Tensor:
-    """Return the universal quality index of every band, [S], over box windows at every position."""
-    values = []
+def uiqi_per_band(
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    window_px: int = 32,
+    valid_HW: Tensor | None = None,
+) -> Tensor:
+    """Return the universal quality index of every band, [S], over box windows at every position.
+
+    Windows that touch pixels without data are left out.
+    """
+    values, kept = [], None if valid_HW is None else whole_windows(valid_HW, window_px)
     for a, b in zip(fused_SHW, reference_SHW, strict=True):
         stack = torch.stack([a, b, a * a + b * b, a * b])
-        values.append(universal_quality(*window_means(stack, [1 / window_px] * window_px)).mean())
+        quality = universal_quality(*window_means(stack, [1 / window_px] * window_px))
+        values.append(mean_over(quality, kept))
     return torch.stack(values)

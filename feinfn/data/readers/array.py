@@ -82,6 +82,8 @@ class Array:
     """Added after the scale, in the same numbers."""
     nodata: float | None = None
     """The stored number that means that there is none."""
+    load_valid: Callable[[], np.ndarray] | None = None
+    """Read the file's mask [H, W], True where there are data; None if it has none."""
     wavelengths_nm: np.ndarray | None = None
     """Band centres in nm, as the file or its published layout says them."""
     unit_unknown: bool = False

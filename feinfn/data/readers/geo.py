@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from feinfn.data.readers.array import (
     read_head,
     reading,
 )
+from feinfn.data.readers.numbers import take_bands
 from feinfn.data.readers.raster_nm import raster_wavelengths
 from feinfn.errors import UserError
 
@@ -69,6 +71,8 @@ def raster_arrays(path: Path) -> dict[str, Array]:
         factor = envi.get("reflectance_scale_factor")
         scale = None if factor is None else float(factor)
         nm, unit = raster_wavelengths(raster)
+        alpha = _alpha_band(raster)
+        masked = {flag.name for flag in raster.mask_flag_enums[0]} == {"per_dataset"}
         bad = envi.get("bbl", "").strip("{} ").split(",")
         array = Array(
             path=path,
@@ -88,10 +92,31 @@ def raster_arrays(path: Path) -> dict[str, Array]:
             bad_bands=tuple(i for i, good in enumerate(bad) if good.strip() in ("0", "0.0")),
             band_names=tuple(text or "" for text in raster.descriptions),
             colours=tuple(colour.name for colour in raster.colorinterp),
+            load_valid=partial(_load_mask, path, alpha) if alpha or masked else None,
             crs=raster.crs.to_string() if raster.crs else None,
             transform=tuple(raster.transform)[:6],
         )
+        if alpha:
+            array = take_bands(array, [i for i in range(raster.count) if i + 1 != alpha])
+            array = replace(array, notes=(*array.notes, "An alpha band is taken as the mask."))
     return {path.stem: array}
+
+
+def _is_mask(alpha: np.ndarray) -> bool:
+    """Return True for 0 and one other number; GDAL calls any fourth band of 8 bits alpha."""
+    return len(np.unique(alpha[alpha != 0])) == 1
+
+
+def _alpha_band(raster: Any) -> int | None:
+    """Return the number of an alpha band that is a mask, counted from 1."""
+    numbers = [i for i, colour in enumerate(raster.colorinterp, 1) if colour.name == "alpha"]
+    return numbers[0] if numbers and _is_mask(raster.read(numbers[0])) else None
+
+
+def _load_mask(path: Path, alpha: int | None) -> np.ndarray:
+    """Read the mask, [H, W], True where there are data, from the alpha band if there is one."""
+    with _opened(path) as raster:
+        return (raster.read(alpha) if alpha else raster.read_masks(1)) > 0
 
 
 def _load(path: Path, index: Index) -> np.ndarray:

@@ -26,13 +26,16 @@ class Numbers:
     """The numbers of an array and their full scale."""
 
     raw_SHW: np.ndarray
-    """As stored, or floats in units of 1 if the file declares an offset or scales that differ."""
+    """As stored, or floats in units of 1 if the file declares an offset or scales that differ; 0
+    where there are no data."""
     full_scale: float
     """The number that means 1."""
     array: Array
     """The array as it was read: without bad bands, its bands ascending by wavelength."""
     wavelengths_nm: np.ndarray | None
     """Band centres in nm [S], the user's or the file's."""
+    valid_HW: np.ndarray | None = None
+    """False where a band has no data; None if every pixel has."""
     notes: tuple[str, ...] = ()
     """Facts of the file that were used, one sentence each."""
 
@@ -40,8 +43,8 @@ class Numbers:
 def numbers_of(array: Array, options: Options) -> Numbers:
     """Read an array [S, H, W] with the user's facts, else with those that the file declares.
 
-    Bad bands are left out, bands in descending order are turned. Raises `UserError` if neither user
-    nor file says what integers mean.
+    Bad bands are left out, bands in descending order are turned, pixels without data are marked.
+    Raises `UserError` if neither user nor file says what integers mean.
     """
     notes = array.notes
     told = options.wavelengths_nm
@@ -50,8 +53,12 @@ def numbers_of(array: Array, options: Options) -> Numbers:
     array, nm, turned = _ascending(array, nm)
     raw = array.load(())
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    array, nm, raw, empty = _without_empty_bands(array, nm, raw)
+    raw, valid, lost = _without_nodata(array, raw)
     raw, full_scale, said = _scaled(array, raw, options)
-    return Numbers(raw, full_scale, array, nm, (*notes, *why, *turned, *said))
+    if valid is not None:
+        raw = np.where(valid, raw, raw.dtype.type(0))
+    return Numbers(raw, full_scale, array, nm, valid, (*notes, *why, *turned, *empty, *lost, *said))
 
 
 def take_bands(array: Array, bands: Sequence[int]) -> Array:
@@ -136,6 +143,54 @@ def _wavelengths(array: Array) -> np.ndarray | None:
             "--wavelengths in nm"
         )
     return nm
+
+
+def _missing(array: Array, raw: np.ndarray) -> np.ndarray:
+    """Return True for each number [S, H, W] that the file declares to be none."""
+    nodata = array.nodata
+    if nodata is None:
+        return np.zeros((1, 1, 1), bool)
+    return np.isnan(raw) if np.isnan(nodata) else raw == nodata
+
+
+def _without_empty_bands(
+    array: Array, nm: np.ndarray | None, raw: np.ndarray
+) -> tuple[Array, np.ndarray | None, np.ndarray, tuple[str, ...]]:
+    """Leave out bands without any data, unless there are no others."""
+    empty = _missing(array, raw).all(axis=(1, 2))
+    good, bands = np.flatnonzero(~empty), len(raw)
+    if not empty.any() or not len(good):
+        return array, nm, raw, ()
+    note = (
+        f"Of {bands} bands, {empty.sum()} hold no data and are left out: "
+        f"{_ranges(np.flatnonzero(empty).tolist())}."
+    )
+    nm = nm[good] if nm is not None and len(nm) == bands else nm
+    return take_bands(array, good.tolist()), nm, raw[good], (note,)
+
+
+def _without_nodata(
+    array: Array, raw: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Return numbers with 0 where there are no data, the mask of pixels with data, and notes."""
+    missing_HW = np.broadcast_to(_missing(array, raw).any(axis=0), raw.shape[1:])
+    why = [] if array.nodata is None else [f"the value {array.nodata:g}"]
+    if array.load_valid is not None:
+        missing_HW = missing_HW | ~array.load_valid()
+        why.append("a mask")
+    if not missing_HW.any():
+        return raw, None, ()
+    cause = " and ".join(why)
+    if missing_HW.all():
+        raise UserError(
+            f"{array.path}: found no pixel with data in all {len(raw)} bands, expected some; the "
+            f"file says by {cause} that there are none: correct it"
+        )
+    note = (
+        f"{missing_HW.sum()} of {missing_HW.size} pixels ({missing_HW.mean():.1%}) have no data, "
+        f"as {cause} of the file says."
+    )
+    return np.where(missing_HW, raw.dtype.type(0), raw), ~missing_HW, (note,)
 
 
 def _scaled(

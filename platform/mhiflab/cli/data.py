@@ -12,6 +12,7 @@ from rich.markup import escape
 from feinfn.errors import UserError
 from mhiflab.cli.data_options import (
     BandsAxis,
+    CropValid,
     DataSet,
     FullScale,
     Key,
@@ -132,6 +133,7 @@ def prepare(
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
+    crop_valid: CropValid = False,
 ) -> None:
     """Write original data into one lossless scene store; a stopped run continues.
 
@@ -157,10 +159,12 @@ def prepare(
             "expected with cave, harvard or files; leave it out"
         )
     scenes = loaders(source, dataset.value if is_known else None, options)
-    settings = {k: v.tolist() if k == "wavelengths_nm" else v for k, v in given.items()}
+    settings: dict[str, object] = {"crop_valid": True} if crop_valid else {}
+    settings |= {k: v.tolist() if k == "wavelengths_nm" else v for k, v in given.items()}
 
     def read(name: str, path: Path) -> "Scene":
         scene = scenes[name][1]()
+        scene = scene.without_gaps() if crop_valid else scene
         nm = () if scene.wavelengths_nm is None else scene.wavelengths_nm
         if expected_nm is not None and not np.array_equal(nm, expected_nm):
             raise UserError(

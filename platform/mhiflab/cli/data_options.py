@@ -51,6 +51,10 @@ Wavelengths = Annotated[
 ]
 
 
+CropValid = Annotated[
+    bool,
+    typer.Option("--crop-valid", help="Crop scenes to their largest rectangle without no-data."),
+]
 Key = Annotated[
     str | None, typer.Option(help="Array to read, if a file holds several (see inspect).")
 ]
