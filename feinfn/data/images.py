@@ -1,34 +1,23 @@
-"""Images in files of any kind: read, write, check and show them.
+"""Images in files of any kind: read, check and show them.
 
-Legend: S bands, H rows, W columns. MATLAB's files hold [H, W, S], others [S, H, W].
+Legend: S bands, H rows, W columns.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from feinfn.data.readers.array import DEFAULTS, NM, Array, Options
+from feinfn.data.readers.array import DEFAULTS, Array, Options
 from feinfn.data.readers.formats import open_file
 from feinfn.data.readers.numbers import check_finite, numbers_of
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
-from feinfn.files import write_atomic, write_hdf5
-
-WRITTEN = (".mat", ".npy", ".npz", ".h5")
-"""Suffixes that `write_image` knows."""
+from feinfn.files import write_atomic
 
 FLOAT32 = ("cave", "sequence", "envi", "geotiff")
 """Layouts whose images have the precision of scenes; those of others keep the file's, or have 64
 bits if the file holds integers."""
-
-MAT_BYTES = 2**31 - 1
-"""Largest variable of a version 5 .mat file, in bytes."""
-
-MAT_HEAD = b"MATLAB 5.0 MAT-file, written by feinfn"
-"""Start of a .mat file, in place of scipy's, which holds the time."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,8 @@ class Image:
     """False for pixels without data, whose values are 0; None if every pixel has data."""
     notes: tuple[str, ...] = ()
     """Facts of the file that were used, one sentence each."""
+    array: Array | None = None
+    """The array as its file describes it, with its georeference."""
 
 
 def read_image(path: Path, options: Options = DEFAULTS) -> Image:
@@ -59,11 +50,14 @@ def read_image(path: Path, options: Options = DEFAULTS) -> Image:
     return image
 
 
-def image_of(array: Array, options: Options = DEFAULTS) -> Image:
-    """Read an array [S, H, W] as an image; the user's facts override those of the file."""
+def image_of(array: Array, options: Options = DEFAULTS, ascending: bool = True) -> Image:
+    """Read an array [S, H, W] as an image; the user's facts override those of the file.
+
+    If `ascending`, bands that descend by wavelength are turned.
+    """
     if 0 in array.shape:
         raise UserError(f"{array.path}: found {array}, expected numbers")
-    numbers = numbers_of(array, options)
+    numbers = numbers_of(array, options, ascending)
     raw = numbers.raw_SHW
     check_finite(raw, f"{array.path}: {array.key}")
     nm = numbers.wavelengths_nm
@@ -78,6 +72,7 @@ def image_of(array: Array, options: Options = DEFAULTS) -> Image:
         array.path,
         numbers.valid_HW,
         numbers.notes,
+        numbers.array,
     )
 
 
@@ -95,58 +90,6 @@ def read_cube(path: Path, options: Options = DEFAULTS) -> Image:
             f"divide by the sensor's full scale (--{options.prefix}full-scale)"
         )
     return image
-
-
-def check_written(path: Path) -> None:
-    """Raise `UserError` unless `write_image` knows the file's suffix."""
-    if path.suffix.lower() not in WRITTEN:
-        raise UserError(
-            f"{path}: found suffix {path.suffix!r}, expected one of {', '.join(WRITTEN)}; choose "
-            "another name"
-        )
-
-
-def write_image(
-    path: Path, image: Image, name: str, origin: Mapping[str, str] | None = None
-) -> None:
-    """Write an image as float32 in the format of the file's suffix, whole or not at all.
-
-    Equal images give equal files. The array is called `name`, beside `wavelength_nm`; .npy files
-    hold the array alone. `origin` becomes attributes of .h5 files; the other formats have none.
-    Raises `UserError` for another suffix, a full disk, and more than 2 GiB as .mat.
-    """
-    check_written(path)
-    kind, values = path.suffix.lower(), image.values_SHW.astype(np.float32, copy=False)
-    about = {} if image.wavelengths_nm is None else {NM: image.wavelengths_nm}
-    if kind == ".mat" and values.nbytes > MAT_BYTES:
-        raise UserError(
-            f"{path}: found an image of {values.nbytes / 2**30:.1f} GiB, expected less than 2 GiB, "
-            "the limit of version 5 .mat files; write it as .h5"
-        )
-
-    def fill(file: h5py.File) -> None:
-        for key, array in {name: values, **about}.items():
-            file.create_dataset(key, data=array)
-        file.attrs.update(origin or {})
-
-    def write(partial_file: Path) -> None:
-        from scipy.io import savemat
-
-        with partial_file.open("wb") as file:
-            if kind == ".npy":
-                np.save(file, values)
-            elif kind == ".npz":
-                np.savez(file, **{name: values, **about})  # type: ignore[arg-type]
-            else:
-                savemat(file, {name: np.moveaxis(values, 0, -1), **about})
-                # Replace the text at the start, which holds the time: equal images, equal bytes.
-                file.seek(0)
-                file.write(MAT_HEAD.ljust(116))
-
-    if kind == ".h5":
-        write_hdf5(path, fill)
-    else:
-        write_atomic(path, write)
 
 
 def problems(scene: Scene) -> list[str]:

@@ -9,7 +9,7 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from feinfn.data.images import Image
 from feinfn.data.readers.array import Options
+from feinfn.data.writing import check_written, write_image
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
+from feinfn.inference.grids import fused_valid
 from feinfn.inference.inputs import FusionImages, read_images
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import load_model
@@ -140,25 +143,47 @@ def fuse_files(
     upsampling: str | None = None,
     memory_mib: float | None = None,
     device: torch.device | str = "cpu",
+    msi_bands: Sequence[int] | None = None,
+    out: str | Path | None = None,
 ) -> np.ndarray:
     """Return the fused HSI, float32 [S, H, W] in [0, 1], of an LR-HSI and an MSI from files.
 
-    The MSI's bands must be in the order of the protocol's `msi_order`, e.g. B, G, R for `cave_x4`
-    (`load_trained(weights).protocol`). `weights` is a file or folder as in `load_trained`. Keys,
-    full scales and `bands_axis` are facts that the files do not state; an MSI without full scale
-    takes that of an HSI of the same integer type. `memory_mib` bounds the memory of the fusion
-    beyond its inputs.
-    Raises `UserError`.
+    The MSI's bands are those that `msi_bands` counts from 1, else ordered by the names, colours or
+    wavelengths in its file, else taken in the order of the protocol's `msi_order`, e.g. B, G, R for
+    `cave_x4` (`load_trained(weights).protocol`). `out` writes the result too, as `write_image`
+    does, with wavelengths and georeference. `weights` is a file or folder as in `load_trained`.
+    Keys, full scales and `bands_axis` are facts that the files do not state; an MSI without full
+    scale takes that of an HSI of the same integer type. `memory_mib` bounds the memory of the
+    fusion beyond its inputs. Pixels without data are NaN. Raises `UserError`.
     """
+    if out is not None:
+        check_written(Path(out))
     trained = load_trained(Path(weights), upsampling, device, memory_mib)
     told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
     msi_told = Options(key=msi_key, full_scale=msi_full_scale, bands_axis=bands_axis, prefix="msi-")
     files = (Path(hsi), told), (Path(msi), msi_told)
-    return fuse_images(trained, read_images(*files, None, trained.bands, trained.protocol))
+    images = read_images(*files, None, trained.bands, trained.protocol, msi_bands)
+    fused_SHW = fuse_images(trained, images)
+    if out is not None:
+        write_image(Path(out), fused_image(fused_SHW, images), "fused")
+    return fused_SHW
+
+
+def fused_image(fused_SHW: np.ndarray, images: FusionImages) -> Image:
+    """Return a result of `fuse_images` with wavelengths and georeference of its inputs."""
+    return Image(
+        fused_SHW,
+        images.hsi.wavelengths_nm,
+        valid_HW=fused_valid(images.hsi, images.msi),
+        array=images.msi.array,
+    )
 
 
 def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
-    """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `read_images`."""
+    """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `read_images`.
+
+    Pixels without data in either image are NaN.
+    """
     what = f"{images.hsi.path} and {images.msi.path}"
     device = next(trained.model.parameters()).device
     lr_hsi, fine = (
@@ -171,7 +196,8 @@ def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
                 f"{what}: found NaN in what the network makes of them, expected numbers; its "
                 "weights are damaged or its training diverged: use others"
             )
-        return fused_SHW
+        valid_HW = fused_valid(images.hsi, images.msi)
+        return fused_SHW if valid_HW is None else np.where(valid_HW, fused_SHW, np.float32(np.nan))
     except RuntimeError as error:
         # On a CPU torch has no error type of its own for this.
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

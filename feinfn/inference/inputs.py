@@ -13,7 +13,7 @@ from feinfn.data.images import Image, image_of
 from feinfn.data.readers.array import Options
 from feinfn.data.readers.formats import open_file
 from feinfn.errors import UserError
-from feinfn.protocols.response import read_srf
+from feinfn.inference.grids import filled, on_the_same_ground, ordered_msi
 from feinfn.protocols.simulate import Protocol
 
 BEYOND = 0.25
@@ -33,6 +33,8 @@ class FusionImages:
     """The MSI, [M, H, W]."""
     reference: Image | None = None
     """The HR-HSI, [S, H, W], if there is one to compare with."""
+    msi_order: str = ""
+    """Sentence about the order of the MSI's bands; empty if only the protocol says it."""
 
 
 def read_images(
@@ -41,26 +43,33 @@ def read_images(
     reference: ImageFile | None,
     bands: tuple[int, int],
     protocol: Protocol | None,
+    msi_bands: Sequence[int] | None = None,
 ) -> FusionImages:
     """Return the images of a fusion by a network of `bands` HSI and MSI bands under a protocol.
 
     Without a full scale of its own, MSI and reference take that of an LR-HSI of the same integer
-    type. Raises `UserError` if an image does not fit the network, or the reference does not fit the
-    MSI.
+    type. `msi_bands` are the bands of the MSI's file to take, counted from 1; without them its
+    names, colours or wavelengths say the order. If files say where they lie, MSI and reference are
+    turned as the LR-HSI lies. Pixels without data hold the nearest with data. Raises `UserError` if
+    an image does not fit the network or lies elsewhere, or the reference does not fit the MSI.
     """
     hsi_image = _read(hsi, bands[0], "LR-HSI")
-    msi_image = _read(sharing_scale(msi, hsi), bands[1], "MSI")
-    check_msi_order(msi_image, protocol)
+    path, options = sharing_scale(msi, hsi)
+    array = open_file(path).array(options, default_axis=0)
+    array, order = ordered_msi(array, protocol, msi_bands)
+    msi_image = _checked(image_of(array, options, False), options, bands[1], "MSI")
+    msi_image = on_the_same_ground(msi_image, hsi_image)
     if reference is None:
-        return FusionImages(hsi_image, msi_image)
+        return FusionImages(hsi_image, msi_image, None, order)
     reference_image = _read(sharing_scale(reference, hsi), bands[0], "reference")
+    reference_image = on_the_same_ground(reference_image, hsi_image)
     size, expected = reference_image.values_SHW.shape[1:], msi_image.values_SHW.shape[1:]
     if size != expected:
         raise UserError(
             f"{reference[0]}: found {size} rows and columns, expected {expected}, as {msi[0]} has; "
             "choose another reference"
         )
-    return FusionImages(hsi_image, msi_image, reference_image)
+    return FusionImages(hsi_image, msi_image, reference_image, order)
 
 
 def sharing_scale(file: ImageFile, other: ImageFile) -> ImageFile:
@@ -82,13 +91,18 @@ def sharing_scale(file: ImageFile, other: ImageFile) -> ImageFile:
 
 
 def _read(file: ImageFile, bands: int, what: str) -> Image:
-    """Return a float32 image of so many bands.
+    """Return a float32 image of so many bands."""
+    path, options = file
+    image = image_of(open_file(path).array(options, default_axis=0), options)
+    return _checked(image, options, bands, what)
+
+
+def _checked(image: Image, options: Options, bands: int, what: str) -> Image:
+    """Return an image as float32, pixels without data filled.
 
     Raises `UserError` for another number of bands, and for values far outside [0, 1].
     """
-    path, options = file
-    image = image_of(open_file(path).array(options, default_axis=0), options)
-    values = np.ascontiguousarray(image.values_SHW, dtype=np.float32)
+    path, values = image.path, np.ascontiguousarray(image.values_SHW, dtype=np.float32)
     if len(values) != bands:
         raise UserError(
             f"{path}: found shape {values.shape} [bands, rows, columns], expected {bands} "
@@ -98,7 +112,7 @@ def _read(file: ImageFile, bands: int, what: str) -> Image:
         )
     remedy = f"say which stored number means 1 (--{options.prefix}full-scale)"
     check_unit(values, str(path), f" in the {what}", remedy)
-    return replace(image, values_SHW=values)
+    return replace(image, values_SHW=filled(values, image.valid_HW))
 
 
 def check_unit(values: np.ndarray, where: str, what: str, remedy: str) -> None:
@@ -124,30 +138,3 @@ def band_mismatch(found_nm: np.ndarray, trained_nm: Sequence[float]) -> str:
         f"the {len(trained)} from {trained.min():g} to {trained.max():g} nm of the network's "
         f"training, each within {limit:g} nm; what it makes of others was never tested"
     )
-
-
-def check_msi_order(image: Image, protocol: Protocol | None) -> None:
-    """Raise `UserError` if an MSI's wavelengths do not follow the protocol's MSI bands.
-
-    Nothing is checked if the file, the protocol or its response has no wavelengths.
-    """
-    if image.wavelengths_nm is None or protocol is None or protocol.srf == "measured":
-        return
-    try:
-        table = read_srf(protocol.srf)
-    except UserError:
-        # A user's own response file may be missing on the machine that uses the network.
-        return
-    if table.grid_nm is None:
-        return
-    rows_MN = table.values_MN[[table.names.index(name) for name in protocol.msi_order]]
-    centres_M = rows_MN @ table.grid_nm / rows_MN.sum(axis=1)
-    if (np.argsort(centres_M) != np.argsort(image.wavelengths_nm)).any():
-        found, expected = (
-            ", ".join(f"{nm:.0f}" for nm in x) for x in (image.wavelengths_nm, centres_M)
-        )
-        raise UserError(
-            f"{image.path}: found MSI bands at {found} nm, expected them in the order "
-            f"{', '.join(protocol.msi_order)} of protocol {protocol.name} (about {expected} nm); "
-            "save the bands in this order"
-        )

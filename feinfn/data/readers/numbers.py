@@ -40,17 +40,17 @@ class Numbers:
     """Facts of the file that were used, one sentence each."""
 
 
-def numbers_of(array: Array, options: Options) -> Numbers:
+def numbers_of(array: Array, options: Options, ascending: bool = True) -> Numbers:
     """Read an array [S, H, W] with the user's facts, else with those that the file declares.
 
-    Bad bands are left out, bands in descending order are turned, pixels without data are marked.
-    Raises `UserError` if neither user nor file says what integers mean.
+    Bad bands are left out, pixels without data are marked, and, if `ascending`, bands in descending
+    order are turned. Raises `UserError` if neither user nor file says what integers mean.
     """
     notes = array.notes
     told = options.wavelengths_nm
     nm = _wavelengths(array) if told is None else np.asarray(told)
     array, nm, why = _without_bad_bands(array, nm)
-    array, nm, turned = _ascending(array, nm)
+    array, nm, turned = _ascending(array, nm) if ascending else (array, nm, ())
     raw = array.load(())
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     array, nm, raw, empty = _without_empty_bands(array, nm, raw)

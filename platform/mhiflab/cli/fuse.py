@@ -30,11 +30,14 @@ def fuse(
     msi: Annotated[
         Path,
         typer.Option(
-            help="MSI of the same scene, a whole number (2 or more) finer; bands in the order of "
-            "the network's protocol (msi_order: B, G, R for cave_x4), which is printed."
+            help="MSI of the same scene, a whole number (2 or more) finer; its bands are ordered "
+            "by names, colours or wavelengths in the file, else taken in the order of the "
+            "network's protocol (msi_order: B, G, R for cave_x4), which is printed."
         ),
     ],
-    fused: Annotated[Path, typer.Option("--out", help="Fused HSI: .mat, .npy, .npz or .h5.")],
+    fused: Annotated[
+        Path, typer.Option("--out", help="Fused HSI: .mat, .npy, .npz, .h5, .tif or .hdr.")
+    ],
     run: Annotated[
         str, typer.Option(help="Run key of a recorded run, or its first digits.", metavar="KEY")
     ] = "",
@@ -62,6 +65,10 @@ def fuse(
     ] = None,
     bands_axis: BandsAxis = None,
     wavelengths: Wavelengths = None,
+    msi_bands: Annotated[
+        str | None,
+        typer.Option(help="Bands of the MSI's file in the network's order, as 3,2,1."),
+    ] = None,
     upsampling: Annotated[
         str | None, typer.Option(help="bicubic, bilinear or nearest, if the weights lie alone.")
     ] = None,
@@ -75,14 +82,17 @@ def fuse(
     1, or integers of which the file or --full-scale says which one means 1. The LR-HSI is upsampled
     as the protocol says that the network was trained under. In Python: `feinfn.fuse_files`.
     """
-    from feinfn.data.images import check_written
     from feinfn.data.readers.array import Options
+    from feinfn.data.writing import check_written, written_files
     from feinfn.inference.apply import fuse_images
     from feinfn.inference.inputs import read_images
     from mhiflab.render.fused import write_fusion
 
     check_written(fused)
-    outputs, inputs = (fused, fused.with_suffix(".png")), (hsi, msi, reference, weights)
+    outputs, inputs = (
+        (*written_files(fused), fused.with_suffix(".png")),
+        (hsi, msi, reference, weights),
+    )
     check_targets(outputs, filter(None, inputs), force)
     trained, run_key = _trained(run, weights, upsampling, device, memory, Lab(lab))
     told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
@@ -96,6 +106,7 @@ def fuse(
         (reference, reference_told) if reference else None,
         trained.bands,
         trained.protocol,
+        _numbers(msi_bands),
     )
     for note in _notes(trained, upsampling, images):
         out.print(escape(note), soft_wrap=True)
@@ -107,6 +118,16 @@ def fuse(
     picture = write_fusion(fused, fused_SHW, images, trained, run_key)
     out.print(f"Fused    {escape(str(fused))}", soft_wrap=True)
     out.print(f"Picture  {escape(str(picture))}", soft_wrap=True)
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """Return the numbers of a list as 3,2,1."""
+    if text is None:
+        return None
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"--msi-bands: found {text!r}, expected numbers as 3,2,1") from None
 
 
 def _trained(
@@ -151,6 +172,8 @@ def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -
     bands = "in the order of the network's training, which its weights alone do not say"
     if protocol:
         bands = f"as {', '.join(protocol.msi_order)} (protocol {protocol.name})"
+    if images.msi_order:
+        bands += f": {images.msi_order}"
     why = (
         "as was asked"
         if upsampling

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from feinfn.data.images import MAT_BYTES, Image, pseudo_rgb, write_image
+from feinfn.data.images import pseudo_rgb
+from feinfn.data.writing import MAT_BYTES, write_image
 from feinfn.errors import UserError
 from feinfn.files import write_atomic
-from feinfn.inference.apply import Trained
+from feinfn.inference.apply import Trained, fused_image
 from feinfn.inference.inputs import FusionImages
 from mhiflab.grid import Cell, Grid
 from mhiflab.render.figures.images.quicklook import quick_look
@@ -121,13 +122,18 @@ def write_fusion(
     nm = images.hsi.wavelengths_nm
     reference_SHW = images.reference.values_SHW if images.reference else None
     look = quick_look(
-        images.hsi.values_SHW, images.msi.values_SHW, fused_SHW, nm, order, reference_SHW
+        images.hsi.values_SHW,
+        images.msi.values_SHW,
+        np.nan_to_num(fused_SHW),
+        nm,
+        order,
+        reference_SHW,
     )
     picture, drawn = path.with_suffix(".png"), figure_bytes(look)
 
     def write_both(partial: Path) -> None:
         partial.write_bytes(drawn)
-        write_image(path, Image(fused_SHW, nm), "fused", origin)
+        write_image(path, fused_image(fused_SHW, images), "fused", origin)
 
     # Both take their names last, one right after the other, so that a cut leaves none of them.
     write_atomic(picture, write_both)

@@ -328,7 +328,7 @@ def test_wrong_words_are_named(fuse_to, run, tmp_path):
     wrong = {
         "--run, --weights: found both": {"weights": ours},
         "--run, --weights: found neither": {"run": ""},
-        r"fused\.tif: found suffix '\.tif', expected one of \.mat": {"fused": Path("fused.tif")},
+        r"fused\.jpg: found suffix '\.jpg', expected one of \.mat": {"fused": Path("fused.jpg")},
         "run 'abc': expected a run key or at least its first 6 digits": {"run": "abc"},
         "run 'Study!': expected a run key": {"run": "Study!"},
         "run 000000: found no such run among the 4 on record": {"run": "000000"},

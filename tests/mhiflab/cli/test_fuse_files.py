@@ -160,12 +160,18 @@ def test_order_of_the_msi_bands_is_told_and_checked(fuse_to, files, model, tmp_p
     expected = np.load(tmp_path / "named.npy")
     np.savez(named, msi=np.load(files["msi"])[::-1], wavelength_nm=[620.0, 540.0, 470.0])
     np.testing.assert_array_equal(fuse_files(model, files["hsi"], named), expected)
-    np.savez(named, msi=np.load(files["msi"]), wavelength_nm=[540.0, 620.0, 470.0])
-    message = r"named\.npz: found MSI bands at 540, 620, 470 nm, .* B, G, R of protocol cave_x4"
-    with pytest.raises(UserError, match=message):
-        fuse_to(msi=named, fused=tmp_path / "reversed.npy")
-    with pytest.raises(UserError, match=message):
-        fuse_files(model, files["hsi"], named)
+    capsys.readouterr()
+    np.savez(named, msi=np.load(files["msi"])[[1, 2, 0]], wavelength_nm=[540.0, 620.0, 470.0])
+    fuse_to(msi=named, fused=tmp_path / "shuffled.npy")
+    assert "cave_x4): bands 3, 1, 2 of the file, by wavelength" in capsys.readouterr().out
+    for found in (np.load(tmp_path / "shuffled.npy"), fuse_files(model, files["hsi"], named)):
+        np.testing.assert_array_equal(found, expected)
+    fuse_to(msi=named, msi_bands="2,3,1", fused=tmp_path / "told.npy")
+    assert abs(np.load(tmp_path / "told.npy") - expected).max() > 1e-3
+    assert "bands 2, 3, 1 of the file, as was asked" in capsys.readouterr().out
+    for wrong in ("2,3,4", "0,1,2", "b,g,r"):
+        with pytest.raises(UserError, match="--msi-bands: found"):
+            fuse_to(msi=named, msi_bands=wrong, fused=tmp_path / "wrong.npy")
 
 
 def test_swapped_images_are_told_apart_by_size(fuse_to, files, model, tmp_path):
