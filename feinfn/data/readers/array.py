@@ -86,6 +86,8 @@ class Array:
     """Read the file's mask [H, W], True where there are data; None if it has none."""
     wavelengths_nm: np.ndarray | None = None
     """Band centres in nm, as the file or its published layout says them."""
+    unit: str = ""
+    """Unit of the numbers, as the file states it."""
     unit_unknown: bool = False
     """True if the file states wavelengths without their unit."""
     wavelengths_from: str = ""

@@ -24,13 +24,14 @@ from feinfn.data.readers.array import (
     read_head,
     reading,
 )
+from feinfn.data.readers.raster_nm import PER_NM
 from feinfn.errors import UserError
 
 KINDS = {
     "cave": "CAVE folder: <scene>_ms_01.png to _31.png, 16 bit",
     "sequence": "folder of numbered grey images",
     "prepared": "prepared HDF5: GT, LRHSI, RGB, HSI_up [N, C, H, W]",
-    "hdf5": "HDF5: GT [S, H, W] and wavelength_nm",
+    "hdf5": "HDF5: GT [S, H, W] and wavelength_nm; NetCDF4 (EMIT), HDF-EOS5 (PRISMA)",
     "harvard": "Harvard .mat: ref [H, W, 31]",
     "pair": "real pair .mat: HSim and MSim",
     "mat": "MATLAB v5 or v7.3, or Octave: [H, W, S] or [S, H W]",
@@ -46,6 +47,8 @@ SUFFIXES = (".h5", ".hdf5", ".mat", ".npy", ".npz", ".tif", ".tiff", ".hdr")
 HARVARD_NM = np.arange(420.0, 721.0, 10.0)
 HSI, MSI = "HSim", "MSim"
 """Arrays of a real pair."""
+CENTRES = ("wavelength", "wavelengths", "center_wavelength", "center_wavelengths")
+"""Names of band centres in NetCDF files."""
 _SIZE_NAMES = (("lines", "cols"), ("nRow", "nCol"), ("rows", "cols"), ("nr", "nc"))
 
 
@@ -79,13 +82,39 @@ class File:
         rows, cols = self._image_size(options) if of_matlab else (0, 0)
         matrices = [k for k, a in self.arrays.items() if a.shape[1:] == (rows * cols,) and rows]
         array = choose(self.path, self.arrays, options, matrices)
-        beside = find(self.arrays, f"{array.group}/{NM}") or find(self.arrays, NM)
-        if beside and options.wavelengths_nm is None:
-            nm = np.ravel(beside.load(())).astype(np.float64)
-            array = replace(array, wavelengths_nm=nm, wavelengths_from=beside.key)
+        array = array if options.wavelengths_nm is not None else self._with_wavelengths(array)
         if len(array.shape) == 2 and of_matlab:
             return _image_of_matrix(array, rows, cols)
         return bands_first(array, options, default_axis)
+
+    def _with_wavelengths(self, array: Array) -> Array:
+        """Return an array with the band centres that stand beside it, or as NetCDF keeps them.
+
+        There they have a unit, one name of several, and flags of good bands beside them.
+        """
+        if beside := find(self.arrays, f"{array.group}/{NM}") or find(self.arrays, NM):
+            nm = np.ravel(beside.load(())).astype(np.float64)
+            return replace(array, wavelengths_nm=nm, wavelengths_from=beside.key)
+        lengths = [(n,) for n in array.shape]
+        centres = [
+            other
+            for key, other in self.arrays.items()
+            if key.rpartition("/")[2].lower() in CENTRES
+            and other.shape in lengths
+            and other.unit.lower() in PER_NM
+        ]
+        if self.kind != "hdf5" or array.wavelengths_nm is not None or len(centres) != 1:
+            return array
+        (stated,) = centres
+        nm = stated.load(()).astype(np.float64) * PER_NM[stated.unit.lower()]
+        good = find(self.arrays, f"{stated.group}/good_wavelengths")
+        flags = good.load(()) if good and good.shape == stated.shape else np.ones(len(nm))
+        return replace(
+            array,
+            wavelengths_nm=nm,
+            wavelengths_from=stated.key,
+            bad_bands=tuple(np.flatnonzero(flags == 0).tolist()),
+        )
 
     def _prepared_image(self, options: Options) -> Array:
         """Return the only image of a prepared file, or the one whose index is the key."""

@@ -88,15 +88,56 @@ def _datasets(file: Any) -> Iterator[tuple[str, str, Any]]:
 def _facts(dataset: Any, turned: bool) -> dict[str, Any]:
     shape = dataset.shape or ()
     # GT is [S, H, W] in the plain files of this field.
-    axes = "HWS" if turned else "SHW" if dataset.name == "/GT" else ""
+    axes = "HWS" if turned else "SHW" if dataset.name == "/GT" else _axes_of_scales(dataset)
+    if prisma := _prisma(dataset):
+        return prisma
+    unit = dataset.attrs.get("units", dataset.attrs.get("unit", ""))
     return {
         "shape": shape[::-1] if turned else shape,
         "dtype": dataset.dtype,
+        "unit": unit.decode() if isinstance(unit, bytes) else str(unit),
         "axes": axes if len(shape) == 3 else "",
         "full_scale": _full_scale(dataset),
         "scale": _numbers(dataset, "scale_factor"),
         "offset": _numbers(dataset, "add_offset"),
         "nodata": next(iter(_numbers(dataset, "_FillValue")), None),
+    }
+
+
+def _axes_of_scales(dataset: Any) -> str:
+    """Return axes by the names of NetCDF's dimensions; empty if none of three counts bands."""
+    if dataset.ndim != 3 or "DIMENSION_LIST" not in dataset.attrs:
+        return ""
+    names = [" ".join([d.label, *(scale.name for scale in d.values())]) for d in dataset.dims]
+    spectral = [i for i, x in enumerate(names) if re.search("band|wavelength|spectr", x.lower())]
+    if len(spectral) != 1:
+        return ""
+    rest = iter("HW")
+    return "".join("S" if i == spectral[0] else next(rest) for i in range(3))
+
+
+def _prisma(dataset: Any) -> dict[str, Any]:
+    """Return the facts of a cube of PRISMA's HDF-EOS5 files; empty for other arrays.
+
+    Cubes are [H, S, W]; the file's attributes hold band centres, 0 for bands not in use, and the
+    range of reflectance that 0 to 65535 stand for. Source: ASI, PRISMA Products Specification.
+    """
+    match, about = re.search(r"/(VNIR|SWIR)_Cube$", dataset.name), dataset.file.attrs
+    name = match[1].capitalize() if match else ""
+    if f"List_Cw_{name}" not in about or dataset.ndim != 3:
+        return {}
+    nm = np.ravel(about[f"List_Cw_{name}"]).astype(np.float64)
+    low, high = (about.get(f"L2Scale{name}{end}") for end in ("Min", "Max"))
+    known = low is not None and high is not None
+    return {
+        "shape": dataset.shape,
+        "dtype": dataset.dtype,
+        "axes": "HSW",
+        "scale": ((float(high) - float(low)) / 65535,) if known else (),
+        "offset": (float(low),) if known else (),
+        "wavelengths_nm": nm,
+        "wavelengths_from": f"List_Cw_{name}",
+        "bad_bands": tuple(np.flatnonzero(nm <= 0).tolist()),
     }
 
 

@@ -8,10 +8,12 @@ Legend: S bands, H rows, W columns.
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +103,11 @@ def band_arrays(path: Path) -> tuple[dict[str, Array], bool]:
             "remove what is not part of it"
         )
     shape, dtype, _ = _open_band(next(iter(files.values())))
-    eight_bits = dtype == np.uint8
+    facts = _facts_of_rasters(list(files.values()))
+    declared = any(x != 1 for x in facts.get("scale", ())) or any(facts.get("offset", ()))
+    eight_bits = dtype == np.uint8 and not declared
+    if eight_bits and facts.get("nodata") is not None:
+        facts["nodata"] *= 257
 
     def load(index: Index) -> np.ndarray:
         stack = _stacked(files)
@@ -116,12 +122,51 @@ def band_arrays(path: Path) -> tuple[dict[str, Array], bool]:
         load=load,
         axes="SHW",
         name=name,
+        **facts,
         full_scale=65535.0 if eight_bits or (cave and dtype == np.uint16) else None,
         notes=("8-bit images, brought to 16 bits (x 257).",) if eight_bits else (),
-        wavelengths_nm=CAVE_NM if cave else None,
-        wavelengths_from="CAVE" if cave else "",
     )
+    if cave:
+        array = replace(array, wavelengths_nm=CAVE_NM, wavelengths_from="CAVE")
     return {name: array}, cave
+
+
+def _facts_of_rasters(files: Sequence[Path]) -> dict[str, Any]:
+    """Return what GeoTIFF of one band each say; empty for PNG.
+
+    Raises `UserError` for bands that lie elsewhere than the first, or mark no data otherwise.
+    """
+    if any(path.suffix.lower() == ".png" for path in files):
+        return {}
+    bands = [next(iter(raster_arrays(path).values())) for path in files]
+    first = bands[0]
+    for path, band in zip(files, bands, strict=True):
+        for what in ("crs", "transform", "nodata"):
+            value, expected = getattr(band, what), getattr(first, what)
+            if value != expected and not (value != value and expected != expected):
+                raise UserError(
+                    f"{path}: found {what} {value}, expected {expected} as in {files[0].name}; the "
+                    "bands of a scene lie on one grid: warp or correct this one"
+                )
+    centres = [band.wavelengths_nm for band in bands]
+    nm = (
+        None
+        if any(x is None for x in centres)
+        else np.concatenate([x for x in centres if x is not None])
+    )
+    return {
+        "scale": tuple(x for band in bands for x in band.scale),
+        "offset": tuple(x for band in bands for x in band.offset),
+        "nodata": first.nodata,
+        "load_valid": first.load_valid,
+        "wavelengths_nm": nm,
+        "wavelengths_from": "" if nm is None else first.wavelengths_from,
+        "unit_unknown": any(band.unit_unknown for band in bands),
+        "band_names": tuple(x for band in bands for x in band.band_names),
+        "colours": tuple(x for band in bands for x in band.colours),
+        "crs": first.crs,
+        "transform": first.transform,
+    }
 
 
 def _stacked(files: dict[int, Path]) -> np.ndarray:
