@@ -6,6 +6,7 @@ Legend: S bands, M MSI bands, H W rows and columns.
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _edges(image: Image) -> tuple[Ends, Ends] | None:
 
 
 def on_the_same_ground(image: Image, hsi: Image) -> Image:
-    """Return an image turned as an LR-HSI lies, after comparing where both lie.
+    """Return an image turned as another, mostly an LR-HSI, lies, after comparing where both lie.
 
     Nothing is compared unless both are georeferenced. Raises `UserError` for other coordinate
     systems, and for edges that differ by more than half a pixel of the LR-HSI.
@@ -127,14 +128,14 @@ def on_the_same_ground(image: Image, hsi: Image) -> Image:
                 f"expected {wanted[0]:.10g} to {wanted[1]:.10g}, as {hsi.path} has, within half of "
                 "its pixel; cut both to the same ground, or name the images that belong together"
             )
-    return _flipped(image, columns=turned[0], rows=turned[1])
+    return _flipped(image, hsi.path, columns=turned[0], rows=turned[1])
 
 
 def _short(crs: str | None) -> str:
     return (crs or "none").partition("[")[2].partition(",")[0] or (crs or "none")
 
 
-def _flipped(image: Image, *, columns: bool, rows: bool) -> Image:
+def _flipped(image: Image, other: Path, *, columns: bool, rows: bool) -> Image:
     """Return an image mirrored in place, its georeference too."""
     if not (columns or rows):
         return image
@@ -151,7 +152,7 @@ def _flipped(image: Image, *, columns: bool, rows: bool) -> Image:
         values_SHW=np.ascontiguousarray(image.values_SHW[(slice(None), *step)]),
         valid_HW=None if image.valid_HW is None else image.valid_HW[step],
         array=replace(image.array, transform=(a, b, c, d, e, f)),
-        notes=(*image.notes, "It lies the other way round than the LR-HSI, and is turned."),
+        notes=(*image.notes, f"It lies the other way round than {other.name}, and is turned."),
     )
 
 

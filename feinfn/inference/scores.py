@@ -8,6 +8,7 @@ import torch
 
 from feinfn.data.images import read_cube
 from feinfn.errors import UserError
+from feinfn.inference.grids import on_the_same_ground
 from feinfn.inference.inputs import ImageFile, sharing_scale
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
 from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px, windows_left_out
@@ -60,13 +61,14 @@ def score_files(
     """Score a fused image under some conventions (all by default), in float64.
 
     `ratio` is that of the protocol, for ERGAS. The reference takes the full scale of a fused image
-    of the same integer type. Raises `UserError` for files that cannot be read, integers of unknown
-    scale, shapes that differ, and unknown conventions. Pixels without data in either image
-    are left out.
+    of the same integer type; if both files say where they lie, it is turned as the fused image
+    lies. Pixels without data in either image are left out. Raises `UserError` for files that cannot
+    be read, integers of unknown scale, another place, shapes that differ, and unknown conventions.
     """
     names = list(dict.fromkeys(conventions or CONVENTIONS))
     rules = tuple(find_convention(name) for name in names)
-    images = [read_cube(*file) for file in (fused, sharing_scale(reference, fused))]
+    first = read_cube(*fused)
+    images = [first, on_the_same_ground(read_cube(*sharing_scale(reference, fused)), first)]
     sr, gt = (image.values_SHW for image in images)
     notes = tuple(f"{image.path}: {note}" for image in images for note in image.notes)
     if sr.shape != gt.shape:

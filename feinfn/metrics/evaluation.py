@@ -12,7 +12,7 @@ from torch import Tensor
 
 from feinfn.errors import UserError, require_one_of
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
-from feinfn.metrics.hypercomplex import q2n
+from feinfn.metrics.hypercomplex import q2n, whole_blocks
 from feinfn.metrics.indices import cc_per_band, mse_per_band, scc, uiqi_per_band, whole_windows
 from feinfn.metrics.label import Label
 
@@ -141,8 +141,8 @@ def windows_left_out(valid_HW: Tensor, indices: Sequence[str]) -> dict[str, tupl
     """
     counts = {}
     for name in (name for name in indices if INDICES[name].windows):
-        side = smallest_px(name)
-        kept = whole_windows(valid_HW, side, side if name == "q2n" else 1)
+        windows = whole_windows(valid_HW, smallest_px(name))
+        kept = whole_blocks(valid_HW) if name == "q2n" else windows
         counts[name] = int((~kept).sum()), kept.numel()
     return counts
 

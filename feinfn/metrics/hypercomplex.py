@@ -33,6 +33,11 @@ def _tiles(image_SHW: Tensor, levels: int, side: int) -> Tensor:
     return x.unfold(1, side, side).unfold(2, side, side).flatten(3).flatten(1, 2).transpose(0, 1)
 
 
+def whole_blocks(valid_HW: Tensor, block_px: int = 32) -> Tensor:
+    """Return True for every block of `q2n` that holds data everywhere, [blocks]."""
+    return (_tiles(valid_HW[None].double(), 1, block_px) == 1).flatten(1).all(1)
+
+
 def q2n(
     fused_SHW: Tensor,
     reference_SHW: Tensor,
@@ -54,7 +59,7 @@ def q2n(
     signs = None
     fused, reference = (_tiles(x, levels, block_px) for x in (fused_SHW, reference_SHW))
     if valid_HW is not None:
-        whole = (_tiles(valid_HW[None].double(), 1, block_px) == 1).flatten(1).all(1)
+        whole = whole_blocks(valid_HW, block_px)
         fused, reference = fused[whole], reference[whole]
     if not len(fused):
         return math.nan

@@ -62,10 +62,10 @@ def window_means(x: Tensor, taps: Sequence[float]) -> Tensor:
     return x
 
 
-def whole_windows(valid_HW: Tensor, side: int, step: int = 1) -> Tensor:
+def whole_windows(valid_HW: Tensor, side: int) -> Tensor:
     """Return True for every window of `side` pixels inside an image that holds data everywhere."""
     missing = (~valid_HW).double()[None, None]
-    return F.max_pool2d(missing, side, stride=step)[0, 0] == 0
+    return F.max_pool2d(missing, side, stride=1)[0, 0] == 0
 
 
 def mean_over(x: Tensor, kept: Tensor | None) -> Tensor:

@@ -24,6 +24,9 @@ from feinfn.data.readers.numbers import take_bands
 from feinfn.data.readers.raster_nm import raster_wavelengths
 from feinfn.errors import UserError
 
+CACHE_MIB = 16
+"""Memory in which GDAL keeps what it has read of ENVI, whose lines are never read twice; its own
+limit is 5 % of the machine's."""
 BESIDE = (".xml", ".png", ".jpg", ".jpeg", ".txt", ".json", ".csv", ".log", ".md", ".enp", ".sta")
 """Suffixes of what lies beside ENVI's data files and is none."""
 TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -134,8 +137,18 @@ def _load(path: Path, index: Index) -> np.ndarray:
                 "file is truncated: copy it again"
             )
         spans: Index = index + (slice(None),) * (3 - len(index))
+        if raster.tags(ns="ENVI").get("interleave", "").lower() == "bip":
+            return np.array(_pixels(raster, offset)[spans])
         window = [range(size)[span] for size, span in zip(shape[1:], spans[1:], strict=True)]
         return raster.read(window=tuple((x.start, x.stop) for x in window))[spans[0]]
+
+
+def _pixels(raster: Any, offset: int) -> np.ndarray:
+    """Return ENVI of whole spectra, [S, H, W], mapped: GDAL reads all columns for each band."""
+    order = ">" if raster.tags(ns="ENVI").get("byte_order") == "1" else "<"
+    dtype = np.dtype(raster.dtypes[0]).newbyteorder(order)
+    shape = raster.height, raster.width, raster.count
+    return np.moveaxis(np.memmap(raster.name, dtype, "r", offset, shape), -1, 0)
 
 
 @contextmanager
@@ -146,5 +159,6 @@ def _opened(path: Path) -> Iterator[Any]:
     rasterio = import_optional(path, "rasterio", "mhiflab[geo]")
     with reading(path, f"{driver} raster"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # most scenes have no map projection and need none
-        with rasterio.open(file, driver=driver) as raster:
+        limit = {"GDAL_CACHEMAX": CACHE_MIB} if driver == "ENVI" else {}
+        with rasterio.Env(**limit), rasterio.open(file, driver=driver) as raster:
             yield raster

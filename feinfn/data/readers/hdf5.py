@@ -100,7 +100,9 @@ def _facts(dataset: Any, turned: bool) -> dict[str, Any]:
         "full_scale": _full_scale(dataset),
         "scale": _numbers(dataset, "scale_factor"),
         "offset": _numbers(dataset, "add_offset"),
-        "nodata": next(iter(_numbers(dataset, "_FillValue")), None),
+        "nodata": next(
+            iter(_numbers(dataset, "_FillValue") or _numbers(dataset, "missing_value")), None
+        ),
     }
 
 

@@ -150,6 +150,9 @@ def _missing(array: Array, raw: np.ndarray) -> np.ndarray:
     nodata = array.nodata
     if nodata is None:
         return np.zeros((1, 1, 1), bool)
+    if raw.dtype.kind == "f":  # as the file stores it, -3.4e38 in 32 bits
+        with np.errstate(over="ignore"):
+            nodata = raw.dtype.type(nodata)
     return np.isnan(raw) if np.isnan(nodata) else raw == nodata
 
 

@@ -165,3 +165,19 @@ def test_borders_without_data_come_back_without_data(fuse_to, pair, files, model
     raster(place["msi"], msi, UP, nodata=0.7, photometric="minisblack")
     again = fuse_files(model, place["hsi"], place["msi"])
     np.testing.assert_array_equal(again, fused)
+
+
+def test_scores_compare_places_and_turn_too(pair, files, tmp_path):
+    cube = np.load(files["reference"])
+    fused = raster(tmp_path / "a.tif", cube, UP)
+    turned = UP @ rasterio.Affine.translation(0, 16) @ rasterio.Affine.scale(1, -1)
+    down = raster(tmp_path / "b.tif", cube[:, ::-1], turned)
+    told = Options()
+    scores = score_files((fused, told), (down, told), 4, ["matlab"])
+    assert scores.values["matlab"]["psnr"] == np.inf
+    assert scores.notes[-1].endswith(
+        "b.tif: It lies the other way round than a.tif, and is turned."
+    )
+    far = raster(tmp_path / "c.tif", cube, UP @ rasterio.Affine.translation(999, 0))
+    with pytest.raises(UserError, match=r"c\.tif: found ground from"):
+        score_files((fused, told), (far, told), 4, ["matlab"])
