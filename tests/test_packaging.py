@@ -171,7 +171,7 @@ start()
 TYPED = """
 from feinfn import FeINFN, ModelConfig, evaluate, no_such_name
 from mhiflab.paths import checkout
-reveal_type((ModelConfig().hsi_bands, evaluate, FeINFN.recompute, checkout()))
+reveal_type((ModelConfig().hsi_bands, evaluate, FeINFN(ModelConfig()).recompute, checkout()))
 """
 
 

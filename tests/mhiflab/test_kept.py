@@ -235,7 +235,7 @@ def test_a_new_run_is_recorded_under_the_names_of_old_ones(case, lab, recorded):
 
 
 def test_a_run_that_waited_in_an_earlier_lab_is_uploaded_whole(lab, call):
-    shutil.copytree(KEPT / "spool", lab / "spool")
+    shutil.copytree(KEPT / "spool", lab / "spool", dirs_exist_ok=True)
     assert "Nothing waits any more" in call("sync")
     client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
     (experiment,) = (one for one in client.search_experiments() if one.name == "mhiflab")

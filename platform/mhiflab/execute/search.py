@@ -149,6 +149,17 @@ class Suggester(Searcher):
         runs = trial_runs(self.sweep.store)
         self.search = refresh_search(self.search, runs, self.sweep.store, self.template.lab)
         close_left_runs(self.search, runs, self.sweep)
+        if not self.search.search.population:
+            # The run of a suggestion may be another's, or another study's.
+            for one in self.search.finished:
+                if self._tag(one) not in runs[one.key].data.tags:
+                    self._write_tag(one, runs[one.key])
+
+    def _tag(self, one: Suggestion) -> str:
+        return f"{SEARCH_TAG}.{self.search.id}.{one.index}"
+
+    def _write_tag(self, one: Suggestion, run: Run) -> None:
+        write_tag(self.sweep.store, run.info.run_id, self._tag(one), json.dumps(one.values))
 
     def _next(self) -> Suggestion | None:
         """Return the next suggestion to train, None if there is none now."""
@@ -187,8 +198,7 @@ class Suggester(Searcher):
             # Its worker will find this run by key and fill it.
             job.record().close()
             runs = trial_runs(store, one.key)
-        tag = f"{SEARCH_TAG}.{self.search.id}.{one.index}"
-        write_tag(store, runs[one.key].info.run_id, tag, json.dumps(one.values))
+        self._write_tag(one, runs[one.key])
         self._read_record()
 
 
