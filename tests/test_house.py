@@ -15,6 +15,7 @@ EXCEPTIONS = {
     "feinfn/inference/apply.py:fuse_files": "each keyword is a fact that a file may not state",
     "feinfn/training/train.py:train": "the entry of training: callers name each part by keyword",
     "platform/mhiflab/cli/compare.py:compare": OPTIONS,
+    "platform/mhiflab/cli/data.py:inspect": OPTIONS,
     "platform/mhiflab/cli/data.py:prepare": OPTIONS,
     "platform/mhiflab/cli/evaluate.py:evaluate": OPTIONS,
     "platform/mhiflab/cli/fuse.py:fuse": OPTIONS,

@@ -240,9 +240,9 @@ def make_scene(
     low, high = float(raw.min()), float(raw.max())
     if low < 0 or high > full_scale:
         raise UserError(
-            f"{source}: found values from {low:g} to {high:g}, expected [0, {full_scale:g}]; name "
-            "the sensor's full scale with full_scale (not the image's maximum), and clip or shift "
-            "negative values"
+            f"{source}: found values from {low:g} to {high:g}, expected [0, {full_scale:g}]; "
+            "say the sensor's full scale (not the image's maximum) with --full-scale, the number "
+            "that means no data with --no-data, and clip other negative values"
         )
     nm = wavelengths_nm
     return Scene(

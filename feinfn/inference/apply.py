@@ -10,7 +10,7 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,6 +140,7 @@ def fuse_files(
     full_scale: float | None = None,
     msi_full_scale: float | None = None,
     bands_axis: int | None = None,
+    no_data: float | None = None,
     upsampling: str | None = None,
     memory_mib: float | None = None,
     device: torch.device | str = "cpu",
@@ -152,15 +153,15 @@ def fuse_files(
     wavelengths in its file, else taken in the order of the protocol's `msi_order`, e.g. B, G, R for
     `cave_x4` (`load_trained(weights).protocol`). `out` writes the result too, as `write_image`
     does, with wavelengths and georeference. `weights` is a file or folder as in `load_trained`.
-    Keys, full scales and `bands_axis` are facts that the files do not state; an MSI without full
-    scale takes that of an HSI of the same integer type. `memory_mib` bounds the memory of the
-    fusion beyond its inputs. Pixels without data are NaN. Raises `UserError`.
+    Keys, full scales, `bands_axis` and `no_data` are facts that the files do not state; an MSI
+    without full scale takes that of an HSI of the same integer type. `memory_mib` bounds the memory
+    of the fusion beyond its inputs. Pixels without data are NaN. Raises `UserError`.
     """
     if out is not None:
         check_written(Path(out))
     trained = load_trained(Path(weights), upsampling, device, memory_mib)
-    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
-    msi_told = Options(key=msi_key, full_scale=msi_full_scale, bands_axis=bands_axis, prefix="msi-")
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis, no_data=no_data)
+    msi_told = replace(told, key=msi_key, full_scale=msi_full_scale, prefix="msi-")
     files = (Path(hsi), told), (Path(msi), msi_told)
     images = read_images(*files, None, trained.bands, trained.protocol, msi_bands)
     fused_SHW = fuse_images(trained, images)

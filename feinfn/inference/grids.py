@@ -40,7 +40,7 @@ def ordered_msi(
     if protocol is None:
         return array, ""
     for facts, why in ((array.band_names, "by their names"), (array.colours, "by their colours")):
-        if bands := _by_words(facts, protocol.msi_order):
+        if bands := _by_words(array.path, facts, tuple(protocol.msi_order)):
             return take_bands(array, bands), _said([band + 1 for band in bands], why)
     centres_M, nm = protocol_centres(protocol), array.wavelengths_nm
     if centres_M is None or nm is None or len(nm) != len(centres_M) or len(set(nm)) < len(nm):
@@ -53,16 +53,31 @@ def _said(bands: Sequence[int], why: str) -> str:
     return f"bands {', '.join(map(str, bands))} of the file, {why}"
 
 
-def _by_words(words: Sequence[str], order: Sequence[str]) -> list[int]:
-    """Return the band of each name in `order`; empty if not every name fits exactly one band."""
-    bands = []
+def _by_words(path: Path, words: Sequence[str], order: Sequence[str]) -> list[int]:
+    """Return the band of each name in `order`; empty if no name fits a band.
+
+    A single name that fits none takes the single band that is left. Raises `UserError` if the names
+    that fit contradict the order, and others fit no band or several.
+    """
+    bands: dict[str, int] = {}
     for name in order:
         names = {name.lower(), COLOURS.get(name.lower(), name.lower())}
         fits = [i for i, text in enumerate(words) if names & set(re.findall(r"\w+", text.lower()))]
-        if len(fits) != 1:
-            return []
-        bands += fits
-    return bands if len(set(bands)) == len(order) else []
+        if len(fits) == 1:
+            bands[name] = fits[0]
+    rest = [i for i in range(len(words)) if i not in bands.values()]
+    missing = [name for name in order if name not in bands]
+    if len(missing) == len(rest) == 1 and len(bands) > 1:
+        bands[missing[0]], missing = rest[0], []
+    if not missing and len(set(bands.values())) == len(order):
+        return [bands[name] for name in order]
+    if any(order[band : band + 1] != (name,) for name, band in bands.items()):
+        found = ", ".join(f"{name} in band {band + 1}" for name, band in bands.items())
+        raise UserError(
+            f"{path}: found {found} of {len(words)}, expected the bands {', '.join(order)} in this "
+            "order, or a name for each; say which ones to take with --msi-bands, as 3,2,1"
+        )
+    return []
 
 
 def protocol_centres(protocol: Protocol) -> np.ndarray | None:

@@ -39,6 +39,8 @@ class Options:
     cols: int | None = None
     full_scale: float | None = None
     """The stored number that means 1."""
+    no_data: float | None = None
+    """The stored number that means that there is none."""
     wavelengths_nm: Sequence[float] | np.ndarray | None = None
     """Band centres in nm [S]."""
     prefix: str = ""

@@ -76,7 +76,12 @@ def raster_arrays(path: Path) -> dict[str, Array]:
         nm, unit = raster_wavelengths(raster)
         alpha = _alpha_band(raster)
         masked = {flag.name for flag in raster.mask_flag_enums[0]} == {"per_dataset"}
-        bad = envi.get("bbl", "").strip("{} ").split(",")
+        bad = [mark for mark in envi.get("bbl", "").strip("{} ").split(",") if mark.strip()]
+        if bad and len(bad) != raster.count:
+            raise UserError(
+                f"{path}: found {len(bad)} marks of bad bands (bbl) for {raster.count} bands, "
+                "expected one a band; correct the header"
+            )
         array = Array(
             path=path,
             key=path.stem,

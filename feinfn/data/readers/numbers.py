@@ -47,6 +47,7 @@ def numbers_of(array: Array, options: Options, ascending: bool = True) -> Number
     order are turned. Raises `UserError` if neither user nor file says what integers mean.
     """
     notes = array.notes
+    array = array if options.no_data is None else replace(array, nodata=options.no_data)
     told = options.wavelengths_nm
     nm = _wavelengths(array) if told is None else np.asarray(told)
     array, nm, why = _without_bad_bands(array, nm)
@@ -187,11 +188,11 @@ def _without_nodata(
     if missing_HW.all():
         raise UserError(
             f"{array.path}: found no pixel with data in all {len(raw)} bands, expected some; the "
-            f"file says by {cause} that there are none: correct it"
+            f"file or option says by {cause} that there are none: correct it"
         )
     note = (
         f"{missing_HW.sum()} of {missing_HW.size} pixels ({missing_HW.mean():.1%}) have no data, "
-        f"as {cause} of the file says."
+        f"as {cause} says."
     )
     return np.where(missing_HW, raw.dtype.type(0), raw), ~missing_HW, (note,)
 

@@ -1,8 +1,7 @@
 """Commands under `data`: look at scenes, prepare, identify and export them."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +15,12 @@ from mhiflab.cli.data_options import (
     DataSet,
     FullScale,
     Key,
+    NoData,
     Part,
     Published,
     Wavelengths,
     loaders,
+    progress_of,
     read_options,
 )
 from mhiflab.cli.options import named_by_option
@@ -34,20 +35,6 @@ data_app = typer.Typer(
     help="Look at scenes, prepare them once without loss, identify and export them.",
     no_args_is_help=True,
 )
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with the time left; yield its on_progress(name, done, total)."""
-    from rich import progress
-
-    shown = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
-    text = progress.TextColumn("{task.description}")
-    with progress.Progress(text, *shown, console=out, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda name, done, total: bar.update(
-            task, description=f"{what} {escape(name)}", completed=done, total=total
-        )
 
 
 def _show_arrays(path: Path) -> None:
@@ -83,6 +70,7 @@ def inspect(
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
+    no_data: NoData = None,
 ) -> None:
     """Show arrays, bands, values and problems of data, one row a scene.
 
@@ -95,7 +83,9 @@ def inspect(
     _show_arrays(path)
     rows: list[list[Cell]] = []
     pictures, failed = [], 0
-    loads = loaders(path, published, read_options(key, bands_axis, full_scale, wavelengths))
+    loads = loaders(
+        path, published, read_options(key, bands_axis, full_scale, wavelengths, no_data)
+    )
     for name, (_, load) in loads.items():
         try:
             scene = load()
@@ -133,6 +123,7 @@ def prepare(
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
+    no_data: NoData = None,
     crop_valid: CropValid = False,
 ) -> None:
     """Write original data into one lossless scene store; a stopped run continues.
@@ -149,7 +140,7 @@ def prepare(
 
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; --source is where the data lies")
-    options = read_options(key, bands_axis, full_scale, wavelengths)
+    options = read_options(key, bands_axis, full_scale, wavelengths, no_data)
     given = {k: v for k, v in vars(options).items() if v is not None and k != "prefix"}
     is_known = dataset.value in KNOWN
     expected_nm = {"cave": CAVE_NM, "harvard": HARVARD_NM}.get(dataset.value)
@@ -175,7 +166,7 @@ def prepare(
         return scene
 
     started = time.monotonic()
-    with _progress("preparing") as on_progress:
+    with progress_of("preparing") as on_progress:
         prepared = prepare_store(
             {name: path for name, (path, _) in scenes.items()},
             store,
@@ -201,6 +192,7 @@ def fingerprint(
     bands_axis: BandsAxis = None,
     full_scale: FullScale = None,
     wavelengths: Wavelengths = None,
+    no_data: NoData = None,
 ) -> None:
     """Print the pixel hash of every scene and the fingerprint of each set.
 
@@ -208,7 +200,7 @@ def fingerprint(
     """
     from feinfn.data.store import set_fingerprint
 
-    options = read_options(key, bands_axis, full_scale, wavelengths)
+    options = read_options(key, bands_axis, full_scale, wavelengths, no_data)
     for path in paths:
         hashes = {}
         for name, (_, load) in loaders(path, published, options).items():
@@ -254,7 +246,7 @@ def export(
         raise UserError("--stride: found without --patch, expected both or none")
     names = sorted(store["scenes"]) if part == Part.all else store["split"][part.value]
     chosen, step = PROTOCOLS[protocol], STRIDE_PX if stride is None else stride
-    with _progress("exporting") as on_progress:
+    with progress_of("exporting") as on_progress:
 
         def scenes() -> "Iterator[Scene]":
             for done, name in enumerate(names):

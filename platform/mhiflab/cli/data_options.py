@@ -1,14 +1,17 @@
 """Options for what files do not say themselves, and the scenes that are read with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from feinfn.errors import UserError
+from mhiflab.console import out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +68,10 @@ Published = Annotated[
 BandsAxis = Annotated[
     int | None, typer.Option(help="Axis that counts bands, if the shape does not say.")
 ]
+NoData = Annotated[
+    float | None,
+    typer.Option(help="Stored number that means no data, if the file does not say (-9999)."),
+]
 Loaders = dict[str, tuple[Path, Callable[[], "Scene"]]]
 """Scene's name -> its file or folder, and the call that reads it."""
 
@@ -87,7 +94,11 @@ def grid_nm(text: str | None) -> "np.ndarray | None":
 
 
 def read_options(
-    key: str | None, bands_axis: int | None, full_scale: float | None, wavelengths: str | None
+    key: str | None,
+    bands_axis: int | None,
+    full_scale: float | None,
+    wavelengths: str | None,
+    no_data: float | None,
 ) -> "Options":
     """Return the options as the readers take them."""
     from feinfn.data.readers.array import Options
@@ -96,6 +107,7 @@ def read_options(
         key=key,
         bands_axis=bands_axis,
         full_scale=full_scale,
+        no_data=no_data,
         wavelengths_nm=grid_nm(wavelengths),
     )
 
@@ -112,3 +124,17 @@ def loaders(path: Path, published: str | None, options: "Options") -> Loaders:
         return {published: (path, partial(read_known, published, path))}
     files = scene_files(path, options)
     return {name: (file[0], partial(read_scene, *file, name)) for name, file in files.items()}
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the time left; yield its on_progress(name, done, total)."""
+    from rich import progress
+
+    shown = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    text = progress.TextColumn("{task.description}")
+    with progress.Progress(text, *shown, console=out, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda name, done, total: bar.update(
+            task, description=f"{what} {escape(name)}", completed=done, total=total
+        )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from mhiflab.cli.data_options import BandsAxis, FullScale
+from mhiflab.cli.data_options import BandsAxis, FullScale, NoData
 from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
 
@@ -36,6 +36,7 @@ def evaluate(
         typer.Option(help="The same for the reference; by default for one of the same type."),
     ] = None,
     bands_axis: BandsAxis = None,
+    no_data: NoData = None,
     mat: Annotated[
         Path | None, typer.Option(help="Also write both images for the MATLAB package.")
     ] = None,
@@ -59,7 +60,7 @@ def evaluate(
     from mhiflab.render.fused import convention_grid, write_csv, write_map, write_mat
     from mhiflab.render.metrics import METRICS
 
-    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis, no_data=no_data)
     reference_told = replace(
         told,
         key=reference_key or key,

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.cli.data_options import BandsAxis, FullScale, Wavelengths, grid_nm
+from mhiflab.cli.data_options import BandsAxis, FullScale, NoData, Wavelengths, grid_nm
 from mhiflab.cli.options import LabOption, named_by_option
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets
@@ -64,6 +64,7 @@ def fuse(
         float | None, typer.Option(help="The same for the reference, with the same default.")
     ] = None,
     bands_axis: BandsAxis = None,
+    no_data: NoData = None,
     wavelengths: Wavelengths = None,
     msi_bands: Annotated[
         str | None,
@@ -95,7 +96,7 @@ def fuse(
     )
     check_targets(outputs, filter(None, inputs), force)
     trained, run_key = _trained(run, weights, upsampling, device, memory, Lab(lab))
-    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis)
+    told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis, no_data=no_data)
     msi_told = replace(told, key=msi_key, full_scale=msi_full_scale, prefix="msi-")
     reference_told = replace(
         told, key=reference_key, full_scale=reference_full_scale, prefix="reference-"

@@ -1,5 +1,6 @@
 """Pixels without data: found as files declare them, and left out of patches, metrics and pairs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -96,9 +97,23 @@ def test_pixels_without_data_are_found_as_files_declare_them(how, tmp_path):
         image = read(path, WHOLE)
         np.testing.assert_array_equal(image.valid_HW, VALID)
         assert any("344 of 4608 pixels (7.5%) have no data" in note for note in image.notes)
+        assert image.notes
         values = image.cube() if isinstance(image, Scene) else image.values_SHW
         expected = np.where(VALID, CUBE, 0) / 10000
         np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_users_say_what_files_cannot(tmp_path):
+    np.save(tmp_path / "a.npy", gaps(-9999))
+    told = Options(full_scale=10000, bands_axis=0)
+    with pytest.raises(UserError, match=r"from -9999 .* with --no-data"):
+        read_scene(tmp_path / "a.npy", told)
+    scene = read_scene(tmp_path / "a.npy", replace(told, no_data=-9999))
+    np.testing.assert_array_equal(scene.valid_HW, VALID)
+    floats = np.where(VALID, CUBE / 10000, -3.4e38).astype(np.float32)
+    np.save(tmp_path / "b.npy", floats)
+    scene = read_scene(tmp_path / "b.npy", Options(bands_axis=0, no_data=-3.4e38))
+    np.testing.assert_array_equal(scene.valid_HW, VALID)
 
 
 def test_undeclared_values_are_no_gaps_and_empty_bands_are_left_out(tmp_path):

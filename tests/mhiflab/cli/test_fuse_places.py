@@ -129,6 +129,26 @@ def test_bands_that_say_what_they_are_are_put_in_order(
     assert f"bands {order} of the file, by their" in " ".join(capsys.readouterr().out.split())
 
 
+def test_bands_that_are_partly_named_are_completed_or_asked(pair, files, model):
+    for names, message in (
+        (("nir", "red", "blue", "green"), None),
+        (("", "red", "blue"), None),
+        (("", "", "blue"), "found B in band 3 of 3, .* B, G, R .*--msi-bands"),
+        (("blue", "blue", "green"), "found G in band 3"),
+        (("blue", "", ""), None),
+        (("x", "y", "z"), None),
+    ):
+        raster(pair[1], np.load(files["msi"])[[0] * (len(names) - 3) + [0, 1, 2]], UP)
+        with rasterio.open(pair[1], "r+") as file:
+            file.colorinterp = [rasterio.enums.ColorInterp.undefined] * len(names)
+            file.descriptions = names
+        if message is None:
+            assert fuse_files(model, *pair).shape == (31, 16, 16)
+        else:
+            with pytest.raises(UserError, match=message):
+                fuse_files(model, *pair)
+
+
 def test_borders_without_data_come_back_without_data(fuse_to, pair, files, model, tmp_path, capsys):
     msi, hsi = np.load(files["msi"]), np.load(files["hsi"])
     msi[:, :, :3] = np.nan

@@ -94,6 +94,8 @@ def test_bands_declared_bad_are_left_out(tmp_path):
         np.testing.assert_array_equal(scene.raw_SHW, CUBE[good])
         np.testing.assert_array_equal(scene.wavelengths_nm, nm[good])
         assert scene.notes == ("Of 31 bands, 4 are declared bad and left out: 4-6, 10.",)
+    with pytest.raises(UserError, match=r"found 2 marks of bad bands \(bbl\) for 3 bands"):
+        read_scene(envi(tmp_path, THREE, "bbl = {1, 0}\n"), WHOLE)
     with pytest.raises(UserError, match="all 3 bands declared bad"):
         read_scene(envi(tmp_path, THREE, "bbl = {0, 0, 0}\n"), WHOLE)
 

@@ -199,7 +199,7 @@ def test_harvard_is_taken_as_it_is(tmp_path):
     np.testing.assert_array_equal(scene.cube(), FLOATS)
     np.testing.assert_array_equal(scene.wavelengths_nm, np.arange(420.0, 721.0, 10.0))
     assert scene.notes == ("The file also holds lbl (12, 10); ref was taken as it is.",)
-    with pytest.raises(UserError, match="full_scale"):
+    with pytest.raises(UserError, match="with --full-scale"):
         read_any(path)
     assert read_any(path, key="ref", full_scale=2).wavelengths_nm is None
 
