@@ -87,8 +87,8 @@ def prepare(
 def source_files(path: Path) -> list[dict[str, Any]]:
     """Return name, size in bytes and SHA-256 of every file a scene is read from.
 
-    For a folder these are all its files; for ENVI, header and data file. Raises `UserError` if one
-    cannot be read.
+    For a folder these are all its files; for ENVI, header and data file; masks and facts that GDAL
+    keeps beside a raster count too. Raises `UserError` if one cannot be read.
     """
     folder = path if path.is_dir() else path.parent
     try:
@@ -97,6 +97,9 @@ def source_files(path: Path) -> list[dict[str, Any]]:
         else:
             header = envi_header(path)
             paths = {header, envi_data(path)} if header else {path}
+            # GDAL keeps masks and facts of a raster beside it.
+            beside = (Path(f"{p}{end}") for p in paths for end in (".msk", ".aux.xml"))
+            paths |= {p for p in beside if p.is_file()}
         return [
             {
                 "name": p.relative_to(folder).as_posix(),

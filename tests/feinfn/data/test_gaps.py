@@ -13,7 +13,7 @@ from feinfn.data import source
 from feinfn.data.images import read_image
 from feinfn.data.pairs import ScenePairs, scene_pair
 from feinfn.data.patches import Patches
-from feinfn.data.prepare import prepare
+from feinfn.data.prepare import prepare, source_files
 from feinfn.data.readers.array import Options
 from feinfn.data.scene import Scene, read_scene
 from feinfn.data.store import read_stored
@@ -101,6 +101,15 @@ def test_pixels_without_data_are_found_as_files_declare_them(how, tmp_path):
         values = image.cube() if isinstance(image, Scene) else image.values_SHW
         expected = np.where(VALID, CUBE, 0) / 10000
         np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_a_mask_beside_a_raster_is_one_of_its_sources(tmp_path):
+    path = tiff(tmp_path / "a.tif")
+    assert [s["name"] for s in source_files(path)] == ["a.tif"]
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(VALID)
+    np.testing.assert_array_equal(read_scene(path, WHOLE).valid_HW, VALID)
+    assert [s["name"] for s in source_files(path)] == ["a.tif", "a.tif.msk"]
 
 
 def test_users_say_what_files_cannot(tmp_path):
