@@ -19,7 +19,9 @@ from pathlib import Path
 
 from mhiflab.environment import quieten
 from mhiflab.paths import Lab
-from mhiflab.record.store import open_store, study_run, tracking_uri, trial_runs, without_passwords
+from mhiflab.record.database.errors import without_passwords
+from mhiflab.record.store import open_store, tracking_uri, trial_runs
+from mhiflab.record.studies import study_run
 from mhiflab.record.writer import finish_study, trial_record, upload_waiting_folders
 
 METRICS, PARAMS, ARTIFACTS = 10, 40, 3

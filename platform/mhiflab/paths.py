@@ -118,7 +118,7 @@ def check_targets(targets: Iterable[Path], inputs: Iterable[Path] = (), force: b
         except OSError as error:
             raise UserError(
                 f"{target}: cannot be written ({error.strerror}), expected a file in a "
-                "folder that may be written to; choose another name"
+                "folder that may be written to; choose another place with --out or --lab"
             ) from None
         for path in input_paths:
             inside = path.is_dir() and target.resolve().is_relative_to(path.resolve())

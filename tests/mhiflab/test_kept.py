@@ -206,8 +206,8 @@ def recorded_run(lab: Path, case: str) -> Run:
 
 
 def test_mlflow_finds_a_recorded_model_by_its_run(lab, call, tmp_path):
-    # The first command in a lab that was moved lets its record name the artifacts beside it.
-    call("status", "tiny.yaml")
+    # `run` in a lab that was moved lets its record name the artifacts beside it.
+    call("run", "tiny.yaml")
     model = f"runs:/{recorded_run(lab, 'full').info.run_id}/model"
     uri = f"sqlite:///{lab / 'mlflow.db'}"
     (found,) = predicted([model], tmp_path, MLFLOW_TRACKING_URI=uri)

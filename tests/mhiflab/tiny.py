@@ -14,7 +14,8 @@ from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished, read_plan
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import open_store, study_run, tracking_uri
+from mhiflab.record.store import open_store, tracking_uri
+from mhiflab.record.studies import study_run
 
 TINY: dict = {
     "title": "tiny",

@@ -74,6 +74,13 @@ def doctor(
         str, typer.Option(help="Lab folder that all nodes share.", envvar="MHIFLAB_LAB")
     ] = "lab",
     tracking_uri: TrackingOption = "",
+    migrate: Annotated[
+        bool,
+        typer.Option(
+            "--migrate",
+            help="Only migrate the record, if an older MLflow made it; a backup stays beside it.",
+        ),
+    ] = False,
 ) -> None:
     """Check every node of a cluster, or this machine: versions, code, storage, data, GPUs, ports.
 
@@ -90,6 +97,11 @@ def doctor(
         os.environ["RAY_ADDRESS"] = address
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    if migrate:
+        from mhiflab.record.store import migrate_record
+
+        out.print(migrate_record(Lab(Path(lab))) or "nothing to migrate", soft_wrap=True)
+        return
     from mhiflab.cluster.doctor import examine
     from mhiflab.grid import Cell, Grid, texts
 
@@ -111,16 +123,18 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
-    from mhiflab.record.store import recorded_store, tracking_uri, without_passwords
+    from mhiflab.record.database.errors import without_passwords
+    from mhiflab.record.store import open_store, recorded_store
 
     folder = Lab(lab)
-    recorded_store(folder)
-    uri = tracking_uri(folder)
+    uri = recorded_store(folder).uri
     if uri.startswith("http"):
         out.print(
             f"The record is on a server with a UI of its own: [bold]{without_passwords(uri)}[/]"
         )
         return
+    # For MLflow itself, the record of a moved lab must name the artifacts beside it.
+    open_store(folder, uri)
     out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
     # In the environment, because every user of a machine sees the words of a command.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}

@@ -152,7 +152,8 @@ def report(
     from feinfn.files import write_bytes
     from mhiflab.plan.plan import plan_refresher
     from mhiflab.record.artifacts import add_artifact
-    from mhiflab.record.store import find_study, recorded_store
+    from mhiflab.record.store import recorded_store
+    from mhiflab.record.studies import find_study
     from mhiflab.render.report.page import report_page
     from mhiflab.study.read import read_paper
 
@@ -172,7 +173,13 @@ def report(
         with tempfile.TemporaryDirectory(prefix="mhiflab-") as place:
             named = Path(place) / REPORT_FILE
             named.write_bytes(page)
-            add_artifact(store, parent, named)
+            try:
+                add_artifact(store, parent, named)
+            except UserError as error:
+                if out_file is None:
+                    raise
+                out.print(f"Not stored in MLflow: {escape(str(error))}", soft_wrap=True)
+                continue
         out.print(f"Stored as {REPORT_FILE} with the run {parent} of {plan.name}", soft_wrap=True)
 
 

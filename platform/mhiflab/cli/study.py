@@ -105,7 +105,8 @@ def status(
 def stop(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
     """Stop the driver that works on a study or a paper; its trials continue with the next run."""
     from mhiflab.execute.driver import stop_driver
-    from mhiflab.record.store import existing_store, find_study
+    from mhiflab.record.store import existing_store
+    from mhiflab.record.studies import find_study
 
     store = existing_store(Lab(lab))
     names = [study_name(file, smoke) for file in _files(paper)]

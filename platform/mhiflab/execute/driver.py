@@ -22,7 +22,14 @@ import psutil
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record.exclusion import UNNAMED, Exclusion, Holder, driver_lock
-from mhiflab.record.store import Store, existing_store, read_tag, trial_runs, write_tag
+from mhiflab.record.store import (
+    Store,
+    existing_store,
+    open_store,
+    read_tag,
+    trial_runs,
+    write_tag,
+)
 from mhiflab.record.writer import waiting_folders
 
 LEASE, STOP_TAG = "mhiflab.driver", "mhiflab.stop"
@@ -172,7 +179,7 @@ def stop_driver(lab: Lab, store: Store | None, parents: Iterable[str]) -> str:
     for parent in parents:
         lease = Lease(store, parent) if store else None
         if lease and (holder := lease.holder()):
-            lease.request_stop()
+            Lease(open_store(lab, lease.store.uri), parent).request_stop()
             return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
 

@@ -13,7 +13,8 @@ from mhiflab.execute.driver import clear_scratch
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, plan_refresher
 from mhiflab.plan.show import print_forecast, print_plan
-from mhiflab.record.store import find_study, recorded_store, tracking_uri
+from mhiflab.record.store import migrate_record, recorded_store, tracking_uri
+from mhiflab.record.studies import find_study
 from mhiflab.record.writer import finish_study, upload_waiting_folders
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def execute_studies(
     """
     plans: dict[Path, Plan] = {}
     failed: list[str] = []
+    if migrated := migrate_record(lab):
+        out.print(escape(migrated), soft_wrap=True)
     for number, file in enumerate(files, 1):
         if len(files) > 1:
             out.rule(f"{number} of {len(files)}: {escape(file.stem)}", align="left")

@@ -31,10 +31,10 @@ from mhiflab.record.store import (
     clear_stop,
     close_interrupted,
     open_store,
-    study_run,
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.studies import study_run
 from mhiflab.record.writer import finish_study
 from mhiflab.study.schema import Stop
 from mhiflab.study.spec import Resources

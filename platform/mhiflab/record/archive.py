@@ -17,6 +17,7 @@ from feinfn.config import DataConfig
 from feinfn.data.source import Survey, resolve_data, survey
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
+from mhiflab.record.database.errors import explained
 from mhiflab.record.parts import Part
 from mhiflab.record.store import (
     ARCHIVED_TAG,
@@ -30,7 +31,6 @@ from mhiflab.record.store import (
     STUDY,
     TESTED_TAG,
     Store,
-    explained,
     open_store,
     recorded_store,
     trial_runs,

@@ -18,14 +18,8 @@ from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.record.store import (
-    ARCHIVED_TAG,
-    KEY,
-    QUICKLOOK_FILE,
-    Store,
-    explained,
-    without_passwords,
-)
+from mhiflab.record.database.errors import explained, without_passwords
+from mhiflab.record.store import ARCHIVED_TAG, KEY, QUICKLOOK_FILE, Store
 
 
 class NotArchivedError(UserError):

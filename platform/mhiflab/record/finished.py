@@ -32,6 +32,7 @@ from mhiflab.record.artifacts import (
     read_images,
     usual_convention,
 )
+from mhiflab.record.database.errors import without_passwords
 from mhiflab.record.description import flatten
 from mhiflab.record.store import (
     FINGERPRINT,
@@ -43,7 +44,6 @@ from mhiflab.record.store import (
     Store,
     metric_history,
     trial_runs,
-    without_passwords,
 )
 
 LEAST_DIGITS = 6

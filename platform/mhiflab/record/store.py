@@ -3,28 +3,39 @@
 It holds one parent run per study and one child run per run key, all found by tags.
 """
 
-import getpass
 import os
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
+from mhiflab.record.database.condition import (
+    condition,
+    condition_of_server,
+    database_file,
+    outdated,
+)
+from mhiflab.record.database.errors import explained, without_passwords
+from mhiflab.record.database.making import make, migrate, move
+from mhiflab.record.database.reading import reading_client, show_moved
 from mhiflab.record.exclusion import driver_lock
 
 EXPERIMENT = "mhiflab"
 """MLflow experiment that holds all runs."""
+
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags of a new experiment: MLflow's UI opens it as one of training runs."""
+
+UPGRADE = "keep a backup and let whoever keeps it migrate it: mlflow db upgrade URI"
+"""Remedy for an older database on a server."""
 
 KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
 CASE, SEED = "mhiflab.case", "mhiflab.seed"
@@ -44,13 +55,6 @@ IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
 ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
 """Artifacts of runs."""
-
-REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-REFUSED_STATUS = {400, 413, 414, 422, 431}
-"""MLflow's codes, and HTTP's, for requests that are never taken, such as a changed parameter."""
-
-DENIED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
-"""MLflow's codes for missing rights."""
 
 
 def tracking_uri(lab: Lab) -> str:
@@ -74,92 +78,120 @@ class Store:
     experiment_id: str
 
 
-def without_passwords(text: str) -> str:
-    """Return a URI, or a text that holds one, with `***` in place of passwords."""
-    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*", r"\1***", text)
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Return True if a store answered that it will never take a request."""
-    if isinstance(error, MlflowException):
-        return error.error_code in REFUSALS
-    # Artifacts are sent with `requests`, whose errors hold the server's response.
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status in REFUSED_STATUS
-
-
-def explain(uri: str, error: BaseException) -> str:
-    """Return one sentence: why a store failed, and what to do; without passwords."""
-    safe_uri = without_passwords(uri)
-    lines = without_passwords(str(error).replace(uri, safe_uri)).strip().splitlines() or [""]
-    reason = lines[0][:200] or type(error).__name__
-    where = f"MLflow store {safe_uri}"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{where}: {reason}; for PostgreSQL: pip install 'mhiflab[postgres]'"
-    if is_refusal(error):
-        return f"{where}: refused what was asked of it ({reason})"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    code = getattr(error, "error_code", "")
-    if code in DENIED or status in (401, 403):
-        return (
-            f"{where}: denied access ({reason}); set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        )
-    if code == "RESOURCE_DOES_NOT_EXIST":
-        return f"{where}: what was asked for does not exist there ({reason})"
-    return (
-        f"{where}: cannot be reached or written ({reason}); check MLFLOW_TRACKING_URI and that "
-        "the server runs and has disk space, or unset it to use a local file"
-    )
-
-
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turn a store's errors into one `UserError`, which tells an outage from a refusal."""
-    try:
-        yield
-    except (MlflowException, OSError, SQLAlchemyError, ModuleNotFoundError) as error:
-        raise UserError(explain(uri, error)) from None
-
-
 def existing_store(lab: Lab) -> Store | None:
-    """Open the lab's store, or return None without a record; a server is always opened."""
-    if os.environ.get("MLFLOW_TRACKING_URI") or lab.database.exists():
-        return open_store(lab, tracking_uri(lab))
-    return None
+    """Open the lab's store for reading, which writes nothing to a database; None without a record.
+
+    Raise `UserError` if the record is damaged, half made, of another MLflow, or was deleted.
+    """
+    uri = tracking_uri(lab)
+    with explained(uri):
+        path = database_file(uri)
+        if path:
+            state = condition(path)
+        else:
+            state = "current" if uri.startswith("http") else condition_of_server(uri)
+        if state == "older":
+            remedy = "`mhiflab run` or `mhiflab doctor --migrate` migrates it and keeps a backup"
+            raise outdated(path or without_passwords(uri), remedy if path else UPGRADE)
+        if state == "none":
+            return None
+        client = reading_client(path) if path else MlflowClient(tracking_uri=uri)
+        experiment = _find_experiment(client, uri)
+        if experiment is None:
+            return None
+        before, location = experiment.artifact_location, _location(lab, uri)
+        if path and location and was_moved(lab, before, location):
+            show_moved(path, before, location)
+            client = reading_client(path)
+        return Store(client, uri, experiment.experiment_id)
 
 
 def recorded_store(lab: Lab) -> Store:
-    """Open the lab's store; raise `UserError` if there is no record."""
+    """Open the lab's store for reading; raise `UserError` if there is no record."""
     store = existing_store(lab)
     if store is None:
-        raise UserError(f"{lab.database}: no record yet; run the study first, or name its --lab")
+        where = without_passwords(tracking_uri(lab)).removeprefix("sqlite:///")
+        raise UserError(f"{where}: no record yet; run the study first, or name its --lab")
     return store
 
 
 def open_store(lab: Lab, uri: str) -> Store:
-    """Open the store at a URI; create its experiment if it is missing.
-
-    One process must do so before others join: MLflow sets up a new database without a lock.
-    """
+    """Open the store at a URI; make it and its experiment if they are missing."""
     with explained(uri):
         return connect(lab, uri)
 
 
 def connect(lab: Lab, uri: str) -> Store:
     """Open the store as `open_store` does, but raise MLflow's own errors; follow a moved lab."""
-    location = None
-    if uri == f"sqlite:///{lab.database.resolve()}":
-        lab.root.mkdir(parents=True, exist_ok=True)
-        location = lab.artifacts.resolve().as_uri()
+    location, path = _location(lab, uri), database_file(uri)
+    if path:
+        state = condition(path)
+        if state == "none":
+            make(path, EXPERIMENT, location, EXPERIMENT_TAGS)
+        elif state == "older":
+            raise outdated(path, "migrate it with `mhiflab doctor --migrate`, which keeps a backup")
+    elif not uri.startswith("http") and condition_of_server(uri) == "older":
+        raise outdated(without_passwords(uri), UPGRADE)
     client = MlflowClient(tracking_uri=uri)
+    experiment = _find_experiment(client, uri) or _new_experiment(client, location)
+    before = experiment.artifact_location
+    if path and location and was_moved(lab, before, location) and not driver_lock(lab).holder():
+        move(path, before, location)
+    return Store(client, uri, experiment.experiment_id)
+
+
+def migrate_record(lab: Lab) -> str:
+    """Migrate the lab's record if an older MLflow made it; return in words what was done.
+
+    The record of a moved lab names the artifacts beside it from then on, for other programs too.
+    """
+    path = database_file(tracking_uri(lab))
+    backup = migrate(path) if path and condition(path) == "older" else None
+    if path and condition(path) == "current":
+        open_store(lab, tracking_uri(lab))
+    if backup is None:
+        return ""
+    return f"{path}: migrated to the schema of this MLflow; as it was, it is kept in {backup.name}"
+
+
+def _location(lab: Lab, uri: str) -> str | None:
+    """Return the place of new artifacts if the store is the lab's own database."""
+    own = uri == f"sqlite:///{lab.database.resolve()}"
+    return lab.artifacts.resolve().as_uri() if own else None
+
+
+def _find_experiment(client: MlflowClient, uri: str) -> Experiment | None:
+    """Return the experiment that holds all runs, by whatever name; None if there is none.
+
+    Raise `UserError` if it was deleted.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return Store(client, uri, client.create_experiment(EXPERIMENT, artifact_location=location))
-    if location and not driver_lock(lab).holder():
-        move_artifacts(lab, experiment.artifact_location, location)
-    return Store(client, uri, experiment.experiment_id)
+        # Somebody may have given it another name.
+        ids = [one.experiment_id for one in client.search_experiments(ViewType.ALL)]
+        runs = client.search_runs(ids, f"tags.`{KIND}` = 'study'", ViewType.ALL, 1) if ids else []
+        experiment = client.get_experiment(runs[0].info.experiment_id) if runs else None
+    if experiment and experiment.lifecycle_stage == "deleted":
+        where, found = without_passwords(uri), experiment.experiment_id
+        raise UserError(
+            f"MLflow store {where}: found experiment {experiment.name} deleted, with all runs; "
+            f"restore it: MLFLOW_TRACKING_URI={where} mlflow experiments restore "
+            f"--experiment-id {found}; or begin another record with --lab or MLFLOW_TRACKING_URI "
+            "(mlflow gc frees the name, and removes its runs, weights and pictures for good)"
+        )
+    return experiment
+
+
+def _new_experiment(client: MlflowClient, location: str | None) -> Experiment:
+    """Return the experiment, created unless another process has done so meanwhile."""
+    try:
+        found = client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
+        return client.get_experiment(found)
+    except MlflowException as error:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return experiment
 
 
 def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
@@ -184,35 +216,6 @@ def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
     tags = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
     with explained(store.uri):
         return {run.data.tags[KEY]: run for run in find_runs(store, tags)}
-
-
-def find_study(store: Store, study: str) -> str | None:
-    """Return the id of a study's parent run, None if the study was never run.
-
-    The oldest counts if two labs have created one each.
-    """
-    with explained(store.uri):
-        runs = find_runs(store, {KIND: "study", STUDY: study})
-    return runs[-1].info.run_id if runs else None
-
-
-def study_run(store: Store, study: str, text: str, note: str = "") -> str:
-    """Return the id of a study's parent run, created if missing, with the study file attached."""
-    run_id = find_study(store, study)
-    with explained(store.uri):
-        if run_id is None:
-            tags = {KIND: "study", STUDY: study, **context_tags()}
-            run = store.client.create_run(store.experiment_id, run_name=f"study {study}", tags=tags)
-            run_id = run.info.run_id
-        store.client.set_tag(run_id, NOTE, note)
-        store.client.log_text(run_id, text, "study.yaml")
-    return run_id
-
-
-def context_tags() -> dict[str, str]:
-    """Return MLflow's own tags for the user and the program that write a run."""
-    source = {"mlflow.source.name": "mhiflab", "mlflow.source.type": "LOCAL"}
-    return {"mlflow.user": getpass.getuser(), **source}
 
 
 def stop_run(store: Store, run_id: str, epoch: int) -> None:
@@ -259,28 +262,18 @@ def close_interrupted(store: Store, run_ids: Iterable[str]) -> None:
             store.client.set_terminated(run_id, "KILLED")
 
 
-MOVES = (
-    "UPDATE runs SET artifact_uri = :new || substr(artifact_uri, length(:old) + 1) "
-    "WHERE substr(artifact_uri, 1, length(:old) + 1) = :old || '/'",
-    "UPDATE experiments SET artifact_location = :new WHERE artifact_location = :old",
-)
-"""SQL statements that replace the place of artifacts in MLflow's database."""
-
-
-def move_artifacts(lab: Lab, before: str, location: str) -> None:
-    """Point a moved lab's record to the artifacts beside it, from the URI `before` to `location`.
+def was_moved(lab: Lab, before: str, location: str) -> bool:
+    """Return True if a lab's record says that its artifacts lie elsewhere than beside it.
 
     MLflow keeps absolute paths, so a copied lab would read and write its original's artifacts.
     Raise `UserError` if the database was copied alone.
     """
     if before == location or not before.startswith("file:"):
-        return
+        return False
     original = Path(url2pathname(urlsplit(before).path))
     if original.is_dir() and not lab.artifacts.is_dir():
         raise UserError(
             f"{lab.database}: found a record whose artifacts lie in {original}, expected them in "
             f"{lab.artifacts}; copy the whole folder of the lab, or name the original with --lab"
         )
-    with closing(sqlite3.connect(lab.database, timeout=60)) as database, database:
-        for statement in MOVES:
-            database.execute(statement, {"old": before, "new": location})
+    return True

@@ -12,19 +12,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from mhiflab.record.database.errors import explain, is_refusal
 from mhiflab.record.parts import Part
 from mhiflab.record.run_folder import FILES, RunFolder
-from mhiflab.record.store import (
-    ERROR_TAG,
-    KEY,
-    KIND,
-    REFUSED_TAG,
-    STUDY,
-    Store,
-    explain,
-    find_runs,
-    is_refusal,
-)
+from mhiflab.record.store import ERROR_TAG, KEY, KIND, REFUSED_TAG, STUDY, Store, find_runs
 
 GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 """MLflow's code for a run that was deleted."""

@@ -17,19 +17,11 @@ from typing import Any, Self
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
+from mhiflab.record.database.errors import explain, is_refusal
 from mhiflab.record.parts import Part
 from mhiflab.record.run_folder import RunFolder
-from mhiflab.record.store import (
-    ERROR_FILE,
-    ERROR_TAG,
-    KEY,
-    KIND,
-    STUDY,
-    connect,
-    context_tags,
-    explain,
-    is_refusal,
-)
+from mhiflab.record.store import ERROR_FILE, ERROR_TAG, KEY, KIND, STUDY, connect
+from mhiflab.record.studies import context_tags
 from mhiflab.record.upload import Upload
 from mhiflab.study.identity import MAY_CHANGE
 

@@ -8,8 +8,9 @@ from rich.markup import escape
 from feinfn.errors import UserError, nearest
 from mhiflab.console import out
 from mhiflab.plan.plan import Finished, Plan
+from mhiflab.record.database.errors import is_refusal
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import KEY, KIND, Store, is_refusal, search_runs, trial_runs
+from mhiflab.record.store import KEY, KIND, Store, search_runs, trial_runs
 from mhiflab.render.compare import AT_MOST
 from mhiflab.render.runs import chosen_entries
 

@@ -22,7 +22,8 @@ from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.artifacts import NotArchivedError
-from mhiflab.record.store import Store, tracking_uri, without_passwords
+from mhiflab.record.database.errors import without_passwords
+from mhiflab.record.store import Store, tracking_uri
 from mhiflab.render.figures.registry import FORMATS, KINDS, draw, find_kind
 from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import collect

@@ -20,7 +20,7 @@ from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.record.artifacts import FUSED
 from mhiflab.record.finished import chosen_runs, code_parts
-from mhiflab.record.store import recorded_store, tracking_uri, trial_runs
+from mhiflab.record.store import open_store, recorded_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
@@ -42,7 +42,7 @@ def keys(recorded) -> dict[tuple[str, int], str]:
 @pytest.fixture
 def compared(lab, keys):
     """Return a comparison of two cases whose second record is changed first."""
-    store = recorded_store(lab)
+    store = open_store(lab, tracking_uri(lab))
     runs = chosen_runs(store, [keys["without", 1], keys["full", 1]])
 
     def compare(change=lambda run: run, convention=None):
@@ -123,7 +123,7 @@ def test_two_cases_from_the_command_line(mhiflab, lab, keys, tmp_path):
 
 def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
     section = compared()["Metrics"]
-    store = recorded_store(lab)
+    store = open_store(lab, tracking_uri(lab))
     tables = []
     for run in chosen_runs(store, [keys["without", 1], keys["full", 1]]):
         rows = run.images
@@ -146,7 +146,7 @@ def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
 
 
 def test_differences_that_many_images_show_are_said_with_their_direction(lab, keys):
-    store = recorded_store(lab)
+    store = open_store(lab, tracking_uri(lab))
     runs = chosen_runs(store, [keys["without", 1], keys["full", 1]])
 
     def many_images(run):
@@ -179,7 +179,7 @@ def test_seeds_of_one_case_are_called_so(lab, keys, tmp_path, capsys):
 
 
 def test_nothing_is_claimed_between_seeds_and_one_training_is_cautioned(lab, keys):
-    store = recorded_store(lab)
+    store = open_store(lab, tracking_uri(lab))
 
     def metrics(*chosen):
         def many_images(run):
@@ -424,5 +424,5 @@ def test_untested_run_is_refused(lab, keys):
         with pytest.raises(UserError, match="found no metrics of test images with it"):
             compare_command([keys["full", 1], key], lab=lab.root)
     finally:
-        store = recorded_store(lab)
+        store = open_store(lab, tracking_uri(lab))
         MlflowClient(store.uri).delete_run(trial_runs(store, key)[key].info.run_id)

@@ -29,12 +29,7 @@ from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.cli.fuse import fuse as fuse_command
 from mhiflab.paths import Lab
 from mhiflab.record.artifacts import WINDOW_STEPS, artifact_file
-from mhiflab.record.store import (
-    QUICKLOOK_FILE,
-    recorded_store,
-    tracking_uri,
-    trial_runs,
-)
+from mhiflab.record.store import QUICKLOOK_FILE, open_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 
 TOLERANCE = 1e-5
@@ -96,7 +91,7 @@ def test_run_weights_and_python_give_what_the_run_recorded(run, pair, mhiflab, t
         assert file.attrs["run_key"] == entry.key
     np.testing.assert_allclose(fuse_files(weights(run), hsi, msi), fused, rtol=0, atol=TOLERANCE)
 
-    store = recorded_store(lab)
+    store = open_store(lab, tracking_uri(lab))
     run_id = trial_runs(store, entry.key)[entry.key].info.run_id
     name = f"{entry.trial.spec.data.test[0]}/window"
     with artifact_file(store, run_id, QUICKLOOK_FILE) as path, np.load(path) as kept:
@@ -358,7 +353,7 @@ def test_wrong_words_are_named(fuse_to, run, tmp_path):
         with pytest.raises(UserError, match="found it RUNNING, expected FINISHED"):
             fuse_to(run=twin)
     finally:
-        store = recorded_store(lab)
+        store = open_store(lab, tracking_uri(lab))
         store.client.delete_run(trial_runs(store, twin)[twin].info.run_id)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "elsewhere").exists()
@@ -375,7 +370,7 @@ def test_untested_run_has_no_network_to_offer(fuse_to, run):
         ):
             fuse_to(run=key)
     finally:
-        store = recorded_store(lab)
+        store = open_store(lab, tracking_uri(lab))
         store.client.delete_run(trial_runs(store, key)[key].info.run_id)
 
 

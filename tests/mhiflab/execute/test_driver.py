@@ -15,7 +15,8 @@ from mhiflab.execute import driver
 from mhiflab.execute.driver import LEASE, STOP_TAG, Lease, leased, only_driver, stop_driver
 from mhiflab.paths import Lab
 from mhiflab.record.exclusion import Exclusion, FileExclusion, Holder, driver_lock
-from mhiflab.record.store import open_store, read_tag, study_run, tracking_uri, write_tag
+from mhiflab.record.store import open_store, read_tag, tracking_uri, write_tag
+from mhiflab.record.studies import study_run
 
 
 @pytest.fixture

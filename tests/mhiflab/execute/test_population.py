@@ -24,7 +24,8 @@ from mhiflab.execute.sweep import Outcome
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.plan.suggest import comparison_epochs, successors
-from mhiflab.record.store import KEY, open_store, study_run, tracking_uri
+from mhiflab.record.store import KEY, open_store, tracking_uri
+from mhiflab.record.studies import study_run
 from mhiflab.study.search import Range, Scheduler, Search
 
 SEARCH = {

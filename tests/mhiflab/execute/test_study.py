@@ -28,16 +28,8 @@ from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.record.description import flatten
-from mhiflab.record.store import (
-    KEY,
-    KIND,
-    NOTE,
-    REFUSED_TAG,
-    open_store,
-    study_run,
-    tracking_uri,
-    trial_runs,
-)
+from mhiflab.record.store import KEY, KIND, NOTE, REFUSED_TAG, open_store, tracking_uri, trial_runs
+from mhiflab.record.studies import study_run
 from mhiflab.record.writer import trial_record
 
 ARTIFACTS = {

@@ -21,10 +21,10 @@ from mhiflab.record.store import (
     TESTED_TAG,
     open_store,
     stop_run,
-    study_run,
     tracking_uri,
     trial_runs,
 )
+from mhiflab.record.studies import study_run
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.read import read_study
 from mhiflab.study.search import Range, Scheduler, Search

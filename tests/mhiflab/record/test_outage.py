@@ -13,7 +13,8 @@ from mhiflab.environment import ENVIRONMENT
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.store import open_store, study_run, trial_runs
+from mhiflab.record.store import open_store, trial_runs
+from mhiflab.record.studies import study_run
 from mhiflab.record.writer import DRAIN_S, upload_waiting_folders
 
 EPOCHS = 6

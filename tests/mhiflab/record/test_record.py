@@ -24,6 +24,7 @@ from feinfn.errors import UserError
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
 from mhiflab.record import writer as record_module
+from mhiflab.record.database.errors import explain, without_passwords
 from mhiflab.record.parts import Part
 from mhiflab.record.run_folder import RunFolder
 from mhiflab.record.store import (
@@ -32,13 +33,11 @@ from mhiflab.record.store import (
     STOPPED_TAG,
     clear_stop,
     connect,
-    explain,
     metric_history,
     open_store,
     stop_run,
     tracking_uri,
     trial_runs,
-    without_passwords,
 )
 from mhiflab.record.upload import Upload
 from mhiflab.record.writer import Record, finish_study, trial_record, upload_waiting_folders

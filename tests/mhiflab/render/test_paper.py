@@ -22,7 +22,8 @@ from mhiflab.execute.run import StoppedError
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.store import KEY, KIND, open_store, study_run, tracking_uri
+from mhiflab.record.store import KEY, KIND, open_store, tracking_uri
+from mhiflab.record.studies import study_run
 from mhiflab.render.figures.registry import find_kind
 from mhiflab.render.paper import Plans, checked_paper, render_parts
 from mhiflab.render.tables.published import COLUMNS

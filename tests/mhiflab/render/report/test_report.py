@@ -23,13 +23,8 @@ from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.artifacts import artifact_file
-from mhiflab.record.store import (
-    QUICKLOOK_FILE,
-    Store,
-    open_store,
-    study_run,
-    tracking_uri,
-)
+from mhiflab.record.store import QUICKLOOK_FILE, Store, open_store, tracking_uri
+from mhiflab.record.studies import study_run
 from mhiflab.render.report import drawings, sections, windows
 from mhiflab.render.report.drawings import FIGURES
 from mhiflab.render.report.page import report_page as report

@@ -1,0 +1,1 @@
+"""Databases that hold records: how they are judged, read, made and migrated."""
