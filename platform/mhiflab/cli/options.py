@@ -51,6 +51,12 @@ NewDataOption = Annotated[
     bool,
     typer.Option("--new-data", help="Start a trial anew if its data changed since it began."),
 ]
+RepeatOption = Annotated[
+    bool,
+    typer.Option(
+        "--repeat-lost", help="Train again what is finished but was deleted from the record."
+    ),
+]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, SmokeOption
+from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, RepeatOption, SmokeOption
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_name, study_path
 
@@ -41,6 +41,7 @@ def run(
     paper: PaperArgument,
     smoke: SmokeOption = False,
     new_data: NewDataOption = False,
+    repeat_lost: RepeatOption = False,
     fill: Annotated[
         list[str] | None,
         typer.Option(help="Run only what this table or figure still needs. Repeatable."),
@@ -53,7 +54,7 @@ def run(
     named by RAY_ADDRESS. Running again executes only what has no finished run; an interrupted
     trial continues from its last saved state. Failed trials wait for `mhiflab retry`.
     """
-    _run(paper, smoke, Lab(lab), fill or (), new_data)
+    _run(paper, smoke, Lab(lab), fill or (), new_data, repeat_lost)
 
 
 def retry(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
@@ -70,6 +71,7 @@ def _run(
     lab: Lab,
     fill: Sequence[str] = (),
     new_data: bool = False,
+    repeat_lost: bool = False,
     failed: bool = False,
 ) -> None:
     """Execute the missing or failed trials that some parts need, by default all; render these."""
@@ -83,7 +85,7 @@ def _run(
     paper = checked_paper(path)
     parts = paper.chosen(fill, paper.parts)
     states = ("failed",) if failed else MISSING
-    finished = execute_studies(paper.files(parts), smoke, lab, states, new_data)
+    finished = execute_studies(paper.files(parts), smoke, lab, states, new_data, repeat_lost)
     plans = Plans(paper, smoke, recorded_store(lab), lab, by_file=finished)
     render(plans, folder, parts, asked=fill)
 

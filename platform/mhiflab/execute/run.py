@@ -13,8 +13,9 @@ from mhiflab.execute.driver import clear_scratch
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, plan_refresher
 from mhiflab.plan.show import print_forecast, print_plan
-from mhiflab.record.store import migrate_record, recorded_store, tracking_uri
-from mhiflab.record.studies import find_study
+from mhiflab.record.description import study_note
+from mhiflab.record.store import migrate_record, open_store, recorded_store, tracking_uri
+from mhiflab.record.studies import find_study, orphans, study_run
 from mhiflab.record.writer import finish_study, upload_waiting_folders
 
 if TYPE_CHECKING:
@@ -60,14 +61,19 @@ def _carry_out(
 
 
 def execute_study(
-    path: Path, smoke: bool, lab: Lab, states: tuple[str, ...] = MISSING, new_data: bool = False
+    path: Path,
+    smoke: bool,
+    lab: Lab,
+    states: tuple[str, ...] = MISSING,
+    new_data: bool = False,
+    repeat_lost: bool = False,
 ) -> Plan:
     """Execute a study's trials that are in one of `states`; return its plan.
 
     Raises `UserError` if a trial failed or did not end, or if another driver is at work on it.
     """
     upload_waiting_runs(lab)
-    refresh_plan = plan_refresher(path, smoke, lab, new_data)
+    refresh_plan = plan_refresher(path, smoke, lab, new_data, repeat_lost)
     plan = refresh_plan()
     print_plan(plan)
     if plan.unsearched:
@@ -114,6 +120,7 @@ def execute_studies(
     lab: Lab,
     states: tuple[str, ...] = MISSING,
     new_data: bool = False,
+    repeat_lost: bool = False,
 ) -> dict[Path, Plan]:
     """Execute several studies' trials that are in one of `states`; return their plans by file.
 
@@ -127,7 +134,7 @@ def execute_studies(
         if len(files) > 1:
             out.rule(f"{number} of {len(files)}: {escape(file.stem)}", align="left")
         try:
-            plans[file] = execute_study(file, smoke, lab, states, new_data)
+            plans[file] = execute_study(file, smoke, lab, states, new_data, repeat_lost)
         except StoppedError:
             raise
         except UserError as error:
@@ -147,6 +154,11 @@ def _close_study(plan: Plan, lab: Lab) -> None:
     """Close a finished study's run and clear its scratch, in case its driver could not."""
     clear_scratch(lab)
     store = recorded_store(lab)
+    if lost := orphans(store, plan.name):
+        store = open_store(lab, store.uri)
+        note = study_note(plan.study, str(plan.path))
+        study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
+        out.print(f"{len(lost)} runs hung under the run of study {plan.name}, which was missing")
     parent = find_study(store, plan.name)
     if parent and store.client.get_run(parent).info.status != "FINISHED":
         finish_study(lab, store.uri, plan.name, complete=True)

@@ -14,6 +14,7 @@ from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.paths import Lab, study_name
 from mhiflab.plan.checks import check_search, check_trial
+from mhiflab.plan.lost import LostRuns
 from mhiflab.plan.search import SearchPlan, refresh_search
 from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.finished import RecordedRun
@@ -25,8 +26,9 @@ from mhiflab.record.store import (
     SPEC_HASH,
     STUDY,
     Store,
+    all_runs,
+    by_key,
     existing_store,
-    trial_runs,
 )
 from mhiflab.study.expand import Trial, expand
 from mhiflab.study.identity import run_key, spec_hash
@@ -115,10 +117,11 @@ class Plan:
         entries = self.entries if entries is None else entries
         missing = {e.key or e.who: e.who for e in entries if not isinstance(e, Finished)}
         if missing:
+            blocked = next((entry.why for entry in entries if entry.state == "blocked"), "")
             raise UserError(
                 f"{self.path}: {len(missing)} of {len(entries)} runs are missing "
-                f"({'; '.join([*missing.values()][:4])}); execute them first: mhiflab run "
-                f"{self.command}"
+                f"({'; '.join([*missing.values()][:4])}); "
+                + (blocked or f"execute them first: mhiflab run {self.command}")
             )
         return [entry for entry in entries if isinstance(entry, Finished)]
 
@@ -212,13 +215,22 @@ def _entry(trial: Trial, survey: Survey | UserError) -> Entry:
     return Entry(trial, survey, key, "new")
 
 
-def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False) -> Plan:
+def reconcile(
+    plan: Plan,
+    store: Store | None,
+    lab: Lab,
+    new_data: bool = False,
+    repeat_lost: bool = False,
+) -> Plan:
     """Return the plan with each trial's state in the store; without a store, all are new.
 
-    A trial is blocked if it began on data that have changed since, unless `new_data` is true. A
-    complete search adds its best suggestions.
+    A trial is blocked if it began on data that have changed since, unless `new_data` is true, and
+    if its finished run was deleted or lost, unless `repeat_lost` is true. A complete search adds
+    its best suggestions.
     """
-    runs = trial_runs(store) if store else {}
+    every_run = all_runs(store) if store else []
+    runs = by_key(every_run)
+    lost: LostRuns | None = None
     at_work = driver_lock(lab).holder() is not None
     searches = tuple(refresh_search(search, runs, store, lab) for search in plan.searches)
     planned = list(plan.entries)
@@ -235,8 +247,14 @@ def reconcile(plan: Plan, store: Store | None, lab: Lab, new_data: bool = False)
             continue
         state, why = entry.state, entry.why
         status = run.mlflow.info.status if run else ""
+        reason = ""
+        if store and entry.survey and run is None and not repeat_lost:
+            lost = lost or LostRuns(store, every_run)
+            reason = lost.why(entry.key, entry.trial.spec, entry.survey.fingerprint)
         if state == "blocked":
             pass
+        elif reason:
+            state, why = "blocked", reason
         elif run and status == "FAILED":
             state, why = "failed", run.tags.get(ERROR_TAG, "")
         elif at_work and status == "RUNNING":
@@ -269,7 +287,9 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
     return ""
 
 
-def plan_refresher(path: Path, smoke: bool, lab: Lab, new_data: bool = False) -> Callable[[], Plan]:
+def plan_refresher(
+    path: Path, smoke: bool, lab: Lab, new_data: bool = False, repeat_lost: bool = False
+) -> Callable[[], Plan]:
     """Return a function that reads a study's record; study and scenes are read only once."""
     plan = read_plan(path, smoke)
-    return lambda: reconcile(plan, existing_store(lab), lab, new_data)
+    return lambda: reconcile(plan, existing_store(lab), lab, new_data, repeat_lost)

@@ -58,7 +58,8 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
                 ) from None
             raise UserError(
                 f"run {run_id}: artifact {name} is missing from MLflow store "
-                f"{without_passwords(store.uri)}; delete the run and run the study again"
+                f"{without_passwords(store.uri)}; delete the run and run the "
+                "study again with --repeat-lost"
             ) from None
         yield Path(path)
 
@@ -98,7 +99,8 @@ class Pictures(Mapping[str, np.ndarray]):
         except DAMAGE as error:
             raise UserError(
                 f"{self._who}: found a damaged {QUICKLOOK_FILE} ({error}), expected the run's "
-                "pictures; delete the run and run its study again"
+                "pictures; delete the run and run its study again "
+                "with --repeat-lost"
             ) from None
 
     def __getitem__(self, key: str) -> np.ndarray:

@@ -187,7 +187,7 @@ class RecordedRun:
             raise UserError(
                 f"{self.name}: found a run without any image's bands (no <image>{end} in its "
                 f"{QUICKLOOK_FILE}), which older versions made; delete the run and run its study "
-                "again"
+                "again with --repeat-lost"
             )
         if scene not in (None, *scenes):
             raise UserError(

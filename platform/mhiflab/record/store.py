@@ -199,13 +199,13 @@ def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
     return search_runs(store, " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
 
 
-def search_runs(store: Store, filters: str) -> list[Run]:
+def search_runs(store: Store, filters: str, stage: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """Return the runs that match an MLflow filter, newest first."""
     runs: list[Run] = []
     token: str | None = ""
     while token is not None:
         page = store.client.search_runs(
-            [store.experiment_id], filters, max_results=1000, page_token=token or None
+            [store.experiment_id], filters, stage, 1000, page_token=token or None
         )
         runs, token = runs + page, page.token or None
     return runs
@@ -215,7 +215,19 @@ def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
     """Return the runs of trials by run key: all, or the one of a key."""
     tags = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
     with explained(store.uri):
-        return {run.data.tags[KEY]: run for run in find_runs(store, tags)}
+        return by_key(find_runs(store, tags))
+
+
+def all_runs(store: Store) -> list[Run]:
+    """Return all runs of a store that are not deleted."""
+    with explained(store.uri):
+        return search_runs(store, "")
+
+
+def by_key(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return the runs of trials among some runs by run key."""
+    trials = (run for run in runs if run.data.tags.get(KIND) == "trial")
+    return {run.data.tags[KEY]: run for run in trials if KEY in run.data.tags}
 
 
 def stop_run(store: Store, run_id: str, epoch: int) -> None:

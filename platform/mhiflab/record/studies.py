@@ -2,8 +2,13 @@
 
 import getpass
 
+from mlflow.entities import Run
+
 from mhiflab.record.database.errors import explained
 from mhiflab.record.store import KIND, NOTE, STUDY, Store, find_runs
+
+PARENT = "mlflow.parentRunId"
+"""Tag of a run: the one that MLflow's UI shows it under."""
 
 
 def find_study(store: Store, study: str) -> str | None:
@@ -26,7 +31,17 @@ def study_run(store: Store, study: str, text: str, note: str = "") -> str:
             run_id = run.info.run_id
         store.client.set_tag(run_id, NOTE, note)
         store.client.log_text(run_id, text, "study.yaml")
+        for run in orphans(store, study):
+            store.client.set_tag(run.info.run_id, PARENT, run_id)
     return run_id
+
+
+def orphans(store: Store, study: str) -> list[Run]:
+    """Return a study's trials whose parent was deleted."""
+    with explained(store.uri):
+        parents = {run.info.run_id for run in find_runs(store, {KIND: "study"})}
+        trials = find_runs(store, {KIND: "trial", STUDY: study})
+    return [run for run in trials if run.data.tags.get(PARENT) not in parents]
 
 
 def context_tags() -> dict[str, str]:

@@ -81,7 +81,7 @@ class Results:
                     f"{first_M[metric]:.6g} in the run of {who} ({key[:12]}) and "
                     f"{values_RM[at, metric]:.6g} in that of {other} ({other_key[:12]}), expected "
                     "the same of one scene and protocol; delete the run that was made from other "
-                    "pixels and run the study again"
+                    "pixels and run the study again with --repeat-lost"
                 )
         return by_scene.head(1)[["scene", *self.metrics]].reset_index(drop=True)
 

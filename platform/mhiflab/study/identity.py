@@ -58,16 +58,17 @@ def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     return {"schema": SCHEMA_VERSION, "convention": CONVENTION, "spec": content}
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Return the hash of a canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def run_key(spec: Spec, fingerprint: str) -> str:
     """Return the run key, 64 hexadecimal digits: SHA-256 of the canonical form as JSON."""
-    return _digest(canonical(spec, fingerprint))
+    return digest(canonical(spec, fingerprint))
 
 
 def spec_hash(spec: Spec) -> str:
     """Return the hash of a spec without its data: equal if only the data's pixels differ."""
-    return _digest(canonical(spec, ""))
+    return digest(canonical(spec, ""))

@@ -40,7 +40,10 @@ def run_in(status: str, **tags: str) -> Run:
 @pytest.fixture(autouse=True)
 def given_runs(monkeypatch) -> None:
     """Let a plan take the runs that a test gives for those of a store."""
-    monkeypatch.setattr("mhiflab.plan.plan.trial_runs", lambda runs: runs)
+    monkeypatch.setattr("mhiflab.plan.plan.all_runs", lambda runs: runs)
+    monkeypatch.setattr("mhiflab.plan.plan.by_key", lambda runs: runs or {})
+    lost = SimpleNamespace(why=lambda *trial: "")
+    monkeypatch.setattr("mhiflab.plan.plan.LostRuns", lambda store, runs: lost)
 
 
 @pytest.fixture
