@@ -8,7 +8,7 @@ import pytest
 from places import ROOT
 
 SOURCES = ("feinfn", "platform/mhiflab", "experiments")
-FILE_LINES, FOLDER_MODULES = 300, 11
+FILE_LINES, FOLDER_MODULES = 300, 9
 FUNCTION_LINES, PARAMETERS = 60, 7
 OPTIONS = "a command: each parameter is an option with its help"
 EXCEPTIONS = {
@@ -23,6 +23,11 @@ EXCEPTIONS = {
     "platform/mhiflab/cli/render.py:table": OPTIONS,
 }
 """Functions that may be longer or take more, and why."""
+FOLDER_EXCEPTIONS = {
+    "platform/mhiflab/execute": "a file for each process of a run, and Ray loads preemption alone",
+    "platform/mhiflab/record": "a file for each thing on record: run, study, artifacts, archive",
+}
+"""Folders that may hold more modules, and why."""
 NOT_FIRST = ("What", "Where", "Whether", "How", "Of")
 LAZY_NAMES = ("feinfn/__init__.py",)
 """Packages whose own file may hold a lazy table of public names."""
@@ -66,7 +71,7 @@ def test_folders_hold_few_modules():
     for path in modules():
         if path.name != "__init__.py":
             counts[place(path.parent)] = counts.get(place(path.parent), 0) + 1
-    assert {folder: n for folder, n in counts.items() if n > FOLDER_MODULES} == {}
+    assert {folder for folder, n in counts.items() if n > FOLDER_MODULES} == set(FOLDER_EXCEPTIONS)
 
 
 def test_functions_are_small_or_listed_with_a_reason():

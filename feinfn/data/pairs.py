@@ -21,8 +21,8 @@ from torch import Tensor
 
 from feinfn.config import Bands, DataConfig
 from feinfn.data.readers.formats import read_prepared
+from feinfn.data.readers.known import Prepared
 from feinfn.data.readers.numbers import check_finite
-from feinfn.data.readers.prepared import Prepared
 from feinfn.data.scene import Scene, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from feinfn.data.export import check_written, write_image
 from feinfn.data.images import Image
 from feinfn.data.readers.array import Options
-from feinfn.data.writing import check_written, write_image
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
 from feinfn.inference.grids import fused_valid

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feinfn.data.readers import geo, hdf5, mat5, numpy_files, prepared, sequence
+from feinfn.data.readers import geo, hdf5, known, mat5, numpy_files, sequence
 from feinfn.data.readers.array import (
     DEFAULTS,
     NM,
@@ -24,7 +24,7 @@ from feinfn.data.readers.array import (
     read_head,
     reading,
 )
-from feinfn.data.readers.raster_nm import PER_NM
+from feinfn.data.readers.geo import PER_NM
 from feinfn.errors import UserError
 
 KINDS = {
@@ -118,7 +118,7 @@ class File:
 
     def _prepared_image(self, options: Options) -> Array:
         """Return the only image of a prepared file, or the one whose index is the key."""
-        images = prepared.check_prepared(self.path, self.arrays)
+        images = known.check_prepared(self.path, self.arrays)
         if (options.key is None and images.count > 1) or not (options.key or "0").isdecimal():
             raise UserError(
                 f"{self.path}: found a prepared file of {images.count} images and key "
@@ -185,7 +185,7 @@ def open_file(path: Path) -> File:
         arrays, turned = hdf5.hdf5_arrays(path)
         if turned:
             return _mat(path, arrays)
-        return File(path, "prepared" if arrays.keys() >= set(prepared.KEYS) else "hdf5", arrays)
+        return File(path, "prepared" if arrays.keys() >= set(known.KEYS) else "hdf5", arrays)
     if start.startswith((numpy_files.NPY, numpy_files.NPZ)):
         return File(path, "numpy", numpy_files.numpy_arrays(path))
     if start.startswith(geo.TIFF) or geo.envi_header(path):
@@ -204,9 +204,9 @@ def _mat(path: Path, arrays: Mapping[str, Array]) -> File:
     return File(path, "pair" if {HSI, MSI} <= arrays.keys() else "mat", arrays)
 
 
-def read_prepared(path: Path) -> prepared.Prepared:
+def read_prepared(path: Path) -> known.Prepared:
     """Return a prepared file, checked but not read; raise `UserError` if it is none."""
-    return prepared.check_prepared(path, open_file(path).arrays)
+    return known.check_prepared(path, open_file(path).arrays)
 
 
 def _sequence_name(folder: Path, least: int = 1) -> str | None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.cli.data_options import (
+from mhiflab.cli.options import (
     BandsAxis,
     CropValid,
     DataSet,
@@ -20,10 +20,10 @@ from mhiflab.cli.data_options import (
     Published,
     Wavelengths,
     loaders,
+    named_by_option,
     progress_of,
     read_options,
 )
-from mhiflab.cli.options import named_by_option
 from mhiflab.console import out
 from mhiflab.grid import Cell, Grid, texts
 from mhiflab.paths import check_targets

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from mhiflab.cli.data_options import BandsAxis, FullScale, NoData
-from mhiflab.cli.options import named_by_option
+from mhiflab.cli.options import BandsAxis, FullScale, NoData, named_by_option
 from mhiflab.console import out
 
 

@@ -8,8 +8,15 @@ import typer
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from mhiflab.cli.data_options import BandsAxis, FullScale, NoData, Wavelengths, grid_nm
-from mhiflab.cli.options import LabOption, named_by_option
+from mhiflab.cli.options import (
+    BandsAxis,
+    FullScale,
+    LabOption,
+    NoData,
+    Wavelengths,
+    grid_nm,
+    named_by_option,
+)
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets
 
@@ -83,8 +90,8 @@ def fuse(
     1, or integers of which the file or --full-scale says which one means 1. The LR-HSI is upsampled
     as the protocol says that the network was trained under. In Python: `feinfn.fuse_files`.
     """
+    from feinfn.data.export import check_written, written_files
     from feinfn.data.readers.array import Options
-    from feinfn.data.writing import check_written, written_files
     from feinfn.inference.apply import fuse_images
     from feinfn.inference.inputs import read_images
     from mhiflab.render.fused import write_fusion

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from feinfn.data.export import MAT_BYTES, write_image
 from feinfn.data.images import pseudo_rgb
-from feinfn.data.writing import MAT_BYTES, write_image
 from feinfn.errors import UserError
 from feinfn.files import write_atomic
 from feinfn.inference.apply import Trained, fused_image
