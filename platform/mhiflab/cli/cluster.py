@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption
+from mhiflab.cli.options import LabOption, SmokeOption
 from mhiflab.console import out
-from mhiflab.paths import DEFAULT_LAB, Lab, study_path
+from mhiflab.paths import DEFAULT_LAB, Lab, study_name, study_path
+
+if TYPE_CHECKING:
+    from mhiflab.record.store import Store
 
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -119,15 +123,32 @@ def doctor(
 
 
 def ui(
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="Only print the address that shows the runs of this study or paper, by case.",
+            metavar="[STUDY]",
+        ),
+    ] = "",
+    smoke: SmokeOption = False,
+    browse: Annotated[
+        bool, typer.Option("--open", help="Open the study's address in a browser.")
+    ] = False,
     lab: LabOption = DEFAULT_LAB,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
     from mhiflab.record.database.errors import without_passwords
     from mhiflab.record.store import open_store, recorded_store
+    from mhiflab.record.studies import experiment_address
 
     folder = Lab(lab)
-    uri = recorded_store(folder).uri
+    store = recorded_store(folder)
+    uri = store.uri
+    if study:
+        server = without_passwords(uri) if uri.startswith("http") else f"http://127.0.0.1:{port}"
+        _print_addresses(store, study, smoke, server, browse)
+        return
     if uri.startswith("http"):
         out.print(
             f"The record is on a server with a UI of its own: [bold]{without_passwords(uri)}[/]"
@@ -135,9 +156,22 @@ def ui(
         return
     # For MLflow itself, the record of a moved lab must name the artifacts beside it.
     open_store(folder, uri)
-    out.print(f"MLflow UI on [bold]http://127.0.0.1:{port}[/] (Ctrl-C ends it)")
+    address = experiment_address(store, f"http://127.0.0.1:{port}")
+    out.print(f"MLflow UI on [bold]{address}[/] (Ctrl-C ends it)", soft_wrap=True)
     # In the environment, because every user of a machine sees the words of a command.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
+
+
+def _print_addresses(store: "Store", study: str, smoke: bool, server: str, browse: bool) -> None:
+    """Print the addresses of studies in MLflow's UI and nothing else, and open them if asked."""
+    from mhiflab.record.studies import study_address
+    from mhiflab.study.read import read_paper
+
+    for file in read_paper(study_path(study)).files():
+        address = study_address(store, study_name(file, smoke), server)
+        out.print(address, markup=False, soft_wrap=True)
+        if browse:
+            webbrowser.open(address)

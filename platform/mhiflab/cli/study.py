@@ -77,7 +77,7 @@ def _run(
     """Execute the missing or failed trials that some parts need, by default all; render these."""
     from mhiflab.execute.run import MISSING, execute_studies
     from mhiflab.record.store import recorded_store
-    from mhiflab.render.paper import Plans, checked_paper, render
+    from mhiflab.render.paper import Plans, checked_paper, describe_plan, render
 
     path = study_path(name)
     folder = lab.rendered_of(path, smoke)
@@ -88,6 +88,9 @@ def _run(
     finished = execute_studies(paper.files(parts), smoke, lab, states, new_data, repeat_lost)
     plans = Plans(paper, smoke, recorded_store(lab), lab, by_file=finished)
     render(plans, folder, parts, asked=fill)
+    for plan in finished.values():
+        if not plan.unfinished:
+            describe_plan(plan, smoke, lab)
 
 
 def status(

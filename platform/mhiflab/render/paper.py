@@ -21,13 +21,15 @@ from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
-from mhiflab.record.artifacts import NotArchivedError
+from mhiflab.record.artifacts import FUSED, NotArchivedError
 from mhiflab.record.database.errors import without_passwords
-from mhiflab.record.store import Store, tracking_uri
+from mhiflab.record.description import study_note
+from mhiflab.record.store import Store, open_store, tracking_uri
+from mhiflab.record.studies import describe_study
 from mhiflab.render.figures.registry import FORMATS, KINDS, draw, find_kind
 from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import collect
-from mhiflab.render.tables.formats import print_table, write_table
+from mhiflab.render.tables.formats import formatted, print_table, write_table
 from mhiflab.render.tables.published import QuotedRow, read_published
 from mhiflab.render.tables.table import Block, Table
 from mhiflab.study.read import read_paper
@@ -238,6 +240,22 @@ def render(
     raise_failures(paper, {name: e for name, e in failed.items() if name not in optional})
     if plans.store.uri == tracking_uri(plans.lab):
         _print_record(plans.lab)
+
+
+def describe_plan(plan: Plan, smoke: bool, lab: Lab) -> None:
+    """Give a complete study's MLflow run its table as description, and its means as metrics."""
+    store = open_store(lab, tracking_uri(lab))
+    plans = Plans(checked_paper(plan.path), smoke, store, lab, by_file={plan.path: plan})
+    table = make_table(plans, next(iter(plans.paper.tables)))
+    results = table.blocks[0].results
+    fused = results.images[results.images["method"] == FUSED]
+    means = {
+        f"test_{metric}/{case}": float(value)
+        for case, row in fused.groupby("case")[results.metrics].mean().iterrows()
+        for metric, value in row.items()
+    }
+    note = f"{study_note(plan.study, str(plan.path))}\n{formatted(table, '.md')}"
+    describe_study(store, plan.name, note, means)
 
 
 def raise_failures(paper: Paper, failed: Failures) -> None:
