@@ -1,12 +1,14 @@
 """Commands around a study: plan, run, retry, status, stop, sync, gc, demo."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from feinfn.errors import UserError
 from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, RepeatOption, SmokeOption
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_name, study_path
@@ -89,8 +91,10 @@ def _run(
     plans = Plans(paper, smoke, recorded_store(lab), lab, by_file=finished)
     render(plans, folder, parts, asked=fill)
     for plan in finished.values():
-        if not plan.unfinished:
-            describe_plan(plan, smoke, lab)
+        # A study may have figures, but mix what one table cannot show.
+        with suppress(UserError):
+            if not plan.unfinished:
+                describe_plan(plan, smoke, lab)
 
 
 def status(
