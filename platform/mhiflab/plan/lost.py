@@ -12,13 +12,13 @@ from urllib.request import url2pathname
 from mlflow.entities import Run, ViewType
 
 from mhiflab.record.database.errors import explained, without_passwords
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import (
     FINGERPRINT,
     IMAGES_FILE,
     KEY,
     KIND,
     SPEC_HASH,
-    TESTED_TAG,
     Store,
     search_runs,
 )
@@ -39,7 +39,7 @@ class LostRuns:
         }
         with explained(store.uri):
             deleted = search_runs(store, "", ViewType.DELETED_ONLY)
-        self.deleted = {run.data.tags.get(KEY): run for run in deleted if _complete(run)}
+        self.deleted = {run.data.tags.get(KEY): run for run in deleted if self._complete(run)}
         known = {run.info.run_id for run in (*runs, *deleted)}
         self.unknown = self._unknown_results(known)
 
@@ -53,7 +53,7 @@ class LostRuns:
                 f"good, with its weights and pictures), or {REPEAT}"
             )
         run = self.by_content.get((spec_hash(spec), fingerprint))
-        if run and _complete(run):
+        if run and self._complete(run):
             tags = run.data.tags
             return (
                 f"tags of its finished run {run.info.run_id} were changed in MLflow: found "
@@ -84,6 +84,5 @@ class LostRuns:
                 results[digest(json.loads(identity.read_text(encoding="utf-8")))] = folder
         return results
 
-
-def _complete(run: Run) -> bool:
-    return run.info.status == "FINISHED" and run.data.tags.get(TESTED_TAG) != "false"
+    def _complete(self, run: Run) -> bool:
+        return RecordedRun(self.store, run).complete

@@ -196,7 +196,12 @@ def _new_experiment(client: MlflowClient, location: str | None) -> Experiment:
 
 def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
     """Return the runs with these tags, newest first."""
-    return search_runs(store, " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
+    return search_runs(store, tag_filter(tags))
+
+
+def tag_filter(tags: Mapping[str, str]) -> str:
+    """Return the MLflow filter of runs with these tags."""
+    return " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
 
 
 def search_runs(store: Store, filters: str, stage: int = ViewType.ACTIVE_ONLY) -> list[Run]:

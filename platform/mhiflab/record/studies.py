@@ -20,6 +20,7 @@ from mhiflab.record.store import (
     STUDY,
     Store,
     find_runs,
+    tag_filter,
 )
 
 PARENT = "mlflow.parentRunId"
@@ -86,7 +87,7 @@ def context_tags() -> dict[str, str]:
 
 
 def _filter(study: str) -> str:
-    return f"tags.`{KIND}` = 'trial' and tags.`{STUDY}` = '{study}'"
+    return tag_filter({KIND: "trial", STUDY: study})
 
 
 def _view(study: str) -> tuple[str, str]:
