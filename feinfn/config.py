@@ -258,11 +258,11 @@ RECIPES: dict[str, TrainConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings, section="data"):
-    """Scenes that train, validate and test; the embedded sample brings its own split."""
+    """Scenes that train, validate and test; embedded scenes bring their own split."""
 
     source: str = "sample"
-    """`sample` (seven embedded CAVE crops), a scene store made by `mhiflab data prepare`, or a
-    folder of scenes in any layout that can be read."""
+    """`sample` (seven embedded CAVE crops), `demo` (18 smaller ones), a scene store made by
+    `mhiflab data prepare`, or a folder of scenes in any layout that can be read."""
     inputs: Inputs = "scene"
     """scene: LR-HSI and MSI are cut from whole simulated scenes; patch: each training patch is
     degraded by itself; stored: names are prepared files (GT, LRHSI, RGB, HSI_up) whose own inputs

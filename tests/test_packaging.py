@@ -117,10 +117,12 @@ def test_wheel_holds_both_packages_and_their_data(wheel):
         "feinfn/py.typed",
         "feinfn/data/sample/manifest.json",
         "feinfn/data/sample/README.md",
+        "feinfn/data/demo/manifest.json",
+        "feinfn/data/demo/README.md",
         "feinfn/protocols/srf/nikon_d700_akhtar_norm.csv",
     ):
         assert needed in names
-    assert sum(name.endswith(".h5") for name in names) == 7
+    assert sum(name.endswith(".h5") for name in names) == 25
 
 
 def test_unpacked_wheel_works_in_an_empty_folder(wheel, tmp_path):

@@ -1,4 +1,4 @@
-"""Sources of scenes: the embedded sample, a scene store or a folder; splits and fingerprints."""
+"""Sources of scenes: embedded crops, a scene store or a folder; splits and fingerprints."""
 
 import hashlib
 import json
@@ -21,31 +21,34 @@ from feinfn.files import file_sha256
 from feinfn.protocols.simulate import Protocol, check_ratio
 from feinfn.region import Region
 
+EMBEDDED = ("sample", "demo")
+"""Sources that come with the package, each a folder beside this file."""
+
 
 @cache
-def sample_manifest() -> dict[str, dict[str, str]]:
-    """Return the embedded sample's scenes: name -> file, sha256, part."""
-    return json.loads(
-        files("feinfn").joinpath("data/sample/manifest.json").read_text(encoding="utf-8")
-    )
+def embedded_scenes(source: str) -> dict[str, dict[str, str]]:
+    """Return the scenes of an embedded source: name -> file, sha256, part."""
+    manifest = files("feinfn").joinpath("data", source, "manifest.json")
+    return json.loads(manifest.read_text(encoding="utf-8"))
 
 
 def resolve_data(config: DataConfig) -> DataConfig:
     """Return the configuration with every scene named and an absolute path, for any worker.
 
-    Parts that are not given are filled from the split of the sample or the scene store. Raises
+    Parts that are not given are filled from the split of embedded scenes or the scene store. Raises
     `UserError` for scenes that the source does not hold, and for a part without scenes.
     """
     default_split: dict[str, tuple[str, ...]] = {}
     available: Collection[str] | None = None
     path = Path(config.source).resolve()
-    if config.source != "sample" and not path.exists():
+    embedded = config.source in EMBEDDED
+    if not embedded and not path.exists():
         raise UserError(
             f"data.source: found {config.source!r}, which does not exist ({path}); expected "
-            "`sample`, a scene store (mhiflab data prepare makes one) or a folder of scenes"
+            "`sample`, `demo`, a scene store (mhiflab data prepare makes one) or a folder of scenes"
         )
-    if config.source == "sample":
-        manifest = sample_manifest()
+    if embedded:
+        manifest = embedded_scenes(config.source)
         available = manifest
         for part in PARTS:
             default_split[part] = tuple(n for n, entry in manifest.items() if entry["part"] == part)
@@ -65,20 +68,19 @@ def resolve_data(config: DataConfig) -> DataConfig:
                 among = f"scenes of {config.source}: "
                 require_one_of(f"data.{part}", scene, sorted(available), among)
         parts[part] = names
-    source = "sample" if config.source == "sample" else str(path)
-    return replace(config, **parts, source=source)
+    return replace(config, **parts, source=config.source if embedded else str(path))
 
 
 def load_scene(config: DataConfig, name: str) -> Scene:
     """Read a scene of the source, or a window of one; raise `UserError` if that fails.
 
-    The sample's files are checked against their SHA-256.
+    Embedded files are checked against their SHA-256.
     """
     region = Region.parse(name, "data")
     path = Path(config.source)
     window = None if region.rows is None or region.cols is None else (region.rows, region.cols)
-    if config.source == "sample":
-        scene = _sample_scene(region.scene)
+    if config.source in EMBEDDED:
+        scene = _embedded_scene(config.source, region.scene)
     elif path.is_file():
         return replace(store.read_stored(path, region.scene, window), name=name)
     else:
@@ -89,16 +91,16 @@ def load_scene(config: DataConfig, name: str) -> Scene:
     return replace(scene.window(*window) if window else scene, name=name)
 
 
-def _sample_scene(name: str) -> Scene:
-    entry = sample_manifest()[name]
-    with as_file(files("feinfn").joinpath("data/sample", entry["file"])) as path:
+def _embedded_scene(source: str, name: str) -> Scene:
+    entry = embedded_scenes(source)[name]
+    with as_file(files("feinfn").joinpath("data", source, entry["file"])) as path:
         if not path.is_file():
-            raise UserError(f"{path}: the embedded sample is incomplete; install feinfn again")
+            raise UserError(f"{path}: an embedded scene is missing; install feinfn again")
         sha256 = file_sha256(path)
         if sha256 != entry["sha256"]:
             raise UserError(
-                f"{path}: found SHA-256 {sha256[:12]}..., expected {entry['sha256'][:12]}...; the "
-                "embedded sample was changed: install feinfn again"
+                f"{path}: found SHA-256 {sha256[:12]}..., expected {entry['sha256'][:12]}...; an "
+                "embedded scene was changed: install feinfn again"
             )
         return read_scene(path)
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from feinfn.config import DataConfig
-from feinfn.data.source import Survey, resolve_data, survey
+from feinfn.data.source import EMBEDDED, Survey, resolve_data, survey
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.record.database.errors import explained
@@ -170,7 +170,7 @@ def _resolve(config: DataConfig) -> DataConfig:
     try:
         return resolve_data(config)
     except UserError as error:
-        if config.source == "sample" or Path(config.source).exists():
+        if config.source in EMBEDDED or Path(config.source).exists():
             raise
         raise UserError(
             f"{error}; run this in the folder that the path is relative to, or write the runs with "

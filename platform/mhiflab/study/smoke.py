@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feinfn.config import DataConfig
-from feinfn.data.source import load_scene, sample_manifest
+from feinfn.data.source import EMBEDDED, embedded_scenes, load_scene
 from feinfn.errors import UserError, require_one_of
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
@@ -45,7 +45,7 @@ def _serves_sample(protocol: Protocol) -> bool:
     """Return True if a protocol can simulate the embedded sample's inputs."""
     if protocol.srf == "measured":
         return False
-    scene = load_scene(DataConfig(), next(iter(sample_manifest())))
+    scene = load_scene(DataConfig(), next(iter(embedded_scenes("sample"))))
     try:
         protocol.response(scene.raw_SHW.shape[0], scene.wavelengths_nm)
     except UserError:
@@ -54,13 +54,13 @@ def _serves_sample(protocol: Protocol) -> bool:
 
 
 def on_sample(settings: Mapping[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys that put the embedded sample in the place of all other data.
+    """Return dotted keys that put the embedded sample in the place of data from elsewhere.
 
     `cave_x4` replaces a protocol that cannot simulate the sample's inputs. The smoke variant then
     tries everything else of the study.
     """
     data = {**settings.get("data", {}), **varied.get("data", {})}
-    if varied.get("data.source", data.get("source", "sample")) == "sample":
+    if varied.get("data.source", data.get("source", "sample")) in EMBEDDED:
         return {}
     chosen = varied.get("protocol", settings.get("protocol", "cave_x4"))
     name = chosen.get("preset", chosen.get("name")) if isinstance(chosen, Mapping) else chosen

@@ -43,10 +43,23 @@ def test_sample_is_seven_checked_scenes_under_six_megabytes():
     assert sum(f.stat().st_size for f in folder.iterdir()) < 6_000_000
 
 
+def test_demo_is_eighteen_different_scenes_and_both_sources_take_twelve_megabytes():
+    demo = source.resolve_data(DataConfig(source="demo"))
+    parts = [demo.train, demo.validation, demo.test]
+    assert [len(p) for p in parts] == [8, 1, 9]
+    assert len({name for part in parts for name in part}) == 18
+    for name in (n for part in parts for n in part):
+        scene = source.load_scene(demo, name)
+        assert scene.raw_SHW.shape == (31, 80, 80)
+        assert 0 <= scene.cube().min() < scene.cube().max() < 1
+    folders = [Path(source.__file__).parent / name for name in source.EMBEDDED]
+    assert sum(f.stat().st_size for folder in folders for f in folder.iterdir()) < 12_000_000
+
+
 def test_changed_sample_is_refused(monkeypatch):
     name = SAMPLE.train[0]
-    manifest = {name: {**source.sample_manifest()[name], "sha256": "0" * 64}}
-    monkeypatch.setattr(source, "sample_manifest", lambda: manifest)
+    manifest = {name: {**source.embedded_scenes("sample")[name], "sha256": "0" * 64}}
+    monkeypatch.setattr(source, "embedded_scenes", lambda name: manifest)
     with pytest.raises(UserError, match=r"found SHA-256 .* expected 000000000000"):
         source.load_scene(SAMPLE, name)
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from tiny import TINY
 
 from feinfn.data import source
-from feinfn.data.source import sample_manifest
+from feinfn.data.source import embedded_scenes
 
 SAMPLE = Path(source.__file__).parent / "sample"
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -25,7 +25,7 @@ def base(**changes: object) -> dict:
 
 def sample_parts() -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
-    for name, entry in sample_manifest().items():
+    for name, entry in embedded_scenes("sample").items():
         parts.setdefault(entry["part"], []).append(name)
     return parts
 

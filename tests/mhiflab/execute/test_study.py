@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny import ONE_OF_EACH, TINY, job_of
 
 from feinfn.config import ModelConfig
-from feinfn.data.source import sample_manifest
+from feinfn.data.source import embedded_scenes
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.conventions import CONVENTIONS
@@ -219,10 +219,10 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
     scenes = tmp_path / "scenes"
     scenes.mkdir()
     sample = SAMPLE
-    for name in sample_manifest():
+    for name in embedded_scenes("sample"):
         shutil.copy(sample / f"{name}.h5", scenes)
     parts: dict = {}
-    for name, entry in sample_manifest().items():
+    for name, entry in embedded_scenes("sample").items():
         parts.setdefault(entry["part"], []).append(name)
     base = {"data": {"source": str(scenes), **parts}}
     study = write_study(cases={}, base={**TINY["base"], **base})

@@ -9,7 +9,7 @@ import torch
 from places import SAMPLE
 from tiny import TINY, job_of
 
-from feinfn.data.source import sample_manifest
+from feinfn.data.source import embedded_scenes
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.execute.worker import run_worker
@@ -171,7 +171,7 @@ def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write
     scenes.mkdir()
     sample = SAMPLE
     parts: dict = {}
-    for name, entry in sample_manifest().items():
+    for name, entry in embedded_scenes("sample").items():
         shutil.copy(sample / f"{name}.h5", scenes)
         parts.setdefault(entry["part"], []).append(name)
     base = {**TINY["base"], "data": {"source": str(scenes), **parts}}
