@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from feinfn.errors import UserError
+from feinfn.protocols.aligned import cubic_weights
 from feinfn.protocols.simulate import Protocol, check_ratio, upsample
 
 
@@ -58,24 +59,10 @@ class Problem:
     def interpolate(self, y_Chw: np.ndarray) -> np.ndarray:
         """Return channels [C, H, W] interpolated from the true places of the protocol's LR pixels.
 
-        The interpolation is cubic convolution (Keys, a = -1/2). The LMS instead places LR pixels at
-        the centres of their cells, which most protocols' sampling misses.
+        See `feinfn.protocols.aligned`.
         """
-        rows, cols = (self._weights(k) for k in range(2))
+        rows, cols = (cubic_weights(n, self.protocol) for n in self.lr_hsi_Shw.shape[1:])
         return np.asarray(rows @ y_Chw @ cols.T)
-
-    def _weights(self, axis: int) -> np.ndarray:
-        hr, lr = self.size[axis], self.lr_hsi_Shw.shape[1 + axis]
-        position = (np.arange(hr) - self.protocol.offset_px) / self.protocol.ratio
-        weights = np.zeros((hr, lr))
-        for step in range(-1, 3):
-            pick = np.floor(position).astype(int) + step
-            distance = np.abs(position - pick)
-            inner = (1.5 * distance - 2.5) * distance**2 + 1
-            outer = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-            weight = np.where(distance < 1, inner, np.where(distance < 2, outer, 0.0))
-            np.add.at(weights, (np.arange(hr), pick.clip(0, lr - 1)), weight)
-        return weights
 
     @cached_property
     def low_msi(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from feinfn.config import Bands
 from feinfn.errors import require_one_of
-from feinfn.methods.classical import cnmf, gsa, sfim_hs, subspace
+from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
 
@@ -56,6 +56,13 @@ CLASSICAL: dict[str, Method] = {
             sfim_hs.solve,
             "intensity modulation by a sharp band synthesised for every HSI band",
             "Liu, Int. J. Remote Sensing 2000; Selva et al., IEEE JSTARS 2015",
+        ),
+        Method(
+            "local",
+            local.solve,
+            "regression on all MSI bands around every LR pixel, with gains interpolated between",
+            "after Aiazzi et al., IEEE TGRS 2002; Selva et al., IEEE JSTARS 2015; He et al., IEEE "
+            "TPAMI 2013",
         ),
         Method(
             "cnmf",
