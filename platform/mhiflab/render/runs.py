@@ -151,29 +151,22 @@ def chosen_entries(
     ]
 
 
-def figure_runs(plan: Plan, cases: Sequence[str] = (), seed: int | None = None) -> list[Finished]:
-    """Return the finished runs of cases, by default of all cases and seeds.
+def comparable_runs(
+    plan: Plan, cases: Sequence[str] = (), seeds: Collection[int] = ()
+) -> list[Finished]:
+    """Return the finished runs of cases and seeds, by default of all, for one figure.
 
-    Raises `UserError` if a case or seed is unknown, or if a run is missing.
+    Raises `UserError` if a case or seed is unknown, if a run is missing, or if protocols or test
+    scenes differ.
     """
-    return plan.complete(chosen_entries(plan, cases, () if seed is None else [seed]))
-
-
-def comparable_runs(plan: Plan, runs: Sequence[Finished]) -> Sequence[Finished]:
-    """Return runs for one figure; raise `UserError` if protocols or test scenes differ."""
+    runs = plan.complete(chosen_entries(plan, cases, seeds))
     comparable(plan, runs, "figure", "choose cases that share them: --option cases=[...]")
     return runs
 
 
-def runs_of_one_seed(
-    plan: Plan, cases: Sequence[str] = (), seed: int | None = None
-) -> Sequence[Finished]:
-    """Return one finished run per case, of a seed that is by default the study's first.
-
-    Raises `UserError` as `figure_runs` and `comparable_runs` do.
-    """
-    seed = plan.entries[0].trial.spec.seed if seed is None else seed
-    return comparable_runs(plan, figure_runs(plan, cases, seed))
+def runs_of_one_seed(plan: Plan, cases: Sequence[str], seed: int | None) -> list[Finished]:
+    """Return one run per case as `comparable_runs` does, by default of the study's first seed."""
+    return comparable_runs(plan, cases, [plan.entries[0].trial.spec.seed if seed is None else seed])
 
 
 def networks(
@@ -190,23 +183,6 @@ def networks(
     return fitting
 
 
-def network_run(
-    plan: Plan,
-    case: str | None,
-    seed: int | None,
-    part: str = "a decoder",
-    has: Callable[[ModelConfig], bool] = lambda _: True,
-) -> Finished:
-    """Return the finished run of a case, by default the first FeINFN with some part.
-
-    Raises `UserError` if the case, or every case, lacks the part.
-    """
-    fitting = networks(plan, part, has)
-    (entry,) = runs_of_one_seed(plan, [case or fitting[0]], seed)
-    require_one_of("option case", entry.trial.case, fitting, f"a FeINFN with {part}: ")
-    return entry
-
-
 def trained_feinfn(entry: Finished) -> FeINFN:
     """Return a run's trained network; raise `UserError` if it is not a FeINFN."""
     config = entry.trial.spec.model
@@ -216,11 +192,3 @@ def trained_feinfn(entry: Finished) -> FeINFN:
         f"case {entry.trial.case}: found {type(config).__name__}, expected a FeINFN, into whose "
         "parts this figure looks; choose other cases: --option cases=[...]"
     )
-
-
-def chosen_image(entry: Finished, requested: str | None) -> str:
-    """Return a test image's name, by default the first; raise `UserError` if it is unknown."""
-    names = list(entry.run.images["scene"].unique())
-    if requested is not None:
-        require_one_of("option scene", requested, names, "a test image: ")
-    return requested or names[0]

@@ -1,6 +1,7 @@
 """Kinds of figures: the options that they share, and what they read and count alike."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from feinfn.config import ModelConfig
+from feinfn.errors import require_one_of
 from feinfn.fields import Settings
+from feinfn.methods.feinfn.model import FeINFN
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, metrics_of
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.runs import chosen_image, runs_of_one_seed
+from mhiflab.render.runs import networks, runs_of_one_seed, trained_feinfn
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class Images(Cases):
     def methods(self, plan: Plan, upsampled: bool) -> list["MethodImage"]:
         """Return every case's result on the test image, by choice after the upsampled LR-HSI."""
         entries = runs_of_one_seed(plan, self.cases, self.seed)
-        scene = chosen_image(entries[0], self.scene)
+        names = list(entries[0].run.images["scene"].unique())
+        scene = names[0] if self.scene is None else self.scene
+        require_one_of("option scene", scene, names, "a test image: ")
         shown = [(entries[0], UPSAMPLED)] * upsampled + [(entry, FUSED) for entry in entries]
         return [MethodImage(plan, entry, scene, method) for entry, method in shown]
 
@@ -65,6 +71,15 @@ class Network(Kind):
     """Name of the case; null: the first with the part that the figure shows."""
     seed: int | None = None
     """Seed of the run; null: the study's first."""
+
+    def trained(
+        self, plan: Plan, part: str, has: Callable[[ModelConfig], bool] = lambda _: True
+    ) -> tuple[Finished, FeINFN]:
+        """Return the run and its network; raise `UserError` if the case, or each, lacks `part`."""
+        fitting = networks(plan, part, has)
+        (entry,) = runs_of_one_seed(plan, [self.case or fitting[0]], self.seed)
+        require_one_of("option case", entry.trial.case, fitting, f"a FeINFN with {part}: ")
+        return entry, trained_feinfn(entry)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from mhiflab.record.store import QUICKLOOK_FILE, metric_history, open_store, tra
 from mhiflab.render.figures import registry
 from mhiflab.render.figures.network.change import scale_centred
 from mhiflab.render.figures.registry import KINDS, draw
-from mhiflab.render.runs import figure_runs
+from mhiflab.render.runs import comparable_runs
 from mhiflab.render.tables.published import COLUMNS
 
 WINDOW = ("spectra", "latent", "response", "change")
@@ -98,7 +98,7 @@ def test_every_kind_is_drawn_from_records_alone_with_the_same_bytes(
 def test_numbers_of_images_are_those_of_the_records(once, tmp_path):
     fused = numbers("fused", {"seed": 2}, once, tmp_path).set_index("label")
     assert list(fused.index) == ["Bicubic upsampling", "without", "full", "ReLU"]
-    (entry,) = figure_runs(once, ["full"], 2)
+    (entry,) = comparable_runs(once, ["full"], [2])
     table = entry.run.images.query("method == 'fused' and convention == 'matlab'")
     first = table.iloc[0]
     row = fused.loc["full"]
@@ -109,7 +109,7 @@ def test_numbers_of_images_are_those_of_the_records(once, tmp_path):
     other = table["scene"].iloc[1]
     errors = numbers("errors", {"cases": ["full"], "scene": other, "map": "sam"}, once, tmp_path)
     assert (errors["scene"].item(), errors["seed"].item()) == (other, 1)
-    angles = figure_runs(once, ["full"], 1)[0].run.arrays[f"{other}/fused/sam"].astype(float)
+    angles = comparable_runs(once, ["full"], [1])[0].run.arrays[f"{other}/fused/sam"].astype(float)
     assert errors["mean"].item() == pytest.approx(np.nanmean(angles), rel=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_spectra_are_told_at_their_place_in_the_whole_image(once, tmp_path):
 
 def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     curves = numbers("curves", {"cases": ["relu"]}, once, tmp_path)
-    for entry in figure_runs(once, ["relu"]):
+    for entry in comparable_runs(once, ["relu"]):
         own = curves[curves["seed"] == entry.trial.spec.seed].set_index("epoch")["value"]
         history = metric_history(entry.run.store, entry.run.id, ["val_psnr"])["val_psnr"]
         assert own.to_dict() == pytest.approx(history, rel=1e-5)
@@ -147,11 +147,11 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     scenes = [s for s in once.entries[0].survey.scenes if s.part == "train"]
     assert (curves["step"] == curves["epoch"] * (4 * len(scenes) // 2)).all()
     cost = numbers("cost", {}, once, tmp_path).set_index("method")
-    tables = [e.run.images.query("convention == 'matlab'") for e in figure_runs(once, ["full"])]
+    tables = [e.run.images.query("convention == 'matlab'") for e in comparable_runs(once, ["full"])]
     psnr = [t[t["method"] == "fused"]["psnr"].mean() for t in tables]
     assert cost.loc["full", "psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
     assert cost.loc["full", "psnr_std"] == pytest.approx(np.std(psnr, ddof=1), rel=1e-4)
-    model = figure_runs(once, ["full"])[0].run.network
+    model = comparable_runs(once, ["full"])[0].run.network
     assert cost.loc["full", "parameters"] == count_parameters(model)
     assert "gflop_at_64_px" in cost
     assert set(cost["seeds"]) == {2}
@@ -186,7 +186,7 @@ def test_published_values_of_other_data_or_unknown_size_are_left_out(once, tmp_p
 
 def test_gabor_is_measured_at_the_trained_values_and_at_the_start(once, tmp_path):
     found = numbers("gabor", {"case": "full"}, once, tmp_path).set_index(["place", "kind"])
-    weights = figure_runs(once, ["full"], 1)[0].run.network.state_dict()
+    weights = comparable_runs(once, ["full"], [1])[0].run.network.state_dict()
     real = found.loc["layer 1", "real"]
     assert real["omega"] == pytest.approx(weights["decoder.filters.0.omega_0"].item(), rel=1e-5)
     assert found.loc["start", "real"]["omega"] == 30
@@ -200,7 +200,7 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
     found = numbers("change", {"factor": 3}, once, tmp_path).set_index("place")
     # The first case has no Fourier branch.
     assert set(found["case"]) == {"full"}
-    entry = figure_runs(once, ["full"], 1)[0]
+    entry = comparable_runs(once, ["full"], [1])[0]
     model, inputs = entry.run.network, entry.run.window().inputs
     map_HW = effect_of(model, inputs, "amplitude", lambda x: scale_conjugates(x, 2, 3, 3))
     told = found.loc["amplitude"]
@@ -218,7 +218,7 @@ def test_numbers_of_the_network_are_those_of_the_trained_weights(once, tmp_path)
 
 
 def test_codes_are_compared_where_an_even_psf_puts_their_pixels(once, tmp_path, monkeypatch):
-    entry = figure_runs(once, ["full"], 1)[0]
+    entry = comparable_runs(once, ["full"], [1])[0]
     spec = replace(entry.trial.spec, protocol=PROTOCOLS["dhif_x4"])
     even = replace(entry, trial=replace(entry.trial, spec=spec))
     seen = []
@@ -378,7 +378,7 @@ def test_runs_older_than_windows_say_so(kind, once, tmp_path):
     def without(arrays):
         return {key: arrays[key] for key in arrays if "/window/" not in key}
 
-    (full,) = figure_runs(once, ["full"], 1)
+    (full,) = comparable_runs(once, ["full"], [1])
     old = only(once, finished(full, changed(full.run, arrays=without(full.run.arrays))))
     with pytest.raises(UserError, match="delete the run and run its study again"):
         draw(kind, {}, old, tmp_path, "x")
@@ -395,7 +395,7 @@ def test_a_real_pair_without_reference(once, tmp_path):
         values = {"convention": WITHOUT_REFERENCE, "d_lambda": 0.1, "d_s": 0.2, "qnr": 0.72}
         return table.drop_duplicates(["scene", "method"]).assign(**values)
 
-    (full,) = figure_runs(once, ["full"], 1)
+    (full,) = comparable_runs(once, ["full"], [1])
     parts = {"arrays": without(full.run.arrays), "images": indices(full.run.images)}
     real = only(once, finished(full, changed(full.run, **parts)))
     found = numbers("fused", {}, real, tmp_path)
@@ -412,7 +412,7 @@ def test_a_real_pair_without_reference(once, tmp_path):
 @pytest.mark.parametrize(("count", "smoke"), [(1, False), (7, True)])
 def test_one_case_and_seven_fit_a_page_and_smoke_is_told(kind, count, smoke, once):
     (entry,), label = (
-        figure_runs(once, ["full"], 1),
+        comparable_runs(once, ["full"], [1]),
         "FeINFN with Gabor filters in its decoder, number {}",
     )
     entries = [with_model(entry, f"c{i}", label.format(i)) for i in range(count)]
@@ -447,7 +447,7 @@ def test_one_case_and_seven_fit_a_page_and_smoke_is_told(kind, count, smoke, onc
 
 
 def test_cases_of_one_label_are_told_apart(once):
-    first, second = (figure_runs(once, [case], 1)[0] for case in ("full", "relu"))
+    first, second = (comparable_runs(once, [case], [1])[0] for case in ("full", "relu"))
     twin = replace(second, trial=replace(second.trial, label="full"))
     labels = only(once, first, twin).labels
     assert labels == {"full": "full (full)", "relu": "full (relu)"}

@@ -10,17 +10,8 @@ from matplotlib.figure import Figure
 
 from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
+from mhiflab.render.figures import style
 from mhiflab.render.figures.kind import Drawing, Images
-from mhiflab.render.figures.style import (
-    MAPS,
-    TEXT_IN,
-    Panel,
-    error_limit,
-    fit_page,
-    new_figure,
-    show_image,
-    styled,
-)
 
 UNITS = {"error": "mean absolute error", "sam": "spectral angle (deg)"}
 """Labels of the scale by map."""
@@ -49,35 +40,36 @@ class Errors(Images):
                     "study of simulated pairs"
                 )
             error_HW, values = error_HW.astype(np.float64), result.values
-            panels.append(Panel(values["label"], error_HW, note=result.note))
+            panels.append(style.Panel(values["label"], error_HW, note=result.note))
             low, middle, high = np.nanpercentile(error_HW, (5, 50, 95))
             spread = {"mean": np.nanmean(error_HW), "p5": low, "median": middle, "p95": high}
             rows.append(values | {"map": self.map, **spread})
         return Drawing(errors_figure(panels, UNITS[self.map]), pd.DataFrame(rows))
 
 
-@styled
-def errors_figure(panels: Sequence[Panel], unit: str) -> Figure:
+@style.styled
+def errors_figure(panels: Sequence[style.Panel], unit: str) -> Figure:
     """Draw error maps on one scale, with a note below each.
 
     Pixels without a value are white, such as the spectral angles of black pixels. Raises
     `UserError` if there are more maps than fit a page.
     """
     height, width = panels[0].image.shape
-    page = fit_page(
+    page = style.fit_page(
         panels,
         COLUMNS.get(len(panels), min(4, len(panels))),
-        lambda columns: (TEXT_IN - 0.6) / max(columns, 3),
+        lambda columns: (style.TEXT_IN - 0.6) / max(columns, 3),
         height / width,
         0.15,
     )
-    figure = new_figure(page.height_in, page.each_in * page.columns + 0.6)
+    figure = style.new_figure(page.height_in, page.each_in * page.columns + 0.6)
     axes = figure.subplots(page.rows, page.columns, squeeze=False)
-    scale = {"cmap": MAPS["error"], "vmin": 0, "vmax": error_limit(p.image for p in panels)}
+    limit = style.error_limit(panel.image for panel in panels)
+    scale = {"cmap": style.MAPS["error"], "vmin": 0, "vmax": limit}
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, title, panel in zip(axes.flat, page.titles, panels, strict=False):
-        image = show_image(axis, panel.image, title, panel.note, **scale)
+        image = style.show_image(axis, panel.image, title, panel.note, **scale)
     bar = figure.colorbar(
         image,
         ax=axes.ravel().tolist(),

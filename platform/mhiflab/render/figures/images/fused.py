@@ -12,19 +12,8 @@ from matplotlib.patches import Rectangle
 
 from feinfn.errors import require
 from mhiflab.plan.plan import Plan
+from mhiflab.render.figures import style
 from mhiflab.render.figures.kind import Drawing, Images
-from mhiflab.render.figures.style import (
-    COLOURS,
-    MAPS,
-    TEXT_IN,
-    Panel,
-    error_limit,
-    fit_page,
-    new_figure,
-    show_image,
-    styled,
-    wrapped,
-)
 
 WIDEST = 6
 """Number of methods that fit side by side."""
@@ -50,11 +39,11 @@ class Fused(Images):
         first = results[0]
         zoom = row, column, size = _find_zoom(first.rgb.shape[:2], first.error(), self.zoom)
         reference = first.entry.run.arrays.get(f"{first.scene}/reference/rgb")
-        panels = [] if reference is None else [Panel("Reference", reference)]
+        panels = [] if reference is None else [style.Panel("Reference", reference)]
         rows = []
         for result in results:
             values, error = result.values, result.error()
-            panels.append(Panel(values["label"], result.rgb, error, result.note))
+            panels.append(style.Panel(values["label"], result.rgb, error, result.note))
             mean = np.nan if error is None else error.astype(np.float64).mean()
             rows.append(values | {"mean_absolute_error": mean})
         numbers = pd.DataFrame(rows).assign(zoom_row=row, zoom_column=column, zoom_size=size)
@@ -82,8 +71,8 @@ def _find_zoom(size_HW: tuple[int, ...], error: np.ndarray | None, square: Squar
     return int(row), int(col), size
 
 
-@styled
-def fused_figure(panels: Sequence[Panel], zoom: Square | None = None) -> Figure:
+@style.styled
+def fused_figure(panels: Sequence[style.Panel], zoom: Square | None = None) -> Figure:
     """Draw one column per method: the image, its zoom, and its errors on one scale.
 
     More than six methods are drawn in blocks below each other, smaller if the page requires it. The
@@ -95,15 +84,15 @@ def fused_figure(panels: Sequence[Panel], zoom: Square | None = None) -> Figure:
     blocks = -(-len(panels) // WIDEST)
     height, width = panels[0].image.shape[:2]
     ratios = [height / width, *([1.0] if zoom else []), *([height / width] if errors else [])]
-    page = fit_page(
+    page = style.fit_page(
         panels,
         # Several blocks of few columns would be higher than a page.
         max(-(-len(panels) // blocks), WIDEST - 1 if blocks > 1 else 1),
-        lambda columns: min((TEXT_IN - scale_in) / columns, LARGEST_IN),
+        lambda columns: min((style.TEXT_IN - scale_in) / columns, LARGEST_IN),
         sum(ratios),
         0.3,
     )
-    figure = new_figure(page.height_in, page.each_in * page.columns + scale_in)
+    figure = style.new_figure(page.height_in, page.each_in * page.columns + scale_in)
     # A narrow last column holds the scales, so that all others stand in line.
     widths = [1.0] * page.columns + [0.06] * bool(errors)
     axes = figure.subplots(
@@ -113,19 +102,20 @@ def fused_figure(panels: Sequence[Panel], zoom: Square | None = None) -> Figure:
         height_ratios=ratios * page.rows,
         width_ratios=widths,
     )
-    scale: dict[str, Any] = {"cmap": MAPS["error"], "vmin": 0, "vmax": error_limit(errors)}
+    limit = style.error_limit(errors)
+    scale: dict[str, Any] = {"cmap": style.MAPS["error"], "vmin": 0, "vmax": limit}
     for i, (title, panel) in enumerate(zip(page.titles, panels, strict=True)):
         block, place = divmod(i, page.columns)
         column = axes[block * len(ratios) : (block + 1) * len(ratios), place]
-        show_image(column[0], panel.image, title)
+        style.show_image(column[0], panel.image, title)
         if zoom is not None:
             _draw_zoom(column[0], column[1], panel.image, zoom)
         if panel.error is not None:
-            image = show_image(column[-1], panel.error, **scale)
+            image = style.show_image(column[-1], panel.error, **scale)
         column[-1].set_xlabel(panel.note)
     for bar_axis in axes[len(ratios) - 1 :: len(ratios), -1] if errors else ():
         bar = figure.colorbar(image, cax=bar_axis, extend="max", extendfrac=0.03)
-        bar.set_label(wrapped("mean absolute error", 16))
+        bar.set_label(style.wrapped("mean absolute error", 16))
     for axis in axes.flat:
         if not axis.has_data():
             axis.remove()
@@ -135,7 +125,7 @@ def fused_figure(panels: Sequence[Panel], zoom: Square | None = None) -> Figure:
 def _draw_zoom(whole: Axes, enlarged: Axes, image: np.ndarray, zoom: Square) -> None:
     """Frame the square in an image, and show it by itself in the same frame."""
     row, col, size = zoom
-    frame: dict[str, Any] = {"edgecolor": COLOURS[4], "linewidth": 0.9}
+    frame: dict[str, Any] = {"edgecolor": style.COLOURS[4], "linewidth": 0.9}
     whole.add_patch(Rectangle((col - 0.5, row - 0.5), size, size, fill=False, **frame))
-    show_image(enlarged, image[row : row + size, col : col + size])
+    style.show_image(enlarged, image[row : row + size, col : col + size])
     enlarged.spines[:].set(**frame)

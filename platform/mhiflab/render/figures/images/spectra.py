@@ -14,15 +14,8 @@ from feinfn.errors import require
 from feinfn.fields import Count
 from mhiflab.plan.plan import Plan
 from mhiflab.record.artifacts import UPSAMPLED
+from mhiflab.render.figures import style
 from mhiflab.render.figures.kind import Drawing, Images, run_columns
-from mhiflab.render.figures.style import (
-    COLOURS,
-    legend_above,
-    line_style,
-    new_figure,
-    show_image,
-    styled,
-)
 from mhiflab.render.runs import runs_of_one_seed
 
 
@@ -47,7 +40,7 @@ class Spectra(Images):
             (run_columns(plan, entry), window.fused_SHW)
             for entry, window in zip(entries, windows, strict=True)
         ]
-        if self.upsampled or (self.upsampled is None and len(images) < len(COLOURS)):
+        if self.upsampled or (self.upsampled is None and len(images) < len(style.COLOURS)):
             columns = run_columns(plan, entries[0], UPSAMPLED)
             images.insert(0, (columns, first.inputs.lms_BSHW[0].numpy()))
         reference_PS = spectra_at(reference_SHW, pixels)
@@ -82,7 +75,7 @@ class Spectra(Images):
         return pixels or distinct_pixels(reference_SHW, self.count)
 
 
-@styled
+@style.styled
 def spectra_figure(
     reference_PS: np.ndarray,
     methods: Mapping[str, np.ndarray],
@@ -97,7 +90,7 @@ def spectra_figure(
     columns of `rgb`, which begins at `origin` in the image from which titles count.
     """
     x_S = np.arange(1, reference_PS.shape[1] + 1) if wavelengths_nm is None else wavelengths_nm
-    figure = new_figure(2.75)
+    figure = style.new_figure(2.75)
     axes = figure.subplots(2, len(pixels) + 1, sharex="col", height_ratios=(2, 1))
     axes[1, 0].set_axis_off()
     _draw_places(axes[0, 0], rgb, pixels)
@@ -106,22 +99,22 @@ def spectra_figure(
         upper.plot(x_S, reference_PS[i], color="black", linewidth=1.8, alpha=0.45)
         lower.axhline(0, color="black", linewidth=0.6)
         for place, spectra_PS in enumerate(methods.values()):
-            upper.plot(x_S, spectra_PS[i], **line_style(place))
-            lower.plot(x_S, spectra_PS[i] - reference_PS[i], **line_style(place))
+            upper.plot(x_S, spectra_PS[i], **style.line_style(place))
+            lower.plot(x_S, spectra_PS[i] - reference_PS[i], **style.line_style(place))
         row, col = pixels[i]
         upper.set_title(f"{i + 1}: row {row + origin[0]}, column {col + origin[1]}")
         lower.set_xlabel("band" if wavelengths_nm is None else "wavelength (nm)")
         lower.sharey(panels[1, 0])
     panels[0, 0].set_ylabel("reflectance")
     panels[1, 0].set_ylabel("error")
-    legend_above(figure, panels[0, 0].lines, ["reference", *methods])
+    style.legend_above(figure, panels[0, 0].lines, ["reference", *methods])
     figure.align_ylabels(panels[:, 0])
     return figure
 
 
 def _draw_places(axis: Axes, rgb: np.ndarray, pixels: Sequence[tuple[int, int]]) -> None:
     """Show an image with the number of every pixel."""
-    show_image(axis, rgb, "places")
+    style.show_image(axis, rgb, "places")
     margin, (height, width) = 0.06 * max(rgb.shape), rgb.shape[:2]
     for i, (row, col) in enumerate(pixels, 1):
         # Keep the sign away from the border, so that it does not cover the next panel.

@@ -10,28 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from feinfn.analysis.change import (
-    Place,
-    change_bin,
-    change_pixel,
-    effect_of,
-    reach,
-    scale_conjugates,
-)
+from feinfn.analysis import change as analysis
 from feinfn.errors import require
 from feinfn.fields import Finite
 from mhiflab.plan.plan import Plan
+from mhiflab.render.figures import style
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
-from mhiflab.render.figures.style import (
-    MAPS,
-    TEXT_IN,
-    Panel,
-    new_figure,
-    show_image,
-    styled,
-    title_over,
-)
-from mhiflab.render.runs import network_run, trained_feinfn
 
 CHANGED = 0.01
 """Share of the largest change above which a pixel counts as changed."""
@@ -63,17 +47,16 @@ class Change(Network):
         require(self.factor != 1, "factor", self.factor, "a number other than 1")
 
     def draw(self, plan: Plan) -> Drawing:
-        entry = network_run(
-            plan, self.case, self.seed, "a Fourier branch", lambda m: m.fourier_branch
-        )
-        window, model = entry.run.window(), trained_feinfn(entry)
+        entry, model = self.trained(plan, "a Fourier branch", lambda m: m.fourier_branch)
+        window = entry.run.window()
         height, width = window.inputs.lr_hsi_BShw.shape[2:]
         pixel = self.pixel or (height // 2, width // 2)
         frequency = self.frequency or (min(2, (height - 1) // 2), min(3, (width - 1) // 2))
-        scale = scale_centred if model.config.spectrum_origin == "centre" else scale_conjugates
-        changes: dict[str, tuple[Place, tuple[int, int], Callable[..., Tensor]]] = {
-            "LR code, one pixel": ("code", pixel, change_pixel),
-            "LR code, one frequency": ("code", frequency, change_bin),
+        centred = model.config.spectrum_origin == "centre"
+        scale = scale_centred if centred else analysis.scale_conjugates
+        changes: dict[str, tuple[analysis.Place, tuple[int, int], Callable[..., Tensor]]] = {
+            "LR code, one pixel": ("code", pixel, analysis.change_pixel),
+            "LR code, one frequency": ("code", frequency, analysis.change_bin),
         }
         if model.config.fuse_amplitude:
             changes["fused amplitude, one frequency"] = ("amplitude", frequency, scale)
@@ -82,10 +65,10 @@ class Change(Network):
         panels, rows = [], []
         for label, (place, (row, col), change) in changes.items():
             changed = partial(change, row=row, col=col, factor=self.factor)
-            change_HW = effect_of(model, window.inputs, place, changed)
-            largest, share = float(change_HW.max()), reach(change_HW)
+            change_HW = analysis.effect_of(model, window.inputs, place, changed)
+            largest, share = float(change_HW.max()), analysis.reach(change_HW)
             note = f"largest {largest:.1e}\nreach {100 * share:.2g} %"
-            panels.append(Panel(label, change_HW, note=note))
+            panels.append(style.Panel(label, change_HW, note=note))
             rows.append(
                 {
                     "change": label,
@@ -106,23 +89,24 @@ class Change(Network):
 def scale_centred(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:
     """Return what `scale_conjugates` does if frequency zero is in the middle."""
     axes = (-2, -1)
-    changed = scale_conjugates(torch.fft.ifftshift(x_BCHW, axes), row, col, factor)
+    changed = analysis.scale_conjugates(torch.fft.ifftshift(x_BCHW, axes), row, col, factor)
     return torch.fft.fftshift(changed, axes)
 
 
-@styled
-def change_figure(panels: Sequence[Panel]) -> Figure:
+@style.styled
+def change_figure(panels: Sequence[style.Panel]) -> Figure:
     """Draw maps of absolute changes, each in decades below its largest, with a note below."""
-    each = (TEXT_IN - 0.6) / len(panels)
+    each = (style.TEXT_IN - 0.6) / len(panels)
     height, width = panels[0].image.shape
-    figure = new_figure(each * height / width + 0.6)
+    figure = style.new_figure(each * height / width + 0.6)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    scale = {"cmap": MAPS["amplitude"], "vmin": -DECADES, "vmax": 0}
+    scale = {"cmap": style.MAPS["amplitude"], "vmin": -DECADES, "vmax": 0}
     for axis, panel in zip(axes, panels, strict=True):
         change = panel.image.astype(np.float64)
         with np.errstate(divide="ignore"):
             decades = np.maximum(np.log10(change / (change.max() or 1)), -DECADES)
-        image = show_image(axis, decades, title_over(panel.title, each), panel.note, **scale)
+        title = style.title_over(panel.title, each)
+        image = style.show_image(axis, decades, title, panel.note, **scale)
     bar = figure.colorbar(image, ax=axes.tolist(), extend="min", pad=0.01, shrink=0.9)
     powers = range(-DECADES, 1)
     bar.set_ticks(powers, labels=[f"10{str(n).translate(RAISED)}" for n in powers])

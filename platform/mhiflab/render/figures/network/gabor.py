@@ -13,7 +13,6 @@ from feinfn.fields import Count
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import COLOURS, line_style, new_figure, styled
-from mhiflab.render.runs import network_run, trained_feinfn
 
 SAMPLES, REACH = 8192, 48.0
 """Number of samples of a wavelet, and their reach in units of its width 1 / s."""
@@ -40,10 +39,7 @@ class Gabor(Network):
     """Decoder layer of the filter, from 1; one filter may serve all layers."""
 
     def draw(self, plan: Plan) -> Drawing:
-        entry = network_run(
-            plan, self.case, self.seed, "Gabor filters", lambda m: m.activation == "gabor"
-        )
-        model = trained_feinfn(entry)
+        entry, model = self.trained(plan, "Gabor filters", lambda m: m.activation == "gabor")
         filters = [one.state_dict() for one in model.decoder.filters]
         parameters = {"start": (model.config.omega_0, model.config.scale_0)}
         for i, values in enumerate(filters, 1):

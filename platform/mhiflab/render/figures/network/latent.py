@@ -12,7 +12,6 @@ from feinfn.fields import Count
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Drawing, Network, run_columns
 from mhiflab.render.figures.style import MAPS, line_style, new_figure, show_image, styled
-from mhiflab.render.runs import network_run, trained_feinfn
 
 CURVES = {
     "amplitude_cosine": "amplitudes, cosine",
@@ -31,10 +30,10 @@ class Latent(Network):
     """Number of radial frequency bands in which the codes are compared."""
 
     def draw(self, plan: Plan) -> Drawing:
-        entry = network_run(plan, self.case, self.seed, "a spectral encoder")
+        entry, model = self.trained(plan, "a spectral encoder")
         window, offset = entry.run.window(), entry.trial.spec.protocol.offset_px
         pair = window.pair(entry.who)
-        spectra = latent_spectra(trained_feinfn(entry), pair, offset, self.bands)
+        spectra = latent_spectra(model, pair, offset, self.bands)
         similarity = asdict(spectra.similarity)
         numbers = pd.DataFrame(similarity).rename(columns={"frequency": "cycles_per_lr_pixel"})
         numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]

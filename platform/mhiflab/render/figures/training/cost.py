@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from feinfn.metrics.conventions import CONVENTION
 from mhiflab.plan.plan import Finished, Plan
 from mhiflab.render.figures.kind import Cases, Drawing
 from mhiflab.render.figures.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
-from mhiflab.render.runs import comparable_runs, figure_runs
+from mhiflab.render.runs import comparable_runs
 from mhiflab.render.tables.published import NOT_TOLD, read_published
 
 SIDE_PX = 64
@@ -56,12 +56,10 @@ class Cost(Cases):
     """Data set of the rows to show from that file, at the study's ratio."""
 
     def draw(self, plan: Plan) -> Drawing:
-        entries = comparable_runs(plan, figure_runs(plan, self.cases))
-        by_case: dict[str, list[Finished]] = {}
-        for entry in entries:
-            by_case.setdefault(entry.trial.case, []).append(entry)
+        entries = comparable_runs(plan, self.cases)
         protocol = entries[0].trial.spec.protocol
-        rows = [_measured_row(plan, case_entries) for case_entries in by_case.values()]
+        by_case = groupby(entries, lambda entry: entry.trial.case)
+        rows = [_measured_row(plan, list(case_entries)) for _, case_entries in by_case]
         tables = [pd.DataFrame(rows).assign(protocol=protocol.name)]
         if self.published:
             tables.append(_quoted_rows(Path(self.published), self.data, protocol.ratio))

@@ -13,7 +13,7 @@ from mhiflab.plan.plan import Entry, Plan
 from mhiflab.render.figures.kind import Cases, Drawing, run_columns
 from mhiflab.render.figures.style import COLUMN_IN, legend_above, line_style, new_figure, styled
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.runs import figure_runs
+from mhiflab.render.runs import chosen_entries
 
 FEW = 20
 """Largest number of points for which a curve marks each of them."""
@@ -30,7 +30,8 @@ class Curves(Cases):
 
     def draw(self, plan: Plan) -> Drawing:
         name = f"val_{self.metric}"
-        histories = [(e, e.run.history(name)) for e in figure_runs(plan, self.cases)]
+        runs = plan.complete(chosen_entries(plan, self.cases))
+        histories = [(e, e.run.history(name)) for e in runs]
         untrained = [entry.trial.case for entry, history in histories if not history]
         # A method without training has no curve: an error if it was named, or if no case has one.
         if untrained and (self.cases or len(untrained) == len(histories)):
