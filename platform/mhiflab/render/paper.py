@@ -144,7 +144,7 @@ def make_table(plans: Plans, name: str, partial: bool = False) -> Table:
             published = part.published[heading]
             quoted = tuple(read_published(paper.published, published.data, published.ratio))
         title = heading if len(part.studies) > 1 else ""
-        blocks.append(Block(results, title, plan.study.baseline or "", quoted))
+        blocks.append(Block(results, title, quoted))
     if len({tuple(block.results.metrics) for block in blocks}) > 1:
         raise UserError(
             f"{paper.path}: tables.{name}: found studies of different metrics, expected one kind; "

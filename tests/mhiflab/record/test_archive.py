@@ -104,8 +104,8 @@ def test_scenes_may_be_named_like_numbers(record, committed, tmp_path):
     assert {"001", "NA", "1e3"} < set(found.scenes)
     assert len(found.scenes) == 9
     for old, new in zip(rows(committed), rows(found), strict=True):
-        assert new.label == old.label
-        assert new.cells["psnr"].mean == pytest.approx(old.cells["psnr"].mean, rel=1e-14)
+        assert new.method == old.method
+        assert new.values["psnr"].mean == pytest.approx(old.values["psnr"].mean, rel=1e-14)
 
 
 def test_runs_agree_on_the_upsampled_image_but_for_their_devices(committed):

@@ -67,7 +67,7 @@ def _study_values(plan: Plan, share: float) -> dict[str, Any]:
         # With all entries, because a row that lacks runs gets no mark.
         table = study_table(replace(results, plan=plan))
         values["table"], values["table_notes"] = replace(table_grid(table), title=""), notes(table)
-        values["verdicts"], values["warnings"] = statistics(results, plan.study.baseline or "")
+        values["verdicts"], values["warnings"] = statistics(results)
         values["images"] = image_grid(results, share)
         values["figures"], values["not_drawn"] = draw_figures(done, plan, share)
     return values

@@ -11,7 +11,7 @@ from mhiflab.plan.plan import Plan
 from mhiflab.render.metrics import METRICS, headings
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import compare_methods
-from mhiflab.render.statistics.verdicts import TEST_NOTE, baseline_case
+from mhiflab.render.statistics.verdicts import TEST_NOTE, baseline_label
 
 IMAGE_ROWS = 5000
 """Most rows of a page's table of images."""
@@ -43,8 +43,8 @@ def image_grid(results: Results, share: float) -> Grid | None:
     return Grid(head, lines, names=2) if len(lines) <= share * IMAGE_ROWS else None
 
 
-def statistics(results: Results, baseline: str = "") -> tuple[dict[str, list[str]], list[str]]:
-    """Compare every case with the baseline, by default the first, on seeds that all cases have.
+def statistics(results: Results) -> tuple[dict[str, list[str]], list[str]]:
+    """Compare every case with the baseline on seeds that all cases have.
 
     Returns verdicts by method, and warnings on their limits.
     """
@@ -62,7 +62,7 @@ def statistics(results: Results, baseline: str = "") -> tuple[dict[str, list[str
         return {}, [*warnings, f"There is {reason}: nothing to compare."]
     frame = fused[fused["seed"].isin(shared) | fused["seed"].isna()]
     try:
-        base_label = labels[baseline_case(results, baseline)]
+        base_label = baseline_label(results)
         comparisons = compare_methods(frame, results.metrics, list(labels.values()), base_label)
     except UserError as error:
         return {}, [*warnings, f"Not compared: {error}"]

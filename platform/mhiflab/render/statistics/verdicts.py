@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
-from feinfn.errors import UserError, nearest
+from feinfn.errors import UserError, require_one_of
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
@@ -20,33 +21,40 @@ DIGITS = 6
 """Significant digits of statistics in files: the last bits may differ between machines."""
 
 
-def baseline_case(results: Results, baseline: str = "") -> str:
-    """Return the case that others are compared with: the named one, or the first.
+def baseline_label(results: Results) -> str:
+    """Return the label of the case that others are compared with: the study's choice, or the first.
 
     A case with axes stands for its first point. Raises `UserError` if no case has the name.
     """
-    cases = list(results.plan.labels)
-    fitting = [one for one in cases if not baseline or f"{one}/".startswith(f"{baseline}/")]
+    baseline, labels = results.plan.study.baseline, results.plan.labels
+    fitting = [case for case in labels if not baseline or f"{case}/".startswith(f"{baseline}/")]
     if not fitting:
-        raise UserError(
-            f"baseline: found {baseline!r}, {nearest(baseline, cases)}expected a case: "
-            + ", ".join(cases)
-        )
-    return fitting[0]
+        require_one_of("baseline", str(baseline), labels, "a case: ")
+    return labels[fitting[0]]
 
 
-def compare_cases(results: Results, baseline: str = "") -> list[Comparison]:
-    """Compare every case whose runs are complete with a baseline case, by default the first.
+def compare_cases(results: Results) -> tuple[list[Comparison], str]:
+    """Compare every case whose runs are complete with the baseline.
 
-    The list is empty for fewer than two complete cases. Raises `UserError` if the baseline is not a
-    case.
+    Returns also the reason if several cases are not compared. Raises `UserError` if the baseline is
+    not a case.
     """
     incomplete = {e.trial.case for e in results.plan.entries if e.state != "done"}
     complete = [label for case, label in results.plan.labels.items() if case not in incomplete]
-    base_label = results.plan.labels[baseline_case(results, baseline)]
-    if base_label not in complete:
-        return []
-    return compare_methods(results.fused(), results.metrics, complete, base_label)
+    base = baseline_label(results)
+    if len(results.plan.labels) < 2:
+        return [], ""
+    if base not in complete:
+        return [], f"the baseline, {base}, lacks runs"
+    if complete == [base]:
+        return [], f"no case but the baseline, {base}, is complete"
+    images = results.fused()
+    try:
+        return compare_methods(images, results.metrics, complete, base), ""
+    except UserError as error:
+        if np.isfinite(images[results.metrics]).all(axis=None):
+            raise
+        return [], str(error)
 
 
 def sentences(comparisons: Sequence[Comparison]) -> list[str]:
@@ -62,14 +70,12 @@ def statistics(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Return one row per comparison, numbers with `DIGITS` significant digits."""
     rows = []
     for one in comparisons:
-        row = asdict(one)
-        del row["effect"]
+        row = asdict(one) | {"without": " ".join(one.without)}
+        effect = row.pop("effect")
         row |= {"alpha": one.alpha, "shown": one.shown, "better": one.better}
-        row |= {"effect_mean": one.effect.mean, "effect_d_z": one.effect.d_z}
-        row["effect_rank_biserial"] = one.effect.rank_biserial
-        row["without"] = " ".join(one.without)
         # Share of the images; a difference of zero counts as half.
-        superiority = one.effect.superiority
+        superiority = effect.pop("superiority")
+        row |= {f"effect_{name}": value for name, value in effect.items()}
         higher = METRICS[one.metric].higher_is_better
         row["share_better"] = superiority if higher else 1 - superiority
         rows.append(

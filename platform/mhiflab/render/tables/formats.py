@@ -1,6 +1,7 @@
 """Tables in every format: on the console, as Markdown, LaTeX, HTML and CSV with a sidecar JSON."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from mhiflab.render.metrics import METRICS, headings
 from mhiflab.render.pages import fill
 from mhiflab.render.statistics.verdicts import statistics
 from mhiflab.render.tables.published import NOT_TOLD, QuotedRow
-from mhiflab.render.tables.rows import COSTS, Row, number_text, ranks
+from mhiflab.render.tables.rows import COSTS, Row, ranks
 from mhiflab.render.tables.table import Table, notes, sidecar, summary, verdicts
 
 
@@ -35,15 +36,16 @@ def table_grid(table: Table) -> Grid:
 
 
 def _line(row: Row, marks: dict[str, str], table: Table) -> list[Cell]:
-    line = [Cell(row.label + "†" * bool(row.lacking))]
+    line = [Cell(row.method + "†" * bool(row.runs_lacking))]
     for metric in table.metrics:
-        if not row.cells:
+        if not row.values:
             line.append(Cell(NOT_TOLD))
             continue
-        cell, digits = row.cells[metric], METRICS[metric].digits
-        spreads = [] if cell.over_seeds is None else [f"± {cell.over_seeds:.{digits}f}"]
-        spreads += [] if cell.over_images is None else [f"({cell.over_images:.{digits}f})"]
-        text = number_text(cell.mean, digits)
+        cell, digits = row.values[metric], METRICS[metric].digits
+        over_seeds, over_images = cell.std_over_seeds, cell.std_over_images
+        spreads = [] if over_seeds is None else [f"± {over_seeds:.{digits}f}"]
+        spreads += [] if over_images is None else [f"({over_images:.{digits}f})"]
+        text = NOT_TOLD if math.isnan(cell.mean) else f"{cell.mean:.{digits}f}"
         line.append(Cell(text, marks[metric], " ".join(spreads), cell.mean))
     for name in table.costs:
         column, cost = COSTS[name], row.costs.get(name)
@@ -98,7 +100,7 @@ def write_table(table: Table, folder: Path, stem: str) -> list[Path]:
     }
     frames = []
     for block in table.blocks:
-        frame = statistics(block.comparisons)
+        frame = statistics(block.compared[0])
         if len(frame):
             frames.append(frame.assign(block=block.title) if block.title else frame)
     if frames:

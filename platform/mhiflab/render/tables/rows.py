@@ -13,7 +13,6 @@ from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import FUSE_MEMORY, FUSE_SECONDS
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
-from mhiflab.render.tables.published import NOT_TOLD
 
 COST_PX = 512
 """Side of the image for which a table counts operations."""
@@ -44,10 +43,10 @@ class Cell:
     """One metric of one method: mean over images and seeds, and spread over each."""
 
     mean: float
-    over_seeds: float | None
+    std_over_seeds: float | None
     """Standard deviation over seeds of the mean over images; None below two seeds or if the mean
     is not finite."""
-    over_images: float | None
+    std_over_images: float | None
     """Standard deviation over images of the mean over seeds; None below two images or if the mean
     is not finite."""
     by_seed: dict[str, float]
@@ -56,17 +55,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method under one protocol."""
+    """One method under one protocol; its fields are those of the sidecar JSON."""
 
-    label: str
-    cells: dict[str, Cell]
-    """Cells by metric; empty if no run is finished."""
-    case: str = ""
-    """Name of the case; empty for the upsampled LR-HSI."""
+    method: str
+    """Label."""
+    case: str | None = None
+    """Name of the case; None for the upsampled LR-HSI."""
     runs: dict[str, str] = field(default_factory=dict)
     """Keys of the finished runs by seed."""
-    lacking: int = 0
+    runs_lacking: int = 0
     """Number of runs that are not finished."""
+    values: dict[str, Cell] = field(default_factory=dict)
+    """Cells by metric; empty if no run is finished."""
     costs: dict[str, float] = field(default_factory=dict)
     """Costs by name in `COSTS`: parameters, operations, seconds, MiB."""
 
@@ -81,11 +81,6 @@ def _deviation(values: Sequence[float]) -> float | None:
     if len(values) < 2 or not math.isfinite(mean):
         return None
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
-
-
-def number_text(value: float, digits: int) -> str:
-    """Return a number with its decimals; NaN as `NOT_TOLD`."""
-    return NOT_TOLD if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _seed(value: Any) -> str:
@@ -121,8 +116,8 @@ def _costs(entries: Sequence[Entry]) -> dict[str, float]:
 def rows(results: Results) -> list[Row]:
     """Return one row per method in the order of the file, after the upsampled LR-HSI."""
     upsampled = results.upsampled().assign(seed=math.nan)
-    cells = {metric: _cell(upsampled, metric) for metric in results.metrics}
-    table = [Row(results.plan.upsampled_label, cells)]
+    values = {metric: _cell(upsampled, metric) for metric in results.metrics}
+    table = [Row(results.plan.upsampled_label, values=values)]
     fused = results.fused()
     for case, label in results.plan.labels.items():
         entries = [e for e in results.plan.entries if e.trial.case == case]
@@ -131,10 +126,10 @@ def rows(results: Results) -> list[Row]:
         table.append(
             Row(
                 label,
-                {metric: _cell(case_images, metric) for metric in results.metrics} if done else {},
                 case,
                 {str(e.trial.spec.seed) if e.trial.spec.trained else "": e.key for e in done},
                 len(entries) - len(done),
+                {metric: _cell(case_images, metric) for metric in results.metrics} if done else {},
                 _costs(entries),
             )
         )
@@ -147,7 +142,10 @@ def ranks(table: Sequence[Row], metric: str) -> list[str]:
     Ignore rows that lack runs and means that are not finite. Mark a second only if at least three
     rows compete.
     """
-    means = [row.cells[metric].mean if row.cells and not row.lacking else math.nan for row in table]
+    means = [
+        row.values[metric].mean if row.values and not row.runs_lacking else math.nan
+        for row in table
+    ]
     competing = [mean for mean in means if math.isfinite(mean)]
     order = sorted(set(competing), reverse=METRICS[metric].higher_is_better)
     names = dict(zip(order, ("best", "second")[: 2 if len(competing) > 2 else 1], strict=False))

@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from feinfn.errors import UserError
 from mhiflab.grid import Cell, Grid
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
-from mhiflab.render.statistics.verdicts import baseline_case, compare_cases, sentences
+from mhiflab.render.statistics.verdicts import compare_cases, sentences
 from mhiflab.render.tables.published import COUNTED_RATIO, NOT_TOLD, QuotedRow
 from mhiflab.render.tables.rows import Row, rows
 
@@ -25,8 +24,6 @@ class Block:
     results: Results
     title: str = ""
     """Heading over the rows if a table has several blocks."""
-    baseline: str = ""
-    """Case that others are compared with; empty: the first."""
     quoted: tuple[QuotedRow, ...] = ()
     """Published numbers below the rows."""
 
@@ -35,33 +32,10 @@ class Block:
         """Rows of the methods, after the upsampled LR-HSI."""
         return rows(self.results)
 
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """Comparisons of every case with the baseline, bootstrapped once for all formats."""
-        return self._compared[0]
-
-    @property
-    def uncompared(self) -> str:
-        """Reason why several cases are not compared; empty if they are."""
-        return self._compared[1]
-
     @cached_property
-    def _compared(self) -> tuple[list[Comparison], str]:
-        methods = [row for row in self.rows if row.case]
-        try:
-            comparisons = compare_cases(self.results, self.baseline)
-        except UserError as error:
-            means = [cell.mean for row in methods for cell in row.cells.values()]
-            if all(map(math.isfinite, means)):
-                raise
-            return [], str(error)
-        if comparisons or len(methods) < 2:
-            return comparisons, ""
-        case = baseline_case(self.results, self.baseline)
-        base = next(row for row in methods if row.case == case)
-        if base.lacking:
-            return [], f"the baseline, {base.label}, lacks runs"
-        return [], f"no case but the baseline, {base.label}, is complete"
+    def compared(self) -> tuple[list[Comparison], str]:
+        """Comparisons with the baseline, bootstrapped once for all formats; why there are none."""
+        return compare_cases(self.results)
 
 
 @dataclass(frozen=True)
@@ -105,15 +79,15 @@ def notes(table: Table) -> list[str]:
             f"{prefix}runs {keys}.",
         ]
         for row in block.rows:
-            if row.lacking:
+            if row.runs_lacking:
                 finished_seeds = _seeds(row.runs)
                 lines.append(
-                    f"† {prefix}{row.label} lacks {row.lacking} of its runs"
+                    f"† {prefix}{row.method} lacks {row.runs_lacking} of its runs"
                     f"{f' (it has {finished_seeds})' if finished_seeds else ''} and is marked "
                     "neither best nor second."
                 )
-        if block.uncompared:
-            lines.append(f"{prefix}not compared: {block.uncompared}.")
+        if reason := block.compared[1]:
+            lines.append(f"{prefix}not compared: {reason}.")
     if "flops" in table.costs:
         lines.append(
             "GFLOP: matrix products and convolutions, two operations per multiply-add; Fourier "
@@ -142,7 +116,7 @@ def verdicts(table: Table) -> list[str]:
     lines = []
     for block in table.blocks:
         prefix = f"{block.title}: " if block.title else ""
-        lines += [prefix + text for text in sentences(block.comparisons)]
+        lines += [prefix + text for text in sentences(block.compared[0])]
     return lines
 
 
@@ -157,12 +131,12 @@ def summary(table: Table) -> pd.DataFrame:
         for row in block.rows:
             line: dict[str, object] = {"block": block.title} if block.title else {}
             trained = [seed for seed in row.runs if seed]
-            line |= {"method": row.label, "seeds": len(trained)}
+            line |= {"method": row.method, "seeds": len(trained)}
             for metric in table.metrics:
-                cell = row.cells.get(metric)
+                cell = row.values.get(metric)
                 line[f"{metric}_mean"] = cell.mean if cell else None
-                line[f"{metric}_std"] = cell.over_seeds if cell else None
-                line[f"{metric}_images_std"] = cell.over_images if cell else None
+                line[f"{metric}_std"] = cell.std_over_seeds if cell else None
+                line[f"{metric}_images_std"] = cell.std_over_images if cell else None
             line |= {name: row.costs.get(name) for name in table.costs}
             line |= {"form": "smoke"} if block.results.plan.smoke else {}
             lines.append(line)
@@ -177,38 +151,33 @@ def sidecar(table: Table) -> dict[str, Any]:
     blocks = []
     for block in table.blocks:
         results = block.results
-        rows_listed = []
-        for row in block.rows:
-            values = {
-                metric: {
-                    "mean": cell.mean if math.isfinite(cell.mean) else None,
-                    "std_over_seeds": cell.over_seeds,
-                    "std_over_images": cell.over_images,
-                    "by_seed": {
-                        seed: mean if math.isfinite(mean) else None
-                        for seed, mean in cell.by_seed.items()
-                    },
-                }
-                for metric, cell in row.cells.items()
-            }
-            costs = {name: row.costs[name] for name in table.costs if name in row.costs}
-            source: dict[str, Any] = {"method": row.label, "case": row.case or None}
-            source |= {"runs": row.runs, "runs_lacking": row.lacking}
-            rows_listed.append(source | {"values": values, "costs": costs})
+        listed = [
+            asdict(row) | {"costs": {x: row.costs[x] for x in table.costs if x in row.costs}}
+            for row in block.rows
+        ]
         fingerprints = {e.survey.fingerprint for e in results.plan.finished}
         blocks.append(
             {
                 "title": block.title,
-                "study": block.results.plan.name,
+                "study": results.plan.name,
                 "convention": results.convention,
                 "protocol": {"name": results.protocol.name, "hash": results.protocol.hash()},
                 "data_fingerprints": sorted(fingerprints),
                 "images": results.scenes,
-                "rows": rows_listed,
+                "rows": listed,
                 "quoted": [asdict(one) for one in block.quoted],
             }
         )
-    return {"title": table.title, "blocks": blocks, "verdicts": verdicts(table)}
+    return _finite({"title": table.title, "blocks": blocks, "verdicts": verdicts(table)})
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def frame_grid(frame: pd.DataFrame, title: str) -> Grid:
@@ -229,5 +198,4 @@ def frame_grid(frame: pd.DataFrame, title: str) -> Grid:
 
 def study_table(results: Results, costs: Sequence[str] = ()) -> Table:
     """Return the table of one study."""
-    study = results.plan.study
-    return Table(study.title, (Block(results, baseline=study.baseline or ""),), tuple(costs))
+    return Table(results.plan.study.title, (Block(results),), tuple(costs))

@@ -25,7 +25,7 @@ from mhiflab.plan.show import state_grid
 from mhiflab.record.store import tracking_uri
 from mhiflab.render.pages import latex_text, markdown_text
 from mhiflab.render.runs import Results, collect
-from mhiflab.render.statistics.verdicts import baseline_case, compare_cases
+from mhiflab.render.statistics.verdicts import baseline_label, compare_cases
 from mhiflab.render.tables.formats import formatted, print_table, table_grid, write_table
 from mhiflab.render.tables.rows import Cell, Row, ranks
 from mhiflab.render.tables.table import Table, notes, sidecar, study_table
@@ -59,7 +59,7 @@ def test_markdown_shows_labels_as_they_are(text, escaped):
 
 
 def row(mean: float, lacking: int = 0) -> Row:
-    return Row("same", {"psnr": Cell(mean, None, None, {})}, lacking=lacking)
+    return Row("same", runs_lacking=lacking, values={"psnr": Cell(mean, None, None, {})})
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def row(mean: float, lacking: int = 0) -> Row:
         ([row(3.0), row(2.0), row(2.0)], ["best", "second", "second"]),
         ([row(3.0), row(2.0)], ["best", ""]),
         ([row(math.nan), row(1.0), row(math.inf), row(2.0)], ["", "", "", "best"]),
-        ([row(9.0, lacking=1), row(1.0), Row("x", {}, lacking=3), row(2.0)], ["", "", "", "best"]),
+        ([row(9.0, lacking=1), row(1.0), Row("x", runs_lacking=3), row(2.0)], ["", "", "", "best"]),
     ],
 )
 def test_rows_are_ranked_by_their_own_numbers(table, expected):
@@ -192,12 +192,16 @@ def test_baseline_of_a_case_with_axes_is_its_first_point(make_table):
     more = images[images["case"] == points["b"]].assign(case="gabor/model.omega_0=30")
     plan = replace(results.plan, entries=tuple(entries))
     grown = Results(plan, pd.concat([images, more]), CONVENTION)
-    assert baseline_case(grown) == points["a"]
-    assert baseline_case(grown, "gabor") == points["b"]
-    assert baseline_case(grown, "gabor/model.omega_0=30") == "gabor/model.omega_0=30"
-    assert {one.baseline for one in compare_cases(grown, "gabor")} == {"b"}
-    with pytest.raises(UserError, match="baseline: found 'gab', expected a case: plain"):
-        baseline_case(grown, "gab")
+
+    def against(baseline: str | None) -> Results:
+        return replace(grown, plan=replace(plan, study=replace(plan.study, baseline=baseline)))
+
+    assert baseline_label(against(None)) == "a"
+    assert baseline_label(against("gabor")) == "b"
+    assert baseline_label(against("gabor/model.omega_0=30")) == "c"
+    assert {one.baseline for one in compare_cases(against("gabor"))[0]} == {"b"}
+    with pytest.raises(UserError, match=r"baseline: found 'gab', .*expected a case: plain"):
+        baseline_label(against("gab"))
 
 
 def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):
