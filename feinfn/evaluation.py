@@ -26,6 +26,7 @@ class Evaluation:
 
     image: NamedInputs
     fused_SHW: Tensor
+    """The fused HSI, 0 in pixels without data."""
     scores: dict[str, dict[str, float]]
     """Printed metrics by convention; empty for an image without reference."""
 
@@ -36,6 +37,8 @@ def evaluate_method(
     """Fuse every image once and yield it with its scores."""
     for image in images:
         fused_SHW = method(image)
+        if image.valid is not None:
+            fused_SHW = torch.where(image.valid, fused_SHW, 0)
         scores = score_image(fused_SHW, image, images.protocol.ratio, conventions)
         yield Evaluation(image, fused_SHW, scores)
 
@@ -43,10 +46,14 @@ def evaluate_method(
 def score_image(
     fused_SHW: Tensor, image: NamedInputs, ratio: int, conventions: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Return the printed metrics by convention; none if the image has no reference."""
+    """Return the printed metrics by convention; none if the image has no reference.
+
+    Pixels without data in the fused image or the reference are left out, with every window that
+    touches one.
+    """
     if image.reference is None:
         return {}
-    return compare(fused_SHW, image.reference, ratio, conventions, METRICS)
+    return compare(fused_SHW, image.reference, ratio, conventions, METRICS, image.valid)
 
 
 def by_network(model: nn.Module) -> Fuse:

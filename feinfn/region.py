@@ -1,6 +1,7 @@
-"""Regions: scenes, and windows of scenes, as data settings name them."""
+"""Regions: windows of scenes, as data settings name them, and pixels without data."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,3 +62,32 @@ def largest_window(valid_HW: np.ndarray) -> tuple[tuple[int, int], tuple[int, in
                     best, found = area, ((row + 1 - top, row + 1), (start, column))
             bars.append((start, height))
     return found
+
+
+def in_all(*masks_HW: np.ndarray | None) -> np.ndarray | None:
+    """Return the pixels with data in every mask; None, which stands for all pixels, if all are."""
+    given = [mask for mask in masks_HW if mask is not None]
+    return np.logical_and.reduce(given) if given else None
+
+
+def fused_valid(
+    msi_valid_HW: np.ndarray | None, lr_valid_hw: np.ndarray | None, size_HW: Sequence[int]
+) -> np.ndarray | None:
+    """Return the pixels [H, W] of a fused image with data; None, for each image, stands for all.
+
+    They are the pixels with data of the MSI that lie on the ground of an LR pixel with data.
+    """
+    if lr_valid_hw is None:
+        return msi_valid_HW
+    ratio = size_HW[0] // lr_valid_hw.shape[0]
+    return in_all(msi_valid_HW, lr_valid_hw.repeat(ratio, axis=0).repeat(ratio, axis=1))
+
+
+def filled(values_SHW: np.ndarray, valid_HW: np.ndarray | None) -> np.ndarray:
+    """Return values with those of the nearest pixel with data in pixels without."""
+    if valid_HW is None:
+        return values_SHW
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(~valid_HW, return_distances=False, return_indices=True)
+    return np.ascontiguousarray(values_SHW[:, rows, columns])

@@ -20,13 +20,14 @@ import torch
 
 from feinfn.config import TrainConfig
 from feinfn.data.images import Image
-from feinfn.data.pairs import with_reference
+from feinfn.data.pairs import NamedInputs, simulated_inputs, with_reference
 from feinfn.data.patches import Patches
 from feinfn.data.readers.array import NM, import_optional
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_bytes, write_hdf5
-from feinfn.protocols.simulate import Pair, Protocol, simulate
+from feinfn.protocols.simulate import Pair, Protocol
+from feinfn.region import fused_valid
 
 RASTERS = (".tif", ".tiff", ".hdr")
 WRITTEN = (".mat", ".npy", ".npz", ".h5", *RASTERS)
@@ -197,6 +198,8 @@ def export(pairs: Iterable[Pair], path: Path, about: Mapping[str, Any]) -> int:
                     )
                 array.resize(count + len(x), axis=0)
                 array[count:] = x
+                if np.isnan(x).any():
+                    array.attrs["_FillValue"] = np.float32(np.nan)
             count += len(x)
         if not count:
             raise UserError(f"{path}: found nothing to export, expected at least one scene")
@@ -226,8 +229,9 @@ def simulated_pairs(
     """Yield the pairs of whole scenes, or one batch for each row of patches of each scene.
 
     A patch is degraded by itself: at its border the protocol's border applies, not its
-    surroundings. Values that noise takes out of [0, 1] are clipped. Raises `UserError` for a patch
-    that does not fit the scene or the ratio, and for scenes that do not fit the protocol.
+    surroundings. Values that noise takes out of [0, 1] are clipped. Pixels without data are NaN,
+    those of the LR-HSI whose PSF touches one too, and no patch holds any. Raises `UserError` for a
+    patch that does not fit the scene or the ratio, and for scenes that do not fit the protocol.
     """
     count = 0
     for scene in scenes:
@@ -238,15 +242,29 @@ def simulated_pairs(
             yield Pair(*(getattr(pair, field.name).clamp(0, 1) for field in fields(pair)))
 
 
+def _with_nan(image: NamedInputs) -> Pair:
+    """Return a simulated pair with NaN in pixels without data."""
+    pair, lr_valid_hw = image.inputs, image.lr_valid_hw
+    assert isinstance(pair, Pair), "simulated images have a reference"
+    if lr_valid_hw is None:
+        return pair
+    lms_valid_HW = fused_valid(None, lr_valid_hw, pair.lms_BSHW.shape[2:])
+    masks = (image.msi_valid_HW, lms_valid_HW, lr_valid_hw, image.msi_valid_HW)
+    parts = (getattr(pair, part.name) for part in fields(Pair))
+    return Pair(
+        *(
+            x if valid is None else torch.where(torch.from_numpy(valid), x, torch.nan)
+            for x, valid in zip(parts, masks, strict=True)
+        )
+    )
+
+
 def _scene_pairs(
     scene: Scene, protocol: Protocol, patch_px: int | None, stride_px: int, noise_seed: int
 ) -> Iterator[Pair]:
     """Yield the pair of a scene, or one batch for each row of its patches."""
     if patch_px is None:
-        scene.check_whole()
-        msi = None if scene.msi_MHW is None else torch.from_numpy(scene.msi_MHW)[None]
-        cube, nm = torch.from_numpy(scene.cube())[None], scene.wavelengths_nm
-        yield simulate(cube, nm, protocol, scene.source, msi_BMHW=msi, noise_seed=noise_seed)
+        yield _with_nan(simulated_inputs(scene, protocol, torch.device("cpu"), noise_seed))
         return
     config = TrainConfig(patch_px=patch_px, stride_px=stride_px)
     patches = Patches([scene], protocol, config, torch.device("cpu"), alone=True)

@@ -13,6 +13,7 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ import torch
 from torch import Tensor
 
 from feinfn.config import Bands, DataConfig
+from feinfn.data.images import image_of
 from feinfn.data.readers.formats import read_prepared
 from feinfn.data.readers.known import Prepared
-from feinfn.data.readers.numbers import check_finite
 from feinfn.data.scene import Scene, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
 from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
+from feinfn.region import filled, fused_valid, in_all
 
 
 def has_reference(scene: Scene) -> bool:
@@ -37,13 +39,17 @@ def has_reference(scene: Scene) -> bool:
 def with_reference(scene: Scene, protocol: Protocol) -> Scene:
     """Return the scene with its MSI degraded to the cube's grid if it is finer.
 
-    Raises `UserError` if the grids differ by another ratio than the protocol's.
+    Pixels of which that MSI would be made of some without data have none. Raises `UserError` if the
+    grids differ by another ratio than the protocol's.
     """
     if has_reference(scene):
         return scene
-    msi = torch.tensor(scene.msi_MHW)[None]
+    msi, valid = torch.tensor(scene.msi_MHW)[None], scene.valid_HW
     _check_finer(scene, protocol)
-    return replace(scene, msi_MHW=protocol.spatial()(msi)[0].numpy())
+    if valid is not None:
+        finer = fused_valid(None, valid, msi.shape[2:])
+        valid = valid & protocol.lr_valid(finer)
+    return replace(scene, msi_MHW=protocol.spatial()(msi)[0].numpy(), valid_HW=valid)
 
 
 def _check_finer(scene: Scene, protocol: Protocol) -> None:
@@ -57,33 +63,55 @@ def _check_finer(scene: Scene, protocol: Protocol) -> None:
         )
 
 
-def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> Inputs:
+def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> "NamedInputs":
     """Return a real pair without reference as it was measured, a batch of one.
 
     Raises `UserError` if the grids differ by another ratio than the protocol's.
     """
     _check_finer(scene, protocol)
-    scene.check_whole()
-    lr_hsi = torch.from_numpy(scene.cube())[None].to(device)
-    msi = torch.tensor(scene.msi_MHW)[None].to(device)
-    return Inputs(msi, upsample(lr_hsi, protocol), lr_hsi)
+    assert scene.msi_MHW is not None, "only real pairs have a finer MSI"
+    valid = scene.valid_HW
+    finer = None if valid is None else fused_valid(None, valid, scene.msi_MHW.shape[1:])
+    lr_hsi = torch.from_numpy(filled(scene.cube(), valid))[None].to(device)
+    msi = torch.tensor(filled(scene.msi_MHW, finer))[None].to(device)
+    inputs = Inputs(msi, upsample(lr_hsi, protocol), lr_hsi)
+    return NamedInputs(scene.name, inputs, scene.wavelengths_nm, True, finer, valid)
 
 
-def scene_pair(scene: Scene, protocol: Protocol, model: Bands, device: torch.device) -> Pair:
+def simulated_inputs(
+    scene: Scene, protocol: Protocol, device: torch.device, noise_seed: int | None = None
+) -> "NamedInputs":
     """Return a scene's simulated inputs and reference, a batch of one.
 
-    Raises `UserError` if scene, protocol and model do not fit each other.
+    Inputs are made of a scene whose pixels without data hold the nearest with data, so that what
+    lies in a gap is nowhere to be seen; in the reference they are 0. The noise's seed depends on
+    the scene's name alone, if none is given, so that every run sees the same noise. Raises
+    `UserError` if scene and protocol do not fit each other, and if no pixel of the result has data.
     """
-    check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
-    scene.check_whole()
     scene = with_reference(scene, protocol)
-    cube = torch.from_numpy(scene.cube())[None].to(device)
-    msi = None if scene.msi_MHW is None else torch.tensor(scene.msi_MHW)[None].to(device)
-    # The seed depends on the scene's name only, so that every run sees the same noise.
-    seed = int.from_bytes(hashlib.sha256(scene.name.encode()).digest()[:4], "big")
-    return simulate(
-        cube, scene.wavelengths_nm, protocol, scene.source, msi_BMHW=msi, noise_seed=seed
+    valid, cube_SHW, msi_MHW = scene.valid_HW, scene.cube(), scene.msi_MHW
+    if noise_seed is None:
+        noise_seed = int.from_bytes(hashlib.sha256(scene.name.encode()).digest()[:4], "big")
+    pair = simulate(
+        torch.from_numpy(filled(cube_SHW, valid))[None].to(device),
+        scene.wavelengths_nm,
+        protocol,
+        scene.source,
+        msi_BMHW=None if msi_MHW is None else torch.tensor(filled(msi_MHW, valid))[None].to(device),
+        noise_seed=noise_seed,
+        valid_HW=valid,
     )
+    if valid is not None:
+        pair = replace(pair, reference_BSHW=torch.from_numpy(cube_SHW)[None].to(device))
+    measured, lr_valid = msi_MHW is not None, protocol.lr_valid(valid)
+    image = NamedInputs(scene.name, pair, scene.wavelengths_nm, measured, valid, lr_valid)
+    if image.valid is not None and not image.valid.any():
+        raise UserError(
+            f"{scene.source}: found pixels without data within the PSF ({protocol.psf_px} px, "
+            f"protocol {protocol.name}) of every pixel of the LR-HSI, expected some without; "
+            "choose another scene or window"
+        )
+    return image
 
 
 @dataclass(frozen=True)
@@ -95,11 +123,22 @@ class NamedInputs:
     """A `Pair` if there is a reference."""
     wavelengths_nm: np.ndarray | None = None
     measured_msi: bool = False
+    msi_valid_HW: np.ndarray | None = None
+    """False for pixels without data in MSI and reference; None if every pixel has data."""
+    lr_valid_hw: np.ndarray | None = None
+    """False for pixels of the LR-HSI whose PSF touches a pixel without data; None if none does."""
 
     @property
     def reference(self) -> Tensor | None:
-        """The reference [S, H, W]; None for a real pair without one."""
+        """The reference [S, H, W], 0 without data; None for a real pair without one."""
         return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
+
+    @cached_property
+    def valid(self) -> Tensor | None:
+        """Pixels of the fused image with data, [H, W], see `fused_valid`; None if all have."""
+        size = tuple(self.inputs.msi_BMHW.shape[2:])
+        valid = fused_valid(self.msi_valid_HW, self.lr_valid_hw, size)
+        return None if valid is None else torch.from_numpy(valid).to(self.inputs.msi_BMHW.device)
 
 
 class Images(Sequence[NamedInputs]):
@@ -131,19 +170,15 @@ class ScenePairs(Images):
         self.observed = observed
         for scene in scenes:
             check_fit(scene.source, scene.raw_SHW.shape, protocol, model)
-            scene.check_whole()
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> NamedInputs:  # type: ignore[override]
         scene = self.scenes[index]
-        inputs: Inputs
-        if self.observed and not has_reference(scene):
-            inputs = observed_inputs(scene, self.protocol, self.device)
-        else:
-            inputs = scene_pair(scene, self.protocol, self.model, self.device)
-        return NamedInputs(scene.name, inputs, scene.wavelengths_nm, scene.msi_MHW is not None)
+        observed = self.observed and not has_reference(scene)
+        make = observed_inputs if observed else simulated_inputs
+        return make(scene, self.protocol, self.device)
 
 
 def prepared_file(data: DataConfig, name: str) -> Prepared:
@@ -183,26 +218,48 @@ class StoredPairs(Images):
     def __getitem__(self, index: int) -> NamedInputs:  # type: ignore[override]
         file, image = self.images[index]
         name = file.path.stem if file.count == 1 else f"{file.path.stem}_{image:05d}"
-        return NamedInputs(name, self.batch([index]))
+        arrays, valid, lr_valid = stored_pair(file, image)
+        return NamedInputs(name, self._pair([arrays]), msi_valid_HW=valid, lr_valid_hw=lr_valid)
 
     def windows(self, seed: int, epoch: int) -> Sequence[int]:
         """Return the indices of an epoch's images: all of them."""
         return range(len(self))
 
     def batch(self, indices: Sequence[int]) -> Pair:
-        """Return the images with these indices as one batch; they must have one size."""
-        items = [stored_pair(*self.images[index]) for index in indices]
+        """Return the images with these indices as one batch; they must have one size.
+
+        Raises `UserError` for pixels without data, on which nothing can be trained.
+        """
+        items = []
+        for index in indices:
+            arrays, *masks = stored_pair(*self.images[index])
+            if any(mask is not None for mask in masks):
+                file, image = self.images[index]
+                raise UserError(
+                    f"{file.path}: found pixels without data in image {image}, expected none in "
+                    "training; export patches, which hold none (--patch)"
+                )
+            items.append(arrays)
+        return self._pair(items)
+
+    def _pair(self, items: Sequence[tuple[np.ndarray, ...]]) -> Pair:
         arrays = (np.stack(parts) for parts in zip(*items, strict=True))
         return Pair(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
 
-def stored_pair(file: Prepared, index: int) -> tuple[np.ndarray, ...]:
-    """Read MSI, upsampled LR-HSI, LR-HSI and reference as stored, [C, H, W] float32.
+Stored = tuple[tuple[np.ndarray, ...], np.ndarray | None, np.ndarray | None]
+"""Arrays of a prepared image, and the masks of MSI and LR-HSI as `NamedInputs` has them."""
 
-    Nothing is simulated, clipped or reordered. Raises `UserError` for NaN.
+
+def stored_pair(file: Prepared, index: int) -> Stored:
+    """Read MSI, upsampled LR-HSI, LR-HSI and reference as stored, [C, H, W] float32, and masks.
+
+    Nothing is simulated, clipped or reordered. Pixels without data of an input hold the nearest
+    with data; those of the MSI have none in the reference either. Raises `UserError` for NaN that
+    the file does not declare as no data.
     """
-    inputs = []
-    for key in ("RGB", "HSI_up", "LRHSI"):
-        inputs.append(file.image(index, key).load(()))
-        check_finite(inputs[-1], f"{file.path}: {key}[{index}]")
-    return (*inputs, scene_of(file.image(index)).cube())
+    msi, lms, lr_hsi = (image_of(file.image(index, key)) for key in ("RGB", "HSI_up", "LRHSI"))
+    scene = scene_of(file.image(index))
+    inputs = (filled(x.values_SHW, x.valid_HW) for x in (msi, lms, lr_hsi))
+    valid = in_all(msi.valid_HW, lms.valid_HW, scene.valid_HW)
+    return (*inputs, scene.cube()), valid, lr_hsi.valid_HW

@@ -15,7 +15,7 @@ from feinfn.data.readers.formats import HSI, MSI, File, open_file
 from feinfn.data.readers.known import KNOWN
 from feinfn.data.readers.numbers import check_finite, full_scale_of, numbers_of
 from feinfn.errors import UserError
-from feinfn.region import Region, largest_window
+from feinfn.region import Region, in_all, largest_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,8 @@ class Scene:
     grid, or on one a whole number of times finer (then the cube is the LR-HSI, and there is no
     reference)."""
     valid_HW: np.ndarray | None = None
-    """False for pixels without data, whose numbers are 0; None if every pixel has data."""
+    """False for pixels without data in the cube, whose numbers are 0, or in the MSI on their
+    ground; None if every pixel has data."""
     notes: tuple[str, ...] = ()
     """Remarks of the reader about peculiarities and corrections, one sentence each."""
 
@@ -84,18 +85,6 @@ class Scene:
         window = largest_window(self.valid_HW)
         note = f"Cropped to the pixels with data: {Region(self.name, *window)}."
         return replace(self.window(*window), notes=(*self.notes, note))
-
-    def check_whole(self) -> None:
-        """Raise `UserError` if some pixels have no data."""
-        if self.valid_HW is not None:
-            missing, window = (
-                int((~self.valid_HW).sum()),
-                Region(self.name, *largest_window(self.valid_HW)),
-            )
-            raise UserError(
-                f"{self.source}: found {missing} pixels without data, expected none in a scene "
-                f"that is simulated whole; prepare it with --crop-valid, or name a window: {window}"
-            )
 
     def pixel_hash(self) -> str:
         """Return the SHA-256 of pixels and wavelengths, independent of the file format."""
@@ -172,7 +161,12 @@ def read_pair(file: File, options: Options = DEFAULTS, msi_key: str = MSI) -> Sc
             "the same whole number of MSI pixels per HSI pixel along both axes; the two do not "
             "belong together, or one was cropped: register and crop them first"
         )
-    return replace(hsi, msi_MHW=msi.cube(), notes=hsi.notes + msi.notes)
+    valid = hsi.valid_HW
+    if msi.valid_HW is not None:
+        # A pixel of the cube has data if all MSI pixels on its ground have.
+        cells = msi.valid_HW.reshape(h, rows // h, w, cols // w)
+        valid = in_all(valid, np.all(cells, axis=(1, 3)))
+    return replace(hsi, msi_MHW=msi.cube(), valid_HW=valid, notes=hsi.notes + msi.notes)
 
 
 def read_known(name: str, path: Path) -> Scene:

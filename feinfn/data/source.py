@@ -169,8 +169,6 @@ def survey(config: DataConfig) -> Survey:
                 )
             else:
                 scene = load_scene(config, name)
-                if part != "train":
-                    scene.check_whole()
                 content = scene.pixel_hash()
                 size = None if scene.msi_MHW is None else scene.msi_MHW.shape[1:]
                 nm = None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist())

@@ -23,7 +23,6 @@ from feinfn.data.images import Image
 from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
-from feinfn.inference.grids import fused_valid
 from feinfn.inference.inputs import FusionImages, read_images
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import load_model
@@ -175,7 +174,7 @@ def fused_image(fused_SHW: np.ndarray, images: FusionImages) -> Image:
     return Image(
         fused_SHW,
         images.hsi.wavelengths_nm,
-        valid_HW=fused_valid(images.hsi, images.msi),
+        valid_HW=images.valid,
         array=images.msi.array,
     )
 
@@ -197,8 +196,8 @@ def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
                 f"{what}: found NaN in what the network makes of them, expected numbers; its "
                 "weights are damaged or its training diverged: use others"
             )
-        valid_HW = fused_valid(images.hsi, images.msi)
-        return fused_SHW if valid_HW is None else np.where(valid_HW, fused_SHW, np.float32(np.nan))
+        valid = images.valid
+        return fused_SHW if valid is None else np.where(valid, fused_SHW, np.float32(np.nan))
     except RuntimeError as error:
         # On a CPU torch has no error type of its own for this.
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -169,25 +169,3 @@ def _flipped(image: Image, other: Path, *, columns: bool, rows: bool) -> Image:
         array=replace(image.array, transform=(a, b, c, d, e, f)),
         notes=(*image.notes, f"It lies the other way round than {other.name}, and is turned."),
     )
-
-
-def fused_valid(hsi: Image, msi: Image) -> np.ndarray | None:
-    """Return the pixels [H, W] of a fused image with data: those of the MSI whose LR pixel has.
-
-    None if all have.
-    """
-    valid = np.ones(msi.values_SHW.shape[1:], bool) if msi.valid_HW is None else msi.valid_HW
-    if hsi.valid_HW is not None:
-        ratio = [n // m for n, m in zip(valid.shape, hsi.valid_HW.shape, strict=True)]
-        valid = valid & np.kron(hsi.valid_HW, np.ones(ratio, bool))
-    return None if valid.all() else valid
-
-
-def filled(values_SHW: np.ndarray, valid_HW: np.ndarray | None) -> np.ndarray:
-    """Return values with those of the nearest pixel with data in pixels without."""
-    if valid_HW is None:
-        return values_SHW
-    from scipy.ndimage import distance_transform_edt
-
-    rows, columns = distance_transform_edt(~valid_HW, return_distances=False, return_indices=True)
-    return np.ascontiguousarray(values_SHW[:, rows, columns])

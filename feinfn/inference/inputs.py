@@ -5,6 +5,7 @@ Legend: S bands, M MSI bands, N wavelengths of a table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from feinfn.data.images import Image, image_of
 from feinfn.data.readers.array import Options
 from feinfn.data.readers.formats import open_file
 from feinfn.errors import UserError
-from feinfn.inference.grids import filled, on_the_same_ground, ordered_msi
+from feinfn.inference.grids import on_the_same_ground, ordered_msi
 from feinfn.protocols.simulate import Protocol
+from feinfn.region import filled, fused_valid
 
 BEYOND = 0.25
 """Distance by which noise and glints may leave [0, 1]; other units exceed it by far."""
@@ -35,6 +37,12 @@ class FusionImages:
     """The HR-HSI, [S, H, W], if there is one to compare with."""
     msi_order: str = ""
     """Sentence about the order of the MSI's bands; empty if only the protocol says it."""
+
+    @cached_property
+    def valid(self) -> np.ndarray | None:
+        """Pixels of the fused image with data, [H, W], see `fused_valid`; None if all have."""
+        size = self.msi.values_SHW.shape[1:]
+        return fused_valid(self.msi.valid_HW, self.hsi.valid_HW, size)
 
 
 def read_images(

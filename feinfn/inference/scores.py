@@ -11,7 +11,8 @@ from feinfn.errors import UserError
 from feinfn.inference.grids import on_the_same_ground
 from feinfn.inference.inputs import ImageFile, sharing_scale
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
-from feinfn.metrics.evaluation import ALL_INDICES, compare, maps, smallest_px, windows_left_out
+from feinfn.metrics.evaluation import ALL_INDICES, compare, left_out_words, maps, smallest_px
+from feinfn.region import in_all
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,16 @@ class FileScores:
         computed = next(iter(self.values.values()))
         return [index for index in ALL_INDICES if index not in computed]
 
-    def windows_left_out(self) -> dict[str, tuple[int, int]]:
-        """Return, for indices of windows, how many touch pixels without data, and the total."""
+    def gaps(self) -> str:
+        """Return a sentence about pixels without data and the windows that touch them, or none."""
         if self.valid is None:
-            return {}
-        computed = next(iter(self.values.values()))
-        return windows_left_out(torch.from_numpy(self.valid), list(computed))
+            return ""
+        return left_out_words(torch.from_numpy(self.valid), list(next(iter(self.values.values()))))
 
     def maps(self) -> dict[str, torch.Tensor]:
         """Return `error` and `sam_deg`, both [H, W], under the first convention."""
-        drawn = maps(_double(self.fused), _double(self.reference), self.conventions[0].name)
-        if self.valid is not None:
-            height, width = drawn["error"].shape
-            missing = ~torch.from_numpy(self.valid)[:height, :width]
-            drawn = {name: x.masked_fill(missing, torch.nan) for name, x in drawn.items()}
-        return drawn
+        mask = None if self.valid is None else torch.from_numpy(self.valid)
+        return maps(_double(self.fused), _double(self.reference), self.conventions[0].name, mask)
 
 
 def _double(cube_SHW: np.ndarray) -> torch.Tensor:
@@ -80,13 +76,7 @@ def score_files(
     side = min(gt.shape[1:])
     least = {index: max(smallest_px(index, name) for name in names) for index in ALL_INDICES}
     indices = [index for index, px in least.items() if px <= side]
-    valid = _both(*(image.valid_HW for image in images))
+    valid = in_all(*(image.valid_HW for image in images))
     mask = None if valid is None else torch.from_numpy(valid)
     values = compare(_double(sr), _double(gt), ratio, names, indices, mask)
     return FileScores(sr, gt, notes, rules, values, valid)
-
-
-def _both(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a & b

@@ -48,13 +48,23 @@ class Index:
                 .mean()
                 .item()
             )
-        if valid_HW is not None:
-            # An index of pixels does not see where they lie.
-            fused_SHW, reference_SHW = (x[:, None, valid_HW] for x in (fused_SHW, reference_SHW))
+        a, b = _with_data(fused_SHW, reference_SHW, valid_HW)
         if self.value is not None:
-            return self.value(rule, fused_SHW, reference_SHW, ratio)
+            return self.value(rule, a, b, ratio)
         assert self.per_band is not None, "an index has a value, or one for every band"
-        return self.per_band(rule, fused_SHW, reference_SHW).mean().item()
+        return self.per_band(rule, a, b).mean().item()
+
+
+def _with_data(a_SHW: Tensor, b_SHW: Tensor, valid_HW: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return two images, or their pixels with data, [S, 1, pixels], for indices of pixels."""
+    if valid_HW is None:
+        return a_SHW, b_SHW
+    return a_SHW[:, None, valid_HW], b_SHW[:, None, valid_HW]
+
+
+def _mask_of(valid_HW: Tensor | None, cut_SHW: Tensor) -> Tensor | None:
+    """Return the mask of an image as a convention cuts it."""
+    return None if valid_HW is None else valid_HW[: cut_SHW.shape[1], : cut_SHW.shape[2]]
 
 
 INDICES: dict[str, Index] = {
@@ -129,8 +139,7 @@ def evaluate(
     images = _images(fused_SHW, reference_SHW, convention, indices, ALL_INDICES)
     values = {}
     for name, rule, a, b in images:
-        valid = None if valid_HW is None else valid_HW[: a.shape[1], : a.shape[2]]
-        values[name] = INDICES[name].of(rule, a, b, ratio, valid)
+        values[name] = INDICES[name].of(rule, a, b, ratio, _mask_of(valid_HW, a))
     return values
 
 
@@ -145,6 +154,17 @@ def windows_left_out(valid_HW: Tensor, indices: Sequence[str]) -> dict[str, tupl
         kept = whole_blocks(valid_HW) if name == "q2n" else windows
         counts[name] = int((~kept).sum()), kept.numel()
     return counts
+
+
+def left_out_words(valid_HW: Tensor, indices: Sequence[str]) -> str:
+    """Return a sentence about what indices leave out of an image that has pixels without data."""
+    missing, total = int((~valid_HW).sum()), valid_HW.numel()
+    counts = windows_left_out(valid_HW, indices).items()
+    windows = ", ".join(f"{INDICES[name].label.name} {n} of {m}" for name, (n, m) in counts)
+    return (
+        f"{missing} of {total} pixels have no data and are left out"
+        f"{', and the windows that touch them: ' * bool(windows)}{windows}"
+    )
 
 
 def compare(
@@ -183,16 +203,26 @@ def per_band(
     reference_SHW: Tensor,
     convention: str = CONVENTION,
     indices: Sequence[str] = tuple(PER_BAND),
+    valid_HW: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return indices of every band, each [S] float64; arguments and errors as in `evaluate`."""
-    images = _images(fused_SHW, reference_SHW, convention, indices, tuple(PER_BAND))
-    return {name: PER_BAND[name](rule, a, b) for name, rule, a, b in images}
+    values = {}
+    for name, rule, a, b in _images(fused_SHW, reference_SHW, convention, indices, tuple(PER_BAND)):
+        valid, of_windows = _mask_of(valid_HW, a), INDICES[name].windows
+        if valid is None or of_windows is None:
+            values[name] = PER_BAND[name](rule, *_with_data(a, b, valid))
+        else:
+            values[name] = torch.as_tensor(of_windows(rule, a, b, valid))
+    return values
 
 
 def maps(
-    fused_SHW: Tensor, reference_SHW: Tensor, convention: str = CONVENTION
+    fused_SHW: Tensor,
+    reference_SHW: Tensor,
+    convention: str = CONVENTION,
+    valid_HW: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return error maps of an image as the convention cuts it, float64.
+    """Return error maps of an image as the convention cuts it, float64, NaN without data.
 
     `sam_deg` [H, W] is the spectral angle in degrees, NaN for pixels that are left out; `error` [H,
     W] is the absolute error averaged over bands; `error_SHW` is that of every band. Errors as in
@@ -202,7 +232,10 @@ def maps(
     a, b = rule.cut(fused), rule.cut(reference)
     error_SHW = (a - b).abs()
     sam_deg = torch.rad2deg(rule.angles(a, b))
-    return {"sam_deg": sam_deg, "error": error_SHW.mean(dim=0), "error_SHW": error_SHW}
+    drawn = {"sam_deg": sam_deg, "error": error_SHW.mean(dim=0), "error_SHW": error_SHW}
+    if (valid := _mask_of(valid_HW, a)) is None:
+        return drawn
+    return {name: x.masked_fill(~valid, torch.nan) for name, x in drawn.items()}
 
 
 def _prepared(

@@ -33,12 +33,17 @@ def _blocks(image_SHW: Tensor, side: int) -> Tensor:
     return tiles.flatten(3).permute(1, 2, 0, 3)
 
 
-def pairwise_quality(x_SHW: Tensor, y_MHW: Tensor, block_px: int) -> Tensor:
+def pairwise_quality(
+    x_SHW: Tensor, y_MHW: Tensor, block_px: int, kept: Tensor | None = None
+) -> Tensor:
     """Return the universal quality index of every band of x with every band of y, [S, M].
 
-    It is the mean over blocks without overlap; one matrix of moments gives all pairs of a block.
+    It is the mean over blocks without overlap, or over those `kept`, [rows, columns]; one matrix of
+    moments gives all pairs of a block.
     """
     x_blocks, y_blocks = _blocks(x_SHW, block_px), _blocks(y_MHW, block_px)
+    if kept is not None:
+        x_blocks, y_blocks = x_blocks[kept][None], y_blocks[kept][None]
     total = torch.zeros(len(x_SHW), len(y_MHW), dtype=torch.float64, device=x_SHW.device)
     for x_BSP, y_BMP in zip(x_blocks, y_blocks, strict=True):
         x_squares = (x_BSP**2).mean(2)[:, :, None]
@@ -58,13 +63,15 @@ def qnr(
     lr_hsi_Shw: Tensor,
     msi_MHW: Tensor,
     block_px: int = 32,
+    valid_HW: Tensor | None = None,
 ) -> dict[str, float]:
     """Return `d_lambda`, `d_s` and `qnr` = (1 - d_lambda) (1 - d_s); their best values are 0, 0, 1.
 
     d_lambda is the mean over band pairs of |Q(fused i, fused j) - Q(LR i, LR j)|. d_s is the mean
     over bands and MSI bands of |Q(fused i, MSI m) - Q(LR i, LR MSI m)|. Both exponents are 1
     (Alparone et al., PE&RS 2008). Inferred for HSI and MSI: blocks of `block_px` HR pixels against
-    the same ground at LR, all pairs of bands in d_s, and an LR MSI of cell means.
+    the same ground at LR, all pairs of bands in d_s, and an LR MSI of cell means. Blocks that touch
+    pixels without data are left out; NaN if none is left.
     Raises `UserError` if shapes or the block do not fit, and for NaN.
     """
     ratio = fused_SHW.shape[-1] // max(lr_hsi_Shw.shape[-1], 1)
@@ -89,10 +96,11 @@ def qnr(
         raise UserError("qnr: found NaN or inf in an image, expected finite reflectances")
     lr_msi_Mhw = F.avg_pool2d(msi_MHW.double(), ratio)
     lr_px = block_px // ratio
-    spectral = pairwise_quality(fused_SHW, fused_SHW, block_px)
-    spectral -= pairwise_quality(lr_hsi_Shw, lr_hsi_Shw, lr_px)
-    spatial = pairwise_quality(fused_SHW, msi_MHW, block_px)
-    spatial -= pairwise_quality(lr_hsi_Shw, lr_msi_Mhw, lr_px)
+    kept = None if valid_HW is None else _blocks(valid_HW[None], block_px)[:, :, 0].all(-1)
+    spectral = pairwise_quality(fused_SHW, fused_SHW, block_px, kept)
+    spectral -= pairwise_quality(lr_hsi_Shw, lr_hsi_Shw, lr_px, kept)
+    spatial = pairwise_quality(fused_SHW, msi_MHW, block_px, kept)
+    spatial -= pairwise_quality(lr_hsi_Shw, lr_msi_Mhw, lr_px, kept)
     # The diagonal is 0, so only the divisor must leave out a band's pair with itself.
     d_lambda = (spectral.abs().sum() / max(bands * (bands - 1), 1)).item()
     d_s = spatial.abs().mean().item()

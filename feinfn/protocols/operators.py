@@ -8,7 +8,7 @@ Legend: B batch, S bands, M MSI bands, H W rows and columns.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -197,6 +197,8 @@ class Noise(Operator):
     snr_db: Finite | tuple[Finite, ...]
     """SNR in dB: one number, or one per band."""
     seed: int | tuple[int, ...] = 0
+    valid_HW: Tensor | None = field(default=None, compare=False)
+    """False for pixels without data, which do not count in the mean square; None counts all."""
 
     def __call__(self, x_BSHW: Tensor) -> Tensor:
         batch, bands = x_BSHW.shape[:2]
@@ -204,7 +206,10 @@ class Noise(Operator):
         require(len(snr_db) in (1, bands), "snr_db", len(snr_db), f"1 or {bands} numbers")
         seeds = range(self.seed, self.seed + batch) if isinstance(self.seed, int) else self.seed
         require(len(seeds) == batch, "seed", len(seeds), f"{batch} seeds, one per image")
-        power_BS11 = x_BSHW.detach().square().mean(dim=(-2, -1), keepdim=True)
+        power = x_BSHW.detach().square()
+        if self.valid_HW is not None:
+            power = power[..., self.valid_HW.to(power.device)][..., None]
+        power_BS11 = power.mean(dim=(-2, -1), keepdim=True)
         sigma_BS11 = (power_BS11 / 10 ** (snr_db / 10)).sqrt()
         return x_BSHW + sigma_BS11 * _normal(x_BSHW, seeds)
 

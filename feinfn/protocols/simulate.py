@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -132,6 +133,20 @@ class Protocol(Settings, section="protocol"):
         assert self.psf_sigma_px is not None
         return Chain((Blur.gaussian(self.psf_px, self.psf_sigma_px, self.psf_border), sample))
 
+    def lr_valid(self, valid_HW: np.ndarray | None) -> np.ndarray | None:
+        """Return the LR pixels [h, w] whose PSF touches pixels with data alone.
+
+        None stands for an image without gaps.
+        """
+        if valid_HW is None:
+            return None
+        count = [
+            Blur((x.kernel != 0).double(), x.border) if isinstance(x, Blur) else x
+            for x in self.spatial().operators
+        ]
+        missing = Chain(tuple(count))(torch.from_numpy(~valid_HW).double()[None, None])
+        return (missing[0, 0] < 0.5).numpy()
+
     def response(self, bands: int, wavelengths_nm: np.ndarray | None) -> SpectralResponse:
         """Return the linear operator from S bands at these wavelengths to MSI bands.
 
@@ -185,13 +200,15 @@ def simulate(
     *,
     msi_BMHW: Tensor | None = None,
     noise_seed: int | Sequence[int] = 0,
+    valid_HW: np.ndarray | None = None,
 ) -> Pair:
     """Return the inputs that a protocol makes of reference cubes [B, S, H, W] in [0, 1].
 
     `msi_BMHW` is the measured MSI on the reference's grid, read only by protocols that need it.
     Image b of the batch draws its noise from entry b of `noise_seed`; an integer stands for seed,
     seed + 1, ... Noise may take LR-HSI and MSI out of [0, 1] unless they are rounded to bits; LMS
-    is clipped to it.
+    is clipped to it. `valid_HW` is False for pixels without data, which hold some numbers and do
+    not count in the power that noise is scaled by.
 
     Raises `UserError` if the size is not a multiple of the ratio, or bands or MSI do not fit.
     """
@@ -204,8 +221,11 @@ def simulate(
         msi = protocol.response(bands, wavelengths_nm)(reference_BSHW)
     seeds = range(noise_seed, noise_seed + batch) if isinstance(noise_seed, int) else noise_seed
     # Even and odd seeds, so that LR-HSI and MSI never share noise.
-    hsi_sensor = _sensor(protocol.hsi_snr_db, protocol.lr_bits, [2 * s for s in seeds])
-    msi_sensor = _sensor(protocol.msi_snr_db, protocol.msi_bits, [2 * s + 1 for s in seeds])
+    lr_valid_hw = protocol.lr_valid(valid_HW)
+    hsi_sensor = _sensor(protocol.hsi_snr_db, protocol.lr_bits, [2 * s for s in seeds], lr_valid_hw)
+    msi_sensor = _sensor(
+        protocol.msi_snr_db, protocol.msi_bits, [2 * s + 1 for s in seeds], valid_HW
+    )
     lr_hsi, msi = hsi_sensor(protocol.spatial()(reference_BSHW)), msi_sensor(msi)
     return Pair(msi, upsample(lr_hsi, protocol), lr_hsi, reference_BSHW)
 
@@ -239,10 +259,13 @@ def _measured(
     return msi_BMHW
 
 
-def _sensor(snr_db: float | None, bits: int | None, seeds: list[int]) -> Chain:
+def _sensor(
+    snr_db: float | None, bits: int | None, seeds: list[int], valid_HW: np.ndarray | None
+) -> Chain:
     steps: list[Operator] = []
     if snr_db is not None:
-        steps.append(Noise(snr_db, tuple(seeds)))
+        valid = None if valid_HW is None else torch.from_numpy(valid_HW)
+        steps.append(Noise(snr_db, tuple(seeds), valid))
     if bits is not None:
         steps.append(Quantise(bits))
     return Chain(tuple(steps))

@@ -70,9 +70,8 @@ def evaluate(
     for note in scores.notes:
         out.print(escape(note), soft_wrap=True)
     out.print(convention_grid(scores.values))
-    if counts := scores.windows_left_out():
-        text = ", ".join(f"{METRICS[i].name} {n} of {total}" for i, (n, total) in counts.items())
-        out.print(f"Pixels without data are left out, and the windows that touch them: {text}")
+    if gaps := scores.gaps():
+        out.print(gaps)
     if scores.left_out:
         names = ", ".join(METRICS[index].name for index in scores.left_out)
         out.print(f"Left out, their windows are larger than the image: {names}")

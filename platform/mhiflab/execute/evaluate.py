@@ -16,7 +16,7 @@ from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import Images, NamedInputs
 from feinfn.evaluation import Fuse, evaluate_method, score_image
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
-from feinfn.metrics.evaluation import maps, per_band
+from feinfn.metrics.evaluation import METRICS, left_out_words, maps, per_band
 from feinfn.metrics.no_reference import qnr
 from mhiflab.record.artifacts import (
     FUSE_MEMORY,
@@ -59,6 +59,9 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
 
     for one in evaluate_method(measured, images, conventions):
         image, upsampled_SHW = one.image, one.image.inputs.lms_BSHW[0]
+        if image.valid is not None:
+            upsampled_SHW = torch.where(image.valid, upsampled_SHW, 0)
+            print(f"{image.name}: {left_out_words(image.valid, METRICS)}", flush=True)
         if image.reference is not None:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
@@ -76,7 +79,7 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
                 rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
             if image.reference is not None:
                 bands.append(_bands(fused_SHW, image.reference, image).assign(**identity))
-                error_maps = maps(fused_SHW, image.reference)
+                error_maps = maps(fused_SHW, image.reference, valid_HW=image.valid)
                 for name, part in (("error", "error"), ("sam", "sam_deg")):
                     pictures[f"{key}/{name}"] = error_maps[part].cpu().numpy().astype(np.float16)
     effort_values = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
@@ -120,11 +123,13 @@ def _without_reference(fused_SHW: Tensor, image: NamedInputs, ratio: int) -> dic
     lr_hsi, msi = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
     # Blocks of 32 pixels, or as close to that as ratio and image allow.
     block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
-    return {"convention": WITHOUT_REFERENCE, **qnr(fused_SHW, lr_hsi, msi, block_px=block)}
+    values = qnr(fused_SHW, lr_hsi, msi, block, image.valid)
+    return {"convention": WITHOUT_REFERENCE, **values}
 
 
 def _bands(fused_SHW: Tensor, reference_SHW: Tensor, image: NamedInputs) -> pd.DataFrame:
-    values = per_band(fused_SHW, reference_SHW, CONVENTION, ("psnr", "ssim", "rmse"))
+    names = ("psnr", "ssim", "rmse")
+    values = per_band(fused_SHW, reference_SHW, CONVENTION, names, image.valid)
     table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
     table.insert(0, "band", range(1, len(table) + 1))
     nm = np.nan if image.wavelengths_nm is None else image.wavelengths_nm

@@ -20,7 +20,7 @@ from feinfn.analysis.radial import (
 from feinfn.analysis.response import decoder_features, decoder_inputs, frequency_response
 from feinfn.analysis.spectra import angles_deg, distinct_pixels, spectra_at
 from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.pairs import scene_pair
+from feinfn.data.pairs import simulated_inputs
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
@@ -35,7 +35,7 @@ SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, s
 def pair() -> Pair:
     scene = load_scene(DataConfig(), "superballs_ms")
     scene = replace(scene, raw_SHW=np.ascontiguousarray(scene.raw_SHW[:, :48, :64]))
-    return scene_pair(scene, PROTOCOLS["cave_x4"], SMALL, torch.device("cpu"))
+    return simulated_inputs(scene, PROTOCOLS["cave_x4"], torch.device("cpu")).inputs
 
 
 def network(**fields: object) -> FeINFN:

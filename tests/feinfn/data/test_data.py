@@ -11,7 +11,7 @@ from places import SHARED_DATA
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data import source
-from feinfn.data.pairs import scene_pair
+from feinfn.data.pairs import ScenePairs
 from feinfn.data.readers.array import Options
 from feinfn.data.scene import read_scene
 from feinfn.errors import UserError
@@ -130,7 +130,7 @@ def test_wrong_band_counts_are_named():
     scene = source.load_scene(SAMPLE, SAMPLE.train[0])
     for change, message in [({"hsi_bands": 30}, "found 31 bands"), ({"msi_bands": 4}, "msi_bands")]:
         with pytest.raises(UserError, match=message):
-            scene_pair(scene, CAVE, ModelConfig(**change), CPU)
+            ScenePairs([scene], CAVE, ModelConfig(**change), CPU)
 
 
 def test_windows_of_scenes_are_read_and_never_shared_between_parts():

@@ -65,7 +65,7 @@ def test_imported_file_exports_to_the_same_bits(ratio, tmp_path):
 
     def pairs() -> Iterator[Pair]:
         for i in range(theirs.count):
-            yield Pair(*(torch.from_numpy(x)[None] for x in stored_pair(theirs, i)))
+            yield Pair(*(torch.from_numpy(x)[None] for x in stored_pair(theirs, i)[0]))
 
     assert export(pairs(), tmp_path / "ours.h5", {}) == 3
     with h5py.File(first) as a, h5py.File(tmp_path / "ours.h5") as b:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from feinfn.config import DataConfig, ModelConfig, TrainConfig
-from feinfn.data import source
+from feinfn.config import TrainConfig
 from feinfn.data.images import read_image
-from feinfn.data.pairs import ScenePairs, scene_pair
 from feinfn.data.patches import Patches
 from feinfn.data.prepare import prepare, source_files
 from feinfn.data.readers.array import Options
@@ -195,25 +193,6 @@ def test_patches_touch_no_gap(scene, sampling):
     assert {(w.top, w.left) for w in whole.grid} <= {(y, 8) for y in range(0, 17, 8)}
     with pytest.raises(UserError, match="windows that touch no pixel without data"):
         Patches([scene], CAVE, TrainConfig(patch_px=64, stride_px=8), CPU)
-
-
-def test_whole_scenes_with_gaps_are_refused_with_a_window(scene, tmp_path):
-    message = r"found 344 pixels without data, .*--crop-valid, .*: gaps\[0:64, 5:60\]"
-    for use in (
-        lambda: scene_pair(scene, CAVE, ModelConfig(), CPU),
-        lambda: ScenePairs([scene], CAVE, ModelConfig(), CPU),
-    ):
-        with pytest.raises(UserError, match=message):
-            use()
-    (tmp_path / "gaps.bin").touch()
-    out = tmp_path / "store.h5"
-    prepare({"gaps": tmp_path / "gaps.bin"}, out, read=lambda name, path: scene)
-    named = ("gaps[0:32, 8:40]", "gaps[32:64, 8:40]")
-    data = DataConfig(
-        source=str(out), train=named[:1], validation=("gaps[0:8, 0:8]",), test=named[1:]
-    )
-    with pytest.raises(UserError, match="pixels without data"):
-        source.survey(data)
 
 
 def test_metrics_do_not_depend_on_what_lies_in_gaps():

@@ -14,7 +14,7 @@ from feinfn.data.pairs import (
     has_reference,
     observed_inputs,
     prepared_file,
-    scene_pair,
+    simulated_inputs,
     with_reference,
 )
 from feinfn.data.readers.formats import read_prepared
@@ -39,7 +39,7 @@ def test_measured_msi_on_the_cubes_grid_is_taken_as_it_is():
     scene = pair(1)
     assert has_reference(scene)
     assert with_reference(scene, MEASURED) is scene
-    found = scene_pair(scene, MEASURED, MODEL, CPU)
+    found = simulated_inputs(scene, MEASURED, CPU).inputs
     np.testing.assert_array_equal(found.msi_BMHW[0], scene.msi_MHW)
     np.testing.assert_array_equal(found.reference_BSHW[0], scene.cube())
     assert found.lr_hsi_BShw.shape == (1, 5, 4, 6)
@@ -48,7 +48,7 @@ def test_measured_msi_on_the_cubes_grid_is_taken_as_it_is():
 def test_pair_without_reference_is_trained_on_its_degraded_self():
     scene = pair(4)
     assert not has_reference(scene)
-    found = scene_pair(scene, MEASURED, MODEL, CPU)
+    found = simulated_inputs(scene, MEASURED, CPU).inputs
     # Wald's protocol: the same degradation for both sensors, the cube as reference.
     expected = MEASURED.spatial()(torch.tensor(scene.msi_MHW)[None])
     torch.testing.assert_close(found.msi_BMHW, expected, rtol=0, atol=0)
@@ -57,7 +57,7 @@ def test_pair_without_reference_is_trained_on_its_degraded_self():
 
 def test_pair_without_reference_is_fused_as_measured():
     scene = pair(4)
-    inputs = observed_inputs(scene, MEASURED, CPU)
+    inputs = observed_inputs(scene, MEASURED, CPU).inputs
     np.testing.assert_array_equal(inputs.lr_hsi_BShw[0], scene.cube())
     np.testing.assert_array_equal(inputs.msi_BMHW[0], scene.msi_MHW)
     assert inputs.lms_BSHW.shape == (1, 5, 64, 96)
@@ -67,9 +67,9 @@ def test_pair_without_reference_is_fused_as_measured():
 
 def test_noise_of_a_scene_follows_its_name_and_is_repeatable():
     noisy = replace(MEASURED, hsi_snr_db=20.0)
-    one, again = (scene_pair(pair(1), noisy, MODEL, CPU).lr_hsi_BShw for _ in range(2))
-    other = scene_pair(replace(pair(1), name="other"), noisy, MODEL, CPU).lr_hsi_BShw
-    clean = scene_pair(pair(1), MEASURED, MODEL, CPU).lr_hsi_BShw
+    one, again = (simulated_inputs(pair(1), noisy, CPU).inputs.lr_hsi_BShw for _ in range(2))
+    other = simulated_inputs(replace(pair(1), name="other"), noisy, CPU).inputs.lr_hsi_BShw
+    clean = simulated_inputs(pair(1), MEASURED, CPU).inputs.lr_hsi_BShw
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert 0 < (one - clean).square().mean() < 0.1

@@ -12,8 +12,8 @@ import torch
 from scipy.ndimage import gaussian_filter, uniform_filter
 from test_metrics import PAIRS, pair
 
-from feinfn.config import DataConfig, ModelConfig
-from feinfn.data.pairs import scene_pair
+from feinfn.config import DataConfig
+from feinfn.data.pairs import simulated_inputs
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.metrics.conventions import CONVENTIONS
 from feinfn.metrics.evaluation import METRICS, compare, evaluate
@@ -155,7 +155,7 @@ def test_convention_equals_its_transcription_on_a_real_scene(convention):
     data = resolve_data(DataConfig())
     cave = PROTOCOLS["cave_x4"]
     loaded = load_scene(data, data.test[0])
-    scene = scene_pair(loaded, cave, ModelConfig(), torch.device("cpu"))
+    scene = simulated_inputs(loaded, cave, torch.device("cpu")).inputs
     fused, reference = scene.lms_BSHW[0], scene.reference_BSHW[0]
     expected = TRANSCRIPTIONS[convention](*(x.double().numpy() for x in (fused, reference)), 4)
     assert_same(evaluate(fused, reference, 4, convention), expected)

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from scipy.io import loadmat, savemat
 
 from feinfn.data.images import read_cube, read_image
-from feinfn.data.pairs import scene_pair
+from feinfn.data.pairs import simulated_inputs
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
 from feinfn.inference import apply
@@ -49,7 +49,7 @@ def pair(run, tmp_path):
     _, entry = run
     spec = entry.trial.spec
     scene = load_scene(spec.data, spec.data.test[0])
-    simulated = scene_pair(scene, spec.protocol, spec.model, torch.device("cpu"))
+    simulated = simulated_inputs(scene, spec.protocol, torch.device("cpu")).inputs
     np.save(tmp_path / "hsi.npy", simulated.lr_hsi_BShw[0].numpy())
     np.save(tmp_path / "msi.npy", simulated.msi_BMHW[0].numpy())
     np.save(tmp_path / "reference.npy", simulated.reference_BSHW[0].numpy())

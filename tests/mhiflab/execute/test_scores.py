@@ -1,12 +1,17 @@
 """What is kept of a trial's test images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from networks import NARROW
 
-from feinfn.data.pairs import NamedInputs
+from feinfn.data.pairs import NamedInputs, ScenePairs
+from feinfn.data.scene import make_scene
+from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.execute.evaluate import window
+from mhiflab.execute.evaluate import score_tests, window
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS
 
 
@@ -50,3 +55,26 @@ def test_window_is_one_place_of_all_images_on_the_grid_of_the_lr_hsi(size, ratio
 def test_window_of_a_real_pair_has_no_reference():
     one = image(64, 64, 4, reference=False)
     assert "one/window/reference" not in window(one, {UPSAMPLED: one.inputs.lms_BSHW[0]}, 4)
+
+
+def test_pixels_without_data_are_blank_in_pictures_and_counted(capsys):
+    cube = np.random.default_rng(0).random((31, 48, 64)).astype(np.float32)
+    valid = np.ones((48, 64), bool)
+    valid[:, :6] = False
+    scene = make_scene("gaps", cube * valid, np.arange(400.0, 701.0, 10.0), "memory")
+    scene = replace(scene, valid_HW=valid)
+    images = ScenePairs([scene], PROTOCOLS["cave_x4"], NARROW, torch.device("cpu"))
+    scores = score_tests(lambda image: image.inputs.lms_BSHW[0], images)
+    # The PSF of the second column of LR pixels reaches columns 5 to 7.
+    blank = np.arange(64) < 8
+    assert (images[0].valid.numpy() == ~blank).all()
+    for method in (FUSED, UPSAMPLED):
+        for part in ("error", "sam"):
+            picture = scores.pictures[f"gaps/{method}/{part}"]
+            np.testing.assert_array_equal(np.isnan(picture), np.broadcast_to(blank, (48, 64)))
+        assert not scores.pictures[f"gaps/{method}/rgb"][:, blank].any()
+    fused = scores.images.query("convention == 'matlab'")
+    means = scores.bands.groupby("method").psnr.mean()
+    for row in fused.itertuples():
+        assert means[row.method] == pytest.approx(row.psnr, rel=1e-12)
+    assert "gaps: 384 of 3072 pixels have no data" in capsys.readouterr().out

@@ -185,7 +185,7 @@ def test_prepared_files_are_read_image_by_image(tmp_path):
     with h5py.File(path) as file:
         np.testing.assert_array_equal(scene_of(found.image(2)).raw_SHW, file["GT"][2])
         for stored, key in zip(
-            stored_pair(found, 1), ("RGB", "HSI_up", "LRHSI", "GT"), strict=True
+            stored_pair(found, 1)[0], ("RGB", "HSI_up", "LRHSI", "GT"), strict=True
         ):
             np.testing.assert_array_equal(stored, file[key][1])
     assert read_any(path, key="0", wavelengths_nm=range(1, 6)).wavelengths_nm[4] == 5
