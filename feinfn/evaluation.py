@@ -13,7 +13,7 @@ from feinfn.data.pairs import Images, NamedInputs
 from feinfn.methods.classical.registry import Method
 from feinfn.methods.network import fuse
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS, compare
+from feinfn.metrics.evaluation import Comparison
 from feinfn.protocols.simulate import Protocol
 
 Fuse = Callable[[NamedInputs], Tensor]
@@ -29,6 +29,8 @@ class Evaluation:
     """The fused HSI, 0 in pixels without data."""
     scores: dict[str, dict[str, float]]
     """Printed metrics by convention; empty for an image without reference."""
+    comparison: Comparison | None
+    """The two images, for indices of every band and maps; None for an image without reference."""
 
 
 def evaluate_method(
@@ -39,21 +41,28 @@ def evaluate_method(
         fused_SHW = method(image)
         if image.valid is not None:
             fused_SHW = torch.where(image.valid, fused_SHW, 0)
-        scores = score_image(fused_SHW, image, images.protocol.ratio, conventions)
-        yield Evaluation(image, fused_SHW, scores)
+        comparison = compare_image(fused_SHW, image)
+        scores = scores_of(comparison, images.protocol.ratio, conventions)
+        yield Evaluation(image, fused_SHW, scores, comparison)
 
 
-def score_image(
-    fused_SHW: Tensor, image: NamedInputs, ratio: int, conventions: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return the printed metrics by convention; none if the image has no reference.
+def compare_image(fused_SHW: Tensor, image: NamedInputs) -> Comparison | None:
+    """Return the comparison of a fused image with the reference; None if there is none.
 
-    Pixels without data in the fused image or the reference are left out, with every window that
-    touches one.
+    Pixels without data in either are left out, with every window that touches one.
     """
     if image.reference is None:
+        return None
+    return Comparison(fused_SHW, image.reference, image.valid)
+
+
+def scores_of(
+    comparison: Comparison | None, ratio: int, conventions: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return the printed metrics by convention; none without a comparison."""
+    if comparison is None:
         return {}
-    return compare(fused_SHW, image.reference, ratio, conventions, METRICS, image.valid)
+    return {name: comparison.evaluate(ratio, name) for name in conventions}
 
 
 def by_network(model: nn.Module) -> Fuse:

@@ -11,7 +11,7 @@ from feinfn.errors import UserError
 from feinfn.inference.grids import on_the_same_ground
 from feinfn.inference.inputs import ImageFile, sharing_scale
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
-from feinfn.metrics.evaluation import ALL_INDICES, compare, left_out_words, maps, smallest_px
+from feinfn.metrics.evaluation import ALL_INDICES, Comparison, left_out_words, smallest_px
 from feinfn.region import in_all
 
 
@@ -24,6 +24,7 @@ class FileScores:
     notes: tuple[str, ...]
     """Facts of the files that were used, one sentence each."""
     conventions: tuple[Convention, ...]
+    comparison: Comparison
     values: dict[str, dict[str, float]]
     """Index values by convention."""
     valid: np.ndarray | None = None
@@ -43,8 +44,7 @@ class FileScores:
 
     def maps(self) -> dict[str, torch.Tensor]:
         """Return `error` and `sam_deg`, both [H, W], under the first convention."""
-        mask = None if self.valid is None else torch.from_numpy(self.valid)
-        return maps(_double(self.fused), _double(self.reference), self.conventions[0].name, mask)
+        return self.comparison.maps(self.conventions[0].name)
 
 
 def _double(cube_SHW: np.ndarray) -> torch.Tensor:
@@ -78,5 +78,6 @@ def score_files(
     indices = [index for index, px in least.items() if px <= side]
     valid = in_all(*(image.valid_HW for image in images))
     mask = None if valid is None else torch.from_numpy(valid)
-    values = compare(_double(sr), _double(gt), ratio, names, indices, mask)
-    return FileScores(sr, gt, notes, rules, values, valid)
+    comparison = Comparison(_double(sr), _double(gt), mask)
+    values = {name: comparison.evaluate(ratio, name, indices) for name in names}
+    return FileScores(sr, gt, notes, rules, comparison, values, valid)

@@ -10,15 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError, require_one_of
-from feinfn.metrics.indices import (
-    angles,
-    ergas,
-    mean_over,
-    mse_per_band,
-    ssim_gaussian,
-    whole_windows,
-)
+from feinfn.errors import require_one_of
+from feinfn.metrics.indices import mse_per_band, products, reference_maximum, reference_means
+from feinfn.metrics.pieces import Quantities
+from feinfn.metrics.windows import ssim_gaussian, ssim_uniform
 
 CONVENTION = "matlab"
 """Convention of every number that does not name another."""
@@ -28,7 +23,8 @@ CONVENTION = "matlab"
 class Convention:
     """A complete definition of the four printed indices; all fields but the texts change numbers.
 
-    The methods take images [S, H, W] that have passed `prepare` and, except for SSIM, `cut`.
+    The methods take the quantities of two images that have passed `prepare` and that, except for
+    SSIM, are cut.
     """
 
     name: str
@@ -66,69 +62,59 @@ class Convention:
         return 11 if self.ssim_window == "Gaussian 11x11" else 7
 
     def prepare(self, image_SHW: Tensor) -> Tensor:
-        """Return the image in the convention's type and levels, as float64."""
+        """Return an image, or a piece of it, in the convention's type and levels, as float64."""
         x = image_SHW.to(getattr(torch, self.dtype)).double()
-        return x if self.levels is None else (x.clamp(0, 1) * self.levels).round() / self.levels
+        if self.levels is None:
+            return x
+        return (x.clamp(0, 1) * self.levels).round_().div_(self.levels)
 
-    def cut(self, image_SHW: Tensor) -> Tensor:
-        """Return the image without the rows and columns that the convention leaves out."""
-        height, width = image_SHW.shape[1:]
-        return image_SHW[:, : height - self.cut_px, : width - self.cut_px]
-
-    def _decibels(self, mse: Tensor, reference_SHW: Tensor) -> Tensor:
-        peak = reference_SHW.max() if self.psnr_peak != "1" else 1.0
+    def _decibels(self, mse: Tensor, images: Quantities) -> Tensor:
+        peak = images.of(reference_maximum) if self.psnr_peak != "1" else 1.0
         return 10 * torch.log10(peak**2 / (mse + self.mse_offset))
 
-    def psnr_per_band(self, fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    def psnr_per_band(self, images: Quantities) -> Tensor:
         """Return the PSNR of every band in dB, [S]; inf for a band without error."""
-        return self._decibels(mse_per_band(fused_SHW, reference_SHW), reference_SHW)
+        return self._decibels(images.of(mse_per_band), images)
 
-    def psnr(self, fused_SHW: Tensor, reference_SHW: Tensor) -> float:
+    def psnr(self, images: Quantities) -> float:
         """Return the PSNR in dB."""
-        mse_S = mse_per_band(fused_SHW, reference_SHW)
+        mse_S = images.of(mse_per_band)
         mse = mse_S if self.psnr_mean == "of bands" else mse_S.mean()
-        return self._decibels(mse, reference_SHW).mean().item()
+        return self._decibels(mse, images).mean().item()
 
-    def angles(self, fused_SHW: Tensor, reference_SHW: Tensor) -> Tensor:
+    def angles(self, images: Quantities) -> Tensor:
         """Return the spectral angle of every pixel in radians, [H, W].
 
-        A pixel with a zero spectrum is NaN, unless `sam_epsilon` makes its angle 90 degrees.
+        A pixel without data is NaN, and so is one with a zero spectrum, unless `sam_epsilon` makes
+        its angle 90 degrees.
+        Cosines that rounding takes beyond 1 count as 1.
         """
-        return angles(fused_SHW, reference_SHW, self.sam_epsilon)
+        product_HW, norms_HW = images.of(products)
+        return torch.acos((product_HW / (norms_HW + self.sam_epsilon)).clamp(-1, 1))
 
-    def sam(self, fused_SHW: Tensor, reference_SHW: Tensor) -> float:
+    def sam(self, images: Quantities) -> float:
         """Return the mean spectral angle in degrees; NaN if no pixel is left."""
-        angle = self.angles(fused_SHW, reference_SHW)
+        angle = self.angles(images)
+        if images.valid_HW is not None:
+            angle = angle[images.valid_HW]
         mean = (angle.nanmean() if self.sam_black == "left out" else angle.mean()).item()
         return (mean if self.sam_decimals is None else round(mean, self.sam_decimals)) * (
             180 / self.pi
         )
 
-    def ergas(self, fused_SHW: Tensor, reference_SHW: Tensor, ratio: int) -> float:
-        """Return ERGAS for the protocol's ratio, or for the convention's if it has one."""
-        return ergas(fused_SHW, reference_SHW, self.ergas_ratio or ratio)
+    def ergas(self, images: Quantities, ratio: int) -> float:
+        """Return (100 / ratio) sqrt(mean over bands of MSE / mean(reference)^2).
 
-    def ssim_per_band(
-        self, fused_SHW: Tensor, reference_SHW: Tensor, valid_HW: Tensor | None = None
-    ) -> Tensor:
-        """Return the SSIM of every band, [S], without windows that touch pixels without data."""
-        if self.ssim_window == "Gaussian 11x11":
-            return ssim_gaussian(fused_SHW, reference_SHW, valid_HW)
-        try:
-            from skimage.metrics import structural_similarity
-        except ImportError:
-            raise UserError(
-                f"convention {self.name}: its SSIM is scikit-image's, which is not installed; "
-                "install scikit-image or name another convention"
-            ) from None
-        bands = zip(fused_SHW.cpu().numpy(), reference_SHW.cpu().numpy(), strict=True)
-        if valid_HW is None:
-            values = [structural_similarity(a, b, data_range=1.0) for a, b in bands]
-            return torch.tensor(values, dtype=torch.float64)
-        kept, edge = whole_windows(valid_HW, self.ssim_px), self.ssim_px // 2
-        inner = slice(edge, -edge)
-        maps = (structural_similarity(a, b, data_range=1.0, full=True)[1] for a, b in bands)
-        return torch.stack([mean_over(torch.from_numpy(x[inner, inner]), kept) for x in maps])
+        The ratio is the protocol's, or the convention's if it has one. The index is inf if a
+        reference band is all zeros, or NaN if the fused band is too.
+        """
+        relative = (images.of(mse_per_band) / images.of(reference_means) ** 2).mean()
+        return 100 / (self.ergas_ratio or ratio) * relative.sqrt().item()
+
+    def ssim_per_band(self, images: Quantities) -> Tensor:
+        """Return the SSIM of every band, [S]."""
+        gaussian = self.ssim_window == "Gaussian 11x11"
+        return images.of(ssim_gaussian if gaussian else ssim_uniform)
 
 
 _AS_MATLAB = "Everything not named here is as in matlab (inferred where it is not known otherwise)."

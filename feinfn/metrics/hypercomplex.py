@@ -3,10 +3,13 @@
 Legend: N bands padded to a power of two, P pixels of a block, S bands, H W rows and columns.
 """
 
-import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from feinfn.metrics.pieces import Image
 
 
 def product_signs(size: int) -> Tensor:
@@ -22,28 +25,34 @@ def product_signs(size: int) -> Tensor:
     return torch.cat([torch.cat([s, s.T], 1), torch.cat([s * conjugate, -s.T * conjugate], 1)])
 
 
-def _tiles(image_SHW: Tensor, levels: int, side: int) -> Tensor:
-    """Return blocks [blocks, N, P] of rounded levels; the far borders are mirrored into them."""
-    x = (image_SHW * levels + 0.5).floor().clamp(min=0)
-    x = torch.cat([x, x.flip(1)[:, : -x.shape[1] % side]], dim=1)
-    x = torch.cat([x, x.flip(2)[:, :, : -x.shape[2] % side]], dim=2)
+def _strips(images: tuple[Image, ...], side: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield strips of blocks of every image, [S, side, W]; the far borders are mirrored."""
+    sizes = (torch.arange(n) for n in images[0].shape[1:])
+    rows, columns = (torch.cat([x, x.flip(0)[: -len(x) % side]]) for x in sizes)
+    for strip in rows.split(side):
+        yield tuple(image[:, strip][:, :, columns] for image in images)
+
+
+def _blocks(strip_SHW: Tensor, levels: int, side: int) -> Tensor:
+    """Return the blocks of a strip in rounded levels, [blocks, N, P]."""
+    x = (strip_SHW * levels + 0.5).floor().clamp(min=0)
     bands = len(x)
-    size = 1 << (bands - 1).bit_length()
-    x = torch.cat([x, x.new_zeros(size - bands, *x.shape[1:])])
-    return x.unfold(1, side, side).unfold(2, side, side).flatten(3).flatten(1, 2).transpose(0, 1)
+    x = F.pad(x, (0, 0, 0, 0, 0, (1 << (bands - 1).bit_length()) - bands))
+    return x.unfold(2, side, side).permute(2, 0, 1, 3).flatten(2)
 
 
 def whole_blocks(valid_HW: Tensor, block_px: int = 32) -> Tensor:
     """Return True for every block of `q2n` that holds data everywhere, [blocks]."""
-    return (_tiles(valid_HW[None].double(), 1, block_px) == 1).flatten(1).all(1)
+    strips = _strips((valid_HW[None].double(),), block_px)
+    return torch.cat([(_blocks(x, 1, block_px) == 1).flatten(1).all(1) for (x,) in strips])
 
 
 def q2n(
-    fused_SHW: Tensor,
-    reference_SHW: Tensor,
+    fused_SHW: Image,
+    reference_SHW: Image,
+    valid_HW: Tensor | None = None,
     levels: int = 2047,
     block_px: int = 32,
-    valid_HW: Tensor | None = None,
 ) -> float:
     """Return Q2n (Garzelli and Nencini, IEEE GRSL 2009), the mean over blocks without overlap.
 
@@ -54,33 +63,33 @@ def q2n(
     mirrored to whole blocks (inferred: repeating their outermost pixels). Blocks that touch pixels
     without data are left out; NaN if none is left.
     """
-    eps = torch.finfo(torch.float64).eps
-    values = []
-    signs = None
-    fused, reference = (_tiles(x, levels, block_px) for x in (fused_SHW, reference_SHW))
+    qualities = torch.cat(
+        [
+            _quality(*(_blocks(x, levels, block_px) for x in strip))
+            for strip in _strips((fused_SHW, reference_SHW), block_px)
+        ]
+    )
     if valid_HW is not None:
-        whole = whole_blocks(valid_HW, block_px)
-        fused, reference = fused[whole], reference[whole]
-    if not len(fused):
-        return math.nan
-    for b, a in zip(fused, reference, strict=True):
-        if signs is None:
-            size = len(a)
-            units = torch.arange(size, device=a.device)
-            pairs = units ^ units[:, None]
-            signs = product_signs(size).to(a.device)[units, pairs]
-        mean_N1 = a.mean(1, keepdim=True)
-        deviation_N1 = a.std(1, keepdim=True)
-        scale_N1 = torch.where(deviation_N1 == 0, eps, deviation_N1)
-        a = (a - mean_N1) / scale_N1 + 1
-        b = torch.where(mean_N1 == 0, b, (b - mean_N1) / scale_N1) + 1
-        b[1:] *= -1
-        mean_a, mean_b = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
-        a, b = a - mean_a, b - mean_b
-        norm_a, norm_b = mean_a.norm(), mean_b.norm()
-        bias = 2 * norm_a * norm_b / (norm_a**2 + norm_b**2)
-        spread = (a * a).sum() + (b * b).sum()
-        # The mean of a product is bilinear, so one matrix of moments gives all products.
-        product_N = (signs * (a @ b.T)[units, pairs]).sum(1)
-        values.append(bias if spread == 0 else bias * 2 * product_N.norm() / spread)
-    return torch.stack(values).mean().item()
+        qualities = qualities[whole_blocks(valid_HW, block_px)]
+    return qualities.mean().item()
+
+
+def _quality(b: Tensor, a: Tensor) -> Tensor:
+    """Return the quality of blocks b against those of the reference a, both [blocks, N, P]."""
+    size, eps = a.shape[1], torch.finfo(torch.float64).eps
+    units = torch.arange(size, device=a.device)
+    pairs = units ^ units[:, None]
+    signs = product_signs(size).to(a.device)[units, pairs]
+    mean, deviation = a.mean(2, keepdim=True), a.std(2, keepdim=True)
+    scale = torch.where(deviation == 0, eps, deviation)
+    a = (a - mean) / scale + 1
+    b = torch.where(mean == 0, b, (b - mean) / scale) + 1
+    b[:, 1:] *= -1
+    mean_a, mean_b = a.mean(2, keepdim=True), b.mean(2, keepdim=True)
+    a, b = a - mean_a, b - mean_b
+    norm_a, norm_b = mean_a.norm(dim=(1, 2)), mean_b.norm(dim=(1, 2))
+    bias = 2 * norm_a * norm_b / (norm_a**2 + norm_b**2)
+    spread = (a * a).sum((1, 2)) + (b * b).sum((1, 2))
+    # The mean of a product is bilinear, so one matrix of moments gives all products.
+    products = (signs * (a @ b.mT)[:, units, pairs]).sum(2)
+    return torch.where(spread == 0, bias, bias * 2 * products.norm(dim=1) / spread)

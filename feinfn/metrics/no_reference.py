@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.errors import UserError
-from feinfn.metrics.indices import universal_quality
 from feinfn.metrics.label import Label
+from feinfn.metrics.windows import universal_quality
 
 LABELS = {
     "d_lambda": Label("D_lambda", 4, False),

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import Images, NamedInputs
-from feinfn.evaluation import Fuse, evaluate_method, score_image
+from feinfn.evaluation import Fuse, compare_image, evaluate_method, scores_of
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
-from feinfn.metrics.evaluation import METRICS, left_out_words, maps, per_band
+from feinfn.metrics.evaluation import METRICS, Comparison, left_out_words
 from feinfn.metrics.no_reference import qnr
 from mhiflab.record.artifacts import (
     FUSE_MEMORY,
@@ -68,18 +68,19 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
         methods = {FUSED: one.fused_SHW, UPSAMPLED: upsampled_SHW}
         if not rows:
             pictures |= window(image, methods, protocol.ratio)
-        upsampled = score_image(upsampled_SHW, image, protocol.ratio, conventions)
-        for method, scores in {FUSED: one.scores, UPSAMPLED: upsampled}.items():
+        comparisons = {FUSED: one.comparison, UPSAMPLED: compare_image(upsampled_SHW, image)}
+        for method, comparison in comparisons.items():
             fused_SHW = methods[method]
+            scores = scores_of(comparison, protocol.ratio, conventions)
             identity = {"scene": image.name, "method": method, "protocol": protocol.name}
             key = f"{image.name}/{method}"
             pictures[f"{key}/rgb"] = pseudo_rgb(fused_SHW.cpu().numpy(), image.wavelengths_nm)
             rows += [identity | {"convention": c, **values} for c, values in scores.items()]
             if image.measured_msi:
                 rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
-            if image.reference is not None:
-                bands.append(_bands(fused_SHW, image.reference, image).assign(**identity))
-                error_maps = maps(fused_SHW, image.reference, valid_HW=image.valid)
+            if comparison is not None:
+                bands.append(_bands(comparison, image).assign(**identity))
+                error_maps = comparison.maps()
                 for name, part in (("error", "error"), ("sam", "sam_deg")):
                     pictures[f"{key}/{name}"] = error_maps[part].cpu().numpy().astype(np.float16)
     effort_values = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
@@ -127,9 +128,8 @@ def _without_reference(fused_SHW: Tensor, image: NamedInputs, ratio: int) -> dic
     return {"convention": WITHOUT_REFERENCE, **values}
 
 
-def _bands(fused_SHW: Tensor, reference_SHW: Tensor, image: NamedInputs) -> pd.DataFrame:
-    names = ("psnr", "ssim", "rmse")
-    values = per_band(fused_SHW, reference_SHW, CONVENTION, names, image.valid)
+def _bands(comparison: Comparison, image: NamedInputs) -> pd.DataFrame:
+    values = comparison.per_band(CONVENTION, ("psnr", "ssim", "rmse"))
     table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
     table.insert(0, "band", range(1, len(table) + 1))
     nm = np.nan if image.wavelengths_nm is None else image.wavelengths_nm

@@ -28,7 +28,7 @@ from feinfn.errors import UserError
 from feinfn.evaluation import by_network, evaluate_method
 from feinfn.methods.registry import build
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import compare, left_out_words, maps, per_band
+from feinfn.metrics.evaluation import Comparison, compare, left_out_words
 from feinfn.metrics.no_reference import qnr
 from feinfn.protocols.named import PROTOCOLS
 
@@ -167,11 +167,11 @@ def test_indices_without_reference_leave_out_blocks_that_touch_gaps():
 def test_bands_and_maps_leave_out_what_images_leave_out():
     reference, valid = torch.from_numpy(CUBE).double(), torch.from_numpy(VALID)
     fused = torch.where(valid, reference * 0.9, 0.3)
-    bands = per_band(fused, reference, valid_HW=valid)
+    bands = Comparison(fused, reference, valid).per_band()
     whole = compare(fused, reference, 4, [CONVENTION], valid_HW=valid)[CONVENTION]
     for name in ("psnr", "ssim", "cc", "uiqi"):
         assert bands[name].mean().item() == pytest.approx(whole[name], nan_ok=True)
-    drawn = maps(fused, reference, valid_HW=valid)
+    drawn = Comparison(fused, reference, valid).maps()
     for x in drawn.values():
         np.testing.assert_array_equal(torch.isnan(x).reshape(-1, 48, 64)[0], ~VALID)
 

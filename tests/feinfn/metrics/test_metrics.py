@@ -9,7 +9,7 @@ import torch
 from reference import GOLDENS, arrays
 
 from feinfn.errors import UserError
-from feinfn.metrics.evaluation import METRICS, evaluate, per_band
+from feinfn.metrics.evaluation import METRICS, Comparison, evaluate
 from feinfn.metrics.hypercomplex import q2n
 
 PAIRS = json.loads((GOLDENS / "metrics.json").read_text())["pairs"]
@@ -27,7 +27,7 @@ def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_metrics_equal_matlab(name):
     golden = arrays(f"metrics_{name}")
     fused, reference = pair(name)
-    bands = per_band(fused, reference, indices=("psnr", "ssim"))
+    bands = Comparison(fused, reference).per_band(indices=("psnr", "ssim"))
     if "psnr_band" in golden and not np.isinf(golden["psnr_band"]).any():
         np.testing.assert_allclose(bands["psnr"], golden["psnr_band"], rtol=1e-6)
     np.testing.assert_allclose(bands["ssim"], golden["ssim_band"], rtol=1e-6)

@@ -12,8 +12,9 @@ from test_metrics import PAIRS, pair
 from feinfn.errors import UserError
 from feinfn.metrics.evaluation import evaluate
 from feinfn.metrics.hypercomplex import product_signs, q2n
-from feinfn.metrics.indices import scc, uiqi_per_band
+from feinfn.metrics.indices import scc
 from feinfn.metrics.no_reference import pairwise_quality, qnr
+from feinfn.metrics.windows import uiqi_per_band
 
 
 def image(seed: int, bands: int = 4, height: int = 64, width: int = 64) -> torch.Tensor:
