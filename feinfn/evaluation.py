@@ -76,7 +76,8 @@ def by_classical(method: Method, protocol: Protocol) -> Fuse:
     def solve(image: NamedInputs) -> Tensor:
         images = (image.inputs.lr_hsi_BShw, image.inputs.msi_BMHW)
         lr_hsi, msi = (x[0].cpu().numpy() for x in images)
-        fused_SHW = method.fuse(lr_hsi, msi, protocol, image.wavelengths_nm)
+        masks = (image.lr_valid_hw, image.msi_valid_HW)
+        fused_SHW = method.fuse(lr_hsi, msi, protocol, image.wavelengths_nm, *masks)
         return torch.from_numpy(fused_SHW).to(images[0].device)
 
     return solve

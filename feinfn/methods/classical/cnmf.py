@@ -10,7 +10,7 @@ Legend: S bands, M MSI bands, K endmembers, H W HR size, N = H * W, n LR pixels.
 
 import numpy as np
 
-from feinfn.methods.classical.problem import Problem
+from feinfn.methods.classical.problem import Problem, spread
 
 ENDMEMBERS = 20
 """Largest number of endmembers."""
@@ -29,21 +29,21 @@ def solve(problem: Problem) -> np.ndarray:
 
     Abundances need not sum to one, because shading scales the spectrum of a material.
     """
-    size, low_size = problem.size, problem.lr_hsi_Shw.shape[1:]
-    hsi_Sn = problem.lr_hsi_Shw.reshape(len(problem.lr_hsi_Shw), -1).clip(0)
-    msi_MN = problem.msi_MHW.reshape(len(problem.msi_MHW), -1).clip(0)
+    size, low_size, valid = problem.size, problem.lr_hsi_Shw.shape[1:], problem.msi_valid_HW
+    hsi_Sn = problem.samples(problem.lr_hsi_Shw).clip(0)
+    msi_MN = problem.pixels(problem.msi_MHW).clip(0)
     ends_SK = endmembers(hsi_Sn, min(ENDMEMBERS, *hsi_Sn.shape), np.random.default_rng(0))
     count = ends_SK.shape[1]
     low_Kn = np.full((count, hsi_Sn.shape[1]), 1 / count)
     _, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn, ends_fixed=True)
     ends_SK, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn)
-    high_KHW = problem.interpolate(low_Kn.reshape(count, *low_size))
-    high_KN = high_KHW.reshape(count, -1).clip(SMALL)
+    high_KHW = problem.interpolate(spread(low_Kn, problem.kept_hw, low_size))
+    high_KN = problem.pixels(high_KHW).clip(SMALL)
     for _ in range(OUTER):
         _, high_KN = factorise(msi_MN, problem.response @ ends_SK, high_KN, ends_fixed=True)
-        low_Kn = problem.degrade(high_KN.reshape(count, *size)).reshape(count, -1)
+        low_Kn = problem.samples(problem.degrade(spread(high_KN, valid, size)))
         ends_SK, _ = factorise(hsi_Sn, ends_SK, low_Kn, abundances_fixed=True)
-    return (ends_SK @ high_KN).reshape(-1, *size)
+    return spread(ends_SK @ high_KN, valid, size)
 
 
 def factorise(

@@ -20,14 +20,13 @@ def solve(problem: Problem) -> np.ndarray:
     covariance of bands and intensities times the inverse covariance of the intensities.
     """
     size, bands = problem.lr_hsi_Shw.shape[1:], len(problem.lr_hsi_Shw)
-    y_Sn = problem.lr_hsi_Shw.reshape(bands, -1)
-    x_Mn = problem.low_msi.reshape(len(problem.msi_MHW), -1)
+    y_Sn, x_Mn = problem.samples(problem.lr_hsi_Shw), problem.samples(problem.low_msi)
     mean_S1, mean_M1 = (x.mean(axis=1, keepdims=True) for x in (y_Sn, x_Mn))
     y_Sn, x_Mn = y_Sn - mean_S1, x_Mn - mean_M1
     weights_SM = np.linalg.lstsq(y_Sn.T, x_Mn.T, rcond=1e-6)[0]
-    intensity_Mn = weights_SM.T @ y_Sn
-    gains_MS = np.linalg.lstsq(intensity_Mn.T, y_Sn.T, rcond=1e-6)[0]
+    gains_MS = np.linalg.lstsq((weights_SM.T @ y_Sn).T, y_Sn.T, rcond=1e-6)[0]
     # Interpolation is linear, so bands and intensities are interpolated together.
-    rest_Sn = mean_S1 + y_Sn - gains_MS.T @ (intensity_Mn + mean_M1)
+    y_Sn = problem.lr_hsi_Shw.reshape(bands, -1) - mean_S1
+    rest_Sn = mean_S1 + y_Sn - gains_MS.T @ (weights_SM.T @ y_Sn + mean_M1)
     sharp_SHW = np.tensordot(gains_MS.T, problem.msi_MHW, 1)
     return problem.interpolate(rest_Sn.reshape(bands, *size)) + sharp_SHW

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from feinfn.methods.classical.problem import Problem
+from feinfn.region import filled
 
 SIGMA_LR_PX = 1.0
 """Standard deviation of the regression's Gaussian window, in LR pixels."""
@@ -28,7 +29,8 @@ def solve(problem: Problem) -> np.ndarray:
     fused_SHW = problem.interpolate(constants_Shw)
     for gains_Mhw, band_HW in zip(gains_SMhw, fused_SHW, strict=True):
         band_HW += (problem.interpolate(gains_Mhw) * problem.msi_MHW).sum(axis=0)
-    fused_SHW += problem.interpolate(problem.lr_hsi_Shw - problem.degrade(fused_SHW))
+    rest_Shw = filled(problem.lr_hsi_Shw - problem.degrade(fused_SHW), problem.kept_hw)
+    fused_SHW += problem.interpolate(rest_Shw)
     return fused_SHW
 
 
@@ -41,7 +43,7 @@ def regression(problem: Problem, sigma_lr_px: float = SIGMA_LR_PX) -> tuple[np.n
     low_Mhw, size = problem.low_msi, problem.lr_hsi_Shw.shape[1:]
     gains_SM, constants_S = problem.prediction
     rest_Shw = problem.lr_hsi_Shw - np.tensordot(gains_SM, low_Mhw, 1) - constants_S[:, None, None]
-    weights_hw = np.ones(size)
+    weights_hw = np.ones(size) if problem.kept_hw is None else problem.kept_hw.astype(np.float64)
 
     def smooth(x: np.ndarray) -> np.ndarray:
         radius = min(int(4 * sigma_lr_px + 0.5), max(size))
@@ -55,7 +57,7 @@ def regression(problem: Problem, sigma_lr_px: float = SIGMA_LR_PX) -> tuple[np.n
     square_MMhw = smooth(low_Mhw[:, None] * low_Mhw) / total_hw - m_Mhw[:, None] * m_Mhw
     cross_MShw = smooth(low_Mhw[:, None] * rest_Shw) / total_hw - m_Mhw[:, None] * rest_mean_Shw
     # The floor keeps a black image solvable.
-    ridge = max(RIDGE * np.square(low_Mhw).mean(), 1e-12)
+    ridge = max(RIDGE * np.square(problem.samples(low_Mhw)).mean(), 1e-12)
     square_hwMM = np.moveaxis(square_MMhw, (0, 1), (2, 3)) + ridge * np.eye(len(low_Mhw))
     change_hwMS = np.linalg.solve(square_hwMM, np.moveaxis(cross_MShw, (0, 1), (2, 3)))
     change_SMhw = change_hwMS.transpose(3, 2, 0, 1)

@@ -3,6 +3,7 @@
 Legend: S bands, M MSI bands, C any channels, h w LR size, H W HR size, N = H * W, n = h * w.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from feinfn.errors import UserError
 from feinfn.protocols.aligned import cubic_weights
 from feinfn.protocols.simulate import Protocol, check_ratio, upsample
+from feinfn.region import filled, in_all
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Problem:
     msi_MHW: np.ndarray
     protocol: Protocol
     wavelengths_nm: np.ndarray | None = None
+    lr_valid_hw: np.ndarray | None = None
+    """False for LR pixels without data, whose numbers stand for none; None if all have."""
+    msi_valid_HW: np.ndarray | None = None
+    """The same for the MSI."""
 
     def __post_init__(self) -> None:
         for name, x in (("LR-HSI", self.lr_hsi_Shw), ("MSI", self.msi_MHW)):
@@ -65,6 +71,29 @@ class Problem:
         return np.asarray(rows @ y_Chw @ cols.T)
 
     @cached_property
+    def kept_hw(self) -> np.ndarray | None:
+        """The LR pixels that fits use: with data, their PSF on pixels of the MSI with data alone.
+
+        None stands for all. Raises `UserError` if there is none.
+        """
+        kept = in_all(self.lr_valid_hw, self.protocol.lr_valid(self.msi_valid_HW))
+        if kept is not None and not kept.any():
+            raise UserError(
+                "images: found no LR pixel with data whose PSF touches pixels of the MSI with data "
+                "alone, expected some to fit on; choose images with fewer gaps"
+            )
+        return kept
+
+    def samples(self, x_Chw: np.ndarray) -> np.ndarray:
+        """Return the LR pixels that fits use, [C, n]."""
+        return x_Chw.reshape(len(x_Chw), -1) if self.kept_hw is None else x_Chw[:, self.kept_hw]
+
+    def pixels(self, x_CHW: np.ndarray) -> np.ndarray:
+        """Return the pixels of the MSI's grid with data, [C, N]."""
+        valid = self.msi_valid_HW
+        return x_CHW.reshape(len(x_CHW), -1) if valid is None else x_CHW[:, valid]
+
+    @cached_property
     def low_msi(self) -> np.ndarray:
         """The MSI degraded to the LR-HSI's size by its PSF and sampling, [M, h, w]."""
         return self.degrade(self.msi_MHW)
@@ -81,17 +110,25 @@ class Problem:
         # Imported here, because it takes every command a quarter of a second.
         from scipy.optimize import nnls
 
-        spectra_nS = self.lr_hsi_Shw.reshape(bands, -1).T
-        return np.stack([nnls(spectra_nS, y.ravel())[0] for y in self.low_msi])
+        spectra_nS = self.samples(self.lr_hsi_Shw).T
+        return np.stack([nnls(spectra_nS, y_n)[0] for y_n in self.samples(self.low_msi)])
 
     @cached_property
     def prediction(self) -> tuple[np.ndarray, np.ndarray]:
         """The regression of the LR-HSI on the degraded MSI: gains [S, M] and constants [S]."""
-        y_Sn = self.lr_hsi_Shw.reshape(len(self.lr_hsi_Shw), -1)
-        x_Mn = self.low_msi.reshape(len(self.msi_MHW), -1)
+        y_Sn, x_Mn = self.samples(self.lr_hsi_Shw), self.samples(self.low_msi)
         ones_1n = np.ones((1, x_Mn.shape[1]))
         fit = np.linalg.lstsq(np.concatenate([x_Mn, ones_1n]).T, y_Sn.T, rcond=None)[0]
         return fit[:-1].T, fit[-1]
+
+
+def spread(x_CN: np.ndarray, valid_HW: np.ndarray | None, size_HW: Sequence[int]) -> np.ndarray:
+    """Return the pixels with data as an image [C, H, W]; those without hold the nearest with."""
+    if valid_HW is None:
+        return x_CN.reshape(len(x_CN), *size_HW)
+    image_CHW = np.zeros((len(x_CN), *size_HW))
+    image_CHW[:, valid_HW] = x_CN
+    return filled(image_CHW, valid_HW)
 
 
 def _torch(x_CHW: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ from feinfn.errors import require_one_of
 from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.protocols.simulate import Protocol
+from feinfn.region import filled, fused_valid
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,24 @@ class Method:
         msi_MHW: np.ndarray,
         protocol: Protocol,
         wavelengths_nm: np.ndarray | None = None,
+        lr_valid_hw: np.ndarray | None = None,
+        msi_valid_HW: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the fused HSI [S, H, W], float32, clipped to [0, 1]; the same at every call.
 
         Methods that need the SRF read `wavelengths_nm` [S] if the protocol's is by wavelength.
+        Masks are False for pixels without data, which take no part in any fit; what the images
+        hold there changes nothing, and the result is NaN where `fused_valid` finds no data.
         Raises `UserError` if images and protocol do not fit.
         """
-        lr_hsi, msi = (np.asarray(x, dtype=np.float64) for x in (lr_hsi_Shw, msi_MHW))
-        fused_SHW = self.solve(Problem(lr_hsi, msi, protocol, wavelengths_nm))
-        return fused_SHW.clip(0, 1).astype(np.float32)
+        lr_hsi, msi = (
+            np.asarray(filled(x, valid), dtype=np.float64)
+            for x, valid in ((lr_hsi_Shw, lr_valid_hw), (msi_MHW, msi_valid_HW))
+        )
+        problem = Problem(lr_hsi, msi, protocol, wavelengths_nm, lr_valid_hw, msi_valid_HW)
+        fused_SHW = self.solve(problem).clip(0, 1).astype(np.float32)
+        valid = fused_valid(msi_valid_HW, lr_valid_hw, problem.size)
+        return fused_SHW if valid is None else np.where(valid, fused_SHW, np.float32(np.nan))
 
 
 CLASSICAL: dict[str, Method] = {

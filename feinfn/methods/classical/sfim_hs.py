@@ -10,6 +10,7 @@ Legend: S bands, M MSI bands, H W HR size.
 import numpy as np
 
 from feinfn.methods.classical.problem import Problem
+from feinfn.region import filled
 
 LARGEST_GAIN = 2.0
 """Upper bound of up(band) / low-pass(sharp band), which is meaningless if the latter is near
@@ -23,7 +24,7 @@ def solve(problem: Problem) -> np.ndarray:
     """
     gains_SM, constants_S = problem.prediction
     sharp_SHW = np.tensordot(gains_SM, problem.msi_MHW, 1) + constants_S[:, None, None]
-    low_SHW = problem.interpolate(problem.degrade(sharp_SHW))
+    low_SHW = problem.interpolate(filled(problem.degrade(sharp_SHW), problem.kept_hw))
     up_SHW = problem.interpolate(problem.lr_hsi_Shw)
     ratio_SHW = np.divide(up_SHW, low_SHW, out=np.ones_like(low_SHW), where=low_SHW > 1e-6)
     return up_SHW + ratio_SHW.clip(0, LARGEST_GAIN) * (sharp_SHW - low_SHW)

@@ -39,27 +39,28 @@ def solve(problem: Problem) -> np.ndarray:
     D is PSF and sampling, R the SRF, E the first K left singular vectors of the LR-HSI [S, n], and
     P the MSI mapped by the regression of the LR-HSI on the degraded MSI. grad takes the steps
     between neighbours, w = 1 / (1 + step^2 / (EDGE mean square)) in the MSI, so that the
-    regression's residual spreads up to the MSI's edges.
+    regression's residual spreads up to the MSI's edges. Sums leave out pixels without data.
     """
-    bands = len(problem.lr_hsi_Shw)
-    basis_SK = np.linalg.svd(problem.lr_hsi_Shw.reshape(bands, -1), full_matrices=False)[0]
+    kept, valid = problem.kept_hw, problem.msi_valid_HW
+    basis_SK = np.linalg.svd(problem.samples(problem.lr_hsi_Shw), full_matrices=False)[0]
     basis_SK = basis_SK[:, :DIMENSIONS]
     shape = (basis_SK.shape[1], *problem.size)
     response_MK = problem.response @ basis_SK
-    weights = [_weights(problem.msi_MHW, axis) for axis in AXES]
+    weights = [_weights(problem, axis) for axis in AXES]
 
     def normal(z: np.ndarray) -> np.ndarray:
         z_KHW = z.reshape(shape)
         # E' E = 1, so the first term needs no E.
-        out_KHW = problem.adjoint(problem.degrade(z_KHW))
-        out_KHW += np.tensordot(response_MK.T @ response_MK, z_KHW, 1)
+        out_KHW = problem.adjoint(_without_gaps(problem.degrade(z_KHW), kept))
+        out_KHW += _without_gaps(np.tensordot(response_MK.T @ response_MK, z_KHW, 1), valid)
         return (out_KHW + SMOOTHNESS * _roughness(z_KHW, weights)).ravel()
 
     gains_SM, constants_S = problem.prediction
     prior_KHW = np.tensordot(basis_SK.T @ gains_SM, problem.msi_MHW, 1)
     prior_KHW += (basis_SK.T @ constants_S)[:, None, None]
-    right_KHW = problem.adjoint(np.tensordot(basis_SK.T, problem.lr_hsi_Shw, 1))
-    right_KHW += np.tensordot(response_MK.T, problem.msi_MHW, 1)
+    low_Khw = np.tensordot(basis_SK.T, problem.lr_hsi_Shw, 1)
+    right_KHW = problem.adjoint(_without_gaps(low_Khw, kept))
+    right_KHW += _without_gaps(np.tensordot(response_MK.T, problem.msi_MHW, 1), valid)
     right_KHW += SMOOTHNESS * _roughness(prior_KHW, weights)
     start_KHW = np.tensordot(basis_SK.T, gsa.solve(problem), 1)
     count = right_KHW.size
@@ -68,11 +69,20 @@ def solve(problem: Problem) -> np.ndarray:
     return np.tensordot(basis_SK, z.reshape(shape), 1)
 
 
-def _weights(msi_MHW: np.ndarray, axis: int) -> np.ndarray:
-    step = np.square(np.diff(msi_MHW, axis=axis)).mean(axis=0)
-    scale = EDGE * np.square(msi_MHW).mean()
+def _without_gaps(x_CHW: np.ndarray, valid_HW: np.ndarray | None) -> np.ndarray:
+    return x_CHW if valid_HW is None else x_CHW * valid_HW
+
+
+def _weights(problem: Problem, axis: int) -> np.ndarray:
+    """Return the weight of each step between neighbours along an axis, 0 if one has no data."""
+    step = np.square(np.diff(problem.msi_MHW, axis=axis)).mean(axis=0)
+    scale = EDGE * np.square(problem.pixels(problem.msi_MHW)).mean()
     # Avoids 0 / 0 for a black image, which has no steps either.
-    return 1 / (1 + step / max(scale, 1e-12))
+    weights = 1 / (1 + step / max(scale, 1e-12))
+    if (valid := problem.msi_valid_HW) is None:
+        return weights
+    first, last = (np.delete(valid, end, axis=axis - 1) for end in (-1, 0))
+    return weights * (first & last)
 
 
 def _roughness(z_KHW: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
