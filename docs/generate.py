@@ -300,7 +300,9 @@ def methods() -> list[str]:
     ]
     parts = [
         "### Other methods",
-        "A case that names another method takes only the band counts from the base's `model`. A "
+        "A case that names another method takes only the fields from the base's `model` that both "
+        "have: band counts and, from one learned method to another, those of "
+        "[base and projection](physics.md). A "
         "classical method is not trained and runs once for all seeds.",
         table(("name", "kind", "idea", "source"), rows),
     ]

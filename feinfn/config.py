@@ -10,29 +10,20 @@ from typing import Annotated, Any, Literal
 
 from feinfn.errors import require
 from feinfn.fields import Bound, Count, Counts, Finite, Natural, NonNegative, Positive, Settings
+from feinfn.physics import Physics
 from feinfn.region import Region
 
 Activation = Literal["gabor", "relu", "gelu", "leaky_relu", "sine", "gaussian"]
 Sampling = Literal["grid", "random"]
 Schedule = Literal["cosine", "linear", "periodic"]
-Loss = Literal["l1", "mse", "charbonnier"]
+Loss = Literal["l1", "mse", "charbonnier", "relative"]
 Inputs = Literal["scene", "patch", "stored"]
 Decay = Annotated[float, Bound(ge=0, lt=1)]
 Upsampling = Literal["implicit", "nearest", "bilinear", "bicubic", "pixel_shuffle"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bands(Settings, section="model"):
-    """The numbers of bands that the images must have, for every method."""
-
-    hsi_bands: Count = 31
-    """Bands S of the HSI."""
-    msi_bands: Count = 3
-    """Bands M of the MSI."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(Bands):
+class ModelConfig(Physics):
     """Shape and variant of a FeINFN network; the defaults give the released network."""
 
     feat_dim: Count = 128
@@ -180,7 +171,8 @@ class TrainConfig(Settings, section="train"):
     """AdamW's decays of the running mean and square of the gradient."""
     loss: Loss = "l1"
     """Mean over pixels and bands of the absolute error, its square (mse), or sqrt(error^2 + 1e-6)
-    (charbonnier)."""
+    (charbonnier). relative: l1 divided by the mean error of the base over the patch's whole scene,
+    so that all scenes count alike, as in PSNR."""
     ssim_weight: NonNegative = 0.1
     """Weight of (1 - SSIM), added to the loss."""
     sam_weight: NonNegative = 0.0

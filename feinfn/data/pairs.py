@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.config import Bands, DataConfig
+from feinfn.config import DataConfig
 from feinfn.data.images import image_of
 from feinfn.data.readers.formats import read_prepared
 from feinfn.data.readers.known import Prepared
 from feinfn.data.scene import Scene, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
+from feinfn.physics import Bands
 from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
 from feinfn.region import filled, fused_valid, in_all
 

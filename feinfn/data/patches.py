@@ -7,10 +7,13 @@ circular border would need the far side of the scene there, so windows of circul
 the reach away from the edge. With `data.inputs: patch` there is no margin: every patch is degraded
 by itself, as in the prepared files of this field.
 
+A base is computed once for every scene and turn, of the turned scene, because sampling is not
+symmetric under mirroring, and cut like the rest. A patch degraded by itself has its own base.
+
 Legend: B batch, S bands, M MSI bands, H W rows and columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -19,11 +22,15 @@ from torch import Tensor
 
 from feinfn.config import TrainConfig
 from feinfn.data.scene import Scene
-from feinfn.errors import UserError
-from feinfn.protocols.simulate import Pair, Protocol, reach_px, simulate
+from feinfn.errors import UserError, require
+from feinfn.protocols.aligned import aligned
+from feinfn.protocols.simulate import Batch, Inputs, Pair, Protocol, reach_px, simulate
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
 """A turned window with its margin: stored cube, measured MSI, row and column of the patch in it."""
+
+Start = Callable[[Inputs], tuple[Tensor, Tensor]]
+"""A network's start: the interpolated LR-HSI and the base, [B, S, H, W], of images."""
 
 TURNS = 8
 """Number of ways to turn and mirror a square."""
@@ -48,6 +55,18 @@ def turned(x: np.ndarray, turn: int) -> np.ndarray:
     return x.swapaxes(-1, -2) if turn & 4 else x
 
 
+def turned_corner(
+    corner: tuple[int, int], size_HW: tuple[int, ...], side: int, turn: int
+) -> tuple[int, int]:
+    """Return the top left corner of a square in an image that `turned` turned."""
+    top, left = corner
+    if turn & 1:
+        left = size_HW[1] - side - left
+    if turn & 2:
+        top = size_HW[0] - side - top
+    return (left, top) if turn & 4 else (top, left)
+
+
 class Patches:
     """The windows of an epoch and the batches they make.
 
@@ -62,13 +81,15 @@ class Patches:
         config: TrainConfig,
         device: torch.device,
         alone: bool = False,
+        start: Start | None = None,
     ) -> None:
         """Lay a grid of stride `config.stride_px`; if `alone`, every patch is degraded by itself.
 
-        Raises `UserError` for a patch or stride that does not fit the ratio or the scenes, and for
-        scenes with different bands.
+        `start` is that of the network (None: its base is the LMS). Raises `UserError` for a patch
+        or stride that does not fit ratio or scenes, for different bands, and for no base.
         """
         self.scenes, self.protocol, self.config, self.device = scenes, protocol, config, device
+        self.alone, self.start = alone, start
         self.ratio = protocol.ratio
         for field, value in (("patch_px", config.patch_px), ("stride_px", config.stride_px)):
             if value % self.ratio and not (alone and field == "stride_px"):
@@ -87,6 +108,10 @@ class Patches:
             for left in self._starts(scene, 2)
             if self._has_data(scene, top, left)
         ]
+        self.bases: dict[tuple[int, int], tuple[Tensor, float]] = {}
+        self.has_bases = start is not None or config.loss == "relative"
+        if start is not None and not alone:
+            check_same_draw(protocol)
         self.places = {
             scene: self._places_with_data(scene)
             for scene in {window.scene for window in self.grid}
@@ -153,6 +178,10 @@ class Patches:
 
     def batch(self, windows: Sequence[Window]) -> Pair:
         """Return the windows' inputs and references as one batch on the device."""
+        pair = self._pair(windows)
+        return self._with_bases(pair, windows) if self.has_bases else pair
+
+    def _pair(self, windows: Sequence[Window]) -> Pair:
         cuts = [self._cut(window) for window in windows]
         seeds = [window.noise_seed for window in windows]
         scales = [self.scenes[window.scene].full_scale for window in windows]
@@ -162,6 +191,38 @@ class Patches:
         patches = zip(cuts, scales, seeds, strict=True)
         pairs = [self._simulated([cut], [scale], [seed]) for cut, scale, seed in patches]
         return Pair(*(torch.cat([getattr(p, field.name) for p in pairs]) for field in fields(Pair)))
+
+    def _with_bases(self, pair: Pair, windows: Sequence[Window]) -> Batch:
+        """Return patches with the bases of their scenes, or with their own if degraded alone."""
+        facts = [self._base(window.scene, window.turn) for window in windows]
+        if self.start is None:
+            interpolated, base = pair.lms_BSHW, pair.lms_BSHW
+        elif self.alone:
+            interpolated, base = self.start(pair)
+        else:
+            parts = zip(windows, facts, strict=True)
+            base = torch.stack([self._cut_base(w, x) for w, (x, _) in parts]).to(self.device)
+            interpolated = pair.lms_BSHW
+        images = (pair.msi_BMHW, interpolated, pair.lr_hsi_BShw, pair.reference_BSHW, base)
+        return Batch(*images, torch.tensor([error for _, error in facts], device=self.device))
+
+    def _cut_base(self, window: Window, base_SHW: Tensor) -> Tensor:
+        size, ends = self.config.patch_px, self.scenes[window.scene].raw_SHW.shape[1:]
+        top, left = turned_corner((window.top, window.left), ends, size, window.turn)
+        return base_SHW[:, top : top + size, left : left + size]
+
+    def _base(self, index: int, turn: int) -> tuple[Tensor, float]:
+        """Return the base [S, H, W] of a turned scene, and its mean absolute error."""
+        if (index, turn) not in self.bases:
+            scene = self.scenes[index]
+            scene.check_whole()
+            msi = None if scene.msi_MHW is None else turned(scene.msi_MHW, turn)
+            cut = (turned(scene.raw_SHW, turn), msi, 0, 0)
+            pair = self._simulate([cut], [scene.full_scale], [0])
+            base_1SHW = pair.lms_BSHW if self.start is None else self.start(pair)[1]
+            error = (base_1SHW - pair.reference_BSHW).abs().mean().item()
+            self.bases[index, turn] = (base_1SHW[0].cpu(), error)
+        return self.bases[index, turn]
 
     def _cut(self, window: Window) -> Cut:
         """Return the window with its margin, turned."""
@@ -175,25 +236,20 @@ class Patches:
         high = [min(start + full_size, end) for start, end in zip(low, ends, strict=True)]
         rows, cols = slice(low[0], high[0]), slice(low[1], high[1])
         top, left = window.top - low[0], window.left - low[1]
-        if window.turn & 1:
-            left = high[1] - low[1] - size - left
-        if window.turn & 2:
-            top = high[0] - low[0] - size - top
-        if window.turn & 4:
-            top, left = left, top
+        ends = (high[0] - low[0], high[1] - low[1])
+        top, left = turned_corner((top, left), ends, size, window.turn)
         raw = turned(scene.raw_SHW[:, rows, cols], window.turn)
-        msi = None
-        if scene.msi_MHW is not None:
-            msi = turned(scene.msi_MHW[:, rows, cols], window.turn)
-        return raw, msi, top, left
+        msi = None if scene.msi_MHW is None else scene.msi_MHW[:, rows, cols]
+        return raw, None if msi is None else turned(msi, window.turn), top, left
 
-    def _simulated(self, cuts: list[Cut], scales: list[float], seeds: list[int]) -> Pair:
+    def _simulate(self, cuts: list[Cut], scales: list[float], seeds: list[int]) -> Pair:
+        """Return the inputs of windows with their margins."""
         # Copy stored numbers to the device and divide there: half the bytes.
         stored = torch.from_numpy(np.stack([raw for raw, *_ in cuts])).to(self.device)
         full_scale = torch.tensor(scales, device=self.device).view(-1, 1, 1, 1)
         cubes = stored.to(torch.float32) / full_scale
         measured = [msi for _, msi, *_ in cuts if msi is not None]
-        pair = simulate(
+        return simulate(
             cubes,
             self.scenes[0].wavelengths_nm,
             self.protocol,
@@ -201,20 +257,24 @@ class Patches:
             msi_BMHW=torch.from_numpy(np.stack(measured)).to(self.device) if measured else None,
             noise_seed=seeds,
         )
+
+    def _simulated(self, cuts: list[Cut], scales: list[float], seeds: list[int]) -> Pair:
+        """Return the inputs of windows without their margins."""
+        pair = self._simulate(cuts, scales, seeds)
+        lms_BSHW = pair.lms_BSHW
+        if self.start is not None and not self.alone:
+            lms_BSHW = aligned(pair.lr_hsi_BShw, self.protocol).clamp(0, 1)
         corners = [(top, left) for *_, top, left in cuts]
         size = self.config.patch_px
 
         def inner(x: Tensor, shrink: int) -> Tensor:
-            side = size // shrink
-            windows = [
-                x[i, :, y // shrink : y // shrink + side, z // shrink : z // shrink + side]
-                for i, (y, z) in enumerate(corners)
-            ]
-            return torch.stack(windows)
+            cut = slice(None, size // shrink)
+            tops = [x[i, :, y // shrink :, z // shrink :] for i, (y, z) in enumerate(corners)]
+            return torch.stack([x[:, cut, cut] for x in tops])
 
         return Pair(
             inner(pair.msi_BMHW, 1),
-            inner(pair.lms_BSHW, 1),
+            inner(lms_BSHW, 1),
             inner(pair.lr_hsi_BShw, self.ratio),
             inner(pair.reference_BSHW, 1),
         )
@@ -227,6 +287,12 @@ def _check_same_bands(first: Scene, other: Scene) -> None:
             f"{other.source}: found other band centres or another kind of MSI than in "
             f"{first.source}, expected training scenes of one sensor; train on one set at a time"
         )
+
+
+def check_same_draw(protocol: Protocol) -> None:
+    """Raise `UserError` if patches draw noise of their own, which the base of a scene lacks."""
+    expected = "none with a base of whole scenes, which fits one draw; set data.inputs: patch"
+    require(not protocol.noisy, "protocol.hsi_snr_db, protocol.msi_snr_db", "noise", expected)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

@@ -10,7 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from feinfn.config import Bands, DataConfig
+from feinfn.config import DataConfig
 from feinfn.data import store
 from feinfn.data.readers.array import DEFAULTS, Options
 from feinfn.data.readers.formats import open_file, read_prepared, scenes_in
@@ -18,6 +18,7 @@ from feinfn.data.scene import Scene, read_scene
 from feinfn.data.splits import PARTS
 from feinfn.errors import UserError, require, require_one_of
 from feinfn.files import file_sha256
+from feinfn.physics import Bands
 from feinfn.protocols.simulate import Protocol, check_ratio
 from feinfn.region import Region
 

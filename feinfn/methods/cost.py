@@ -40,9 +40,11 @@ def costs(config: Any, ratio: int) -> list[Cost]:
     """
     if isinstance(config, ClassicalConfig):
         return []
-    model, lr_px = build(config), 4
+    # Bases and projections are no layers of the network.
+    model, lr_px = build(replace(config, consistency="none")), 4
     root, hr_px = type(model).__name__, lr_px * ratio
-    shapes = ((config.msi_bands, hr_px), (config.hsi_bands, hr_px), (config.hsi_bands, lr_px))
+    bands, msi_bands = config.hsi_bands, config.msi_bands
+    shapes = ((msi_bands, hr_px), (bands, hr_px), (bands, lr_px), (bands, hr_px))
     # The counter knows products that return a new tensor, not those that add to an existing one.
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flop})
     with counter:

@@ -9,13 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from feinfn.config import Bands
 from feinfn.errors import UserError
+from feinfn.methods.sensor import Sensor
+from feinfn.physics import Bands, Physics
 from feinfn.protocols.simulate import Inputs
+
+DIFFERENCE = 10.0
+"""Factor of the difference that a network is shown: a residual of 0.002 cannot be read off images
+of size 0.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Bands):
+class NetworkConfig(Physics):
     """Configuration of a network besides FeINFN; subclasses add a name and further sizes.
 
     The name is a field, so that a spec and a weights file state the model to which they belong.
@@ -50,25 +55,69 @@ class Network(nn.Module):
     multiple: int = 1
     """Number of which both sides of its images must be multiples."""
 
+    sensor: Sensor | None = None
+    """The sensor of the training, which bases and projections need; `registry.build` sets it."""
+
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        """Return the fused HSI [B, S, H, W], the LMS plus the residual, not clipped.
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose output is the residual: by default the one that was made last."""
+        return [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)][-1]
 
-        Sides are mirrored to multiples and cut again. Raises `UserError` if shapes do not fit.
+    def forward(
+        self,
+        msi_BMHW: Tensor,
+        lms_BSHW: Tensor,
+        lr_hsi_BShw: Tensor,
+        base_BSHW: Tensor | None = None,
+    ) -> Tensor:
+        """Return the fused HSI [B, S, H, W], the base plus the residual, projected, not clipped.
+
+        `base_BSHW` is given where patches are cut from a scene's base, with the interpolation of
+        `Sensor.start` in the LMS's place; otherwise both are made of the inputs. Raises `UserError`
+        if shapes do not fit.
         """
         check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        msi, lms = (pad_to_multiple(x, self.multiple) for x in (msi_BMHW, lms_BSHW))
-        residual_BSHW = self.residual(msi, lms, lr_hsi_BShw)
+        inputs = Inputs(msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        if base_BSHW is None:
+            lms_BSHW, base_BSHW = self.start(inputs)
+        shown = self.entrance(lms_BSHW, base_BSHW)
+        return self.add_residual(base_BSHW, msi_BMHW, shown, lr_hsi_BShw)
+
+    def start(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return the interpolated LR-HSI and the base of whole images, [B, S, H, W]."""
+        if self.config.base == "lms":
+            return inputs.lms_BSHW, inputs.lms_BSHW
+        assert self.sensor is not None, "a base needs a sensor: see registry.build"
+        return self.sensor.start(self.config.base, inputs)
+
+    def entrance(self, interpolated_BSHW: Tensor, base_BSHW: Tensor) -> Tensor:
+        """Return the image in the LMS's place that the network is shown."""
+        if self.config.shown == "image":
+            return base_BSHW
+        return DIFFERENCE * (interpolated_BSHW - base_BSHW)
+
+    def add_residual(
+        self, base_BSHW: Tensor, msi_BMHW: Tensor, shown_BCHW: Tensor, lr_hsi_BShw: Tensor
+    ) -> Tensor:
+        """Return base + scale x residual; sides are mirrored to multiples and cut again."""
+        msi, shown = (pad_to_multiple(x, self.multiple) for x in (msi_BMHW, shown_BCHW))
+        residual_BSHW = self.residual(msi, shown, lr_hsi_BShw)
         if self.multiple > 1:
-            height, width = lms_BSHW.shape[-2:]
+            height, width = base_BSHW.shape[-2:]
             residual_BSHW = residual_BSHW[..., :height, :width]
-        return lms_BSHW + residual_BSHW
+        if self.config.residual_scale != 1:
+            residual_BSHW = self.config.residual_scale * residual_BSHW
+        return base_BSHW + residual_BSHW
 
     def residual(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        """Return the difference of the fused HSI to the LMS, [B, S, H, W]."""
+        """Return the difference of the fused HSI to the base, [B, S, H, W].
+
+        `lms_BSHW` is what `entrance` puts in the LMS's place.
+        """
         raise NotImplementedError
 
 

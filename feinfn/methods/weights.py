@@ -1,7 +1,6 @@
 """Weights files: safetensors that carry the model's configuration in their header."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from feinfn.errors import UserError
 from feinfn.files import DamagedError, write_atomic
 from feinfn.methods.network import Network
 from feinfn.methods.registry import FEINFN, MODELS, build
+from feinfn.methods.sensor import Sensor
+from feinfn.physics import stated
 
 LONGEST = 200
 """Longest error text in characters; torch lists every tensor that does not fit."""
@@ -29,7 +30,8 @@ def load_model(
     """
     try:
         with safe_open(path, "pt") as file:
-            stored_config = json.loads((file.metadata() or {})["config"])
+            header = file.metadata() or {}
+        stored_config = json.loads(header["config"])
         if not isinstance(stored_config, dict):
             raise TypeError(f"found config {stored_config!r}, expected an object")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -42,7 +44,8 @@ def load_model(
     }
     try:
         config = MODELS[fields.get("name", FEINFN)].config_type(**fields)
-        model = build(config, memory_mib).to(device)
+        sensor = Sensor.from_text(header["sensor"]) if config.needs_sensor else None
+        model = build(config, memory_mib, sensor=sensor).to(device)
         tensors, expected = load_file(path, device=str(device)), model.state_dict()
         for name, tensor in tensors.items():
             # Loading would silently round or widen them.
@@ -60,21 +63,30 @@ def load_model(
     return model.eval()
 
 
-def _header(config: Any, notes: dict[str, Any]) -> dict[str, str]:
-    return {"config": json.dumps(asdict(config)), "notes": json.dumps(notes)}
+def _header(config: Any, notes: dict[str, Any], sensor: Sensor | None) -> dict[str, str]:
+    texts = {"config": json.dumps(stated(config)), "notes": json.dumps(notes)}
+    return texts if sensor is None else texts | {"sensor": sensor.text()}
 
 
 def save_weights(
-    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
+    path: Path,
+    weights: dict[str, Tensor],
+    config: Any,
+    notes: dict[str, Any],
+    sensor: Sensor | None = None,
 ) -> None:
-    """Save weights as safetensors, with the model's configuration and notes in the header."""
+    """Save weights as safetensors; configuration, notes and any sensor stand in the header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    header = _header(config, notes)
+    header = _header(config, notes, sensor)
     write_atomic(path, lambda p: save_file(tensors, p, metadata=header))
 
 
 def check_weights(
-    path: Path, weights: dict[str, Tensor], config: Any, notes: dict[str, Any]
+    path: Path,
+    weights: dict[str, Tensor],
+    config: Any,
+    notes: dict[str, Any],
+    sensor: Sensor | None = None,
 ) -> bool:
     """Return True if a file holds these weights, False if it holds others with other notes.
 
@@ -82,7 +94,7 @@ def check_weights(
     """
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata() != _header(config, notes):
+            if file.metadata() != _header(config, notes, sensor):
                 return False
         stored = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -169,7 +169,7 @@ class Inputs:
     lms_BSHW: Tensor
     lr_hsi_BShw: Tensor
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self) -> tuple[Tensor, ...]:
         """Return (MSI, LMS, LR-HSI), the arguments of a network's forward."""
         return self.msi_BMHW, self.lms_BSHW, self.lr_hsi_BShw
 
@@ -179,6 +179,20 @@ class Pair(Inputs):
     """Inputs and the reference from which they were simulated."""
 
     reference_BSHW: Tensor
+
+
+@dataclass(frozen=True)
+class Batch(Pair):
+    """Patches cut from scenes, with the scenes' bases in place of the patches' own."""
+
+    base_BSHW: Tensor
+    """Bases; `lms_BSHW` is then the interpolation of `Sensor.start`."""
+    base_error_B: Tensor
+    """Mean absolute errors of the bases over the whole scenes."""
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return (MSI, interpolated LR-HSI, LR-HSI, base), the arguments of a network's forward."""
+        return *super().inputs(), self.base_BSHW
 
 
 def check_ratio(lr_size: tuple[int, ...], hr_size: tuple[int, ...], ratio: int, what: str) -> None:

@@ -24,11 +24,17 @@ def smooth(x_BSHW: Tensor) -> Tensor:
     return filter_bands(x_BSHW, TAPS, padding=5)
 
 
-def pixel_loss(kind: Loss, fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
-    """Return the mean over pixels and bands of |error|, error^2 or sqrt(error^2 + 1e-6)."""
+def pixel_loss(
+    kind: Loss, fused_BSHW: Tensor, reference_BSHW: Tensor, base_error_B: Tensor | None = None
+) -> Tensor:
+    """Return the mean of |error|, error^2, sqrt(error^2 + 1e-6) or |error| / error of the base."""
     error = fused_BSHW - reference_BSHW
     if kind == "l1":
         return error.abs().mean()
+    if kind == "relative":
+        assert base_error_B is not None, "patches state the errors of their bases"
+        # The floor is far below the rounding of stored scenes.
+        return (error.abs().mean(dim=(1, 2, 3)) / base_error_B.clamp_min(1e-6)).mean()
     square = error.square()
     return square.mean() if kind == "mse" else (square + 1e-6).sqrt().mean()
 
@@ -44,12 +50,19 @@ def spectral_angle(fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
     return torch.atan2((across - along.square()).clamp_min(1e-12).sqrt(), along).mean()
 
 
-def training_loss(config: TrainConfig, fused_BSHW: Tensor, reference_BSHW: Tensor) -> Tensor:
+def training_loss(
+    config: TrainConfig,
+    fused_BSHW: Tensor,
+    reference_BSHW: Tensor,
+    base_error_B: Tensor | None = None,
+) -> Tensor:
     """Return the loss of a recipe, a scalar, for images in [0, 1]; the fused one is not clipped.
+
+    `base_error_B` are the errors of the bases, which the relative loss needs.
 
     Released: L1 + 0.1 (1 - SSIM), with SSIM per band, a zero border, and the mean over everything.
     """
-    loss = pixel_loss(config.loss, fused_BSHW, reference_BSHW)
+    loss = pixel_loss(config.loss, fused_BSHW, reference_BSHW, base_error_B)
     if config.ssim_weight:
         ssim = ssim_map(fused_BSHW, reference_BSHW, smooth, peak=1.0).mean()
         loss = loss + config.ssim_weight * (1 - ssim)

@@ -23,9 +23,11 @@ from feinfn.errors import Preempted, UserError
 from feinfn.evaluation import by_network, evaluate_method
 from feinfn.files import BEST, STATE, DamagedError
 from feinfn.methods.network import Network
+from feinfn.methods.sensor import Sensor
 from feinfn.methods.weights import check_weights, save_weights
 from feinfn.metrics.conventions import CONVENTION
-from feinfn.protocols.simulate import Pair
+from feinfn.physics import stated
+from feinfn.protocols.simulate import Batch, Pair
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
 from feinfn.training.losses import training_loss
 from feinfn.training.schedule import batches, ema_update, learning_rate
@@ -84,7 +86,7 @@ class Trainer:
             self.network = DistributedDataParallel(model)
 
     def _spec(self) -> dict[str, Any]:
-        sections = {"model": asdict(self.model.config), "train": asdict(self.config)}
+        sections = {"model": stated(self.model.config), "train": asdict(self.config)}
         flat = {f"{s}.{k}": v for s, fields in sections.items() for k, v in fields.items()}
         return {"format": FORMAT, **flat, "seed": self.seed}
 
@@ -139,12 +141,15 @@ class Trainer:
             return
         path = self.folder / BEST
         try:
-            matches = check_weights(path, self.best_weights, self.model.config, self.best)
+            matches = check_weights(path, *self._best_file())
         except DamagedError as error:
             matches = False
             self.warn(f"{path} {error}; written again from the training state")
         if not matches:
-            save_weights(path, self.best_weights, self.model.config, self.best)
+            save_weights(path, *self._best_file())
+
+    def _best_file(self) -> tuple[dict[str, Tensor], Any, dict[str, Any], Sensor | None]:
+        return self.best_weights, self.model.config, self.best, self.model.sensor
 
     @property
     def epoch_config(self) -> TrainConfig:
@@ -202,7 +207,7 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         micro_batches = list(zip(*(x.chunk(accumulate) for x in vars(pair).values()), strict=True))
         for i, tensors in enumerate(micro_batches, start=1):
-            micro_batch = Pair(*tensors)
+            micro_batch = type(pair)(*tensors)
             network: Any = self.network
             # Workers exchange gradients once, with the last micro-batch.
             keep_local = i < len(micro_batches) and self.workers.count > 1
@@ -211,7 +216,10 @@ class Trainer:
                 with torch.autocast(self.device.type, torch.bfloat16, bfloat16):
                     fused_BSHW = network(*micro_batch.inputs())
                 fused_BSHW = fused_BSHW.to(micro_batch.reference_BSHW.dtype)
-                loss = training_loss(self.epoch_config, fused_BSHW, micro_batch.reference_BSHW)
+                errors_B = micro_batch.base_error_B if isinstance(micro_batch, Batch) else None
+                loss = training_loss(
+                    self.epoch_config, fused_BSHW, micro_batch.reference_BSHW, errors_B
+                )
                 (loss / accumulate).backward()
             total = total + loss.detach() / accumulate
         return self.workers.mean(total)
@@ -242,7 +250,7 @@ class Trainer:
                 self.best = {"epoch": self.epoch - 1, "val_psnr": metrics["val_psnr"]}
                 weights = self.model.state_dict()
                 self.best_weights = {n: w.detach().cpu().clone() for n, w in weights.items()}
-                save_weights(self.folder / BEST, weights, self.model.config, self.best)
+                save_weights(self.folder / BEST, *self._best_file())
             if self.average:
                 torch._foreach_copy_(self.weights, raw)
         return metrics

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feinfn.config import Bands
 from feinfn.errors import require_one_of
 from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
+from feinfn.physics import Bands
 from feinfn.protocols.simulate import Protocol
 from feinfn.region import filled, fused_valid
 

@@ -35,7 +35,7 @@ class PlainFeINFN(nn.Module):
         super().__init__()
         for field in fields(model.config):
             value, released = getattr(model.config, field.name), field.default
-            if isinstance(released, bool | str):
+            if isinstance(released, bool | str) or field.name == "residual_scale":
                 require(value == released, f"model.{field.name}", value, f"{released!r} here")
         self.spatial_encoder, self.spectral_encoder = model.spatial_encoder, model.spectral_encoder
         # Any, because torch types what modules hold as `Tensor | Module`.

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from feinfn.errors import require
 from feinfn.methods.feinfn.model import conv3
-from feinfn.methods.network import Network, NetworkConfig, check_inputs
+from feinfn.methods.network import Network, NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class SSRNetConfig(NetworkConfig):
         super().__post_init__()
         expected = f"at most model.hsi_bands = {self.hsi_bands}, whose places MSI bands take"
         require(self.msi_bands <= self.hsi_bands, "model.msi_bands", self.msi_bands, expected)
+        expected = "false, because each of its three stages adds to the image"
+        require(not self.zero_start, "model.zero_start", self.zero_start, expected)
 
 
 class SSRNet(Network):
@@ -50,10 +52,14 @@ class SSRNet(Network):
         self.spatial_edges = conv3(bands, bands)
         self.spectral_edges = conv3(bands, bands)
 
-    def forward(self, msi_BMHW: Tensor, lms_BSHW: Tensor, lr_hsi_BShw: Tensor) -> Tensor:
-        """Return the fused HSI; every stage adds to its input, so there is no residual apart."""
-        check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
-        mixed_BSHW = lms_BSHW.index_copy(1, self.places_M, msi_BMHW)
-        x_BSHW = lms_BSHW + self.fusion(mixed_BSHW)
+    def add_residual(
+        self, base_BSHW: Tensor, msi_BMHW: Tensor, shown_BCHW: Tensor, lr_hsi_BShw: Tensor
+    ) -> Tensor:
+        mixed_BSHW = shown_BCHW.index_copy(1, self.places_M, msi_BMHW)
+        x_BSHW = shown_BCHW + self.fusion(mixed_BSHW)
         x_BSHW = x_BSHW + F.relu(self.spatial_edges(x_BSHW))
-        return x_BSHW + self.spectral_edges(x_BSHW)
+        x_BSHW = x_BSHW + self.spectral_edges(x_BSHW)
+        if shown_BCHW is base_BSHW and self.config.residual_scale == 1:
+            return x_BSHW
+        # Every stage adds to its input, so the residual is what all of them added.
+        return base_BSHW + self.config.residual_scale * (x_BSHW - shown_BCHW)

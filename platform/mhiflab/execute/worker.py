@@ -24,8 +24,9 @@ from feinfn.evaluation import Fuse, by_classical, by_network
 from feinfn.files import BEST, write_atomic
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.methods.cost import flop_per_pixel
-from feinfn.methods.network import count_parameters
+from feinfn.methods.network import Network, count_parameters
 from feinfn.methods.registry import build, name_of
+from feinfn.methods.sensor import sensor_of
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
@@ -47,13 +48,14 @@ from mhiflab.record.store import (
 )
 from mhiflab.record.writer import Record
 from mhiflab.study.identity import canonical, spec_hash
+from mhiflab.study.spec import settings_of
 
 
 def _record_start(record: Record, job: Job) -> None:
     spec, code = job.spec, job.code
     commit = {"mlflow.source.git.commit": code["git_commit"]} if code["git_commit"] else {}
     record.settings(
-        flatten(asdict(spec)),
+        flatten(settings_of(spec)),
         {
             "mhiflab.protocol": spec.protocol.name,
             "mhiflab.protocol_hash": spec.protocol.hash(),
@@ -67,7 +69,7 @@ def _record_start(record: Record, job: Job) -> None:
         },
     )
     record.datasets(dataset_inputs(spec.data, job.survey))
-    record.json(asdict(spec), "spec.json")
+    record.json(settings_of(spec), "spec.json")
     record.json(canonical(spec, job.survey.fingerprint), "identity.json")
 
 
@@ -96,12 +98,10 @@ def _record_end(record: Record, job: Job, folder: Path, scores: Scores) -> None:
     if not job.spec.trained:
         return
     metadata = {"run_key": job.key, "protocol": job.spec.protocol.name}
-    grids = {scene.wavelengths_nm for scene in job.survey.scenes if scene.part == "train"}
-    wavelengths_nm = grids.pop() if len(grids) == 1 else None
     with TemporaryDirectory(prefix="mhiflab-") as temporary:
         packaged = Path(temporary) / "model"
         save_packaged(
-            packaged, folder / BEST, job.spec.model, job.spec.protocol, metadata, wavelengths_nm
+            packaged, folder / BEST, job.spec.model, job.spec.protocol, metadata, job.wavelengths_nm
         )
         record.artifact(packaged)
 
@@ -119,12 +119,13 @@ def _images(job: Job, part: Literal["validation", "test"], device: torch.device)
     return ScenePairs(job.scenes(names), spec.protocol, spec.model, device, part == "test")
 
 
-def _patches(job: Job, device: torch.device) -> Patches | StoredPairs:
+def _patches(job: Job, device: torch.device, model: Network) -> Patches | StoredPairs:
     spec, data = job.spec, job.spec.data
     if data.inputs == "stored":
         return _stored(job, data.train, device)
     scenes = [with_reference(scene, spec.protocol) for scene in job.scenes(data.train)]
-    return Patches(scenes, spec.protocol, spec.train, device, data.inputs == "patch")
+    start = model.start if model.config.base != "lms" else None
+    return Patches(scenes, spec.protocol, spec.train, device, data.inputs == "patch", start)
 
 
 def run_worker(job: Job, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
@@ -210,8 +211,10 @@ def _train(
 ) -> ReadyMethod:
     spec = job.spec
     torch.manual_seed(spec.seed)
-    model = build(spec.model, job.resources.memory_mib, job.resources.recompute).to(device)
-    patches, validation = _patches(job, device), _images(job, "validation", device)
+    sensor = sensor_of(spec.model, spec.protocol, job.wavelengths_nm)
+    resources = job.resources
+    model = build(spec.model, resources.memory_mib, resources.recompute, sensor).to(device)
+    patches, validation = _patches(job, device, model), _images(job, "validation", device)
     system = SystemMetrics(device)
     reports: list[Report] = []
     warnings: list[str] = []

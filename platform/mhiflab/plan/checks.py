@@ -1,12 +1,16 @@
 """Checks of trials and searches before they run: scenes, batch, memory and space must fit."""
 
+from typing import Any
+
 import numpy as np
 
 from feinfn.config import ModelConfig
+from feinfn.data.patches import check_same_draw
 from feinfn.data.source import SceneSummary, Survey, check_fit
 from feinfn.errors import UserError, require
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import check_parts
+from feinfn.methods.sensor import sensor_of
 from mhiflab.plan.search import SearchPlan, with_values
 from mhiflab.plan.suggest import text_of
 from mhiflab.study.expand import Trial
@@ -25,6 +29,8 @@ def check_trial(trial: Trial, data: Survey) -> None:
             _check_evaluated(trial, scene)
     if spec.data.inputs == "stored":
         _check_stored(trial, data)
+    if spec.trained:
+        _check_physics(trial, data)
     batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
     if batch % workers:
         raise UserError(
@@ -63,6 +69,7 @@ def _check_stored(trial: Trial, data: Survey) -> None:
     unsupported = {
         "train.augment": train.augment,
         "train.sampling: random": train.sampling == "random",
+        "train.loss: relative": train.loss == "relative",
         "protocol.hsi_snr_db or msi_snr_db": protocol.noisy,
         "protocol.lr_bits or msi_bits": bool(protocol.lr_bits or protocol.msi_bits),
     }
@@ -80,6 +87,15 @@ def _check_stored(trial: Trial, data: Survey) -> None:
             f"{other_size[0]}x{other_size[1]} in {other.source}, expected one size, because they "
             "share batches; export them again with one --patch"
         )
+
+
+def _check_physics(trial: Trial, data: Survey) -> None:
+    """Raise `UserError` for a base or projection that the training's inputs do not support."""
+    spec: Any = trial.spec
+    if spec.model.base != "lms" and spec.data.inputs == "scene":
+        check_same_draw(spec.protocol)
+    wavelengths_nm = next((s.wavelengths_nm for s in data.scenes if s.part == "train"), None)
+    sensor_of(spec.model, spec.protocol, wavelengths_nm)
 
 
 def check_search(plan: SearchPlan) -> None:

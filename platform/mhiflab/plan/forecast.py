@@ -5,7 +5,7 @@ A trial takes as long per step and pixel as the nearest recorded runs took.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 from mlflow.entities import Run
@@ -15,7 +15,7 @@ from mhiflab.cluster.connect import usable_cpus
 from mhiflab.cluster.fit import held_by_trial
 from mhiflab.record.artifacts import FUSE_SECONDS
 from mhiflab.record.description import flatten
-from mhiflab.study.spec import Resources, Spec
+from mhiflab.study.spec import Resources, Spec, settings_of
 
 DEVICE = "mhiflab.device"
 """Tag of a run: the kind of device and process that it ran on, such as `cpu/workers`."""
@@ -84,7 +84,7 @@ class Work:
     def speed(self, epochs: int, seconds: float) -> Speed:
         """Return the speed of a training of which so many epochs took some seconds."""
         pace_s = seconds * self.processors / (epochs * self.amount)
-        return _speed(self.device, flatten(asdict(self.spec)), pace_s)
+        return _speed(self.device, flatten(settings_of(self.spec)), pace_s)
 
     def seconds(self, speeds: Iterable[Speed]) -> float | None:
         """Return the expected seconds from the nearest speeds; None if none is of such a model.

@@ -25,7 +25,7 @@ from mhiflab.record.store import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metr
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import run_key
 from mhiflab.study.search import COSTS, Search, Values
-from mhiflab.study.spec import parse_trial
+from mhiflab.study.spec import parse_trial, settings_of
 
 MOST_WINNERS = 5
 """Suggestions of a Pareto front that are tested, spread evenly over it."""
@@ -134,7 +134,7 @@ class SearchPlan:
 
 def with_values(trial: Trial, values: Values, where: str) -> Trial:
     """Return a trial with some values of its spec changed; raise `UserError` if one is invalid."""
-    settings = asdict(trial.spec)
+    settings = settings_of(trial.spec)
     seed = settings.pop("seed")
     for key, value in values.items():
         section, _, name = key.partition(".")

@@ -202,7 +202,7 @@ class RecordedRun:
         msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
         inputs = Inputs(msi, image(UPSAMPLED), lr_hsi)
         if f"{key}/reference" in arrays:
-            inputs = Pair(*inputs.inputs(), image("reference"))
+            inputs = Pair(msi, image(UPSAMPLED), lr_hsi, image("reference"))
         row, col = (int(n) for n in arrays[f"{key}/place"])
         wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
         return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)

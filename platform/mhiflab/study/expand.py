@@ -2,14 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, require_one_of
 from feinfn.methods.cost import match_parameters, parameters_of
-from feinfn.methods.registry import FEINFN
+from feinfn.methods.registry import FEINFN, MODELS
+from feinfn.physics import Bands, Physics
 from mhiflab.study.schema import Case, SmokeVariant, Study
 from mhiflab.study.settings import with_keys
 from mhiflab.study.smoke import NARROW, SHORT, on_sample
@@ -31,15 +32,15 @@ class Trial:
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the base with a case's and an axis point's values, reduced in a smoke variant.
 
-    If a case names another model than the base, it inherits only the band counts of the base's
-    model.
+    If a case names another model than the base, it inherits only the fields that both have.
     """
     settings, varied = study.base, {**case.set, **point}
     model = settings.get("model", {})
     base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
     name = varied.get("model.name", base_name)
     if name != base_name:
-        settings = {**settings, "model": {k: v for k, v in model.items() if f"model.{k}" in BANDS}}
+        shared = _names(Physics if name in MODELS and base_name in MODELS else Bands)
+        settings = {**settings, "model": {k: v for k, v in model.items() if k in shared}}
     layers = [varied]
     if isinstance(study, SmokeVariant):
         above = {**SHORT, **on_sample(study.base, varied), **study.smoke.set}
@@ -49,13 +50,14 @@ def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> 
     return settings
 
 
-BANDS = ("model.hsi_bands", "model.msi_bands")
-"""Keys that every model has."""
+def _names(kind: type[Bands]) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 def _keys_of(name: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys without those that make FeINFN small, unless the model is FeINFN."""
-    any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in BANDS}
+    every = {f"model.{field}" for field in _names(Bands)}
+    any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in every}
     return dict(keys) if name == FEINFN else any_model
 
 

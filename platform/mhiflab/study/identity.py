@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 from feinfn.metrics.conventions import CONVENTION
-from mhiflab.study.spec import Spec
+from mhiflab.study.spec import Spec, settings_of
 
 SCHEMA_VERSION = 1
 """Version of the hashed form; increase it if the same spec comes to mean another computation."""
@@ -46,7 +45,7 @@ MAY_CHANGE = frozenset(path for path, reason in UNHASHED.items() if reason != BY
 
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     """Return the content that a run key hashes: the resolved spec, its data by fingerprint."""
-    content = asdict(spec)
+    content = settings_of(spec)
     content["data"] = {"fingerprint": fingerprint, "inputs": spec.data.inputs}
     content["protocol"] = spec.protocol.definition()
     if not spec.train.changes:

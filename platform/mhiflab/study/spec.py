@@ -12,6 +12,7 @@ from feinfn.fields import Bound, Count, Natural, NonNegative, Positive, Settings
 from feinfn.methods.classical.registry import ClassicalConfig
 from feinfn.methods.network import NetworkConfig
 from feinfn.methods.registry import FEINFN, config_type
+from feinfn.physics import stated
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.study.yaml_values import build
@@ -65,6 +66,11 @@ class Spec(Settings):
     def trained(self) -> bool:
         """True if the model is trained."""
         return not isinstance(self.model, ClassicalConfig)
+
+
+def settings_of(spec: Spec) -> dict[str, Any]:
+    """Return a spec as nested mappings, as it is hashed and recorded (see `stated`)."""
+    return {**asdict(spec), "model": stated(spec.model)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from feinfn.evaluation import evaluate_method
 from feinfn.methods.cost import costs, parameters_of
 from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
 from feinfn.methods.learned.mst import MSTConfig
+from feinfn.methods.learned.residual import ResidualConfig
 from feinfn.methods.learned.restfnet import ResTFNetConfig
 from feinfn.methods.learned.ssrnet import SSRNetConfig
 from feinfn.methods.network import NetworkConfig, fuse, pad_to_multiple
@@ -33,6 +34,7 @@ SMALL: dict[str, Any] = {
     "ssrnet": SSRNetConfig(),
     "restfnet": ResTFNetConfig(width=4),
     "mst": MSTConfig(width=8, blocks=(1, 1, 1), expansion=2),
+    "residual": ResidualConfig(width=8, blocks=1),
 }
 """One small configuration of every entry; a new one is tested as soon as it stands here."""
 BANDS = [(31, 3), (102, 4), (198, 9)]

@@ -14,6 +14,7 @@ from feinfn.methods.feinfn.fourier import clear_real_bins
 from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import count_parameters
+from feinfn.physics import Bands, Physics
 
 TINY = ModelConfig(
     hsi_bands=5,
@@ -28,7 +29,10 @@ TINY = ModelConfig(
     scale_0=1,
 )
 HINTS = get_type_hints(ModelConfig)
-CHOICES = {f.name: get_args(HINTS[f.name]) for f in fields(ModelConfig)}
+SHARED = {f.name for f in fields(Physics)} - {f.name for f in fields(Bands)}
+OWN = [f.name for f in fields(ModelConfig) if f.name not in SHARED]
+"""FeINFN's own fields; those of every learned method have tests of their own."""
+CHOICES = {name: get_args(HINTS[name]) for name in OWN}
 CHANGES = [
     {name: value}
     for name, values in CHOICES.items()
@@ -36,7 +40,7 @@ CHANGES = [
     for value in values
     if value != getattr(TINY, name)
 ]
-CHANGES += [{name: not getattr(TINY, name)} for name, hint in HINTS.items() if hint is bool]
+CHANGES += [{name: not getattr(TINY, name)} for name in OWN if HINTS[name] is bool]
 CHANGES += [{"frequency_kernel_px": 1}, {"mlp_widths": (8,)}, {"decoder_layers": 1}]
 CHANGES += [{"upsampling": "bilinear", "phase_layout": "channel_first"}]
 

@@ -1,0 +1,95 @@
+"""The sensor that a network knows, and the image to which its residual is added.
+
+Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feinfn.errors import UserError
+from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.protocols.aligned import aligned
+from feinfn.protocols.simulate import Inputs, Protocol
+
+KEPT_BYTES = 2**29
+"""Memory for the bases that were used last, which each validation needs again."""
+
+_kept: dict[str, np.ndarray] = {}
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """The protocol of a network's training: its inputs are taken to be made by it wherever used."""
+
+    protocol: Protocol
+    response_MS: tuple[tuple[float, ...], ...] = ()
+    """The protocol's response on the network's bands; empty if nothing is projected."""
+
+    def start(self, base: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return the LR-HSI interpolated from its true places, and the base, [B, S, H, W].
+
+        Both are in [0, 1]. The base (`Physics.base`, not `lms`) of an image is computed once.
+        Raises `UserError` if images and protocol do not fit.
+        """
+        interpolated = aligned(inputs.lr_hsi_BShw, self.protocol).clamp(0, 1)
+        if base == "aligned":
+            return interpolated, interpolated
+        images = (x.detach().float().cpu().numpy() for x in (inputs.lr_hsi_BShw, inputs.msi_BMHW))
+        bases = [self._solve(base, *pair) for pair in zip(*images, strict=True)]
+        return interpolated, torch.from_numpy(np.stack(bases)).to(interpolated)
+
+    def _solve(self, base: str, lr_hsi_Shw: np.ndarray, msi_MHW: np.ndarray) -> np.ndarray:
+        digest = hashlib.sha256(f"{base} {self.protocol!r} {lr_hsi_Shw.shape}".encode())
+        for x in (lr_hsi_Shw, msi_MHW):
+            digest.update(x.tobytes())
+        key = digest.hexdigest()
+        image = _kept.pop(key, None)
+        if image is None:
+            image = CLASSICAL[base].fuse(lr_hsi_Shw, msi_MHW, self.protocol)
+        _kept[key] = image
+        while sum(x.nbytes for x in _kept.values()) > KEPT_BYTES:
+            del _kept[next(iter(_kept))]
+        return image
+
+    def text(self) -> str:
+        """Return the sensor as JSON, for `from_text`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Sensor":
+        """Return the sensor of a text; raise `TypeError`, `KeyError` or `ValueError`."""
+        values = json.loads(text)
+        fields = values["protocol"]
+        protocol = Protocol(**fields | {"msi_order": tuple(fields["msi_order"])})
+        return cls(protocol, tuple(tuple(map(float, row)) for row in values["response_MS"]))
+
+
+def sensor_of(
+    config: Any, protocol: Protocol, wavelengths_nm: Sequence[float] | None
+) -> Sensor | None:
+    """Return the sensor that a learned model's network needs; None if it needs none.
+
+    `wavelengths_nm` are the training scenes' band centres [S]. Raises `UserError` for a projection
+    under a protocol whose response is not known.
+    """
+    if not config.needs_sensor:
+        return None
+    if config.consistency == "none":
+        return Sensor(protocol)
+    try:
+        nm = None if wavelengths_nm is None else np.asarray(wavelengths_nm)
+        matrix = protocol.response(config.hsi_bands, nm).matrix
+    except UserError as error:
+        raise UserError(
+            f"found {config.consistency!r}, expected none, because the response is not known "
+            f"({error}); leave it out, or use another protocol",
+            "model.consistency",
+        ) from None
+    return Sensor(protocol, tuple(map(tuple, matrix.tolist())))

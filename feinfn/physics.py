@@ -1,0 +1,64 @@
+"""Physics of a learned method: the image it starts from, what it is shown, what it must meet."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from feinfn.errors import require
+from feinfn.fields import Count, Positive, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands(Settings, section="model"):
+    """The numbers of bands that the images must have, for every method."""
+
+    hsi_bands: Count = 31
+    """Bands S of the HSI."""
+    msi_bands: Count = 3
+    """Bands M of the MSI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Physics(Bands):
+    """What every learned method shares; the defaults add a residual to the LMS."""
+
+    base: Literal["lms", "aligned", "gsa", "local"] = "lms"
+    """Image to which the residual is added: the LMS, the LR-HSI interpolated from the true places
+    of its pixels (aligned), or what a classical method makes of the inputs (gsa, local)."""
+    consistency: Literal["none", "msi", "both"] = "none"
+    """Inputs that the output is projected on, before loss and clipping: none, the MSI, or MSI and
+    LR-HSI (both)."""
+    shown: Literal["image", "difference"] | None = None
+    """Image in the LMS's place at the network's entrance: the base (image), or 10 x (aligned -
+    base) (difference); null: difference with a base from a classical method, otherwise image."""
+    residual_scale: Positive = 1.0
+    """Factor of the network's residual."""
+    zero_start: bool = False
+    """Start the last layer at zero, so that training begins exactly at the base."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        interpolated = self.base in ("lms", "aligned")
+        if self.shown is None:
+            # Decided here, so that one network has one configuration and one run key.
+            object.__setattr__(self, "shown", "image" if interpolated else "difference")
+        expected = f"image, because model.base {self.base} leaves no difference to show"
+        require(self.shown == "image" or not interpolated, "model.shown", self.shown, expected)
+
+    @property
+    def needs_sensor(self) -> bool:
+        """True if the network must know the protocol that made its inputs."""
+        return self.base != "lms" or self.consistency != "none"
+
+
+def stated(config: Any) -> dict[str, Any]:
+    """Return a model's fields, those of `Physics` only if they differ from their defaults.
+
+    Keys, states and records of earlier versions lack these fields.
+    """
+    values = asdict(config)
+    if not isinstance(config, Physics):
+        return values
+    plain, bands = asdict(Physics()), {field.name for field in fields(Bands)}
+    # With a base, `shown` has no default that would never change.
+    later = plain.keys() - bands - ({"shown"} if config.base != "lms" else set())
+    return {k: v for k, v in values.items() if k not in later or v != plain[k]}
