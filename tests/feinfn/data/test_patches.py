@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ import torch
 
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
-from feinfn.data.patches import TURNS, Patches, Window, turned
+from feinfn.data.patches import TURNS, Patches, Window, turned, turned_corner
 from feinfn.data.scene import Scene, make_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
+from feinfn.methods.sensor import Sensor
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair, Protocol, simulate
+from feinfn.training.losses import training_loss
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 CONFIG = TrainConfig(patch_px=32, stride_px=16)
@@ -144,3 +147,64 @@ def test_scene_pairs_are_simulated_when_asked_for():
     first = next(iter(pairs))
     assert first.name == data.validation[0]
     assert torch.equal(pairs[0].inputs.lms_BSHW, first.inputs.lms_BSHW)
+
+
+def start_of(protocol: Protocol):
+    return partial(Sensor(protocol).start, "local")
+
+
+@pytest.mark.parametrize("turn", range(TURNS))
+@pytest.mark.parametrize("name", ["cave_x4", "yokoya_x4", "dhif_x4"])
+def test_bases_are_cut_from_the_turned_scene(turn, name):
+    one, protocol = scene(), PROTOCOLS[name]
+    patches = Patches([one], protocol, CONFIG, CPU, start=start_of(protocol))
+    pair = whole(one, protocol, turn)
+    interpolated, base = Sensor(protocol).start("local", pair)
+    for top, left in [(16, 40), (16, 16), (8, 56)]:
+        t, u = turned_corner((top, left), (64, 96), 32, turn)
+        batch = patches.batch([Window(0, top, left, turn)])
+        inside = (..., slice(t, t + 32), slice(u, u + 32))
+        torch.testing.assert_close(batch.base_BSHW, base[inside], rtol=0, atol=2e-6)
+        torch.testing.assert_close(batch.lms_BSHW, interpolated[inside], rtol=0, atol=2e-6)
+        torch.testing.assert_close(batch.reference_BSHW, pair.reference_BSHW[inside])
+    error = (base - pair.reference_BSHW).abs().mean()
+    torch.testing.assert_close(batch.base_error_B, error[None], rtol=1e-5, atol=0)
+
+
+def test_relative_losses_need_the_errors_of_whole_scenes():
+    scenes = [scene(), scene(seed=1)]
+    patches = Patches(scenes, CAVE, replace(CONFIG, loss="relative"), CPU)
+    batch = patches.batch([Window(1, 0, 0), Window(0, 16, 32), Window(1, 32, 32)])
+    errors = [
+        (p.lms_BSHW - p.reference_BSHW).abs().mean() for p in (whole(s, CAVE) for s in scenes)
+    ]
+    expected = torch.stack([errors[1], errors[0], errors[1]])
+    torch.testing.assert_close(batch.base_error_B, expected, rtol=1e-5, atol=0)
+    assert batch.base_BSHW is batch.lms_BSHW
+    fused = batch.base_BSHW + 0.01
+    loss = training_loss(
+        TrainConfig(loss="relative", ssim_weight=0), fused, batch.reference_BSHW, batch.base_error_B
+    )
+    means = (fused - batch.reference_BSHW).abs().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(loss, (means / expected).mean())
+
+
+def test_patches_alone_have_bases_of_their_own():
+    one = scene()
+    patches = Patches([one], CAVE, CONFIG, CPU, alone=True, start=start_of(CAVE))
+    batch = patches.batch([Window(0, 16, 32)])
+    cut = replace(one, raw_SHW=one.raw_SHW[:, 16:48, 32:64])
+    interpolated, base = start_of(CAVE)(whole(cut, CAVE))
+    torch.testing.assert_close(batch.base_BSHW, base, rtol=0, atol=2e-6)
+    torch.testing.assert_close(batch.lms_BSHW, interpolated, rtol=0, atol=2e-6)
+    pair = whole(one, CAVE)
+    error = (start_of(CAVE)(pair)[1] - pair.reference_BSHW).abs().mean()
+    torch.testing.assert_close(batch.base_error_B, error[None], rtol=1e-5, atol=0)
+
+
+def test_a_base_of_a_scene_is_refused_with_noise():
+    noisy = replace(CAVE, hsi_snr_db=30.0)
+    with pytest.raises(UserError, match=r"protocol\.hsi_snr_db.*data\.inputs: patch"):
+        Patches([scene()], noisy, CONFIG, CPU, start=start_of(noisy))
+    patches = Patches([scene()], noisy, CONFIG, CPU, alone=True, start=start_of(noisy))
+    assert patches.batch(patches.windows(1, 0)[:2]).base_BSHW.shape == (2, 8, 32, 32)
