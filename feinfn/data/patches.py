@@ -22,9 +22,11 @@ from torch import Tensor
 
 from feinfn.config import TrainConfig
 from feinfn.data.scene import Scene
-from feinfn.errors import UserError, require
+from feinfn.data.source import check_same_draw
+from feinfn.errors import UserError
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.simulate import Batch, Inputs, Pair, Protocol, reach_px, simulate
+from feinfn.region import filled
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
 """A turned window with its margin: stored cube, measured MSI, row and column of the patch in it."""
@@ -215,13 +217,14 @@ class Patches:
         """Return the base [S, H, W] of a turned scene, and its mean absolute error."""
         if (index, turn) not in self.bases:
             scene = self.scenes[index]
-            scene.check_whole()
-            msi = None if scene.msi_MHW is None else turned(scene.msi_MHW, turn)
-            cut = (turned(scene.raw_SHW, turn), msi, 0, 0)
-            pair = self._simulate([cut], [scene.full_scale], [0])
-            base_1SHW = pair.lms_BSHW if self.start is None else self.start(pair)[1]
-            error = (base_1SHW - pair.reference_BSHW).abs().mean().item()
-            self.bases[index, turn] = (base_1SHW[0].cpu(), error)
+            # Patches touch no gaps; filled ones keep regressions over the scene from seeing them.
+            raw, msi = turned(filled(scene.raw_SHW, scene.valid_HW), turn), scene.msi_MHW
+            if msi is not None:
+                msi = turned(filled(msi, scene.valid_HW), turn)
+            pair = self._simulate([(raw, msi, 0, 0)], [scene.full_scale], [0])
+            base_SHW = (pair.lms_BSHW if self.start is None else self.start(pair)[1])[0].cpu()
+            error = (base_SHW - pair.reference_BSHW[0].cpu()).abs().mean().item()
+            self.bases[index, turn] = (base_SHW, error)
         return self.bases[index, turn]
 
     def _cut(self, window: Window) -> Cut:
@@ -287,12 +290,6 @@ def _check_same_bands(first: Scene, other: Scene) -> None:
             f"{other.source}: found other band centres or another kind of MSI than in "
             f"{first.source}, expected training scenes of one sensor; train on one set at a time"
         )
-
-
-def check_same_draw(protocol: Protocol) -> None:
-    """Raise `UserError` if patches draw noise of their own, which the base of a scene lacks."""
-    expected = "none with a base of whole scenes, which fits one draw; set data.inputs: patch"
-    require(not protocol.noisy, "protocol.hsi_snr_db, protocol.msi_snr_db", "noise", expected)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

@@ -195,3 +195,9 @@ def check_fit(source: str, shape: tuple[int, ...], protocol: Protocol, model: Ba
         )
     lr_size = tuple(n // protocol.ratio for n in shape[1:])
     check_ratio(lr_size, shape[1:], protocol.ratio, source)
+
+
+def check_same_draw(protocol: Protocol) -> None:
+    """Raise `UserError` if patches draw noise of their own, which the base of a scene lacks."""
+    expected = "none with a base of whole scenes, which fits one draw; set data.inputs: patch"
+    require(not protocol.noisy, "protocol.hsi_snr_db, protocol.msi_snr_db", "noise", expected)

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from feinfn.config import ModelConfig
-from feinfn.data.patches import check_same_draw
-from feinfn.data.source import SceneSummary, Survey, check_fit
+from feinfn.data.source import SceneSummary, Survey, check_fit, check_same_draw
 from feinfn.errors import UserError, require
 from feinfn.methods.feinfn.strips import strips_within
 from feinfn.methods.registry import check_parts

@@ -17,6 +17,7 @@ from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair, Protocol, simulate
+from feinfn.region import filled
 from feinfn.training.losses import training_loss
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
@@ -208,3 +209,17 @@ def test_a_base_of_a_scene_is_refused_with_noise():
         Patches([scene()], noisy, CONFIG, CPU, start=start_of(noisy))
     patches = Patches([scene()], noisy, CONFIG, CPU, alone=True, start=start_of(noisy))
     assert patches.batch(patches.windows(1, 0)[:2]).base_BSHW.shape == (2, 8, 32, 32)
+
+
+def test_bases_of_scenes_with_gaps_are_those_of_filled_scenes():
+    gap = np.ones((64, 96), bool)
+    gap[:8, :8] = False
+    raw = np.where(gap, scene().raw_SHW, 0)
+    patches = Patches(
+        [replace(scene(), raw_SHW=raw, valid_HW=gap)], CAVE, CONFIG, CPU, start=start_of(CAVE)
+    )
+    full = replace(scene(), raw_SHW=filled(raw, gap))
+    expected = start_of(CAVE)(whole(full, CAVE))[1][..., 16:48, 32:64]
+    torch.testing.assert_close(
+        patches.batch([Window(0, 16, 32)]).base_BSHW, expected, rtol=0, atol=2e-6
+    )
