@@ -19,7 +19,7 @@ class Bands(Settings, section="model"):
 
 @dataclass(frozen=True, kw_only=True)
 class Physics(Bands):
-    """What every learned method shares; the defaults add a residual to the LMS."""
+    """Fields that every learned method has; the defaults add a residual to the LMS."""
 
     base: Literal["lms", "aligned", "gsa", "local"] = "lms"
     """Image to which the residual is added: the LMS, the LR-HSI interpolated from the true places
