@@ -23,11 +23,6 @@ EXCEPTIONS = {
     "platform/mhiflab/cli/render.py:table": OPTIONS,
 }
 """Functions that may be longer or take more, and why."""
-FOLDER_EXCEPTIONS = {
-    "platform/mhiflab/execute": "a file for each process of a run, and Ray loads preemption alone",
-    "platform/mhiflab/record": "a file for each thing on record: run, study, artifacts, archive",
-}
-"""Folders that may hold more modules, and why."""
 NOT_FIRST = ("What", "Where", "Whether", "How", "Of")
 LAZY_NAMES = ("feinfn/__init__.py",)
 """Packages whose own file may hold a lazy table of public names."""
@@ -71,7 +66,7 @@ def test_folders_hold_few_modules():
     for path in modules():
         if path.name != "__init__.py":
             counts[place(path.parent)] = counts.get(place(path.parent), 0) + 1
-    assert {folder for folder, n in counts.items() if n > FOLDER_MODULES} == set(FOLDER_EXCEPTIONS)
+    assert {folder for folder, n in counts.items() if n > FOLDER_MODULES} == set()
 
 
 def test_functions_are_small_or_listed_with_a_reason():

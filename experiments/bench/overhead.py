@@ -22,18 +22,8 @@ from mlflow.entities import Param, RunTag
 
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.store import (
-    CASE,
-    FINGERPRINT,
-    KEY,
-    KIND,
-    SEED,
-    SPEC_HASH,
-    STUDY,
-    open_store,
-    tracking_uri,
-    trial_runs,
-)
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri, trial_runs
 from mhiflab.study.identity import spec_hash
 
 STUDY_TEXT: dict = {
@@ -113,8 +103,17 @@ def planning(folder: Path, count: int) -> tuple[float, float]:
     for entry in plan.entries:
         spec, survey = entry.trial.spec, entry.survey
         assert survey is not None
-        tags = {KIND: "trial", KEY: entry.key, STUDY: plan.name, CASE: entry.trial.case}
-        tags |= {SEED: str(spec.seed), FINGERPRINT: survey.fingerprint, SPEC_HASH: spec_hash(spec)}
+        tags = {
+            tag.KIND: "trial",
+            tag.KEY: entry.key,
+            tag.STUDY: plan.name,
+            tag.CASE: entry.trial.case,
+        }
+        tags |= {
+            tag.SEED: str(spec.seed),
+            tag.FINGERPRINT: survey.fingerprint,
+            tag.SPEC_HASH: spec_hash(spec),
+        }
         run = client.create_run(store.experiment_id, tags=tags)
         params = [Param(f"p{i}", str(i)) for i in range(60)]
         client.log_batch(run.info.run_id, params=params, tags=[RunTag("mhiflab.x", "y")])

@@ -8,14 +8,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import feinfn
 import mhiflab
 from mhiflab.paths import checkout, experiments_dir, lock_file, submitted_file
 
 LIBRARIES = ("torch", "ray", "mlflow", "numpy", "scipy", "h5py", "optuna", "mhiflab")
 """Packages whose versions are recorded."""
+
+
+def code_provenance() -> dict[str, Any]:
+    """Return git state (None without a checkout), hash of the lock file, and versions."""
+    lock = lock_file()
+    return {
+        **git_provenance(),
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "versions": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+    }
+
+
+def git_provenance() -> dict[str, Any]:
+    """Return git commit and uncommitted changes; in a submitted job, those of its checkout."""
+    if submitted_file().is_file():
+        return json.loads(submitted_file().read_text(encoding="utf-8"))
+    status = git("status", "--porcelain")
+    return {
+        "git_commit": (git("rev-parse", "HEAD") or "").strip() or None,
+        "git_dirty": None if status is None else bool(status),
+        "git_diff": git("diff", "HEAD"),
+    }
 
 
 def git(*words: str) -> str | None:
@@ -32,49 +53,6 @@ def git(*words: str) -> str | None:
     return process.stdout
 
 
-def git_provenance() -> dict[str, Any]:
-    """Return git commit and uncommitted changes; in a submitted job, those of its checkout."""
-    if submitted_file().is_file():
-        return json.loads(submitted_file().read_text(encoding="utf-8"))
-    status = git("status", "--porcelain")
-    return {
-        "git_commit": (git("rev-parse", "HEAD") or "").strip() or None,
-        "git_dirty": None if status is None else bool(status),
-        "git_diff": git("diff", "HEAD"),
-    }
-
-
-def code_provenance() -> dict[str, Any]:
-    """Return git state (None without a checkout), hash of the lock file, and versions."""
-    lock = lock_file()
-    return {
-        **git_provenance(),
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
-        "versions": {name: version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-    }
-
-
-def machine_provenance(device: torch.device) -> dict[str, Any]:
-    """Return host, device and threads of the process that trains."""
-    cuda = device.type == "cuda"
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def code_folders() -> dict[str, Path]:
-    """Return the folders of both packages and of the shipped studies, by their place in a wheel."""
-    return {
-        "feinfn": Path(feinfn.__file__).parent,
-        "mhiflab": Path(mhiflab.__file__).parent,
-        "mhiflab/experiments": experiments_dir(),
-    }
-
-
 def code_hash() -> str:
     """Return the SHA-256 of both packages' Python files, the same for checkout and wheel."""
     digest = hashlib.sha256()
@@ -87,3 +65,12 @@ def code_hash() -> str:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{place}/{inner.as_posix()}:{content}\n".encode())
     return digest.hexdigest()
+
+
+def code_folders() -> dict[str, Path]:
+    """Return the folders of both packages and of the shipped studies, by their place in a wheel."""
+    return {
+        "feinfn": Path(feinfn.__file__).parent,
+        "mhiflab": Path(mhiflab.__file__).parent,
+        "mhiflab/experiments": experiments_dir(),
+    }

@@ -31,39 +31,72 @@ LOADING_S = 120.0
 """Seconds that the probe's process may take to load Ray."""
 
 
-def worker_request(resources: Resources) -> dict[str, float]:
-    """Return Ray's resources for each worker, or for a trial that trains in its own process."""
-    amounts = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    return {name: amount for name, amount in amounts.items() if amount}
+@contextmanager
+def connected(dashboard: bool = False) -> Iterator[list[Node]]:
+    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the living nodes.
 
+    Inside a submitted job Ray sets the address, and the job keeps its environment. Without a
+    dashboard, a local Ray does not free the resources of Ray Train workers that were stopped.
+    """
+    address = _address()
+    if not address:
+        # Keep everything on loopback, which works for one machine only.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
 
-def selector(avoid: Iterable[str]) -> dict[str, str]:
-    """Return Ray's label selector that avoids some nodes, empty if there are none."""
-    ids = ",".join(avoid)
-    return {"ray.io/node-id": f"!in({ids})"} if ids else {}
-
-
-def trial_request(resources: Resources, avoid: Iterable[str]) -> Any:
-    """Return Tune's request for one trial: a place for its driver, or for its whole training."""
-    from ray.tune import PlacementGroupFactory
-
-    labels = {} if resources.workers else selector(avoid)
-    options = {"bundle_label_selector": [labels]} if labels else {}
-    bundle = DRIVER if resources.workers else worker_request(resources)
-    return PlacementGroupFactory([bundle], **options)
-
-
-def probe_address(
-    address: str, seconds: float, environment: Mapping[str, str] | None = None
-) -> int:
-    """Return 0 if Ray answers, `TOKEN_REFUSED` if it refuses the token, else another number."""
-    words = [sys.executable, "-c", PROBE_PROGRAM, address, str(seconds)]
+    drop_worker_hints()
+    local = {} if address else {"num_cpus": max(2, usable_cpus()), "include_dashboard": dashboard}
     try:
-        return subprocess.run(
-            words, env=environment, timeout=LOADING_S + seconds, capture_output=True, check=False
-        ).returncode
-    except subprocess.TimeoutExpired:
-        return 1
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=True,
+            runtime_env={
+                "env_vars": ENVIRONMENT,
+                "worker_process_setup_hook": "mhiflab.cluster.ray_private.delay_sigterm",
+            },
+            **local,
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"RAY_ADDRESS: cannot join the cluster at {address!r} ({reason}); run on one of its "
+            "nodes, or from outside: mhiflab submit STUDY --address http://HEAD:8265"
+        ) from None
+    try:
+        yield [
+            Node(
+                name=node["NodeManagerAddress"],
+                cpus=node["Resources"].get("CPU", 0.0),
+                gpus=node["Resources"].get("GPU", 0.0),
+                id=node["NodeID"],
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+    finally:
+        ray.shutdown()
+
+
+def _address() -> str | None:
+    """Return HOST:PORT of the cluster in `RAY_ADDRESS`, None to start one on this machine.
+
+    Raise `UserError` if no cluster answers there.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return None
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address == "auto":
+        address = local_address()
+        if address is None:
+            raise UserError(
+                "RAY_ADDRESS: found 'auto', but no Ray cluster runs on this machine; start one, or "
+                "unset RAY_ADDRESS"
+            )
+    check_answers(address)
+    return address
 
 
 def check_answers(address: str) -> None:
@@ -100,6 +133,19 @@ def check_answers(address: str) -> None:
         )
 
 
+def probe_address(
+    address: str, seconds: float, environment: Mapping[str, str] | None = None
+) -> int:
+    """Return 0 if Ray answers, `TOKEN_REFUSED` if it refuses the token, else another number."""
+    words = [sys.executable, "-c", PROBE_PROGRAM, address, str(seconds)]
+    try:
+        return subprocess.run(
+            words, env=environment, timeout=LOADING_S + seconds, capture_output=True, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
 def usable_cpus() -> int:
     """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -107,79 +153,28 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _address() -> str | None:
-    """Return HOST:PORT of the cluster in `RAY_ADDRESS`, None to start one on this machine.
+def with_gpu_memory(nodes: list[Node]) -> list[Node]:
+    """Return the nodes with the memory of their smallest GPU.
 
-    Raise `UserError` if no cluster answers there.
+    Raise `UserError` if a node with GPUs does not report it.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
-        return None
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if address == "auto":
-        address = local_address()
-        if address is None:
+    sizes_gib = run_on_nodes(_smallest_gpu_gib, [node for node in nodes if node.gpus])
+    for size in sizes_gib.values():
+        if isinstance(size, Exception):
             raise UserError(
-                "RAY_ADDRESS: found 'auto', but no Ray cluster runs on this machine; start one, or "
-                "unset RAY_ADDRESS"
+                f"resources.gpu_memory_gib: a node did not report its GPUs' memory ({size}); "
+                "see mhiflab doctor"
             )
-    check_answers(address)
-    return address
+    return [replace(node, gpu_gib=sizes_gib.get(node.id)) for node in nodes]
 
 
-@contextmanager
-def connected(dashboard: bool = False) -> Iterator[list[Node]]:
-    """Connect to `RAY_ADDRESS`, or start Ray on this machine, and yield the living nodes.
+def _smallest_gpu_gib() -> float | None:
+    import torch
 
-    Inside a submitted job Ray sets the address, and the job keeps its environment. Without a
-    dashboard, a local Ray does not free the resources of Ray Train workers that were stopped.
-    """
-    address = _address()
-    if not address:
-        # Keep everything on loopback, which works for one machine only.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray
-
-    drop_worker_hints()
-    local = {} if address else {"num_cpus": max(2, usable_cpus()), "include_dashboard": dashboard}
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=True,
-            runtime_env={
-                "env_vars": ENVIRONMENT,
-                "worker_process_setup_hook": "mhiflab.execute.preemption.install",
-            },
-            **local,
-        )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"RAY_ADDRESS: cannot join the cluster at {address!r} ({reason}); run on one of its "
-            "nodes, or from outside: mhiflab submit STUDY --address http://HEAD:8265"
-        ) from None
-    try:
-        yield living_nodes()
-    finally:
-        ray.shutdown()
-
-
-def living_nodes() -> list[Node]:
-    """Return the living nodes of the connected cluster."""
-    import ray
-
-    return [
-        Node(
-            name=node["NodeManagerAddress"],
-            cpus=node["Resources"].get("CPU", 0.0),
-            gpus=node["Resources"].get("GPU", 0.0),
-            id=node["NodeID"],
-        )
-        for node in ray.nodes()
-        if node["Alive"]
+    sizes = [
+        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
     ]
+    return min(sizes) / 2**30 if sizes else None
 
 
 def run_on_nodes(
@@ -206,25 +201,23 @@ def run_on_nodes(
     return results
 
 
-def _smallest_gpu_gib() -> float | None:
-    import torch
+def trial_request(resources: Resources, avoid: Iterable[str]) -> Any:
+    """Return Tune's request for one trial: a place for its driver, or for its whole training."""
+    from ray.tune import PlacementGroupFactory
 
-    sizes = [
-        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
-    ]
-    return min(sizes) / 2**30 if sizes else None
+    labels = {} if resources.workers else selector(avoid)
+    options = {"bundle_label_selector": [labels]} if labels else {}
+    bundle = DRIVER if resources.workers else worker_request(resources)
+    return PlacementGroupFactory([bundle], **options)
 
 
-def with_gpu_memory(nodes: list[Node]) -> list[Node]:
-    """Return the nodes with the memory of their smallest GPU.
+def worker_request(resources: Resources) -> dict[str, float]:
+    """Return Ray's resources for each worker, or for a trial that trains in its own process."""
+    amounts = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {name: amount for name, amount in amounts.items() if amount}
 
-    Raise `UserError` if a node with GPUs does not report it.
-    """
-    sizes_gib = run_on_nodes(_smallest_gpu_gib, [node for node in nodes if node.gpus])
-    for size in sizes_gib.values():
-        if isinstance(size, Exception):
-            raise UserError(
-                f"resources.gpu_memory_gib: a node did not report its GPUs' memory ({size}); "
-                "see mhiflab doctor"
-            )
-    return [replace(node, gpu_gib=sizes_gib.get(node.id)) for node in nodes]
+
+def selector(avoid: Iterable[str]) -> dict[str, str]:
+    """Return Ray's label selector that avoids some nodes, empty if there are none."""
+    ids = ",".join(avoid)
+    return {"ray.io/node-id": f"!in({ids})"} if ids else {}

@@ -62,11 +62,95 @@ class Expected:
     dashboard_port: int
 
 
-def locked_versions() -> dict[str, str]:
-    """Return the versions in requirements.lock, by package."""
-    lines = lock_file().read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if "==" in line]
-    return {name.split("[")[0]: number for name, number in pairs}
+def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Finding]:
+    """Return the findings on every node of the cluster in `RAY_ADDRESS`, or on this machine."""
+    import ray
+
+    files = read_paper(study).files() if study else ()
+    trials = [trial for file in files for trial in expand(read_study(file), str(file))]
+    data = {f"{one.spec.data}": one.spec.data for one in trials}
+    uri = tracking_uri(lab)
+    with connected() as nodes, _mark(lab) as token:
+        say(f"{len(nodes)} node(s)")
+        context = ray.get_runtime_context()
+        dashboard = dashboard_port() or 8265
+        expected = Expected(
+            versions={"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+            locked=locked_versions(),
+            code=code_hash(),
+            data={name: survey(config).fingerprint for name, config in data.items()},
+            uri=uri,
+            dashboard_port=dashboard,
+        )
+        # A node may lack this package, or hold another version of it.
+        for module in (probe, sys.modules[__name__]):
+            ray.cloudpickle.register_pickle_by_value(module)
+        ports = (dashboard, urlsplit(uri).port or 5000)
+        root = str(lab.root.resolve())
+        facts_by_node = run_on_nodes(probe.node_facts, nodes, root, token, uri, PACKAGES, ports)
+        # Reading all scenes can take long.
+        fingerprints = {
+            name: run_on_nodes(probe.fingerprint, nodes, config, seconds=3600)
+            for name, config in data.items()
+        }
+        findings = _cluster_findings(context.gcs_address, uri, len(nodes))
+        for node in nodes:
+            facts = facts_by_node[node.id]
+            if isinstance(facts, Exception):
+                reason = str(facts).strip().splitlines()[-1]
+                findings.append(Finding(node.name, "node", reason, "see Ray's logs on that node"))
+                continue
+            more = {"clock_s": _clock_s(node), "ray_gpus": node.gpus}
+            node_data = {name: str(by_node[node.id]) for name, by_node in fingerprints.items()}
+            findings += judge(node.name, {**facts, **more, "data": node_data}, expected)
+        return findings
+
+
+@contextmanager
+def _mark(lab: Lab) -> Iterator[str]:
+    """Yield a random text, which a file in the lab folder holds meanwhile."""
+    token, created = secrets.token_hex(8), not lab.root.exists()
+    lab.root.mkdir(parents=True, exist_ok=True)
+    path = lab.root.resolve() / f".doctor-{token}"
+    path.write_text(token, encoding="utf-8")
+    try:
+        yield token
+    finally:
+        path.unlink()
+        if created:
+            lab.root.rmdir()
+
+
+def _clock_s(node: Any) -> float:
+    """Return the seconds that a node's clock is ahead of ours, less half of a round trip."""
+    before = time.time()
+    node_time = run_on_nodes(_time_now, [node])[node.id]
+    after = time.time()
+    if isinstance(node_time, Exception):
+        return 0.0
+    off = node_time - (before + after) / 2
+    slack = (after - before) / 2
+    return off - slack if off > slack else off + slack if off < -slack else 0.0
+
+
+def _time_now() -> float:
+    import time
+
+    return time.time()
+
+
+def _cluster_findings(address: str, uri: str, nodes: int) -> list[Finding]:
+    """Return the findings on the cluster as a whole: its token, and its record."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    code = probe_address(address, 30, {**environment, "RAY_AUTH_MODE": "disabled"})
+    needed = code == TOKEN_REFUSED
+    fix = "" if needed else "set RAY_AUTH_MODE=token for every `ray start`, with one token file"
+    findings = [Finding("all", "token", "needed" if needed else "not needed", fix)]
+    if nodes > 1 and not uri.startswith("http"):
+        fix = "start an MLflow server and set MLFLOW_TRACKING_URI: a database in a file does not "
+        fix += "support writers on several machines"
+        return [*findings, Finding("all", "record", "a file", fix)]
+    return [*findings, Finding("all", "record", urlsplit(uri).scheme)]
 
 
 def judge(node: str, facts: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
@@ -124,97 +208,8 @@ def _short(text: str) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def token_needed(address: str) -> bool:
-    """Return True if the cluster refuses connections without its token."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
-    code = probe_address(address, 30, {**environment, "RAY_AUTH_MODE": "disabled"})
-    return code == TOKEN_REFUSED
-
-
-def _clock_s(node: Any) -> float:
-    """Return the seconds that a node's clock is ahead of ours, less half of a round trip."""
-    before = time.time()
-    node_time = run_on_nodes(_time_now, [node])[node.id]
-    after = time.time()
-    if isinstance(node_time, Exception):
-        return 0.0
-    off = node_time - (before + after) / 2
-    slack = (after - before) / 2
-    return off - slack if off > slack else off + slack if off < -slack else 0.0
-
-
-def _time_now() -> float:
-    import time
-
-    return time.time()
-
-
-@contextmanager
-def _mark(lab: Lab) -> Iterator[str]:
-    """Yield a random text, which a file in the lab folder holds meanwhile."""
-    token, created = secrets.token_hex(8), not lab.root.exists()
-    lab.root.mkdir(parents=True, exist_ok=True)
-    path = lab.root.resolve() / f".doctor-{token}"
-    path.write_text(token, encoding="utf-8")
-    try:
-        yield token
-    finally:
-        path.unlink()
-        if created:
-            lab.root.rmdir()
-
-
-def examine(lab: Lab, study: Path | None, say: Callable[[str], None]) -> list[Finding]:
-    """Return the findings on every node of the cluster in `RAY_ADDRESS`, or on this machine."""
-    import ray
-
-    files = read_paper(study).files() if study else ()
-    trials = [trial for file in files for trial in expand(read_study(file), str(file))]
-    data = {f"{one.spec.data}": one.spec.data for one in trials}
-    uri = tracking_uri(lab)
-    with connected() as nodes, _mark(lab) as token:
-        say(f"{len(nodes)} node(s)")
-        context = ray.get_runtime_context()
-        dashboard = dashboard_port() or 8265
-        expected = Expected(
-            versions={"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
-            locked=locked_versions(),
-            code=code_hash(),
-            data={name: survey(config).fingerprint for name, config in data.items()},
-            uri=uri,
-            dashboard_port=dashboard,
-        )
-        # A node may lack this package, or hold another version of it.
-        for module in (probe, sys.modules[__name__]):
-            ray.cloudpickle.register_pickle_by_value(module)
-        ports = (dashboard, urlsplit(uri).port or 5000)
-        root = str(lab.root.resolve())
-        facts_by_node = run_on_nodes(probe.node_facts, nodes, root, token, uri, PACKAGES, ports)
-        # Reading all scenes can take long.
-        fingerprints = {
-            name: run_on_nodes(probe.fingerprint, nodes, config, seconds=3600)
-            for name, config in data.items()
-        }
-        findings = _cluster_findings(context.gcs_address, uri, len(nodes))
-        for node in nodes:
-            facts = facts_by_node[node.id]
-            if isinstance(facts, Exception):
-                reason = str(facts).strip().splitlines()[-1]
-                findings.append(Finding(node.name, "node", reason, "see Ray's logs on that node"))
-                continue
-            more = {"clock_s": _clock_s(node), "ray_gpus": node.gpus}
-            node_data = {name: str(by_node[node.id]) for name, by_node in fingerprints.items()}
-            findings += judge(node.name, {**facts, **more, "data": node_data}, expected)
-        return findings
-
-
-def _cluster_findings(address: str, uri: str, nodes: int) -> list[Finding]:
-    """Return the findings on the cluster as a whole: its token, and its record."""
-    needed = token_needed(address)
-    fix = "" if needed else "set RAY_AUTH_MODE=token for every `ray start`, with one token file"
-    findings = [Finding("all", "token", "needed" if needed else "not needed", fix)]
-    if nodes > 1 and not uri.startswith("http"):
-        fix = "start an MLflow server and set MLFLOW_TRACKING_URI: a database in a file does not "
-        fix += "support writers on several machines"
-        return [*findings, Finding("all", "record", "a file", fix)]
-    return [*findings, Finding("all", "record", urlsplit(uri).scheme)]
+def locked_versions() -> dict[str, str]:
+    """Return the versions in requirements.lock, by package."""
+    lines = lock_file().read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line]
+    return {name.split("[")[0]: number for name, number in pairs}

@@ -34,31 +34,29 @@ class Fit:
     """Ids of the nodes that its workers avoid."""
 
 
-def held_by_trial(resources: Resources) -> tuple[float, float]:
-    """Return the numbers of CPUs and GPUs that one trial holds while it trains."""
-    count = max(resources.workers, 1)
-    return count * resources.cpus_per_worker, count * resources.gpus_per_worker
+def fit(resources: Resources, nodes: Sequence[Node]) -> Fit:
+    """Return the placement of trials with these resources; raise `UserError` if not one fits.
 
-
-def _units(amount: float) -> int:
-    return round(amount * UNIT)
-
-
-def workers_on(node: Node, resources: Resources) -> int:
-    """Return the number of workers that fit on an empty node.
-
-    A share of a GPU comes from a single GPU: three workers of 0.6 never fit on two GPUs.
+    Workers are alike and may be spread over nodes, so filling node by node is exact. Trials without
+    GPUs avoid nodes with GPUs if the other nodes hold at least one trial.
     """
-    by_cpus = _units(node.cpus) // _units(resources.cpus_per_worker)
-    gpus = _units(resources.gpus_per_worker)
-    if not gpus:
-        return by_cpus
-    whole = int(node.gpus)
-    return min(by_cpus, whole * (UNIT // gpus) if gpus < UNIT else whole * UNIT // gpus)
-
-
-def _at_once(resources: Resources, nodes: Sequence[Node]) -> int:
-    return sum(workers_on(node, resources) for node in nodes) // max(resources.workers, 1)
+    gpus = resources.gpus_per_worker
+    require(
+        gpus == int(gpus) or 1 / UNIT <= gpus < 1,
+        "resources.gpus_per_worker",
+        gpus,
+        f"a whole number, or a share of one GPU of at least {1 / UNIT}",
+    )
+    request, usable = _shared_gpu(resources, nodes)
+    if not request.gpus_per_worker:
+        cpu_only = [node for node in usable if not node.gpus]
+        usable = cpu_only if _at_once(request, cpu_only) else usable
+    count = _at_once(request, usable)
+    if not count:
+        raise UserError(_too_large(request, usable))
+    usable_ids = {node.id for node in usable}
+    avoid = tuple(node.id for node in nodes if node.id not in usable_ids)
+    return Fit(count, request, avoid)
 
 
 def _shared_gpu(resources: Resources, nodes: Sequence[Node]) -> tuple[Resources, list[Node]]:
@@ -93,29 +91,25 @@ def _shared_gpu(resources: Resources, nodes: Sequence[Node]) -> tuple[Resources,
     )
 
 
-def fit(resources: Resources, nodes: Sequence[Node]) -> Fit:
-    """Return the placement of trials with these resources; raise `UserError` if not one fits.
+def _at_once(resources: Resources, nodes: Sequence[Node]) -> int:
+    return sum(workers_on(node, resources) for node in nodes) // max(resources.workers, 1)
 
-    Workers are alike and may be spread over nodes, so filling node by node is exact. Trials without
-    GPUs avoid nodes with GPUs if the other nodes hold at least one trial.
+
+def workers_on(node: Node, resources: Resources) -> int:
+    """Return the number of workers that fit on an empty node.
+
+    A share of a GPU comes from a single GPU: three workers of 0.6 never fit on two GPUs.
     """
-    gpus = resources.gpus_per_worker
-    require(
-        gpus == int(gpus) or 1 / UNIT <= gpus < 1,
-        "resources.gpus_per_worker",
-        gpus,
-        f"a whole number, or a share of one GPU of at least {1 / UNIT}",
-    )
-    request, usable = _shared_gpu(resources, nodes)
-    if not request.gpus_per_worker:
-        cpu_only = [node for node in usable if not node.gpus]
-        usable = cpu_only if _at_once(request, cpu_only) else usable
-    count = _at_once(request, usable)
-    if not count:
-        raise UserError(_too_large(request, usable))
-    usable_ids = {node.id for node in usable}
-    avoid = tuple(node.id for node in nodes if node.id not in usable_ids)
-    return Fit(count, request, avoid)
+    by_cpus = _units(node.cpus) // _units(resources.cpus_per_worker)
+    gpus = _units(resources.gpus_per_worker)
+    if not gpus:
+        return by_cpus
+    whole = int(node.gpus)
+    return min(by_cpus, whole * (UNIT // gpus) if gpus < UNIT else whole * UNIT // gpus)
+
+
+def _units(amount: float) -> int:
+    return round(amount * UNIT)
 
 
 def _too_large(resources: Resources, nodes: Sequence[Node]) -> str:

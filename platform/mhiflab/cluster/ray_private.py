@@ -5,11 +5,15 @@ the hook of every worker process comes by here, and Ray Train takes seconds to l
 """
 
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
+
+from feinfn.errors import Preempted
 
 TOKEN_REFUSED = 3
 """Exit code of `PROBE_PROGRAM` if the cluster refuses its token."""
@@ -26,9 +30,6 @@ except AuthenticationError:
 """
 """Program that checks whether Ray answers at an address, without Ray's long retries or chatter. Its
 time limit begins after Ray is loaded, which alone can take longer on a busy machine."""
-
-Handler = Callable[[int, FrameType | None], Any]
-"""A handler of a signal."""
 
 
 def drop_worker_hints() -> None:
@@ -72,14 +73,43 @@ def log_folder() -> Path:
     return Path(global_worker.node.get_session_dir_path()) / "logs"
 
 
-def wrap_sigterm_handler(wrap: Callable[[Handler], Handler]) -> None:
-    """Let this process handle SIGTERM by `wrap` of the handler that Ray's worker sets later."""
+_sigterm_received, _deferring = threading.Event(), threading.Event()
+
+
+def delay_sigterm() -> None:
+    """Let SIGTERM in this worker process wait for `deferred`; Ray calls this when a worker starts.
+
+    Training runs in a thread, which cannot set a signal handler, and Ray's worker sets its own in
+    the main thread last of all. So this wraps the handler that Ray sets later.
+    """
     from ray._private import utils
 
-    def set_wrapped(ray_handler: Handler) -> None:
-        signal.signal(signal.SIGTERM, wrap(ray_handler))
+    def set_wrapped(ray_handler: Callable[[int, FrameType | None], Any]) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            _sigterm_received.set()
+            if not _deferring.is_set():
+                ray_handler(number, frame)
+
+        signal.signal(signal.SIGTERM, handle)
 
     utils.set_sigterm_handler = set_wrapped
+
+
+def preempted() -> bool:
+    """Return True if this process has received SIGTERM."""
+    return _sigterm_received.is_set()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Hold back SIGTERM inside this block; raise `Preempted` at its end if one came."""
+    _deferring.set()
+    try:
+        yield
+    finally:
+        _deferring.clear()
+    if preempted():
+        raise Preempted("preempted after an epoch whose state is saved; run again to continue")
 
 
 def free_unlaunched() -> Any:

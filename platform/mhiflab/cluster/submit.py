@@ -116,23 +116,18 @@ def connect(address: str, out: Console) -> Any:
     return client
 
 
-def _running(client: Any, job: ClusterJob) -> Any | None:
-    """Return the running job of the same study and lab, if any."""
-    for other in client.list_jobs():
-        identity = (other.metadata or {}).get(STUDY), (other.metadata or {}).get(LAB)
-        if identity == (job.name, job.lab) and not other.status.is_terminal():
-            return other
-    return None
-
-
 def submit(client: Any, address: str, job: ClusterJob, out: Console) -> str:
     """Submit a job and return its id, or the id of the same job if it runs already."""
     with tempfile.TemporaryDirectory(prefix="mhiflab-") as text, _explained(address):
         folder = Path(text)
         code = write_package(folder, job.files)
-        if (running := _running(client, job)) is not None:
+        for running in client.list_jobs():
+            about = running.metadata or {}
+            same = (about.get(STUDY), about.get(LAB)) == (job.name, job.lab)
+            if not same or running.status.is_terminal():
+                continue
             out.print(f"{job.name} runs there already as [bold]{running.submission_id}[/]")
-            if running.metadata.get(CODE) != code:
+            if about.get(CODE) != code:
                 out.print(
                     "[yellow]note[/] it was submitted with another study file or other code; to "
                     f"run these, stop it first: mhiflab submit --stop {running.submission_id}"

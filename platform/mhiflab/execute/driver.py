@@ -1,7 +1,4 @@
-"""Drivers: one at a time per lab folder and per study on a server; stop one, and clean up.
-
-Cleaning up removes the files of a lab folder that no run needs.
-"""
+"""Drivers: one at a time per lab folder and per study on a server; stop one, and clean up."""
 
 import json
 import os
@@ -20,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from feinfn.errors import UserError
+from mhiflab.exclusion import UNNAMED, FileExclusion, Holder, driver_lock
 from mhiflab.paths import Lab
-from mhiflab.record.exclusion import UNNAMED, Exclusion, Holder, driver_lock
 from mhiflab.record.store import (
     Store,
     existing_store,
@@ -40,13 +37,6 @@ HEARTBEAT_S = 10.0
 
 EXPIRY_S = 6 * HEARTBEAT_S
 """Age at which a lease expires, because its driver must have died."""
-
-
-def _take(exclusion: Exclusion, found: str, remedy: str) -> None:
-    """Take something; raise `UserError` that names its holder if another process holds it."""
-    if not exclusion.take():
-        holder = exclusion.holder() or UNNAMED
-        raise UserError(f"{found} ({holder.description}); {remedy}")
 
 
 @contextmanager
@@ -77,56 +67,6 @@ def take_sigterm_as_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-class Lease(Exclusion):
-    """An exclusion of drivers with labs of their own: a study on the server that they share.
-
-    It lies in a tag of the study's run. It is lost a minute after its last renewal, or as soon as
-    its holder, if that was a process of this machine, has died. It carries the request to stop.
-    """
-
-    def __init__(self, store: Store, parent: str, me: Holder | None = None) -> None:
-        self.store, self.parent, self.me = store, parent, me
-
-    def take(self) -> bool:
-        if not self._free():
-            return False
-        write_tag(self.store, self.parent, STOP_TAG, "")
-        self.renew()
-        # If two drivers take it at the same moment, the later writer holds it.
-        time.sleep(0.5 if self.store.uri.startswith("http") else 0)
-        return self._free()
-
-    def renew(self) -> None:
-        assert self.me is not None, "only a holder renews"
-        content = {**asdict(self.me), "time": time.time()}
-        write_tag(self.store, self.parent, LEASE, json.dumps(content))
-
-    def give_back(self) -> None:
-        write_tag(self.store, self.parent, LEASE, "")
-
-    def holder(self) -> Holder | None:
-        text = read_tag(self.store, self.parent, LEASE)
-        if not text:
-            return None
-        content = json.loads(text)
-        renewed_s = content.pop("time")
-        holder = Holder(**content)
-        dead = holder.host == platform.node() and not psutil.pid_exists(holder.pid)
-        return None if dead or time.time() - renewed_s > EXPIRY_S else holder
-
-    def request_stop(self) -> None:
-        """Ask the holder to stop."""
-        write_tag(self.store, self.parent, STOP_TAG, "true")
-
-    def stop_requested(self) -> bool:
-        """Return True if somebody asked the holder to stop."""
-        return bool(read_tag(self.store, self.parent, STOP_TAG))
-
-    def _free(self) -> bool:
-        holder = self.holder()
-        return holder is None or (self.me is not None and holder.token == self.me.token)
-
-
 @contextmanager
 def leased(store: Store, parent: str, driver: Holder) -> Iterator[None]:
     """Hold a study on its MLflow server, and renew that; a request to stop arrives as SIGTERM.
@@ -145,7 +85,7 @@ def leased(store: Store, parent: str, driver: Holder) -> Iterator[None]:
         while not done.wait(HEARTBEAT_S):
             # An outage of the server must not end the training: renew the lease afterwards.
             with suppress(UserError):
-                if lease.stop_requested():
+                if read_tag(store, parent, STOP_TAG):
                     os.kill(driver.pid, signal.SIGTERM)
                     return
                 lease.renew()
@@ -165,6 +105,59 @@ def leased(store: Store, parent: str, driver: Holder) -> Iterator[None]:
             lease.give_back()
 
 
+def _take(exclusion: "FileExclusion | Lease", found: str, remedy: str) -> None:
+    """Take something; raise `UserError` that names its holder if another process holds it."""
+    if not exclusion.take():
+        holder = exclusion.holder() or UNNAMED
+        raise UserError(f"{found} ({holder.description}); {remedy}")
+
+
+class Lease:
+    """An exclusion of drivers with labs of their own: a study on the server that they share.
+
+    It lies in a tag of the study's run. It is lost a minute after its last renewal, or as soon as
+    its holder, if that was a process of this machine, has died. It carries the request to stop.
+    """
+
+    def __init__(self, store: Store, parent: str, me: Holder | None = None) -> None:
+        self.store, self.parent, self.me = store, parent, me
+
+    def take(self) -> bool:
+        """Take it and return True, or return False if another driver holds it."""
+        if not self._free():
+            return False
+        write_tag(self.store, self.parent, STOP_TAG, "")
+        self.renew()
+        # If two drivers take it at the same moment, the later writer holds it.
+        time.sleep(0.5 if self.store.uri.startswith("http") else 0)
+        return self._free()
+
+    def renew(self) -> None:
+        """Keep it for another minute."""
+        assert self.me is not None, "only a holder renews"
+        content = {**asdict(self.me), "time": time.time()}
+        write_tag(self.store, self.parent, LEASE, json.dumps(content))
+
+    def give_back(self) -> None:
+        """Let others take it."""
+        write_tag(self.store, self.parent, LEASE, "")
+
+    def holder(self) -> Holder | None:
+        """Return the process that holds it, None if it is free."""
+        text = read_tag(self.store, self.parent, LEASE)
+        if not text:
+            return None
+        content = json.loads(text)
+        renewed_s = content.pop("time")
+        holder = Holder(**content)
+        dead = holder.host == platform.node() and not psutil.pid_exists(holder.pid)
+        return None if dead or time.time() - renewed_s > EXPIRY_S else holder
+
+    def _free(self) -> bool:
+        holder = self.holder()
+        return holder is None or (self.me is not None and holder.token == self.me.token)
+
+
 def stop_driver(lab: Lab, store: Store | None, parents: Iterable[str]) -> str:
     """Ask the driver of a study, or of one of several, to stop; return in words what was done.
 
@@ -176,10 +169,10 @@ def stop_driver(lab: Lab, store: Store | None, parents: Iterable[str]) -> str:
         with suppress(ProcessLookupError):
             os.kill(driver.pid, signal.SIGTERM)
         return f"asked {driver.description} to stop; its trials continue with the next run"
-    for parent in parents:
-        lease = Lease(store, parent) if store else None
-        if lease and (holder := lease.holder()):
-            Lease(open_store(lab, lease.store.uri), parent).request_stop()
+    for parent in parents if store else ():
+        assert store is not None
+        if holder := Lease(store, parent).holder():
+            write_tag(open_store(lab, store.uri), parent, STOP_TAG, "true")
             return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
 
@@ -195,39 +188,27 @@ class Leftover:
     """Reason why no run needs it."""
 
 
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
 def leftovers(lab: Lab) -> list[Leftover]:
     """Return training states that no run continues from, and Ray's folders of ended sweeps."""
     store = existing_store(lab)
     runs = trial_runs(store) if store else {}
     waiting = {folder.name for folder in waiting_folders(lab)}
-    removable = []
+    reasons: dict[Path, str] = {}
     for folder in sorted(lab.states.glob("*")):
         # Remove only what we named after a run key.
         if not re.fullmatch(r"[0-9a-f]{64}", folder.name) or folder.is_symlink():
             continue
         run = runs.get(folder.name)
-        why = ""
         if run is None:
-            why = "no run on record"
+            reasons[folder] = "no run on record"
         elif run.info.status == "FINISHED" and folder.name not in waiting:
-            why = "its run is finished, and holds the weights"
-        if why:
-            removable.append(Leftover(folder, _size(folder), why))
-    sweeps = sorted(lab.ray.glob("*"))
-    why = "left by an interrupted sweep"
-    return removable + [Leftover(folder, _size(folder), why) for folder in sweeps]
+            reasons[folder] = "its run is finished, and holds the weights"
+    reasons |= dict.fromkeys(sorted(lab.ray.glob("*")), "left by an interrupted sweep")
+    return [Leftover(folder, _size(folder), why) for folder, why in reasons.items()]
 
 
-def clear_scratch(lab: Lab) -> None:
-    """Remove the files of interrupted sweeps if no driver is at work."""
-    if any(lab.ray.glob("*")):
-        with suppress(UserError), only_driver(lab, "clearing"):
-            for folder in lab.ray.iterdir():
-                shutil.rmtree(folder)
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def remove_leftovers(folders: list[Leftover], lab: Lab) -> None:

@@ -18,15 +18,7 @@ from feinfn.evaluation import Fuse, compare_image, evaluate_method, scores_of
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
 from feinfn.metrics.evaluation import METRICS, Comparison, left_out_words
 from feinfn.metrics.no_reference import qnr
-from mhiflab.record.artifacts import (
-    FUSE_MEMORY,
-    FUSE_SECONDS,
-    FUSED,
-    UPSAMPLED,
-    WINDOW_PX,
-    WINDOW_STEPS,
-    WITHOUT_REFERENCE,
-)
+from mhiflab.record import artifacts
 
 
 @dataclass(frozen=True)
@@ -65,10 +57,11 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
         if image.reference is not None:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
-        methods = {FUSED: one.fused_SHW, UPSAMPLED: upsampled_SHW}
+        methods = {artifacts.FUSED: one.fused_SHW, artifacts.UPSAMPLED: upsampled_SHW}
         if not rows:
             pictures |= window(image, methods, protocol.ratio)
-        comparisons = {FUSED: one.comparison, UPSAMPLED: compare_image(upsampled_SHW, image)}
+        upsampled = compare_image(upsampled_SHW, image)
+        comparisons = {artifacts.FUSED: one.comparison, artifacts.UPSAMPLED: upsampled}
         for method, comparison in comparisons.items():
             fused_SHW = methods[method]
             scores = scores_of(comparison, protocol.ratio, conventions)
@@ -83,10 +76,10 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
                 error_maps = comparison.maps()
                 for name, part in (("error", "error"), ("sam", "sam_deg")):
                     pictures[f"{key}/{name}"] = error_maps[part].cpu().numpy().astype(np.float16)
-    effort_values = {FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
+    effort_values = {artifacts.FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:
-        effort_values[FUSE_MEMORY] = max(peaks)
+        effort_values[artifacts.FUSE_MEMORY] = max(peaks)
     per_image = pd.DataFrame(rows)
     return Scores(per_image, pd.concat(bands) if bands else pd.DataFrame(), pictures, effort_values)
 
@@ -99,7 +92,7 @@ def window(image: NamedInputs, methods: dict[str, Tensor], ratio: int) -> dict[s
     place; `place`, its first row and column; and `wavelengths_nm` [S] if the scene has them.
     """
     lr_hsi_Shw, msi_MHW = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
-    lr_sizes = [min(n, WINDOW_PX // ratio) for n in lr_hsi_Shw.shape[1:]]
+    lr_sizes = [min(n, artifacts.WINDOW_PX // ratio) for n in lr_hsi_Shw.shape[1:]]
     lr_first = [(n - size) // 2 for n, size in zip(lr_hsi_Shw.shape[1:], lr_sizes, strict=True)]
 
     def cut(x_CHW: Tensor, scale: int) -> np.ndarray:
@@ -110,7 +103,7 @@ def window(image: NamedInputs, methods: dict[str, Tensor], ratio: int) -> dict[s
 
     images = dict(methods) if image.reference is None else {"reference": image.reference, **methods}
     arrays = {
-        name: np.rint(cut(x, ratio).clip(0, 1) * WINDOW_STEPS).astype(np.uint16)
+        name: np.rint(cut(x, ratio).clip(0, 1) * artifacts.WINDOW_STEPS).astype(np.uint16)
         for name, x in images.items()
     }
     arrays |= {"msi": cut(msi_MHW, ratio), "lr_hsi": cut(lr_hsi_Shw, 1)}
@@ -125,7 +118,7 @@ def _without_reference(fused_SHW: Tensor, image: NamedInputs, ratio: int) -> dic
     # Blocks of 32 pixels, or as close to that as ratio and image allow.
     block = min(max(32, 2 * ratio), min(fused_SHW.shape[1:])) // ratio * ratio
     values = qnr(fused_SHW, lr_hsi, msi, block, image.valid)
-    return {"convention": WITHOUT_REFERENCE, **values}
+    return {"convention": artifacts.WITHOUT_REFERENCE, **values}
 
 
 def _bands(comparison: Comparison, image: NamedInputs) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from mhiflab.cluster.code import code_provenance
 from mhiflab.paths import Lab, nearest_existing
 from mhiflab.plan.forecast import Forecast, Work
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.record.description import trial_note
-from mhiflab.record.store import CASE, NOTE, SEED, STUDY, Store
+from mhiflab.record import tag
+from mhiflab.record.store import Store
+from mhiflab.record.studies import trial_note
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.schema import Retry
 from mhiflab.study.spec import Resources, Spec
@@ -60,26 +61,25 @@ class Job:
     """Training and validation scenes by name, as references to Ray's object store."""
 
     def scenes(self, names: tuple[str, ...]) -> list[Scene]:
-        """Return scenes by name: from shared memory if the driver put them there, else read."""
-        scenes = []
+        """Return scenes by name: from shared memory if the driver put them there, else read.
+
+        Raise `UserError` if the pixels of one are not those of the run's identity.
+        """
+        planned_hashes, scenes = {one.name: one.content for one in self.survey.scenes}, []
         for name in names:
             if name in self.shared:
                 import ray
 
                 scenes.append(ray.get(self.shared[name]))
-            else:
-                scenes.append(self._unchanged(load_scene(self.spec.data, name)))
+                continue
+            scene = load_scene(self.spec.data, name)
+            if scene.pixel_hash() != planned_hashes[name]:
+                raise UserError(
+                    f"{scene.source}: the pixels of {name} changed since the run was planned; "
+                    "bring the file back, or plan and run again with the new one"
+                )
+            scenes.append(scene)
         return scenes
-
-    def _unchanged(self, scene: Scene) -> Scene:
-        """Return the scene; raise `UserError` if its pixels are not those of the run's identity."""
-        planned_hashes = {one.name: one.content for one in self.survey.scenes}
-        if scene.pixel_hash() != planned_hashes[scene.name]:
-            raise UserError(
-                f"{scene.source}: the pixels of {scene.name} changed since the run was planned; "
-                "bring the file back, or plan and run again with the new one"
-            )
-        return scene
 
     @property
     def pauses(self) -> bool:
@@ -100,35 +100,14 @@ class Job:
     def record(self) -> Record:
         """Open this trial's run; its store may be away."""
         tags = {
-            STUDY: self.study,
-            CASE: self.case,
-            "mhiflab.label": self.label,
-            SEED: str(self.spec.seed),
-            NOTE: self.note,
+            tag.STUDY: self.study,
+            tag.CASE: self.case,
+            tag.LABEL: self.label,
+            tag.SEED: str(self.spec.seed),
+            tag.NOTE: self.note,
         }
         name = f"{self.label} seed {self.spec.seed}"
         return trial_record(self.lab, self.uri, self.key, name, self.parent, tags)
-
-
-def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
-    """Put every training and validation scene into Ray's object store once.
-
-    Workers read them in place: one copy per node for all trials. Test scenes are left out, because
-    a trial opens them itself after its training.
-    """
-    import ray
-
-    shared: dict[DataConfig, dict[str, Any]] = {}
-    refs: dict[tuple[str, str], Any] = {}
-    for entry in entries:
-        data = entry.trial.spec.data
-        if data in shared or data.inputs == "stored":
-            continue
-        for name in (*data.train, *data.validation):
-            if (data.source, name) not in refs:
-                refs[data.source, name] = ray.put(load_scene(data, name))
-        shared[data] = {n: refs[data.source, n] for n in (*data.train, *data.validation)}
-    return shared
 
 
 def make_jobs(
@@ -165,6 +144,25 @@ def make_jobs(
             shared=shared.get(entry.trial.spec.data, {}),
         )
     return jobs
+
+
+def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
+    """Put every training and validation scene into Ray's object store once.
+
+    Workers read them in place: one copy per node for all trials. Test scenes are left out, because
+    a trial opens them itself after its training.
+    """
+    import ray
+
+    shared: dict[DataConfig, dict[str, Any]] = {}
+    refs: dict[tuple[str, str], Any] = {}
+    for data in dict.fromkeys(entry.trial.spec.data for entry in entries):
+        names = (*data.train, *data.validation) if data.inputs != "stored" else ()
+        for name in names:
+            if (data.source, name) not in refs:
+                refs[data.source, name] = ray.put(load_scene(data, name))
+        shared[data] = {name: refs[data.source, name] for name in names}
+    return shared
 
 
 def check_disk(entries: Sequence[Entry], lab: Lab) -> None:

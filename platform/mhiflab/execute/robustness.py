@@ -27,9 +27,14 @@ from feinfn.metrics.evaluation import METRICS
 from feinfn.protocols.simulate import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished
-from mhiflab.record.artifacts import CELL_COLUMNS, TEXT_COLUMNS, add_artifact, read_numbers
+from mhiflab.record.artifacts import (
+    CELL_COLUMNS,
+    ROBUSTNESS_FILE,
+    TEXT_COLUMNS,
+    add_artifact,
+    read_numbers,
+)
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import ROBUSTNESS_FILE
 
 KEYS = [*CELL_COLUMNS, "protocol_hash"]
 """Columns that identify a cell and the protocol that made it."""
@@ -136,13 +141,13 @@ def evaluate_grid(entry: Finished, lab: Lab, grid: Grid, console: Console) -> pd
 
 def _recorded_cells(run: RecordedRun, path: Path) -> pd.DataFrame:
     """Return the cells computed so far, from the record and from this lab."""
-    columns = [*CELL_COLUMNS, "convention", "scene", "protocol_hash", *METRICS]
-    tables = [pd.DataFrame(columns=columns)]
-    if run.has(ROBUSTNESS_FILE):
-        tables.append(run.read(ROBUSTNESS_FILE, lambda file: read_numbers(file, TEXT_COLUMNS)))
-    if path.is_file():
-        tables.append(read_numbers(path, TEXT_COLUMNS))
-    filled_tables = [table for table in tables if len(table)] or tables[:1]
+    name, read = ROBUSTNESS_FILE, partial(read_numbers, text=TEXT_COLUMNS)
+    tables = [run.read(name, read)] if run.has(name) else []
+    tables += [read(path)] if path.is_file() else []
+    filled_tables = [table for table in tables if len(table)]
+    if not filled_tables:
+        columns = [*CELL_COLUMNS, "convention", "scene", "protocol_hash", *METRICS]
+        return pd.DataFrame(columns=columns)
     cells = pd.concat(filled_tables, ignore_index=True)
     return cells.drop_duplicates([*KEYS, "scene"], ignore_index=True)
 

@@ -7,19 +7,17 @@ own state.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mlflow.entities import Run
 from pydantic import TypeAdapter
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
-from rich.console import Console
 
 from feinfn.files import BEST, STATE, write_atomic
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state
@@ -30,25 +28,17 @@ from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.plan.search import SearchPlan, refresh_search
-from mhiflab.plan.suggest import PastSuggestion, Suggestion, suggest
-from mhiflab.record.description import trial_note
-from mhiflab.record.store import (
-    SEARCH_TAG,
-    STOPPED_TAG,
-    Store,
-    metric_history,
-    stop_run,
-    trial_runs,
-    write_tag,
-)
+from mhiflab.plan.suggest import Suggestion, suggest
+from mhiflab.record import tag
+from mhiflab.record.finished import RecordedRun
+from mhiflab.record.store import Store, stop_run, trial_runs, write_tag
+from mhiflab.record.studies import trial_note
 from mhiflab.record.writer import upload_waiting_folders
 from mhiflab.study.search import Search
 from mhiflab.study.spec import Spec
 
 
-def execute_searches(
-    plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab, console: Console
-) -> Outcome:
+def execute_searches(plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab) -> Outcome:
     """Train the suggestions of a plan's incomplete searches, and return their outcome.
 
     `entries` stand for the searches in the plan. Raises `UserError` as `execute` does.
@@ -77,7 +67,7 @@ def execute_searches(
             )
 
     nested = any(one.base.resources.workers for one in plan.searches)
-    return execute(plan, entries, forecast, lab, console, drive, dashboard=nested)
+    return execute(plan, entries, forecast, lab, drive, dashboard=nested)
 
 
 def run_suggestion(config: dict[str, Any], template: Job) -> None:
@@ -122,7 +112,13 @@ class Suggester(Searcher):
             if self.search.search.population:
                 inherit_state(job, self.search, one, self.sweep.store)
             else:
-                self._record_suggestion(one, job)
+                runs = trial_runs(self.sweep.store, one.key)
+                if one.key not in runs:
+                    # Its worker will find this run by key and fill it.
+                    job.record().close()
+                    runs = trial_runs(self.sweep.store, one.key)
+                self._write_tag(one, runs[one.key].info.run_id)
+                self._read_record()
                 keys = {other.key for other in self.running.values()}
                 keys |= {other.key for other in self.search.finished}
                 if one.key in keys:
@@ -146,20 +142,29 @@ class Suggester(Searcher):
         self._read_record()
 
     def _read_record(self) -> None:
-        runs = trial_runs(self.sweep.store)
-        self.search = refresh_search(self.search, runs, self.sweep.store, self.template.lab)
-        close_left_runs(self.search, runs, self.sweep)
+        store = self.sweep.store
+        runs = {key: RecordedRun(store, run) for key, run in trial_runs(store).items()}
+        self.search = refresh_search(self.search, runs, self.template.lab)
+        members = {one.key for one in self.search.members}
+        # Close the runs that members left when they took over another's weights.
+        for one in self.search.suggestions:
+            run = runs.get(one.key)
+            if one.key in members or run is None:
+                continue
+            self.sweep.monitor.outcome.unfinished.pop(one.key, None)
+            if run.mlflow.info.status in ("RUNNING", "KILLED") and tag.STOPPED not in run.tags:
+                stop_run(store, run.id, one.epochs)
         if not self.search.search.population:
             # The run of a suggestion may be another's, or another study's.
             for one in self.search.finished:
-                if self._tag(one) not in runs[one.key].data.tags:
-                    self._write_tag(one, runs[one.key])
+                if self._tag(one) not in runs[one.key].tags:
+                    self._write_tag(one, runs[one.key].id)
 
     def _tag(self, one: Suggestion) -> str:
-        return f"{SEARCH_TAG}.{self.search.id}.{one.index}"
+        return f"{tag.SEARCH}.{self.search.id}.{one.index}"
 
-    def _write_tag(self, one: Suggestion, run: Run) -> None:
-        write_tag(self.sweep.store, run.info.run_id, self._tag(one), json.dumps(one.values))
+    def _write_tag(self, one: Suggestion, run_id: str) -> None:
+        write_tag(self.sweep.store, run_id, self._tag(one), json.dumps(one.values))
 
     def _next(self) -> Suggestion | None:
         """Return the next suggestion to train, None if there is none now."""
@@ -171,8 +176,7 @@ class Suggester(Searcher):
         index = next((i for i, one in enumerate(members) if i != one.index), len(members))
         if index == search.search.trials:
             return None
-        results = [PastSuggestion(m.values, m.objectives, m.state == "failed") for m in members]
-        values = suggest(search.search, index, results) if index else search.values_of_base()
+        values = suggest(search.search, index, members) if index else search.values_of_base()
         return search.suggestion(index, (0, values))
 
     def _register(self, one: Suggestion) -> Job:
@@ -189,17 +193,6 @@ class Suggester(Searcher):
         )
         self.sweep.monitor.lanes[one.key] = f"{self.search.id}.{one.index}"
         return job
-
-    def _record_suggestion(self, one: Suggestion, job: Job) -> None:
-        """Record a suggestion, in a new run if it has none, and read the record again."""
-        store = self.sweep.store
-        runs = trial_runs(store, one.key)
-        if one.key not in runs:
-            # Its worker will find this run by key and fill it.
-            job.record().close()
-            runs = trial_runs(store, one.key)
-        self._write_tag(one, runs[one.key])
-        self._read_record()
 
 
 class Median(MedianStoppingRule):
@@ -232,17 +225,6 @@ def scheduler_of(search: Search, epochs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def close_left_runs(search: SearchPlan, runs: Mapping[str, Run], sweep: Sweep) -> None:
-    """Close the runs that members left when they took over another's weights."""
-    members = {one.key for one in search.members}
-    for one in search.suggestions:
-        if one.key not in members and one.key in runs:
-            sweep.monitor.outcome.unfinished.pop(one.key, None)
-            run = runs[one.key]
-            if run.info.status in ("RUNNING", "KILLED") and STOPPED_TAG not in run.data.tags:
-                stop_run(sweep.store, run.info.run_id, one.epochs)
-
-
 def inherit_state(job: Job, search: SearchPlan, member: Suggestion, store: Store) -> None:
     """Copy the state and history of the run from which a replaced member continues.
 
@@ -253,9 +235,8 @@ def inherit_state(job: Job, search: SearchPlan, member: Suggestion, store: Store
         return
     donor = search.suggestion(member.index, *member.steps[:-1]).key
     copy_state(job.lab, donor, job.key, member.since)
-    run = trial_runs(store, donor)[donor]
-    names = [name for name in run.data.metrics if not name.startswith("system/")]
-    history = metric_history(store, run.info.run_id, names)
+    run = RecordedRun(store, trial_runs(store, donor)[donor])
+    history = {n: run.history(n) for n in run.metrics if not n.startswith("system/")}
     with job.record() as record:
         for epoch in range(1, member.since + 1):
             metrics = {name: values[epoch] for name, values in history.items() if epoch in values}

@@ -4,28 +4,27 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from feinfn.errors import UserError
 from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
 from mhiflab.cluster.fit import Fit, fit
+from mhiflab.console import out
 from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.execute.job import Job, check_disk, make_jobs
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
-from mhiflab.plan.forecast import Forecast, Work
+from mhiflab.plan.forecast import Forecast
 from mhiflab.plan.forecast import forecast as forecast_from
 from mhiflab.plan.plan import Entry, Plan
-from mhiflab.record.description import study_note
 from mhiflab.record.store import (
     Store,
     clear_stop,
@@ -34,35 +33,10 @@ from mhiflab.record.store import (
     tracking_uri,
     trial_runs,
 )
-from mhiflab.record.studies import study_run
+from mhiflab.record.studies import study_note, study_run
 from mhiflab.record.writer import finish_study
 from mhiflab.study.schema import Stop
 from mhiflab.study.spec import Resources
-
-
-@contextmanager
-def _progress(console: Console, epochs: int) -> Iterator[Any]:
-    """Yield a function of run key, epoch and description that moves one bar with an ETA."""
-    bar = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        console=console,
-        # ETA from all epochs so far: trials report in waves with pauses between.
-        speed_estimate_period=3600,
-    )
-    done: dict[str, int] = {}
-    with bar:
-        task = bar.add_task("starting Ray", total=epochs)
-
-        def advance(trial: str, epoch: int, description: str) -> None:
-            done[trial] = max(done.get(trial, 0), epoch)
-            bar.update(task, completed=sum(done.values()), description=escape(description))
-
-        yield advance
 
 
 @dataclass(frozen=True)
@@ -84,11 +58,13 @@ _COLOURS = {"done": "green", "failed": "red", "lost": "yellow"}
 class TrialMonitor(Callback):
     """A callback that shows each report of a trial, in place of Tune's output."""
 
-    def __init__(self, jobs: dict[str, Job], forecast: Forecast, advance: Any, log: Any) -> None:
-        self.jobs, self.forecast, self.advance, self.log = jobs, forecast, advance, log
+    def __init__(self, jobs: dict[str, Job], forecast: Forecast, bar: Progress) -> None:
+        self.jobs, self.forecast, self.bar = jobs, forecast, bar
         self.outcome = Outcome([], {}, {})
+        self.epochs: dict[str, int] = {}
+        """Epochs that trainings have done, by lane."""
         self.lanes: dict[str, str] = {}
-        """Name of the training that a run belongs to on the bar, by run key."""
+        """Lane of the bar that a run moves, by run key, unless it is the key itself."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune saves its callbacks; a console belongs to this process only.
@@ -100,11 +76,16 @@ class TrialMonitor(Callback):
         """Move the bar, or log a trial's end."""
         key, name = trial.config["key"], self._name(trial)
         if "warning" in result:
-            self.log(f"[yellow]warning[/] {escape(name)}: {escape(result['warning'])}")
+            out.print(f"[yellow]warning[/] {escape(name)}: {escape(result['warning'])}")
         if "epoch" in result:
             self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
-            self.advance(self.lanes.get(key, key), result["epoch"], name)
-            self._show_forecast(self.jobs[key].work, result["epoch"], result["train_seconds"])
+            self._advance(key, result["epoch"], name)
+            # If this is the first training that tells, forecast the trials that had none.
+            speed = self.jobs[key].work.speed(result["epoch"], result["train_seconds"])
+            expected = forecast_from(self.forecast.unknown, [speed])
+            if expected.seconds:
+                out.print(expected.line)
+                self.forecast = expected
         elif result.get("state") in _COLOURS:
             self._end(trial, result["state"], result.get("error", ""))
 
@@ -112,19 +93,17 @@ class TrialMonitor(Callback):
         """Move the bar past the epochs that a trial did not need."""
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
-            epochs = self.jobs[key].spec.train.epochs
-            self.advance(self.lanes.get(key, key), epochs, self._name(trial))
+            self._advance(key, self.jobs[key].spec.train.epochs, self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process died more often than it may."""
         self._end(trial, "lost", "its process ended")
 
-    def _show_forecast(self, work: Work, epochs: int, trained_s: float) -> None:
-        """Log a forecast of the trials that had none, if these epochs are the first that tell."""
-        expected = forecast_from(self.forecast.unknown, [work.speed(epochs, trained_s)])
-        if expected.seconds:
-            self.log(expected.line)
-            self.forecast = expected
+    def _advance(self, key: str, epoch: int, description: str) -> None:
+        lane = self.lanes.get(key, key)
+        self.epochs[lane] = max(self.epochs.get(lane, 0), epoch)
+        done, text = sum(self.epochs.values()), escape(description)
+        self.bar.update(self.bar.task_ids[0], completed=done, description=text)
 
     def _name(self, trial: Any) -> str:
         job = self.jobs[trial.config["key"]]
@@ -139,14 +118,14 @@ class TrialMonitor(Callback):
             self.outcome.failed[key] = text
         else:
             self.outcome.unfinished[key] = f"lost: {reason}"
-        self.log(f"[{_COLOURS[state]}]{state}[/]{' ' * (7 - len(state))}{escape(text)}")
+        out.print(f"[{_COLOURS[state]}]{state}[/]{' ' * (7 - len(state))}{escape(text)}")
 
 
 class StopRules(Stopper):
     """A Tune stopper that follows the study's rules; the next run continues the rest."""
 
-    def __init__(self, rules: Stop, started: float, failed: dict[str, str]) -> None:
-        self.rules, self.started, self.failed = rules, started, failed
+    def __init__(self, rules: Stop, failed: dict[str, str]) -> None:
+        self.rules, self.started, self.failed = rules, time.monotonic(), failed
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -174,6 +153,83 @@ class Sweep:
         """Return a job with its place on the cluster, and the number of such jobs at a time."""
         place = self.fits[job.resources]
         return replace(job, resources=place.resources, avoid=place.avoid), place.at_once
+
+
+def execute(
+    plan: Plan,
+    entries: Sequence[Entry],
+    forecast: Forecast,
+    lab: Lab,
+    drive: Callable[[Sweep], None] | None = None,
+    dashboard: bool = False,
+) -> Outcome:
+    """Run trials and return their outcome; the next run continues those that are interrupted.
+
+    `drive` starts a sweep's jobs and may replace them; by default `_tune_jobs`. Raises `UserError`,
+    before anything is written, if the disk or the cluster's resources are too small or another
+    driver is at work.
+    """
+    check_disk(entries, lab)
+    # When Tune stops a trial, the dashboard's state service frees its workers' resources.
+    needs_dashboard = dashboard or plan.study.stop != Stop()
+    with (
+        only_driver(lab, plan.name) as driver,
+        _progress(entries) as bar,
+        connected(dashboard=needs_dashboard) as nodes,
+    ):
+        take_sigterm_as_ctrl_c()
+        resource_kinds = dict.fromkeys(entry.trial.resources for entry in entries)
+        if any(resources.gpu_memory_gib for resources in resource_kinds):
+            nodes = with_gpu_memory(nodes)
+        fits = {resources: fit(resources, nodes) for resources in resource_kinds}
+        store = open_store(lab, tracking_uri(lab))
+        note = study_note(plan.study, str(plan.path))
+        parent = study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
+        # Remove the files of killed drivers: no other driver works in this lab.
+        shutil.rmtree(lab.ray, ignore_errors=True)
+        scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
+        scratch.mkdir(parents=True)
+        with leased(store, parent, driver):
+            for entry in entries:
+                if entry.run is not None:
+                    clear_stop(store, entry.run.mlflow)
+            jobs = make_jobs(plan, entries, forecast, parent, store, lab, scratch)
+            monitor = TrialMonitor(jobs, forecast, bar)
+            stop = StopRules(plan.study.stop, monitor.outcome.failed)
+            try:
+                (drive or _tune_jobs)(Sweep(plan, store, jobs, fits, monitor, stop))
+            finally:
+                _close(store, lab, plan.name, jobs)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return monitor.outcome
+
+
+def _progress(entries: Sequence[Entry]) -> Progress:
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=out,
+        # ETA from all epochs so far: trials report in waves with pauses between.
+        speed_estimate_period=3600,
+    )
+    bar.add_task("starting Ray", total=sum(entry.trial.spec.train.epochs for entry in entries))
+    return bar
+
+
+def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
+    """Close the open runs of this sweep; if the store is away, the next `mhiflab run` does it.
+
+    The study stays open: only a comparison with its whole plan tells if it is complete.
+    """
+    with suppress(UserError):
+        for key, run in trial_runs(store).items():
+            if key in jobs and run.info.status == "RUNNING":
+                close_interrupted(store, run.info.run_id)
+        finish_study(lab, store.uri, study, complete=False)
 
 
 def _tune_jobs(sweep: Sweep) -> None:
@@ -231,65 +287,3 @@ def run_tuner(
 
 def _short_name(trial: Any) -> str:
     return trial.config["key"][:12]
-
-
-def execute(
-    plan: Plan,
-    entries: Sequence[Entry],
-    forecast: Forecast,
-    lab: Lab,
-    console: Console,
-    drive: Callable[[Sweep], None] = _tune_jobs,
-    dashboard: bool = False,
-) -> Outcome:
-    """Run trials and return their outcome; the next run continues those that are interrupted.
-
-    `drive` starts a sweep's jobs and may replace them. Raises `UserError`, before anything is
-    written, if the disk or the cluster's resources are too small or another driver is at work.
-    """
-    check_disk(entries, lab)
-    epochs = sum(entry.trial.spec.train.epochs for entry in entries)
-    # When Tune stops a trial, the dashboard's state service frees its workers' resources.
-    needs_dashboard = dashboard or plan.study.stop != Stop()
-    with (
-        only_driver(lab, plan.name) as driver,
-        _progress(console, epochs) as advance,
-        connected(dashboard=needs_dashboard) as nodes,
-    ):
-        take_sigterm_as_ctrl_c()
-        resource_kinds = dict.fromkeys(entry.trial.resources for entry in entries)
-        if any(resources.gpu_memory_gib for resources in resource_kinds):
-            nodes = with_gpu_memory(nodes)
-        fits = {resources: fit(resources, nodes) for resources in resource_kinds}
-        store = open_store(lab, tracking_uri(lab))
-        note = study_note(plan.study, str(plan.path))
-        parent = study_run(store, plan.name, plan.path.read_text(encoding="utf-8"), note)
-        # Remove the files of killed drivers: no other driver works in this lab.
-        shutil.rmtree(lab.ray, ignore_errors=True)
-        scratch = lab.ray.resolve() / uuid.uuid4().hex[:8]
-        scratch.mkdir(parents=True)
-        with leased(store, parent, driver):
-            for entry in entries:
-                if entry.run is not None:
-                    clear_stop(store, entry.run.mlflow)
-            jobs = make_jobs(plan, entries, forecast, parent, store, lab, scratch)
-            monitor = TrialMonitor(jobs, forecast, advance, console.print)
-            stop = StopRules(plan.study.stop, time.monotonic(), monitor.outcome.failed)
-            try:
-                drive(Sweep(plan, store, jobs, fits, monitor, stop))
-            finally:
-                _close(store, lab, plan.name, jobs)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return monitor.outcome
-
-
-def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:
-    """Close the open runs of this sweep; if the store is away, the next `mhiflab run` does it.
-
-    The study stays open: only a comparison with its whole plan tells if it is complete.
-    """
-    with suppress(UserError):
-        runs = trial_runs(store)
-        infos = [runs[key].info for key in jobs if key in runs]
-        close_interrupted(store, [info.run_id for info in infos if info.status == "RUNNING"])
-        finish_study(lab, store.uri, study, complete=False)

@@ -28,21 +28,49 @@ LOG_LINES = 60
 """Last lines of a failed worker's log to keep with its traceback."""
 
 
-def log_tail() -> str:
-    """Return the last lines that this Ray worker printed; empty if it has no log files."""
-    lines: list[str] = []
-    for path in sorted(log_folder().glob(f"worker-{get_runtime_context().get_worker_id()}*")):
-        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    return "\n".join(lines)
+def run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
+    """Execute the job whose key `config` names, and report its end state."""
+    tune.report(_end_state(jobs[config["key"]]))
 
 
-def _worker_loop(config: dict[str, Any]) -> None:
-    try:
-        run_worker(config["job"], get_device(), ray_train.report)
-    except Exception as error:
-        # Ray drops tracebacks in transport, but a note travels with its exception.
-        error.add_note(f"In the worker:\n{traceback.format_exc()}\nIts last lines:\n{log_tail()}")
-        raise
+def _end_state(job: Job) -> dict[str, Any]:
+    """Execute a trial; return its end state (done, paused, failed or lost) and the error, if any.
+
+    A lost worker is replaced as often as the job's retry rules allow, and training continues from
+    its last saved state. A failure is recorded and not raised, so that the study goes on.
+    """
+    losses = 0
+    while True:
+        try:
+            if job.resources.workers:
+                _train_with_workers(job)
+            else:
+                cuda = torch.cuda.is_available() and job.resources.gpus_per_worker > 0
+                run_worker(job, torch.device("cuda" if cuda else "cpu"), tune.report)
+            return {"state": "paused" if job.pauses else "done"}
+        except Preempted:
+            # This process ends; Tune starts the trial again in a new one.
+            raise
+        except Exception as error:
+            if not job.resources.workers:
+                error.add_note(f"Its last lines:\n{log_tail()}")
+            causes: list[BaseException] = [error]
+            if isinstance(error, WorkerGroupError) and error.worker_failures:
+                causes = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+        if _is_lost(causes):
+            losses += 1
+            if losses > job.retry.lost:
+                return {"state": "lost", "error": _message(causes[0])}
+            continue
+        share = job.spec.train.batch_size // max(job.resources.workers, 1)
+        parts = 2 * job.resources.accumulate
+        takes_more_parts = job.retry.oom == "accumulate" and share % parts == 0
+        if not (isinstance(causes[0], OutOfMemory) and takes_more_parts):
+            return {"state": "failed", "error": _record_failure(job, causes[0])}
+        job = replace(job, resources=replace(job.resources, accumulate=parts))
+        # Free the memory of the failed step before the next one asks for some.
+        del causes
+        gc.collect()
 
 
 def _train_with_workers(job: Job) -> None:
@@ -67,16 +95,21 @@ def _train_with_workers(job: Job) -> None:
     trainer.fit()
 
 
-def _train_here(job: Job) -> None:
-    cuda = torch.cuda.is_available() and job.resources.gpus_per_worker > 0
-    run_worker(job, torch.device("cuda" if cuda else "cpu"), tune.report)
+def _worker_loop(config: dict[str, Any]) -> None:
+    try:
+        run_worker(config["job"], get_device(), ray_train.report)
+    except Exception as error:
+        # Ray drops tracebacks in transport, but a note travels with its exception.
+        error.add_note(f"In the worker:\n{traceback.format_exc()}\nIts last lines:\n{log_tail()}")
+        raise
 
 
-def _worker_errors(error: BaseException) -> list[BaseException]:
-    """Return the exceptions that workers raised, unwrapped from Ray's."""
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        return [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
-    return [error]
+def log_tail() -> str:
+    """Return the last lines that this Ray worker printed; empty if it has no log files."""
+    lines: list[str] = []
+    for path in sorted(log_folder().glob(f"worker-{get_runtime_context().get_worker_id()}*")):
+        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return "\n".join(lines)
 
 
 def _is_lost(causes: list[BaseException]) -> bool:
@@ -86,9 +119,8 @@ def _is_lost(causes: list[BaseException]) -> bool:
     first.
     """
     return any(
-        isinstance(one, Preempted)
+        isinstance(one, Preempted | torch.distributed.DistBackendError)
         or type(one).__module__.startswith("ray.")
-        or isinstance(one, torch.distributed.DistBackendError)
         or any(sign in str(one) for sign in ("gloo/transport", "onnection closed by peer"))
         for one in causes
     )
@@ -101,51 +133,6 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
-def _with_more_parts(job: Job) -> Job | None:
-    """Return the job with each batch in twice as many parts; None if that is impossible."""
-    share = job.spec.train.batch_size // max(job.resources.workers, 1)
-    parts = 2 * job.resources.accumulate
-    if job.retry.oom != "accumulate" or share % parts:
-        return None
-    return replace(job, resources=replace(job.resources, accumulate=parts))
-
-
-def run_job(job: Job) -> dict[str, Any]:
-    """Execute a trial; return its end state (done, paused, failed or lost) and the error, if any.
-
-    A lost worker is replaced as often as the job's retry rules allow, and training continues from
-    its last saved state. A failure is recorded and not raised, so that the study goes on.
-    """
-    losses = 0
-    while True:
-        try:
-            if job.resources.workers:
-                _train_with_workers(job)
-            else:
-                _train_here(job)
-            return {"state": "paused" if job.pauses else "done"}
-        except Preempted:
-            # This process ends; Tune starts the trial again in a new one.
-            raise
-        except Exception as error:
-            if not job.resources.workers:
-                error.add_note(f"Its last lines:\n{log_tail()}")
-            causes = _worker_errors(error)
-        if _is_lost(causes):
-            losses += 1
-            if losses > job.retry.lost:
-                return {"state": "lost", "error": _message(causes[0])}
-            continue
-        cause = causes[0]
-        split_job = _with_more_parts(job) if isinstance(cause, OutOfMemory) else None
-        if split_job is None:
-            return {"state": "failed", "error": _record_failure(job, cause)}
-        job = split_job
-        # Free the memory of the failed step before the next one asks for some.
-        del causes, cause
-        gc.collect()
-
-
 def _record_failure(job: Job, cause: BaseException) -> str:
     """Record a failure and return its message."""
     message = _message(cause)
@@ -155,8 +142,3 @@ def _record_failure(job: Job, cause: BaseException) -> str:
         # Show the training's error first: the store is away and cannot record it.
         message += f" (not recorded: {store_error})"
     return message
-
-
-def run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
-    """Execute the job whose key `config` names, and report its end state."""
-    tune.report(run_job(jobs[config["key"]]))

@@ -15,6 +15,34 @@ from mhiflab.plan.suggest import text_of
 from mhiflab.study.expand import Trial
 
 
+def check_search(plan: SearchPlan) -> None:
+    """Raise `UserError` if a corner of the space, or the scheduler, would stop a suggestion."""
+    search, epochs = plan.search, plan.base.spec.train.epochs
+    for values in search.corners():
+        where = f"{plan.where}: search.space, at {text_of(values)}"
+        try:
+            check_trial(with_values(plan.base, values, where), plan.survey)
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if where in text else f"{where}: {text}") from None
+    scheduler, place = search.scheduler, f"{plan.where}: search.scheduler"
+    if not search.population:
+        grace = scheduler.grace_epochs
+        fits = scheduler.name == "none" or grace < epochs
+        expected = f"less than train.epochs = {epochs}, because no trial is stopped otherwise"
+        require(fits, f"{place}.grace_epochs", grace, expected)
+        return
+    train, interval = plan.base.spec.train, scheduler.interval_epochs
+    expected = f"less than train.epochs = {epochs}, because no member is replaced otherwise"
+    require(interval < epochs, f"{place}.interval_epochs", interval, expected)
+    every = train.validate_every
+    expected = f"a multiple of train.validate_every = {every}, because members are compared by "
+    expected += "their validation"
+    require(interval % every == 0, f"{place}.interval_epochs", interval, expected)
+    changes = len(train.changes)
+    require(not changes, f"{plan.where}: train.changes", changes, "none, because pbt makes them")
+
+
 def check_trial(trial: Trial, data: Survey) -> None:
     """Raise `UserError` if scenes, batch or resources do not fit and would stop the trial later."""
     spec = trial.spec
@@ -23,28 +51,23 @@ def check_trial(trial: Trial, data: Survey) -> None:
     for scene in data.scenes:
         check_fit(scene.source, scene.shape_SHW, spec.protocol, spec.model)
         if spec.protocol.srf != "measured" and spec.data.inputs != "stored":
-            _check_response(trial, scene)
+            grid_nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
+            try:
+                spec.protocol.response(scene.shape_SHW[0], grid_nm)
+            except UserError as error:
+                raise UserError(f"{scene.source}: {error}") from None
         if scene.part != "train":
             _check_evaluated(trial, scene)
     if spec.data.inputs == "stored":
         _check_stored(trial, data)
     if spec.trained:
         _check_physics(trial, data)
-    batch, workers = spec.train.batch_size, max(trial.resources.workers, 1)
+    batch, workers = spec.train.batch_size, max(resources.workers, 1)
     if batch % workers:
         raise UserError(
             f"train.batch_size: found {batch}, expected a multiple of resources.workers = "
             f"{workers}, because all workers share every batch"
         )
-
-
-def _check_response(trial: Trial, scene: SceneSummary) -> None:
-    """Raise `UserError` if the protocol's response does not fit the scene's bands."""
-    wavelengths_nm = None if scene.wavelengths_nm is None else np.array(scene.wavelengths_nm)
-    try:
-        trial.spec.protocol.response(scene.shape_SHW[0], wavelengths_nm)
-    except UserError as error:
-        raise UserError(f"{scene.source}: {error}") from None
 
 
 def _check_evaluated(trial: Trial, scene: SceneSummary) -> None:
@@ -95,44 +118,3 @@ def _check_physics(trial: Trial, data: Survey) -> None:
         check_same_draw(spec.protocol)
     wavelengths_nm = next((s.wavelengths_nm for s in data.scenes if s.part == "train"), None)
     sensor_of(spec.model, spec.protocol, wavelengths_nm)
-
-
-def check_search(plan: SearchPlan) -> None:
-    """Raise `UserError` if a corner of the space, or the scheduler, would stop a suggestion."""
-    search, epochs = plan.search, plan.base.spec.train.epochs
-    for values in search.corners():
-        where = f"{plan.where}: search.space, at {text_of(values)}"
-        try:
-            check_trial(with_values(plan.base, values, where), plan.survey)
-        except UserError as error:
-            text = str(error)
-            raise UserError(text if where in text else f"{where}: {text}") from None
-    scheduler, place = search.scheduler, f"{plan.where}: search.scheduler"
-    if not search.population:
-        require(
-            scheduler.name == "none" or scheduler.grace_epochs < epochs,
-            f"{place}.grace_epochs",
-            scheduler.grace_epochs,
-            f"less than train.epochs = {epochs}, because no trial is stopped otherwise",
-        )
-        return
-    train, interval = plan.base.spec.train, scheduler.interval_epochs
-    require(
-        interval < epochs,
-        f"{place}.interval_epochs",
-        interval,
-        f"less than train.epochs = {epochs}, because no member is replaced otherwise",
-    )
-    require(
-        interval % train.validate_every == 0,
-        f"{place}.interval_epochs",
-        interval,
-        f"a multiple of train.validate_every = {train.validate_every}, because members are "
-        "compared by their validation",
-    )
-    require(
-        not train.changes,
-        f"{plan.where}: train.changes",
-        len(train.changes),
-        "none, because pbt makes them",
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feinfn.config import DataConfig
-from feinfn.data.source import Survey, resolve_data, survey
+from feinfn.data.source import resolve_data, survey
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
@@ -22,7 +22,7 @@ from mhiflab.record.archive import (
     run_file,
 )
 from mhiflab.record.finished import RecordedRun, read_text
-from mhiflab.record.parts import Part
+from mhiflab.record.run_folder import Part
 from mhiflab.record.store import Store
 from mhiflab.study.spec import DataAccess
 
@@ -31,11 +31,6 @@ HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
 
 MACHINE_FIELDS = ("host", "system", "warnings")
 """Fields of a run's provenance that concern its machine alone; archives leave them out."""
-
-
-def _portable(survey: Survey) -> Survey:
-    # The files' location is no part of the data's identity.
-    return replace(survey, scenes=tuple(replace(one, source=one.name) for one in survey.scenes))
 
 
 def export_runs(
@@ -53,10 +48,12 @@ def export_runs(
 
     def resolve(config: DataConfig) -> DataConfig:
         resolved = resolve_data(config)
-        portable = replace(resolved, source=config.source)
+        known = survey(resolved)
+        # The files' location is no part of the data's identity.
+        scenes = tuple(replace(one, source=one.name) for one in known.scenes)
         data[data_name(config)] = {
-            "resolved": asdict(portable),
-            "survey": asdict(_portable(survey(resolved))),
+            "resolved": asdict(replace(resolved, source=config.source)),
+            "survey": asdict(replace(known, scenes=scenes)),
         }
         return resolved
 

@@ -12,13 +12,10 @@ from mlflow.entities import Run
 
 from feinfn.data.source import Survey
 from mhiflab.cluster.connect import usable_cpus
-from mhiflab.cluster.fit import held_by_trial
+from mhiflab.record import tag
 from mhiflab.record.artifacts import FUSE_SECONDS
-from mhiflab.record.description import flatten
+from mhiflab.study.settings import flatten
 from mhiflab.study.spec import Resources, Spec, settings_of
-
-DEVICE = "mhiflab.device"
-"""Tag of a run: the kind of device and process that it ran on, such as `cpu/workers`."""
 
 RATE, STEP_FLOP, OVERHEAD = "train_flop_per_s", "step_flop", "overhead_s"
 """Metrics of a finished run: operations a second of one processor, operations of an optimiser step,
@@ -143,7 +140,8 @@ def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
     expected = {key: work.seconds(speeds) for key, work in works.items()}
     known = {key: seconds for key, seconds in expected.items() if seconds is not None}
     hours = sum(seconds * works[key].processors / 3600 for key, seconds in known.items())
-    cpus = max((held_by_trial(work.resources)[0] for work in works.values()), default=1)
+    resources = [work.resources for work in works.values()]
+    cpus = max((max(one.workers, 1) * one.cpus_per_worker for one in resources), default=1)
     unknown = {key: work for key, work in works.items() if key not in known}
     return Forecast(known, hours, max(1, int(usable_cpus() // cpus)), unknown)
 
@@ -157,8 +155,8 @@ def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
         if RATE in metrics:
             pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2
             pace_s = metrics[STEP_FLOP] / metrics[RATE] / pixels
-        if pace_s is not None and DEVICE in run.data.tags:
-            device = run.data.tags[DEVICE].split("/")[0]
+        if pace_s is not None and tag.DEVICE in run.data.tags:
+            device = run.data.tags[tag.DEVICE].split("/")[0]
             speeds.append(_speed(device, params, pace_s, metrics.get(OVERHEAD, 0.0)))
     return speeds
 

@@ -11,17 +11,11 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
+from mhiflab.record import tag
+from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.database.errors import explained, without_passwords
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import (
-    FINGERPRINT,
-    IMAGES_FILE,
-    KEY,
-    KIND,
-    SPEC_HASH,
-    Store,
-    search_runs,
-)
+from mhiflab.record.store import Store, find_runs
 from mhiflab.study.identity import digest, spec_hash
 from mhiflab.study.spec import Spec
 
@@ -35,11 +29,11 @@ class LostRuns:
         """Take all runs of the store that are not deleted."""
         self.store = store
         self.by_content = {
-            (run.data.tags.get(SPEC_HASH), run.data.tags.get(FINGERPRINT)): run for run in runs
+            (run.data.tags.get(tag.SPEC_HASH), run.data.tags.get(tag.FINGERPRINT)): run
+            for run in runs
         }
-        with explained(store.uri):
-            deleted = search_runs(store, "", ViewType.DELETED_ONLY)
-        self.deleted = {run.data.tags.get(KEY): run for run in deleted if self._complete(run)}
+        deleted = find_runs(store, {}, ViewType.DELETED_ONLY)
+        self.deleted = {run.data.tags.get(tag.KEY): run for run in deleted if self._complete(run)}
         known = {run.info.run_id for run in (*runs, *deleted)}
         self.unknown = self._unknown_results(known)
 
@@ -57,8 +51,8 @@ class LostRuns:
             tags = run.data.tags
             return (
                 f"tags of its finished run {run.info.run_id} were changed in MLflow: found "
-                f"{KIND} {tags.get(KIND)} and {KEY} {tags.get(KEY)}, expected trial and {key}: "
-                f"set them back, or {REPEAT}"
+                f"{tag.KIND} {tags.get(tag.KIND)} and {tag.KEY} {tags.get(tag.KEY)}, expected "
+                f"trial and {key}: set them back, or {REPEAT}"
             )
         if key in self.unknown:
             return (

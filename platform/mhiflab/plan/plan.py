@@ -12,24 +12,15 @@ from feinfn.config import DataConfig
 from feinfn.data.source import Survey
 from feinfn.errors import UserError
 from feinfn.files import STATE
+from mhiflab.exclusion import driver_lock
 from mhiflab.paths import Lab, study_name
 from mhiflab.plan.checks import check_search, check_trial
 from mhiflab.plan.lost import LostRuns
 from mhiflab.plan.search import SearchPlan, refresh_search
-from mhiflab.record.exclusion import driver_lock
+from mhiflab.plan.suggest import text_of
+from mhiflab.record import tag
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import (
-    CASE,
-    ERROR_TAG,
-    FINGERPRINT,
-    SEED,
-    SPEC_HASH,
-    STUDY,
-    Store,
-    all_runs,
-    by_key,
-    existing_store,
-)
+from mhiflab.record.store import Store, by_key, existing_store, find_runs
 from mhiflab.study.expand import Trial, expand
 from mhiflab.study.identity import run_key, spec_hash
 from mhiflab.study.read import read_study
@@ -162,6 +153,14 @@ class Plan:
         return f"{self.path}{' --smoke' if self.smoke else ''}"
 
 
+def plan_refresher(
+    path: Path, smoke: bool, lab: Lab, new_data: bool = False, repeat_lost: bool = False
+) -> Callable[[], Plan]:
+    """Return a function that reads a study's record; study and scenes are read only once."""
+    plan = read_plan(path, smoke)
+    return lambda: reconcile(plan, existing_store(lab), lab, new_data, repeat_lost)
+
+
 def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK) -> Plan:
     """Return the plan of a study (or its smoke variant), before any record is read.
 
@@ -194,7 +193,9 @@ def read_plan(path: Path, smoke: bool = False, data_access: DataAccess = ON_DISK
                 search = SearchPlan(study.search, trial, entry.survey, str(path), prefix)
                 check_search(search)
                 searches[trial.case] = search
-            entry = replace(entry, trial=searches[trial.case].as_default(trial))
+            search = searches[trial.case]
+            label = f"{search.prefix}Default ({text_of(search.values_of_base())})"
+            entry = replace(entry, trial=replace(trial, label=label))
         entries.append(entry)
     blocked = [entry.why for entry in entries if entry.state == "blocked"]
     if len(blocked) == len(entries):
@@ -228,17 +229,17 @@ def reconcile(
     if its finished run was deleted or lost, unless `repeat_lost` is true. A complete search adds
     its best suggestions.
     """
-    every_run = all_runs(store) if store else []
+    every_run = find_runs(store, {}) if store else []
     runs = by_key(every_run)
+    recorded = {key: RecordedRun(store, run) for key, run in runs.items()} if store else {}
     lost: LostRuns | None = None
     at_work = driver_lock(lab).holder() is not None
-    searches = tuple(refresh_search(search, runs, store, lab) for search in plan.searches)
+    searches = tuple(refresh_search(search, recorded, lab) for search in plan.searches)
     planned = list(plan.entries)
     for search in searches:
         for trial in search.trials(plan.study.seeds) if search.complete else ():
             key = run_key(trial.spec, search.survey.fingerprint)
             planned.append(Entry(trial, search.survey, key, "new"))
-    recorded = {key: RecordedRun(store, run) for key, run in runs.items()} if store else {}
     entries: list[Entry] = []
     for entry in planned:
         run = recorded.get(entry.key)
@@ -256,7 +257,7 @@ def reconcile(
         elif reason:
             state, why = "blocked", reason
         elif run and status == "FAILED":
-            state, why = "failed", run.tags.get(ERROR_TAG, "")
+            state, why = "failed", run.tags.get(tag.ERROR, "")
         elif at_work and status == "RUNNING":
             state = "running"
         elif (lab.checkpoints(entry.key) / STATE).is_file():
@@ -274,22 +275,14 @@ def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
     assert survey is not None, "an entry with a key has a survey"
     for run in runs:
         tags = run.data.tags
-        place = tags.get(STUDY), tags.get(CASE), tags.get(SEED)
+        place = tags.get(tag.STUDY), tags.get(tag.CASE), tags.get(tag.SEED)
         if run.info.status == "FINISHED" or place != (study, entry.trial.case, str(spec.seed)):
             continue
-        earlier = tags.get(FINGERPRINT, "")
-        if tags.get(SPEC_HASH) == spec_hash(spec) and earlier != survey.fingerprint:
+        earlier = tags.get(tag.FINGERPRINT, "")
+        if tags.get(tag.SPEC_HASH) == spec_hash(spec) and earlier != survey.fingerprint:
             return (
                 f"the data changed since this trial began (fingerprint {earlier[:12]} then, "
                 f"{survey.fingerprint[:12]} now): restore them, or start the trial again with "
                 "`mhiflab run --new-data`"
             )
     return ""
-
-
-def plan_refresher(
-    path: Path, smoke: bool, lab: Lab, new_data: bool = False, repeat_lost: bool = False
-) -> Callable[[], Plan]:
-    """Return a function that reads a study's record; study and scenes are read only once."""
-    plan = read_plan(path, smoke)
-    return lambda: reconcile(plan, existing_store(lab), lab, new_data, repeat_lost)

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from mlflow.entities import Run
-
 from feinfn.config import Change
 from feinfn.data.source import Survey
 from feinfn.files import STATE
@@ -19,9 +17,9 @@ from mhiflab.plan.suggest import (
     pareto_front,
     successors,
     suggest,
-    text_of,
 )
-from mhiflab.record.store import ERROR_TAG, SEARCH_TAG, STOPPED_TAG, Store, metric_history
+from mhiflab.record import tag
+from mhiflab.record.finished import RecordedRun
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import run_key
 from mhiflab.study.search import COSTS, Search, Values
@@ -108,10 +106,6 @@ class SearchPlan:
                 spec = replace(one.trial.spec, seed=seed)
                 yield replace(one.trial, spec=spec, case=f"{self.base.case}/{name}", label=label)
 
-    def as_default(self, trial: Trial) -> Trial:
-        """Return a trial of the base, labelled as the search's default."""
-        return replace(trial, label=f"{self.prefix}Default ({text_of(self.values_of_base())})")
-
     @property
     def title(self) -> str:
         """Kind of search, for people."""
@@ -143,9 +137,7 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
     return replace(trial, spec=spec)
 
 
-def refresh_search(
-    plan: SearchPlan, runs: Mapping[str, Run], store: Store | None, lab: Lab
-) -> SearchPlan:
+def refresh_search(plan: SearchPlan, runs: Mapping[str, RecordedRun], lab: Lab) -> SearchPlan:
     """Return the search with the suggestions, and their results, that are on record.
 
     Results that the search holds already are not read again.
@@ -156,16 +148,16 @@ def refresh_search(
         known = {i: suggest(search, i, ()) for i in range(1, search.trials)}
         known[0] = plan.values_of_base()
     else:
-        prefix = f"{SEARCH_TAG}.{plan.id}."
+        prefix = f"{tag.SEARCH}.{plan.id}."
         for run in runs.values():
-            for tag, text in run.data.tags.items():
-                if tag.startswith(prefix):
-                    known[int(tag.removeprefix(prefix))] = json.loads(text)
+            for name, text in run.tags.items():
+                if name.startswith(prefix):
+                    known[int(name.removeprefix(prefix))] = json.loads(text)
     members = [plan.suggestion(i, (0, known[i])) for i in sorted(known) if i < search.trials]
     replaced: list[Suggestion] = []
     epochs = plan.base.spec.train.epochs
     for until in comparison_epochs(search, epochs):
-        scores = [_score(plan, one, until, runs, store) for one in members]
+        scores = [_score(search, runs.get(one.key), until) for one in members]
         reached = [score for score in scores if score is not None]
         if len(reached) < len(scores):
             break
@@ -175,7 +167,7 @@ def refresh_search(
             if move is not None:
                 donor, values = move
                 left = replace(before[i], index=search.trials + len(replaced))
-                replaced.append(_outcome(plan, left, runs, store, lab, replaced_after=until))
+                replaced.append(_outcome(search, left, runs, lab, replaced_after=until))
                 members[i] = plan.suggestion(i, *before[donor].steps, (until, values))
     else:
         until = epochs
@@ -183,36 +175,32 @@ def refresh_search(
     present = [
         replace(held[one.key], index=one.index, steps=one.steps)
         if one.key in held
-        else _outcome(plan, one, runs, store, lab)
+        else _outcome(search, one, runs, lab)
         for one in members
     ]
     return replace(plan, suggestions=(*present, *replaced), until=until)
 
 
-def _score(
-    plan: SearchPlan, one: Suggestion, epoch: int, runs: Mapping[str, Run], store: Store | None
-) -> float | None:
+def _score(search: Search, run: RecordedRun | None, epoch: int) -> float | None:
     """Return a member's score after an epoch, higher is better; None if it has not reached it."""
-    run = runs.get(one.key)
-    if run is None or store is None:
+    if run is None:
         return None
-    ((metric, mode),) = plan.search.objectives.items()
-    value = metric_history(store, run.info.run_id, (metric,))[metric].get(epoch)
+    ((metric, mode),) = search.objectives.items()
+    value = run.history(metric).get(epoch)
     if value is None:
         return -math.inf if _diverged(run) else None
     return value if mode == "max" else -value
 
 
-def _diverged(run: Run) -> bool:
-    failed = run.info.status == "FAILED"
-    return failed and run.data.tags.get(ERROR_TAG, "").startswith("training diverged")
+def _diverged(run: RecordedRun) -> bool:
+    failed = run.mlflow.info.status == "FAILED"
+    return failed and run.tags.get(tag.ERROR, "").startswith("training diverged")
 
 
 def _outcome(
-    plan: SearchPlan,
+    search: Search,
     one: Suggestion,
-    runs: Mapping[str, Run],
-    store: Store | None,
+    runs: Mapping[str, RecordedRun],
     lab: Lab,
     replaced_after: int | None = None,
 ) -> Suggestion:
@@ -221,19 +209,19 @@ def _outcome(
     Of a member that was replaced after an epoch, what its run did later does not count.
     """
     run = runs.get(one.key)
-    if run is None or store is None:
+    if run is None:
         return one
-    names = {"loss", "val_psnr", *plan.search.objectives} - {"parameters", "flops"}
-    history = metric_history(store, run.info.run_id, names)
+    names = {"loss", "val_psnr", *search.objectives} - {"parameters", "flops"}
+    history = {name: run.history(name) for name in names}
     if replaced_after is not None:
         state = "stopped"
         history = {
             name: {epoch: value for epoch, value in values.items() if epoch <= replaced_after}
             for name, values in history.items()
         }
-    elif run.info.status == "FINISHED":
+    elif run.mlflow.info.status == "FINISHED":
         state = "done"
-    elif STOPPED_TAG in run.data.tags:
+    elif tag.STOPPED in run.tags:
         # Whatever its status: a worker that is being stopped may still report that it has begun.
         state = "stopped"
     elif _diverged(run):
@@ -242,7 +230,7 @@ def _outcome(
         state = "resume" if (lab.checkpoints(one.key) / STATE).is_file() else "new"
     objectives = None
     if state in ("done", "stopped") and history["val_psnr"]:
-        objectives = _objectives(plan.search, one, history)
+        objectives = _objectives(search, one, history)
     epochs = replaced_after or max(history["loss"], default=0)
     return replace(one, state=state, epochs=epochs, objectives=objectives)
 

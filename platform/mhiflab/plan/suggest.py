@@ -78,17 +78,7 @@ def hashed_fraction(*words: object) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-@dataclass(frozen=True)
-class PastSuggestion:
-    """Earlier suggestion, from which an algorithm learns."""
-
-    values: Values
-    objectives: tuple[float, ...] | None
-    """None while it trains, and if it failed."""
-    failed: bool = False
-
-
-def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Values:
+def suggest(search: Search, index: int, earlier: Sequence[Suggestion]) -> Values:
     """Return the values of suggestion `index` >= 1.
 
     The algorithm learns from `earlier`, whose order matters.
@@ -120,7 +110,7 @@ def suggest(search: Search, index: int, earlier: Sequence[PastSuggestion]) -> Va
         # A base outside the space is no valid point for the algorithm.
         if not all(one.holds(past.values[key]) for key, one in search.space.items()):
             continue
-        state = "COMPLETE" if past.objectives else "FAIL" if past.failed else "RUNNING"
+        state = "COMPLETE" if past.objectives else "FAIL" if past.state == "failed" else "RUNNING"
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
             values=past.objectives,

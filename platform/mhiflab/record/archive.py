@@ -17,34 +17,21 @@ from feinfn.config import DataConfig
 from feinfn.data.source import EMBEDDED, Survey, resolve_data, survey
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
+from mhiflab.record import tag
+from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.database.errors import explained
-from mhiflab.record.parts import Part
-from mhiflab.record.store import (
-    ARCHIVED_TAG,
-    CASE,
-    FINGERPRINT,
-    IMAGES_FILE,
-    KEY,
-    KIND,
-    SEED,
-    SPEC_HASH,
-    STUDY,
-    TESTED_TAG,
-    Store,
-    open_store,
-    recorded_store,
-    trial_runs,
-)
+from mhiflab.record.run_folder import Part
+from mhiflab.record.store import Store, open_store, recorded_store, trial_runs
 from mhiflab.record.upload import Upload
 from mhiflab.study.identity import run_key, spec_hash
 from mhiflab.study.spec import DataAccess, parse_trial
 from mhiflab.study.yaml_values import build
 
-TAGS = (KIND, KEY, STUDY, CASE, SEED, FINGERPRINT, SPEC_HASH, TESTED_TAG, "mhiflab.label")
-"""Tags that an archive keeps."""
-
-TAGS_NEEDED = (KEY, FINGERPRINT, SPEC_HASH)
+TAGS_NEEDED = (tag.KEY, tag.FINGERPRINT, tag.SPEC_HASH)
 """Tags that every archived run has."""
+
+TAGS = (*TAGS_NEEDED, tag.KIND, tag.STUDY, tag.CASE, tag.SEED, tag.TESTED, tag.LABEL)
+"""Tags that an archive keeps."""
 
 FILES = (IMAGES_FILE, "spec.json", "provenance.json")
 """Artifacts that an archive keeps."""
@@ -102,6 +89,13 @@ def archived_data(folder: Path) -> DataAccess:
     return DataAccess(resolve, lambda config: surveys[data_name(config)])
 
 
+def archived_store(folder: Path, lab: Lab) -> Store:
+    """Return the store of a lab, with an archive's runs imported."""
+    store = open_store(lab, f"sqlite:///{lab.database.resolve()}")
+    import_archive(folder, store)
+    return store
+
+
 def import_archive(folder: Path, store: Store) -> int:
     """Create the runs of an archive that a store lacks, and return their number.
 
@@ -109,10 +103,10 @@ def import_archive(folder: Path, store: Store) -> int:
     """
     recorded = trial_runs(store)
     runs = [_read_run(path) for path in sorted((folder / RUNS).glob("*.json"))]
-    missing = [run for run in runs if run.tags[KEY] not in recorded]
+    missing = [run for run in runs if run.tags[tag.KEY] not in recorded]
     with explained(store.uri):
         for run in missing:
-            tags = run.tags | {ARCHIVED_TAG: "true"}
+            tags = run.tags | {tag.ARCHIVED: "true"}
             Upload(lambda: store).apply(replace(run, tags=tags, status="FINISHED"))
     return len(missing)
 
@@ -123,7 +117,7 @@ def _read_run(path: Path) -> Part:
     for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, FILES)):
         if missing := [name for name in needed if name not in names]:
             raise UserError(f"{path}: {field}: found no {', '.join(missing)}; export the run again")
-    key = run.tags[KEY]
+    key = run.tags[tag.KEY]
     # One file per key: otherwise a changed copy could take the run's place.
     if path.name != run_file(key):
         raise UserError(
@@ -149,15 +143,8 @@ def _spec_matches_tags(run: Part, where: str) -> bool:
         # The hashes depend on the table's content, which no archive holds.
         return True
     spec, _ = parse_trial(settings, settings.pop("seed"), where, lambda config: config)
-    hashes = spec_hash(spec), run_key(spec, run.tags[FINGERPRINT])
-    return hashes == (run.tags[SPEC_HASH], run.tags[KEY])
-
-
-def archived_store(folder: Path, lab: Lab) -> Store:
-    """Return the store of a lab, with an archive's runs imported."""
-    store = open_store(lab, f"sqlite:///{lab.database.resolve()}")
-    import_archive(folder, store)
-    return store
+    hashes = spec_hash(spec), run_key(spec, run.tags[tag.FINGERPRINT])
+    return hashes == (run.tags[tag.SPEC_HASH], run.tags[tag.KEY])
 
 
 def data_access_of(record: Path | None) -> DataAccess:

@@ -18,8 +18,14 @@ from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
 from feinfn.protocols.simulate import Inputs, Pair
+from mhiflab.record import tag
 from mhiflab.record.database.errors import explained, without_passwords
-from mhiflab.record.store import ARCHIVED_TAG, KEY, QUICKLOOK_FILE, Store
+from mhiflab.record.store import Store
+
+IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
+QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
+ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
+"""Artifacts of runs."""
 
 
 class NotArchivedError(UserError):
@@ -51,10 +57,10 @@ def artifact_file(store: Store, run_id: str, name: str) -> Iterator[Path]:
             # The artifact is missing only if the store answers.
             with explained(store.uri):
                 tags = store.client.get_run(run_id).data.tags
-            if ARCHIVED_TAG in tags and not has_artifact(store, run_id, name.split("/")[0]):
+            if tag.ARCHIVED in tags and not has_artifact(store, run_id, name.split("/")[0]):
                 raise NotArchivedError(
-                    f"run {tags[KEY]}: artifact {name} is not in its archive, which holds numbers "
-                    "alone; use the record that it was exported from"
+                    f"run {tags[tag.KEY]}: artifact {name} is not in its archive, which holds "
+                    "numbers alone; use the record that it was exported from"
                 ) from None
             raise UserError(
                 f"run {run_id}: artifact {name} is missing from MLflow store "

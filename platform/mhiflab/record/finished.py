@@ -20,31 +20,10 @@ from feinfn.files import BEST
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.methods.weights import load_model
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.record.artifacts import (
-    FUSED,
-    UPSAMPLED,
-    WINDOW_STEPS,
-    Pictures,
-    Window,
-    artifact_file,
-    has_artifact,
-    metrics_of,
-    read_images,
-    usual_convention,
-)
-from mhiflab.record.database.errors import without_passwords
-from mhiflab.record.description import flatten
-from mhiflab.record.store import (
-    FINGERPRINT,
-    IMAGES_FILE,
-    KEY,
-    QUICKLOOK_FILE,
-    SEED,
-    TESTED_TAG,
-    Store,
-    metric_history,
-    trial_runs,
-)
+from mhiflab.record import artifacts, tag
+from mhiflab.record.database.errors import explained, without_passwords
+from mhiflab.record.store import Store, trial_runs
+from mhiflab.study.settings import flatten
 
 LEAST_DIGITS = 6
 """Digits of a run key that a prefix needs."""
@@ -95,26 +74,26 @@ class RecordedRun:
     @property
     def key(self) -> str:
         """Run key."""
-        return self.tags[KEY]
+        return self.tags[tag.KEY]
 
     @property
     def complete(self) -> bool:
         """True if the run is finished and was tested."""
-        return self.mlflow.info.status == "FINISHED" and self.tags.get(TESTED_TAG) != "false"
+        return self.mlflow.info.status == "FINISHED" and self.tags.get(tag.TESTED) != "false"
 
     @cached_property
     def name(self) -> str:
         """Label, seed if it is trained, and the key's first digits, for people."""
-        seed = "" if self.spec.get("model.name") in CLASSICAL else f" seed {self.tags[SEED]}"
+        seed = "" if self.spec.get("model.name") in CLASSICAL else f" seed {self.tags[tag.SEED]}"
         return f"{self.tags.get('mhiflab.label', '?')}{seed} ({self.key[:8]})"
 
     def has(self, name: str) -> bool:
         """Return True if the run has a top-level artifact of this name."""
-        return has_artifact(self.store, self.id, name)
+        return artifacts.has_artifact(self.store, self.id, name)
 
     def read(self, name: str, load: Callable[[Path], T]) -> T:
         """Return an artifact as `load` reads it; raise `UserError` if it is missing."""
-        with artifact_file(self.store, self.id, name) as path:
+        with artifacts.artifact_file(self.store, self.id, name) as path:
             return load(path)
 
     @cached_property
@@ -142,12 +121,12 @@ class RecordedRun:
             contexts = [tag.value for tag in item.tags if tag.key == "mlflow.data.context"]
             scenes = json.loads(item.dataset.profile or "{}").get("scenes", [item.dataset.name])
             datasets[[*contexts, "data"][0]] = f"{len(scenes)}: {', '.join(scenes)}"
-        return {"fingerprint": self.tags.get(FINGERPRINT), **dict(sorted(datasets.items()))}
+        return {"fingerprint": self.tags.get(tag.FINGERPRINT), **dict(sorted(datasets.items()))}
 
     @cached_property
     def images(self) -> pd.DataFrame:
         """Metrics of the test images: a row for every image, method and convention."""
-        return self.read(IMAGES_FILE, read_images)
+        return self.read(artifacts.IMAGES_FILE, artifacts.read_images)
 
     @cached_property
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -155,7 +134,8 @@ class RecordedRun:
 
         Raises `UserError` if the file is damaged, now or on access to a damaged array.
         """
-        return self.read(QUICKLOOK_FILE, lambda path: Pictures(path.read_bytes(), self.name))
+        content = self.read(artifacts.QUICKLOOK_FILE, Path.read_bytes)
+        return artifacts.Pictures(content, self.name)
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -164,19 +144,21 @@ class RecordedRun:
 
     def history(self, name: str) -> dict[int, float]:
         """Return the values of a metric by epoch."""
-        return metric_history(self.store, self.id, [name])[name]
+        with explained(self.store.uri):
+            points = self.store.client.get_metric_history(self.id, name)
+        return {point.step: point.value for point in points}
 
-    def means(self, scene: str | None = None, method: str = FUSED) -> pd.Series:
+    def means(self, scene: str | None = None, method: str = artifacts.FUSED) -> pd.Series:
         """Return the metrics of one test image, or their means over all, and their `convention`."""
         table = self.images
         rows = table[(table["method"] == method) & (scene is None or table["scene"] == scene)]
-        convention = usual_convention(rows)
+        convention = artifacts.usual_convention(rows)
         rows = rows[rows["convention"] == convention]
-        means = rows[list(metrics_of(convention))].mean().astype(object)
+        means = rows[list(artifacts.metrics_of(convention))].mean().astype(object)
         means["convention"] = convention
         return means
 
-    def window(self, scene: str | None = None) -> Window:
+    def window(self, scene: str | None = None) -> artifacts.Window:
         """Return the part of the first test image that is kept with all bands.
 
         Raises `UserError` if there is none or `scene` is another image.
@@ -186,8 +168,8 @@ class RecordedRun:
         if not scenes:
             raise UserError(
                 f"{self.name}: found a run without any image's bands (no <image>{end} in its "
-                f"{QUICKLOOK_FILE}), which older versions made; delete the run and run its study "
-                "again with --repeat-lost"
+                f"{artifacts.QUICKLOOK_FILE}), which older versions made; delete the run and run "
+                "its study again with --repeat-lost"
             )
         if scene not in (None, *scenes):
             raise UserError(
@@ -197,15 +179,19 @@ class RecordedRun:
         key = f"{scenes[0]}/window"
 
         def image(name: str) -> torch.Tensor:
-            return torch.from_numpy(arrays[f"{key}/{name}"].astype(np.float32) / WINDOW_STEPS)[None]
+            return torch.from_numpy(
+                arrays[f"{key}/{name}"].astype(np.float32) / artifacts.WINDOW_STEPS
+            )[None]
 
         msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
-        inputs = Inputs(msi, image(UPSAMPLED), lr_hsi)
+        inputs = Inputs(msi, image(artifacts.UPSAMPLED), lr_hsi)
         if f"{key}/reference" in arrays:
-            inputs = Pair(msi, image(UPSAMPLED), lr_hsi, image("reference"))
+            inputs = Pair(msi, image(artifacts.UPSAMPLED), lr_hsi, image("reference"))
         row, col = (int(n) for n in arrays[f"{key}/place"])
         wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
-        return Window(scenes[0], (row, col), inputs, image(FUSED)[0].numpy(), wavelengths_nm)
+        return artifacts.Window(
+            scenes[0], (row, col), inputs, image(artifacts.FUSED)[0].numpy(), wavelengths_nm
+        )
 
     @contextmanager
     def packaged_model(self) -> Iterator[Path]:
@@ -218,7 +204,7 @@ class RecordedRun:
                 f"run {self.key}: found no model with it, expected a run that was trained and "
                 "tested; choose another, or give weights with --weights"
             )
-        with artifact_file(self.store, self.id, "model") as folder:
+        with artifacts.artifact_file(self.store, self.id, "model") as folder:
             yield folder
 
 
@@ -236,32 +222,30 @@ def chosen_runs(store: Store, prefixes: Sequence[str]) -> list[RecordedRun]:
 
     Raise `UserError` if one is no key, unknown, ambiguous, or of an unfinished run.
     """
-    recorded = trial_runs(store)
-    return [RecordedRun(store, _chosen_run(recorded, prefix, store)) for prefix in prefixes]
-
-
-def _chosen_run(recorded: Mapping[str, Run], prefix: str, store: Store) -> Run:
+    recorded, runs = trial_runs(store), []
     source = "shown by: mhiflab plan STUDY --keys"
-    if not re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", prefix):
-        raise UserError(
-            f"run {prefix!r}: expected a run key or at least its first {LEAST_DIGITS} digits, as "
-            f"{source}"
-        )
-    keys = sorted(key for key in recorded if key.startswith(prefix))
-    if not keys:
-        raise UserError(
-            f"run {prefix}: found no such run among the {len(recorded)} on record in "
-            f"{without_passwords(store.uri)}, expected a key {source}"
-        )
-    if len(keys) > 1:
-        raise UserError(
-            f"run {prefix}: found {len(keys)} runs that begin so ({', '.join(keys)}), expected "
-            "one; give more digits"
-        )
-    run = recorded[keys[0]]
-    if run.info.status != "FINISHED":
-        raise UserError(
-            f"run {prefix}: found it {run.info.status}, expected FINISHED; let its study finish "
-            "first: mhiflab run STUDY"
-        )
-    return run
+    for prefix in prefixes:
+        if not re.fullmatch(rf"[0-9a-f]{{{LEAST_DIGITS},64}}", prefix):
+            raise UserError(
+                f"run {prefix!r}: expected a run key or at least its first {LEAST_DIGITS} digits, "
+                f"as {source}"
+            )
+        keys = sorted(key for key in recorded if key.startswith(prefix))
+        if not keys:
+            raise UserError(
+                f"run {prefix}: found no such run among the {len(recorded)} on record in "
+                f"{without_passwords(store.uri)}, expected a key {source}"
+            )
+        if len(keys) > 1:
+            raise UserError(
+                f"run {prefix}: found {len(keys)} runs that begin so ({', '.join(keys)}), expected "
+                "one; give more digits"
+            )
+        run = recorded[keys[0]]
+        if run.info.status != "FINISHED":
+            raise UserError(
+                f"run {prefix}: found it {run.info.status}, expected FINISHED; let its study "
+                "finish first: mhiflab run STUDY"
+            )
+        runs.append(RecordedRun(store, run))
+    return runs

@@ -1,19 +1,23 @@
 """Folder of one run: what it records is on this disk before it goes anywhere else.
 
 It holds `journal.jsonl`, one part of the run a line, and copies of the run's files. Every part is
-on the disk before `append` returns. One process at a time writes the folder.
+on the disk before `append` returns. One process at a time writes the folder. An archive holds a
+whole run as a single part.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from feinfn.errors import UserError
+from feinfn.fields import Settings
 from feinfn.files import write_atomic
-from mhiflab.record.exclusion import FileExclusion
-from mhiflab.record.parts import Part, read_part
+from mhiflab.exclusion import FileExclusion
 
 LOCK_WAIT_S = 150.0
 """Seconds that a process waits for another to leave a folder; longer than one call of MLflow takes
@@ -21,6 +25,33 @@ to give up on a server that never answers (a minute) or on a database that is do
 
 JOURNAL, FILES, LOCK = "journal.jsonl", "files", "lock"
 """Names in a run's folder: the journal, the copies of files, and the lock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Settings):
+    """Some of what a run records; parts add up, and one that comes twice changes nothing."""
+
+    name: str | None = None
+    """Name of a new run; such a part comes first, and its tags are those of a new run."""
+    started_ms: int | None = None
+    """Start of a new run, in milliseconds since 1970."""
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """Steps and values by metric."""
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Fields of MLflow's data sets by context."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Texts by artifact."""
+    copies: dict[str, str] = field(default_factory=dict)
+    """Other files by artifact: their places in the run's folder."""
+    status: str | None = None
+    """Status of a run that ends with this part."""
+    ended_ms: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that hold something, as plain values."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, {})}
 
 
 class RunFolder:
@@ -115,3 +146,26 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_part(entry: Mapping[str, Any]) -> Part:
+    """Return a part from a line of a journal, also as earlier versions wrote it.
+
+    Raise `TypeError` or `KeyError` if it is none.
+    """
+    if "op" not in entry:
+        return Part(**entry)
+    op = entry["op"]
+    if op == "start":
+        tags = entry["tags"] | entry["identity"]
+        return Part(name=entry["name"], started_ms=entry["ms"], tags=tags)
+    if op == "batch":
+        step = entry.get("step", 0)
+        metrics = {name: [(step, value)] for name, value in entry.get("metrics", {}).items()}
+        return Part(metrics=metrics, params=entry.get("params", {}), tags=entry.get("tags", {}))
+    if op == "inputs":
+        return Part(datasets=entry["datasets"])
+    if op == "file":
+        artifact = f"{entry['folder']}/{entry['file'].partition('/')[2]}".lstrip("/")
+        return Part(copies={artifact: entry["file"]})
+    return Part(status=entry["status"], ended_ms=entry["ms"])

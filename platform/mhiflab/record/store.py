@@ -16,45 +16,19 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from feinfn.errors import UserError
+from mhiflab.exclusion import driver_lock
 from mhiflab.paths import Lab
-from mhiflab.record.database.condition import (
-    condition,
-    condition_of_server,
-    database_file,
-    outdated,
-)
+from mhiflab.record import tag
+from mhiflab.record.database.condition import condition, database_file, has_record
 from mhiflab.record.database.errors import explained, without_passwords
 from mhiflab.record.database.making import make, migrate, move
-from mhiflab.record.database.reading import reading_client, show_moved
-from mhiflab.record.exclusion import driver_lock
+from mhiflab.record.database.reading import reading_client
 
 EXPERIMENT = "mhiflab"
 """MLflow experiment that holds all runs."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags of a new experiment: MLflow's UI opens it as one of training runs."""
-
-UPGRADE = "keep a backup and let whoever keeps it migrate it: mlflow db upgrade URI"
-"""Remedy for an older database on a server."""
-
-KIND, STUDY, KEY = "mhiflab.kind", "mhiflab.study", "mhiflab.run_key"
-CASE, SEED = "mhiflab.case", "mhiflab.seed"
-FINGERPRINT, SPEC_HASH = "mhiflab.data_fingerprint", "mhiflab.spec_hash"
-ERROR_TAG, REFUSED_TAG = "mhiflab.error", "mhiflab.refused"
-"""Tags of runs."""
-
-NOTE, TESTED_TAG, ARCHIVED_TAG = "mlflow.note.content", "mhiflab.tested", "mhiflab.archived"
-"""Tags of a run: its description in Markdown; `false` if it is finished but was not tested yet;
-`true` if it was imported from an archive."""
-
-SEARCH_TAG, STOPPED_TAG = "mhiflab.search", "mhiflab.stopped_epoch"
-"""Tags of a search's run: `mhiflab.search.<hash>.<index>` holds a suggestion's values; the other
-one holds the epoch after which the search stopped it."""
-
-IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
-QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
-ROBUSTNESS_FILE, ROBUSTNESS_PICTURE = "robustness.csv", "robustness.png"
-"""Artifacts of runs."""
 
 
 def tracking_uri(lab: Lab) -> str:
@@ -85,24 +59,17 @@ def existing_store(lab: Lab) -> Store | None:
     """
     uri = tracking_uri(lab)
     with explained(uri):
-        path = database_file(uri)
-        if path:
-            state = condition(path)
-        else:
-            state = "current" if uri.startswith("http") else condition_of_server(uri)
-        if state == "older":
-            remedy = "`mhiflab run` or `mhiflab doctor --migrate` migrates it and keeps a backup"
-            raise outdated(path or without_passwords(uri), remedy if path else UPGRADE)
-        if state == "none":
+        remedy = "`mhiflab run` or `mhiflab doctor --migrate` migrates it and keeps a backup"
+        if not has_record(uri, remedy):
             return None
+        path = database_file(uri)
         client = reading_client(path) if path else MlflowClient(tracking_uri=uri)
         experiment = _find_experiment(client, uri)
         if experiment is None:
             return None
         before, location = experiment.artifact_location, _location(lab, uri)
         if path and location and was_moved(lab, before, location):
-            show_moved(path, before, location)
-            client = reading_client(path)
+            client = reading_client(path, (before, location))
         return Store(client, uri, experiment.experiment_id)
 
 
@@ -124,14 +91,9 @@ def open_store(lab: Lab, uri: str) -> Store:
 def connect(lab: Lab, uri: str) -> Store:
     """Open the store as `open_store` does, but raise MLflow's own errors; follow a moved lab."""
     location, path = _location(lab, uri), database_file(uri)
-    if path:
-        state = condition(path)
-        if state == "none":
-            make(path, EXPERIMENT, location, EXPERIMENT_TAGS)
-        elif state == "older":
-            raise outdated(path, "migrate it with `mhiflab doctor --migrate`, which keeps a backup")
-    elif not uri.startswith("http") and condition_of_server(uri) == "older":
-        raise outdated(without_passwords(uri), UPGRADE)
+    remedy = "migrate it with `mhiflab doctor --migrate`, which keeps a backup"
+    if not has_record(uri, remedy) and path:
+        make(path, EXPERIMENT, location, EXPERIMENT_TAGS)
     client = MlflowClient(tracking_uri=uri)
     experiment = _find_experiment(client, uri) or _new_experiment(client, location)
     before = experiment.artifact_location
@@ -169,7 +131,8 @@ def _find_experiment(client: MlflowClient, uri: str) -> Experiment | None:
     if experiment is None:
         # Somebody may have given it another name.
         ids = [one.experiment_id for one in client.search_experiments(ViewType.ALL)]
-        runs = client.search_runs(ids, f"tags.`{KIND}` = 'study'", ViewType.ALL, 1) if ids else []
+        studies = tag_filter({tag.KIND: "study"})
+        runs = client.search_runs(ids, studies, ViewType.ALL, 1) if ids else []
         experiment = client.get_experiment(runs[0].info.experiment_id) if runs else None
     if experiment and experiment.lifecycle_stage == "deleted":
         where, found = without_passwords(uri), experiment.experiment_id
@@ -194,18 +157,8 @@ def _new_experiment(client: MlflowClient, location: str | None) -> Experiment:
         return experiment
 
 
-def find_runs(store: Store, tags: Mapping[str, str]) -> list[Run]:
-    """Return the runs with these tags, newest first."""
-    return search_runs(store, tag_filter(tags))
-
-
-def tag_filter(tags: Mapping[str, str]) -> str:
-    """Return the MLflow filter of runs with these tags."""
-    return " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
-
-
 def search_runs(store: Store, filters: str, stage: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """Return the runs that match an MLflow filter, newest first."""
+    """Return the runs that match an MLflow filter, newest first; raise MLflow's own errors."""
     runs: list[Run] = []
     token: str | None = ""
     while token is not None:
@@ -216,29 +169,35 @@ def search_runs(store: Store, filters: str, stage: int = ViewType.ACTIVE_ONLY) -
     return runs
 
 
+def tag_filter(tags: Mapping[str, str]) -> str:
+    """Return the MLflow filter of runs with these tags."""
+    return " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+
+
+def find_runs(
+    store: Store, tags: Mapping[str, str], stage: int = ViewType.ACTIVE_ONLY
+) -> list[Run]:
+    """Return the runs with these tags, newest first."""
+    with explained(store.uri):
+        return search_runs(store, tag_filter(tags), stage)
+
+
 def trial_runs(store: Store, key: str | None = None) -> dict[str, Run]:
     """Return the runs of trials by run key: all, or the one of a key."""
-    tags = {KIND: "trial"} if key is None else {KIND: "trial", KEY: key}
-    with explained(store.uri):
-        return by_key(find_runs(store, tags))
-
-
-def all_runs(store: Store) -> list[Run]:
-    """Return all runs of a store that are not deleted."""
-    with explained(store.uri):
-        return search_runs(store, "")
+    tags = {tag.KIND: "trial"} if key is None else {tag.KIND: "trial", tag.KEY: key}
+    return by_key(find_runs(store, tags))
 
 
 def by_key(runs: Iterable[Run]) -> dict[str, Run]:
     """Return the runs of trials among some runs by run key."""
-    trials = (run for run in runs if run.data.tags.get(KIND) == "trial")
-    return {run.data.tags[KEY]: run for run in trials if KEY in run.data.tags}
+    trials = (run for run in runs if run.data.tags.get(tag.KIND) == "trial")
+    return {run.data.tags[tag.KEY]: run for run in trials if tag.KEY in run.data.tags}
 
 
 def stop_run(store: Store, run_id: str, epoch: int) -> None:
     """Close the run of a trial that its search stopped after an epoch."""
-    write_tag(store, run_id, STOPPED_TAG, str(epoch))
-    close_interrupted(store, [run_id])
+    write_tag(store, run_id, tag.STOPPED, str(epoch))
+    close_interrupted(store, run_id)
 
 
 def clear_stop(store: Store, run: Run) -> None:
@@ -246,18 +205,9 @@ def clear_stop(store: Store, run: Run) -> None:
 
     The driver must do so: the run's worker cannot know whether the search stops it meanwhile.
     """
-    if STOPPED_TAG in run.data.tags:
+    if tag.STOPPED in run.data.tags:
         with explained(store.uri):
-            store.client.delete_tag(run.info.run_id, STOPPED_TAG)
-
-
-def metric_history(store: Store, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
-    """Return a run's values by step, for each of some metrics."""
-    with explained(store.uri):
-        return {
-            name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
-            for name in names
-        }
+            store.client.delete_tag(run.info.run_id, tag.STOPPED)
 
 
 def read_tag(store: Store, run_id: str, key: str) -> str:
@@ -272,11 +222,10 @@ def write_tag(store: Store, run_id: str, key: str, value: str) -> None:
         store.client.set_tag(run_id, key, value)
 
 
-def close_interrupted(store: Store, run_ids: Iterable[str]) -> None:
-    """Mark runs as interrupted; they continue when their study runs again."""
+def close_interrupted(store: Store, run_id: str) -> None:
+    """Mark a run as interrupted; it continues when its study runs again."""
     with explained(store.uri):
-        for run_id in run_ids:
-            store.client.set_terminated(run_id, "KILLED")
+        store.client.set_terminated(run_id, "KILLED")
 
 
 def was_moved(lab: Lab, before: str, location: str) -> bool:

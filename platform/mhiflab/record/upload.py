@@ -12,10 +12,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from mhiflab.record import tag
 from mhiflab.record.database.errors import explain, is_refusal
-from mhiflab.record.parts import Part
-from mhiflab.record.run_folder import FILES, RunFolder
-from mhiflab.record.store import ERROR_TAG, KEY, KIND, REFUSED_TAG, STUDY, Store, find_runs
+from mhiflab.record.run_folder import FILES, Part, RunFolder
+from mhiflab.record.store import Store, search_runs, tag_filter
 
 GONE = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 """MLflow's code for a run that was deleted."""
@@ -68,7 +68,7 @@ class Upload:
         if part.name is not None:
             self._open_run(part, part.name)
         client = self.client
-        self._log_batch(part, {} if part.name is not None else part.tags)
+        self._log_batch(part)
         if part.datasets:
             self._refusable("datasets", partial(self._log_datasets, part.datasets))
         for name, text in part.files.items():
@@ -80,51 +80,18 @@ class Upload:
             self._refusable("end", end)
         self.ended = bool(part.status)
 
-    def _refusable(self, name: str, write: Callable[[], object]) -> None:
-        """Write, and note a refusal; try twice, because a stale connection may cause the first."""
-        try:
-            try:
-                write()
-            except (MlflowException, OSError) as error:
-                if not is_refusal(error):
-                    raise
-                self._check_run()
-                write()
-        except (MlflowException, OSError) as error:
-            if not is_refusal(error):
-                raise
-            self._note(f"{name}: {explain(self.uri, error)}")
-
-    def _check_run(self) -> None:
-        """Raise `MlflowException` if the run was deleted, which is no refusal of its entries."""
-        if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
-            raise MlflowException(f"run {self.run_id} was deleted", RESOURCE_DOES_NOT_EXIST)
-
-    @property
-    def client(self) -> MlflowClient:
-        assert self.store is not None, "the first part opens the run"
-        return self.store.client
-
-    @property
-    def uri(self) -> str:
-        return self.store.uri if self.store else ""
-
-    def _note(self, refusal: str) -> None:
-        self.refusals.append(refusal)
-        self.client.set_tag(self.run_id, REFUSED_TAG, "\n".join(self.refusals)[:4000])
-
     def _open_run(self, part: Part, name: str) -> None:
         """Find the run by the tags that identify it, or create it."""
         self.store = self.store or self.connect()
         client = self.store.client
-        identity = (KIND, KEY) if KEY in part.tags else (KIND, STUDY)
-        if runs := find_runs(self.store, {tag: part.tags[tag] for tag in identity}):
+        identity = (tag.KIND, tag.KEY) if tag.KEY in part.tags else (tag.KIND, tag.STUDY)
+        if runs := search_runs(self.store, tag_filter({k: part.tags[k] for k in identity})):
             # The oldest, if two labs have created one each.
             run = runs[-1]
             if self.opens:
                 client.update_run(run.info.run_id, status="RUNNING")
-                if ERROR_TAG in run.data.tags:
-                    client.delete_tag(run.info.run_id, ERROR_TAG)
+                if tag.ERROR in run.data.tags:
+                    client.delete_tag(run.info.run_id, tag.ERROR)
         else:
             experiment, started = self.store.experiment_id, part.started_ms
             run = client.create_run(experiment, start_time=started, tags=part.tags, run_name=name)
@@ -133,7 +100,7 @@ class Upload:
                 client.set_terminated(run.info.run_id, "KILLED")
         self.run_id, self.started_ms = run.info.run_id, run.info.start_time
 
-    def _log_batch(self, part: Part, tags: Mapping[str, str]) -> None:
+    def _log_batch(self, part: Part) -> None:
         metrics = [
             Metric(name, value, self.started_ms + step, step)
             for name, points in part.metrics.items()
@@ -141,7 +108,9 @@ class Upload:
             if step not in self._steps(name)
         ]
         params = [Param(*item) for item in part.params.items()]
-        self._log([], params, [RunTag(*item) for item in tags.items()])
+        # A new run has its tags already, and an earlier one keeps them.
+        tags = [RunTag(*item) for item in part.tags.items()] if part.name is None else []
+        self._log([], params, tags)
         for first in range(0, len(metrics), BATCH):
             self._log(metrics[first : first + BATCH], [], [])
         for metric in metrics:
@@ -167,6 +136,37 @@ class Upload:
                 alone = [[item] if item in group else [] for group in (metrics, params, tags)]
                 self._refusable(item.key, partial(self.client.log_batch, self.run_id, *alone))
 
+    def _refusable(self, name: str, write: Callable[[], object]) -> None:
+        """Write, and note a refusal; try twice, because a stale connection may cause the first."""
+        try:
+            try:
+                write()
+            except (MlflowException, OSError) as error:
+                if not is_refusal(error):
+                    raise
+                self._check_run()
+                write()
+        except (MlflowException, OSError) as error:
+            if not is_refusal(error):
+                raise
+            self._note(f"{name}: {explain(self.store.uri if self.store else '', error)}")
+
+    def _note(self, refusal: str) -> None:
+        self.refusals.append(refusal)
+        self.client.set_tag(self.run_id, tag.REFUSED, "\n".join(self.refusals)[:4000])
+
+    def _check_run(self) -> None:
+        """Raise `MlflowException` if the run was deleted, which is no refusal of its entries."""
+        if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
+            raise MlflowException(f"run {self.run_id} was deleted", RESOURCE_DOES_NOT_EXIST)
+
+    def _log_datasets(self, datasets: Mapping[str, Mapping[str, str]]) -> None:
+        inputs = [
+            DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])
+            for context, fields in datasets.items()
+        ]
+        self.client.log_inputs(self.run_id, inputs)
+
     def _log_copy(self, artifact: str, place: str) -> None:
         assert self.folder is not None, "only folders hold copies"
         path = self.folder.folder / FILES / place
@@ -175,9 +175,7 @@ class Upload:
         else:
             self._note(f"{path}: this file was deleted before it reached the store")
 
-    def _log_datasets(self, datasets: Mapping[str, Mapping[str, str]]) -> None:
-        inputs = [
-            DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", context)])
-            for context, fields in datasets.items()
-        ]
-        self.client.log_inputs(self.run_id, inputs)
+    @property
+    def client(self) -> MlflowClient:
+        assert self.store is not None, "the first part opens the run"
+        return self.store.client

@@ -17,10 +17,11 @@ from typing import Any, Self
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
+from mhiflab.record import tag
+from mhiflab.record.artifacts import ERROR_FILE
 from mhiflab.record.database.errors import explain, is_refusal
-from mhiflab.record.parts import Part
-from mhiflab.record.run_folder import RunFolder
-from mhiflab.record.store import ERROR_FILE, ERROR_TAG, KEY, KIND, STUDY, connect
+from mhiflab.record.run_folder import Part, RunFolder
+from mhiflab.record.store import connect
 from mhiflab.record.studies import context_tags
 from mhiflab.record.upload import Upload
 from mhiflab.study.identity import MAY_CHANGE
@@ -143,7 +144,7 @@ class Record:
 
     def fail(self, message: str, traceback: str) -> None:
         """Close the run as failed, with its reason as a tag and the traceback as an artifact."""
-        self.add(Part(tags={ERROR_TAG: message[:4000]}, files={ERROR_FILE: traceback}))
+        self.add(Part(tags={tag.ERROR: message[:4000]}, files={ERROR_FILE: traceback}))
         self.finish(complete=False)
 
 
@@ -151,13 +152,13 @@ def trial_record(
     lab: Lab, uri: str, key: str, name: str, parent: str, tags: dict[str, str]
 ) -> Record:
     """Open the record of a trial, found by its run key, for one process at a time."""
-    all_tags = {"mlflow.parentRunId": parent, **tags, KIND: "trial", KEY: key}
+    all_tags = {tag.PARENT: parent, **tags, tag.KIND: "trial", tag.KEY: key}
     return Record(lab, uri, key, Part(name=name, tags=all_tags))
 
 
 def finish_study(lab: Lab, uri: str, study: str, complete: bool) -> None:
     """Close a study's parent run."""
-    opening = Part(name=f"study {study}", tags={KIND: "study", STUDY: study})
+    opening = Part(name=f"study {study}", tags={tag.KIND: "study", tag.STUDY: study})
     Record(lab, uri, f"study-{study}", opening).finish(complete)
 
 

@@ -8,9 +8,10 @@ from rich.markup import escape
 from feinfn.errors import UserError, nearest
 from mhiflab.console import out
 from mhiflab.plan.plan import Finished, Plan
+from mhiflab.record import tag
 from mhiflab.record.database.errors import is_refusal
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import KEY, KIND, Store, search_runs, trial_runs
+from mhiflab.record.store import Store, search_runs, trial_runs
 from mhiflab.render.compare import AT_MOST
 from mhiflab.render.runs import chosen_entries
 
@@ -56,7 +57,7 @@ def runs_of_filter(store: Store, text: str) -> list[RecordedRun]:
     """
     try:
         runs = search_runs(
-            store, f"tags.`{KIND}` = 'trial' and attributes.status = 'FINISHED' and {text}"
+            store, f"tags.`{tag.KIND}` = 'trial' and attributes.status = 'FINISHED' and {text}"
         )
     except MlflowException as error:
         if not is_refusal(error):
@@ -70,7 +71,7 @@ def runs_of_filter(store: Store, text: str) -> list[RecordedRun]:
             f"--filter {text!r}: found {len(runs)} finished runs, expected 2 or more; "
             + (_unknown_metrics(store, text) or "ask for less")
         )
-    runs.sort(key=lambda run: (run.info.start_time, run.data.tags[KEY]))
+    runs.sort(key=lambda run: (run.info.start_time, run.data.tags[tag.KEY]))
     return [RecordedRun(store, run) for run in runs]
 
 

@@ -14,9 +14,16 @@ from feinfn.errors import UserError, nearest
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.grid import Cell, Grid, texts
-from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, WITHOUT_REFERENCE, metrics_of
+from mhiflab.record import tag
+from mhiflab.record.artifacts import (
+    FUSED,
+    IMAGES_FILE,
+    SAME_IMAGE,
+    UPSAMPLED,
+    WITHOUT_REFERENCE,
+    metrics_of,
+)
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import CASE, IMAGES_FILE, KEY, SEED, STUDY
 from mhiflab.render.compare_page import Section
 from mhiflab.render.figures.style import COLOURS, figure_bytes
 from mhiflab.render.figures.training.curves import curves_figure
@@ -71,7 +78,7 @@ def _overview(runs: Sequence[RecordedRun]) -> Section:
         numbers = (
             run.provenance.get(k, NONE) for k in ("parameters", "best_epoch", "wall_seconds")
         )
-        named = (run.tags.get(k, NONE) for k in (KEY, STUDY, CASE, PROTOCOL))
+        named = (run.tags.get(k, NONE) for k in (tag.KEY, tag.STUDY, tag.CASE, PROTOCOL))
         rows.append(texts(run.name, *named, *map(str, numbers)))
     sentences = [f"The baseline is {runs[0].name}."]
     if seeds := _other_seeds(runs):
@@ -236,7 +243,7 @@ def _curves(runs: Sequence[RecordedRun]) -> Section:
     title = "Learning curves"
     curves = {run.name: run.history("val_psnr") for run in runs}
     rows = [
-        {"method": run.name, "seed": run.tags[SEED], "step": step, "value": value}
+        {"method": run.name, "seed": run.tags[tag.SEED], "step": step, "value": value}
         for run in runs
         for step, value in sorted(curves[run.name].items())
     ]

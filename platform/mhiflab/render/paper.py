@@ -23,9 +23,8 @@ from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.artifacts import FUSED, NotArchivedError
 from mhiflab.record.database.errors import without_passwords
-from mhiflab.record.description import study_note
 from mhiflab.record.store import Store, open_store, tracking_uri
-from mhiflab.record.studies import describe_study
+from mhiflab.record.studies import describe_study, study_note
 from mhiflab.render.figures.registry import FORMATS, KINDS, draw, find_kind
 from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import collect

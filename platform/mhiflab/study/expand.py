@@ -29,59 +29,6 @@ class Trial:
     resources: Resources
 
 
-def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the base with a case's and an axis point's values, reduced in a smoke variant.
-
-    If a case names another model than the base, it inherits only the fields that both have.
-    """
-    settings, varied = study.base, {**case.set, **point}
-    model = settings.get("model", {})
-    base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
-    name = varied.get("model.name", base_name)
-    if name != base_name:
-        shared = _names(Physics if name in MODELS and base_name in MODELS else Bands)
-        settings = {**settings, "model": {k: v for k, v in model.items() if k in shared}}
-    layers = [varied]
-    if isinstance(study, SmokeVariant):
-        above = {**SHORT, **on_sample(study.base, varied), **study.smoke.set}
-        layers = [_keys_of(name, NARROW), varied, _keys_of(name, above)]
-    for layer in layers:
-        settings = with_keys(settings, layer, where)
-    return settings
-
-
-def _names(kind: type[Bands]) -> set[str]:
-    return {field.name for field in fields(kind)}
-
-
-def _keys_of(name: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keys without those that make FeINFN small, unless the model is FeINFN."""
-    every = {f"model.{field}" for field in _names(Bands)}
-    any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in every}
-    return dict(keys) if name == FEINFN else any_model
-
-
-def _matched_case(study: Study, name: str, where: str) -> Case | None:
-    """Return the case whose parameter count this case takes, None without `match_parameters`.
-
-    Raise `UserError` if it names no such case, or if the widths to solve for are set already.
-    """
-    case = study.cases[name]
-    target = case.match_parameters
-    if target is None:
-        return None
-    where = f"{where}: cases.{name}.match_parameters"
-    others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
-    require_one_of(where, target, others, "a case without match_parameters: ")
-    for key in ("model.feat_dim", "model.guide_dim"):
-        if key in case.set or key in study.axes:
-            raise UserError(
-                f"{where}: found {key} in the case's set or in axes, expected neither, because "
-                "match_parameters solves for it"
-            )
-    return study.cases[target]
-
-
 def expand(
     study: Study, where: str, resolve: Callable[[DataConfig], DataConfig] = resolve_data
 ) -> list[Trial]:
@@ -115,3 +62,56 @@ def expand(
             seeds = study.seeds if spec.trained else study.seeds[:1]
             trials += [Trial(name, label, replace(spec, seed=s), resources) for s in seeds]
     return trials
+
+
+def _matched_case(study: Study, name: str, where: str) -> Case | None:
+    """Return the case whose parameter count this case takes, None without `match_parameters`.
+
+    Raise `UserError` if it names no such case, or if the widths to solve for are set already.
+    """
+    case = study.cases[name]
+    target = case.match_parameters
+    if target is None:
+        return None
+    where = f"{where}: cases.{name}.match_parameters"
+    others = [c for c, one in study.cases.items() if c != name and one.match_parameters is None]
+    require_one_of(where, target, others, "a case without match_parameters: ")
+    for key in ("model.feat_dim", "model.guide_dim"):
+        if key in case.set or key in study.axes:
+            raise UserError(
+                f"{where}: found {key} in the case's set or in axes, expected neither, because "
+                "match_parameters solves for it"
+            )
+    return study.cases[target]
+
+
+def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the base with a case's and an axis point's values, reduced in a smoke variant.
+
+    If a case names another model than the base, it inherits only the fields that both have.
+    """
+    settings, varied = study.base, {**case.set, **point}
+    model = settings.get("model", {})
+    base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
+    name = varied.get("model.name", base_name)
+    if name != base_name:
+        shared = _names(Physics if name in MODELS and base_name in MODELS else Bands)
+        settings = {**settings, "model": {k: v for k, v in model.items() if k in shared}}
+    layers = [varied]
+    if isinstance(study, SmokeVariant):
+        above = {**SHORT, **on_sample(study.base, varied), **study.smoke.set}
+        layers = [_keys_of(name, NARROW), varied, _keys_of(name, above)]
+    for layer in layers:
+        settings = with_keys(settings, layer, where)
+    return settings
+
+
+def _names(kind: type[Bands]) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+def _keys_of(name: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys without those that make FeINFN small, unless the model is FeINFN."""
+    every = {f"model.{field}" for field in _names(Bands)}
+    any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in every}
+    return dict(keys) if name == FEINFN else any_model

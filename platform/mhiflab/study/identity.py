@@ -43,6 +43,11 @@ MAY_CHANGE = frozenset(path for path, reason in UNHASHED.items() if reason != BY
 """Fields that may differ when a run continues."""
 
 
+def run_key(spec: Spec, fingerprint: str) -> str:
+    """Return the run key, 64 hexadecimal digits: SHA-256 of the canonical form as JSON."""
+    return digest(canonical(spec, fingerprint))
+
+
 def canonical(spec: Spec, fingerprint: str) -> dict[str, Any]:
     """Return the content that a run key hashes: the resolved spec, its data by fingerprint."""
     content = settings_of(spec)
@@ -61,11 +66,6 @@ def digest(value: Any) -> str:
     """Return the hash of a canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def run_key(spec: Spec, fingerprint: str) -> str:
-    """Return the run key, 64 hexadecimal digits: SHA-256 of the canonical form as JSON."""
-    return digest(canonical(spec, fingerprint))
 
 
 def spec_hash(spec: Spec) -> str:

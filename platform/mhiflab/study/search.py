@@ -129,38 +129,24 @@ class Search(Settings, section="search"):
             require(not name.startswith("test_"), "search.objectives", name, expected)
             require_one_of("search.objectives", name, OBJECTIVES)
         has_metric = any(name not in COSTS for name in names)
-        require(
-            len(names) in (1, 2) and has_metric,
-            "search.objectives",
-            names,
-            "one or two, at least one of them a validation metric such as val_psnr",
-        )
+        expected = "one or two, at least one of them a validation metric such as val_psnr"
+        require(len(names) in (1, 2) and has_metric, "search.objectives", names, expected)
         self._check_scheduler()
 
     def _check_scheduler(self) -> None:
-        require(
-            len(self.objectives) == 1 or self.scheduler.name == "none",
-            "search.scheduler.name",
-            self.scheduler.name,
-            "none with two objectives, because a stopped trial has no cost to compare",
-        )
+        scheduler = self.scheduler.name
+        expected = "none with two objectives, because a stopped trial has no cost to compare"
+        require(self.single or scheduler == "none", "search.scheduler.name", scheduler, expected)
         if not self.population:
             return
-        require(
-            self.algorithm == "random",
-            "search.algorithm",
-            self.algorithm,
-            "random with pbt, which varies the random values of the first members",
-        )
+        expected = "random with pbt, which varies the random values of the first members"
+        require(self.algorithm == "random", "search.algorithm", self.algorithm, expected)
         changeable = [f"train.{name}" for name in CHANGEABLE]
+        expected = "a uniform or log_uniform range of a key that may change during training, with "
+        expected += "pbt: " + ", ".join(changeable)
         for key, one in self.space.items():
-            require(
-                key in changeable and bool(one.uniform or one.log_uniform),
-                "search.space",
-                key,
-                "a uniform or log_uniform range of a key that may change during training, with "
-                "pbt: " + ", ".join(changeable),
-            )
+            varies = key in changeable and bool(one.uniform or one.log_uniform)
+            require(varies, "search.space", key, expected)
 
     @property
     def population(self) -> bool:

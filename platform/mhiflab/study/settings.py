@@ -1,4 +1,4 @@
-"""Nested settings: change dotted keys, and merge settings."""
+"""Nested settings: change dotted keys, merge settings, and flatten them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,17 @@ from typing import Any
 from feinfn.errors import UserError
 
 
-def with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
-    """Return settings with one dotted key changed.
+def with_keys(settings: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings with several dotted keys changed.
 
-    Raise `UserError` if the key leads through something that holds no keys.
+    Raise `UserError` if a key leads through something that holds no keys.
     """
+    for key, value in changes.items():
+        settings = _with_key(settings, key, value, where)
+    return settings
+
+
+def _with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
     head, _, rest = key.partition(".")
     if not rest:
         return {**settings, head: value}
@@ -19,14 +25,7 @@ def with_key(settings: dict[str, Any], key: str, value: Any, where: str) -> dict
         inner = {"preset": inner}
     if not isinstance(inner, Mapping):
         raise UserError(f"{where}: key {key!r} leads through {head!r}, which holds no keys")
-    return {**settings, head: with_key(dict(inner), rest, value, where)}
-
-
-def with_keys(settings: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return settings with several dotted keys changed, as `with_key` changes one."""
-    for key, value in changes.items():
-        settings = with_key(settings, key, value, where)
-    return settings
+    return {**settings, head: _with_key(dict(inner), rest, value, where)}
 
 
 def merged_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,3 +40,13 @@ def merged_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[s
         nested = nested and "preset" not in value
         merged[key] = merged_settings(lower, value) if nested else value  # type: ignore[arg-type]
     return merged
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

@@ -93,6 +93,36 @@ PRESETS_BY_SECTION: dict[str, Mapping[str, Any]] = {
 """Presets by section and name. Only `protocol` may be a preset's name instead of a mapping."""
 
 
+def parse_trial(
+    settings: dict[str, Any],
+    seed: int,
+    where: str,
+    resolve: Callable[[DataConfig], DataConfig] = resolve_data,
+) -> tuple[Spec, Resources]:
+    """Return the resolved spec and the resources of one trial.
+
+    `resolve` replaces the data by one that names every scene. Raise `UserError`, which begins with
+    `where`, if the settings are invalid.
+    """
+    base: Base = build(Base, _resolve_named(settings, where), where)
+    model, protocol, name = base.model, base.protocol, base.model.get("name", FEINFN)
+    if name == FEINFN:
+        # FeINFN's configuration is the oldest and has no name: run keys depend on that.
+        model = {key: value for key, value in model.items() if key != "name"}
+    kind = config_type(name, f"{where}: model.name")
+    if protocol.srf.endswith(".csv"):
+        # Absolute, because workers may run in another folder.
+        protocol = replace(protocol, srf=str(Path(protocol.srf).expanduser().resolve()))
+    spec = Spec(
+        model=build(kind, model, where, under="model"),
+        data=resolve(base.data),
+        protocol=protocol,
+        train=base.train,
+        seed=seed,
+    )
+    return spec, base.resources
+
+
 def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
     """Return settings with every preset replaced by its fields; the section's keys override them.
 
@@ -119,35 +149,6 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
             overrides = {"name": f"{name}+{changes}", **overrides}
         resolved[section] = {**asdict(presets[name]), **overrides}
     return resolved
-
-
-def _build_model(settings: Mapping[str, Any], where: str) -> AnyModel:
-    name = settings.get("name", FEINFN)
-    if name == FEINFN:
-        # FeINFN's configuration is the oldest and has no name: run keys depend on that.
-        settings = {key: value for key, value in settings.items() if key != "name"}
-    return build(config_type(name, f"{where}: model.name"), settings, where, under="model")
-
-
-def parse_trial(
-    settings: dict[str, Any],
-    seed: int,
-    where: str,
-    resolve: Callable[[DataConfig], DataConfig] = resolve_data,
-) -> tuple[Spec, Resources]:
-    """Return the resolved spec and the resources of one trial.
-
-    `resolve` replaces the data by one that names every scene. Raise `UserError`, which begins with
-    `where`, if the settings are invalid.
-    """
-    base: Base = build(Base, _resolve_named(settings, where), where)
-    model, protocol = _build_model(base.model, where), base.protocol
-    if protocol.srf.endswith(".csv"):
-        # Absolute, because workers may run in another folder.
-        protocol = replace(protocol, srf=str(Path(protocol.srf).expanduser().resolve()))
-    data = resolve(base.data)
-    spec = Spec(model=model, data=data, protocol=protocol, train=base.train, seed=seed)
-    return spec, base.resources
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,46 @@ CONTROL = ("Cc", "Cs", "Zl", "Zp")
 separators."""
 
 
-def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
-    """Return the names of the fields at a path of nested dataclasses."""
-    current = root
-    for step in path:
-        hint = get_type_hints(current).get(str(step)) if is_dataclass(current) else None
-        # Below cases.<name> the mapping's value type applies.
-        args = [one for one in getattr(hint, "__args__", ()) if one is not type(None)]
-        current = hint if is_dataclass(hint) else (args[-1] if args else current)
-    return [f.name for f in fields(current)] if is_dataclass(current) else []
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raise `UserError` if the file holds anything else."""
+    if not path.is_file():
+        names = shipped_files()
+        raise UserError(
+            f"{path}: no such study file; {nearest(str(path), names)}give a YAML file or one of: "
+            + ", ".join(names)
+        )
+    try:
+        # S506 guards against unsafe loaders; this one derives from SafeLoader.
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(value, dict):
+        content = "an empty file, or comments alone" if value is None else type(value).__name__
+        raise UserError(
+            f"{path}: found {content}, expected keys such as title, base; begin with a copy of a "
+            "shipped study"
+        )
+    return value
+
+
+def build(kind: Any, value: Any, where: str, under: str = "") -> Any:
+    """Return a plain value as a dataclass, validated strictly; raise `UserError` if it is invalid.
+
+    Errors begin with `where`; `under` is the value's key, if it is not a whole file.
+    """
+    try:
+        # Through JSON, because strict JSON reading takes lists for tuples and 1 for 1.0.
+        return _adapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise _explained(where, kind, error, under) from None
+    except TypeError as error:
+        raise UserError(f"{where}: {error}; use plain YAML values") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    """Return the validator of a type, made once: a study of 1,000 trials needs it as often."""
+    return TypeAdapter(kind)
 
 
 def _explained(where: str, kind: Any, error: ValidationError, under: str) -> UserError:
@@ -70,46 +101,15 @@ def _explained(where: str, kind: Any, error: ValidationError, under: str) -> Use
     return UserError(f"{where}: {key}: found {value!r}, expected: {first['msg']}")
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter:
-    """Return the validator of a type, made once: a study of 1,000 trials needs it as often."""
-    return TypeAdapter(kind)
-
-
-def build(kind: Any, value: Any, where: str, under: str = "") -> Any:
-    """Return a plain value as a dataclass, validated strictly; raise `UserError` if it is invalid.
-
-    Errors begin with `where`; `under` is the value's key, if it is not a whole file.
-    """
-    try:
-        # Through JSON, because strict JSON reading takes lists for tuples and 1 for 1.0.
-        return _adapter(kind).validate_json(json.dumps(value))
-    except ValidationError as error:
-        raise _explained(where, kind, error, under) from None
-    except TypeError as error:
-        raise UserError(f"{where}: {error}; use plain YAML values") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raise `UserError` if the file holds anything else."""
-    if not path.is_file():
-        names = shipped_files()
-        raise UserError(
-            f"{path}: no such study file; {nearest(str(path), names)}give a YAML file or one of: "
-            + ", ".join(names)
-        )
-    try:
-        # S506 guards against unsafe loaders; this one derives from SafeLoader.
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(value, dict):
-        content = "an empty file, or comments alone" if value is None else type(value).__name__
-        raise UserError(
-            f"{path}: found {content}, expected keys such as title, base; begin with a copy of a "
-            "shipped study"
-        )
-    return value
+def _valid_keys(root: Any, path: Iterable[str | int]) -> list[str]:
+    """Return the names of the fields at a path of nested dataclasses."""
+    current = root
+    for step in path:
+        hint = get_type_hints(current).get(str(step)) if is_dataclass(current) else None
+        # Below cases.<name> the mapping's value type applies.
+        args = [one for one in getattr(hint, "__args__", ()) if one is not type(None)]
+        current = hint if is_dataclass(hint) else (args[-1] if args else current)
+    return [f.name for f in fields(current)] if is_dataclass(current) else []
 
 
 def check_line(text: str, where: str) -> None:

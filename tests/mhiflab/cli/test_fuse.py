@@ -28,8 +28,8 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
 from mhiflab.cli.fuse import fuse as fuse_command
 from mhiflab.paths import Lab
-from mhiflab.record.artifacts import WINDOW_STEPS, artifact_file
-from mhiflab.record.store import QUICKLOOK_FILE, open_store, tracking_uri, trial_runs
+from mhiflab.record.artifacts import QUICKLOOK_FILE, WINDOW_STEPS, artifact_file
+from mhiflab.record.store import open_store, tracking_uri, trial_runs
 from mhiflab.record.writer import trial_record
 
 TOLERANCE = 1e-5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feinfn.errors import UserError
 from mhiflab.cluster import connect
 from mhiflab.cluster.connect import check_answers, connected, selector, trial_request
-from mhiflab.cluster.fit import Node, fit, held_by_trial, workers_on
+from mhiflab.cluster.fit import Node, fit, workers_on
 from mhiflab.study.spec import Resources
 
 SMALL, LARGE = Node("small", 2, id="s"), Node("large", 8, 2, 24.0, id="l")
@@ -103,7 +103,6 @@ def test_trials_without_gpus_leave_nodes_with_gpus_alone_where_they_can():
     assert fit(Resources(workers=1), [SMALL, LARGE]).avoid == ("l",)
     spread = fit(Resources(workers=3), [SMALL, LARGE])
     assert (spread.at_once, spread.avoid) == (3, ())
-    assert held_by_trial(Resources(workers=3, cpus_per_worker=2)) == (6, 0)
 
 
 def test_memory_hint_becomes_a_share_of_the_smallest_gpu_that_is_large_enough():

@@ -3,19 +3,25 @@
 import inspect
 import re
 import signal
+import threading
 
+import pytest
 import ray
 from places import ROOT
 from ray._private import services, utils, worker
 from ray._raylet import GcsClient
 from ray.train.v2._internal.execution import callback
 
+from feinfn.errors import Preempted
+from mhiflab.cluster import ray_private
 from mhiflab.cluster.doctor import locked_versions
 from mhiflab.cluster.ray_private import (
+    deferred,
+    delay_sigterm,
     drop_worker_hints,
     free_unlaunched,
     local_address,
-    wrap_sigterm_handler,
+    preempted,
 )
 
 PRIVATE = re.compile(r"\bray(\.\w+)*\._\w+|\bray\b.*\b_internal\b")
@@ -52,17 +58,21 @@ def test_only_the_hint_of_many_workers_is_dropped(monkeypatch):
     assert shown == ["out of memory"]
 
 
-def test_handler_that_ray_sets_is_wrapped(monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    called: list[str] = []
+def test_handler_that_ray_sets_waits_until_training_has_saved(monkeypatch):
+    before, called = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(ray_private, "_sigterm_received", threading.Event())
     monkeypatch.setattr(utils, "set_sigterm_handler", utils.set_sigterm_handler)
-    wrap_sigterm_handler(lambda inner: lambda *words: (called.append("ours"), inner(*words)))
+    delay_sigterm()
     try:
         utils.set_sigterm_handler(lambda number, frame: called.append("Ray's"))
+        with pytest.raises(Preempted), deferred():
+            signal.raise_signal(signal.SIGTERM)
+        assert preempted()
+        assert called == []
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert called == ["ours", "Ray's"]
+    assert called == ["Ray's"]
 
 
 def test_no_cluster_on_this_machine_is_no_error(monkeypatch):

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from test_study import next_state, runs
 from tiny import ONE_OF_EACH, TINY
 
-from mhiflab.record.store import KEY, KIND
+from mhiflab.record import tag
 
 
 def test_failures_wait_for_retry_and_gc_keeps_what_continues(
@@ -52,10 +52,10 @@ def test_failures_wait_for_retry_and_gc_keeps_what_continues(
     assert sorted(p.name for p in folder.iterdir()) == kept
     assert mhiflab("gc").returncode == 0
     failed = next(
-        r for r in runs(tmp_path / "lab")[1] if r.info.status == "FAILED" and KEY in r.data.tags
+        r for r in runs(tmp_path / "lab")[1] if r.info.status == "FAILED" and tag.KEY in r.data.tags
     )
     left = {p.name for p in folder.iterdir()}
-    assert left <= {"notes", failed.data.tags[KEY]}
+    assert left <= {"notes", failed.data.tags[tag.KEY]}
     assert "notes" in left
     assert "0.0 MiB in 0 places removed" in mhiflab("gc").stdout
 
@@ -66,7 +66,7 @@ def ended(tmp_path) -> dict[str, int]:
     return {
         r.data.tags["mhiflab.case"]: r.info.end_time
         for r in recorded
-        if r.data.tags[KIND] == "trial"
+        if r.data.tags[tag.KIND] == "trial"
     }
 
 

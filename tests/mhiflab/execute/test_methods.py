@@ -14,7 +14,7 @@ from feinfn.errors import UserError
 from feinfn.methods.registry import MODELS
 from feinfn.methods.weights import load_model
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.store import KIND
+from mhiflab.record import tag
 from mhiflab.study.expand import expand
 from mhiflab.study.identity import canonical, run_key
 from mhiflab.study.read import read_study
@@ -41,7 +41,7 @@ def test_every_kind_of_method_runs_under_one_study(mhiflab, without_ray, write_s
     assert "Expected: about" in ran.stdout
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'lab' / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
-    runs = [run for run in found if run.data.tags[KIND] == "trial"]
+    runs = [run for run in found if run.data.tags[tag.KIND] == "trial"]
     assert len(runs) == 6
     by_case = {run.data.tags["mhiflab.case"]: run for run in runs}
     table = pd.read_csv(tmp_path / "lab" / "rendered" / "tiny" / "table.csv").set_index("method")

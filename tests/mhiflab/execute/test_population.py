@@ -24,7 +24,8 @@ from mhiflab.execute.sweep import Outcome
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.plan.suggest import comparison_epochs, successors
-from mhiflab.record.store import KEY, open_store, tracking_uri
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.record.studies import study_run
 from mhiflab.study.search import Range, Scheduler, Search
 
@@ -136,7 +137,7 @@ def test_a_members_weights_are_those_of_its_spec_trained_from_the_start(
     assert set(found["state"]) == {"done", "stopped"}
     assert (found["state"] == "done").sum() == 4
     client, recorded = runs(tmp_path / "lab")
-    by_key = {run.data.tags.get(KEY): run for run in recorded}
+    by_key = {run.data.tags.get(tag.KEY): run for run in recorded}
     for key, row in found.iterrows():
         history = client.get_metric_history(by_key[key].info.run_id, "loss")
         # The base itself is trained to the end for the table, even if it was replaced.

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from tiny import TINY
 
-from mhiflab.record.store import KIND, SEARCH_TAG, STOPPED_TAG, TESTED_TAG
+from mhiflab.record import tag
 
 PSNR = {"val_psnr": "max"}
 
@@ -28,12 +28,12 @@ def trial_runs(lab: Path) -> list:
     if experiment is None:
         return []
     found = client.search_runs([experiment.experiment_id])
-    return [run for run in found if run.data.tags[KIND] == "trial"]
+    return [run for run in found if run.data.tags[tag.KIND] == "trial"]
 
 
 def suggestions(runs: list) -> list[int]:
     """Return the indices of all suggestions on record."""
-    tags = [tag for run in runs for tag in run.data.tags if tag.startswith(SEARCH_TAG)]
+    tags = [tag for run in runs for tag in run.data.tags if tag.startswith(tag.SEARCH)]
     return sorted(int(tag.rsplit(".", 1)[-1]) for tag in tags)
 
 
@@ -78,7 +78,7 @@ def test_killed_tpe_search_goes_on_without_repeating_anything(mhiflab, write_stu
     assert suggestions(runs) == list(range(6))
     assert len(runs) == 6
     ended = {run.info.run_id: run.info.end_time for run in runs}
-    tested = {run.info.run_id for run in runs if run.data.tags[TESTED_TAG] == "true"}
+    tested = {run.info.run_id for run in runs if run.data.tags[tag.TESTED] == "true"}
     # The default and the best were opened once more to be tested, nothing else was.
     assert len(tested) <= 2
     assert all(ended[r.info.run_id] == r.info.end_time or r.info.run_id in tested for r in before)
@@ -128,7 +128,7 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     assert suggestions(runs) == list(range(trials))
     stopped = [run for run in runs if run.info.status == "KILLED"]
     assert stopped
-    assert all(1 <= int(run.data.tags[STOPPED_TAG]) < 4 for run in stopped)
+    assert all(1 <= int(run.data.tags[tag.STOPPED]) < 4 for run in stopped)
     table = pd.read_csv(lab / "rendered" / "tiny" / "search.csv").set_index("index")
     assert (table["state"] == "stopped").sum() >= len(stopped)
     assert table.loc[0, "val_psnr"] == table["val_psnr"].max()
@@ -142,8 +142,8 @@ def test_scheduler_stops_what_falls_behind_and_another_study_goes_on_with_it(
     assert mhiflab("run", other).returncode == 0
     (run,) = [r for r in trial_runs(lab) if r.info.run_id == stopped[0].info.run_id]
     assert run.info.status == "FINISHED"
-    assert STOPPED_TAG not in run.data.tags
-    assert run.data.tags[TESTED_TAG] == "true"
+    assert tag.STOPPED not in run.data.tags
+    assert run.data.tags[tag.TESTED] == "true"
 
 
 def test_front_of_two_objectives_is_tested_and_drawn(mhiflab, without_ray, write_study, tmp_path):

@@ -27,10 +27,11 @@ from feinfn.metrics.conventions import CONVENTIONS
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.description import flatten
-from mhiflab.record.store import KEY, KIND, NOTE, REFUSED_TAG, open_store, tracking_uri, trial_runs
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri, trial_runs
 from mhiflab.record.studies import study_run
 from mhiflab.record.writer import trial_record
+from mhiflab.study.settings import flatten
 
 ARTIFACTS = {
     "identity.json",
@@ -94,8 +95,8 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
     assert {p.name: p.read_bytes() for p in rendered.iterdir()} == bytes_before
 
     client, recorded = runs(tmp_path / "lab")
-    parents = [r for r in recorded if r.data.tags[KIND] == "study"]
-    children = [r for r in recorded if r.data.tags[KIND] == "trial"]
+    parents = [r for r in recorded if r.data.tags[tag.KIND] == "study"]
+    children = [r for r in recorded if r.data.tags[tag.KIND] == "trial"]
     assert (len(parents), len(children)) == (1, 2)
     assert all(r.info.status == "FINISHED" for r in recorded)
     for child in children:
@@ -110,7 +111,7 @@ def test_study_is_run_once_recorded_and_rendered_with_the_same_bytes(
         assert fingerprint.startswith(contexts["test"].digest)
         assert len(child.data.tags["mhiflab.protocol_hash"]) == 64
         assert "system/cpu_utilization_percentage" in child.data.metrics
-    notes = {r.data.tags.get("mhiflab.case"): r.data.tags[NOTE] for r in recorded}
+    notes = {r.data.tags.get("mhiflab.case"): r.data.tags[tag.NOTE] for r in recorded}
     assert "mhiflab table" in notes[None]
     assert "| model.fourier_branch | True | False |" in notes["without"]
     assert "base as it is" in notes["full"]
@@ -152,9 +153,9 @@ def test_run_continues_under_another_name_of_the_same_protocol(write_study, tmp_
             record.finish()
         keys.add(entry.key)
     (run,) = trial_runs(store).values()
-    assert keys == {run.data.tags[KEY]}
+    assert keys == {run.data.tags[tag.KEY]}
     # MLflow refuses a parameter that changes.
-    assert REFUSED_TAG not in run.data.tags
+    assert tag.REFUSED not in run.data.tags
 
 
 def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_study, tmp_path):
@@ -171,10 +172,12 @@ def test_failing_trial_is_recorded_and_does_not_end_the_study(mhiflab, write_stu
     assert "Traceback" not in done.stdout + done.stderr
     client, recorded = runs(tmp_path / "lab")
     status = {
-        r.data.tags["mhiflab.case"]: r.info.status for r in recorded if r.data.tags[KIND] == "trial"
+        r.data.tags["mhiflab.case"]: r.info.status
+        for r in recorded
+        if r.data.tags[tag.KIND] == "trial"
     }
     assert status == {"diverging": "FAILED", "good": "FINISHED"}
-    failed = next(r for r in recorded if r.info.status == "FAILED" and KEY in r.data.tags)
+    failed = next(r for r in recorded if r.info.status == "FAILED" and tag.KEY in r.data.tags)
     text = Path(client.download_artifacts(failed.info.run_id, "error.txt")).read_text()
     assert "train_epoch" in text
     refused = mhiflab("table", tmp_path / "tiny.yaml")
@@ -200,7 +203,7 @@ def test_ctrl_c_ends_everything_and_the_study_continues(mhiflab, write_study, tm
     assert "resume" in mhiflab("plan", study).stdout
     assert mhiflab("run", study).returncode == 0
     client, recorded = runs(tmp_path / "lab")
-    (child,) = (r for r in recorded if r.data.tags[KIND] == "trial")
+    (child,) = (r for r in recorded if r.data.tags[tag.KIND] == "trial")
     history = client.get_metric_history(child.info.run_id, "loss")
     assert [point.step for point in history] == list(range(1, 26))
 
@@ -244,7 +247,7 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
 
     run_worker(job, torch.device("cpu"), report)
     _, recorded = runs(tmp_path / "lab")
-    assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[KIND] == "trial"]
+    assert "FINISHED" in [r.info.status for r in recorded if r.data.tags[tag.KIND] == "trial"]
     # Had a file been exchanged meanwhile, its pixels would have told.
     first, other = (scenes / f"{name}.h5" for name in parts["test"])
     shutil.copy(first, other)

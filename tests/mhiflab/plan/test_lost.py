@@ -11,21 +11,10 @@ from mlflow import MlflowClient
 from feinfn.errors import UserError
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, plan_refresher, read_plan
-from mhiflab.record.store import (
-    CASE,
-    EXPERIMENT,
-    FINGERPRINT,
-    IMAGES_FILE,
-    KEY,
-    KIND,
-    SEED,
-    SPEC_HASH,
-    STUDY,
-    existing_store,
-    open_store,
-    tracking_uri,
-)
-from mhiflab.record.studies import PARENT, find_study, orphans, study_run
+from mhiflab.record import tag
+from mhiflab.record.artifacts import IMAGES_FILE
+from mhiflab.record.store import EXPERIMENT, existing_store, open_store, tracking_uri
+from mhiflab.record.studies import find_study, orphans, study_run
 from mhiflab.study.identity import canonical, spec_hash
 
 
@@ -42,8 +31,18 @@ class Finished:
 
     def finish(self, entry: Entry) -> str:
         spec, data = entry.trial.spec, entry.survey.fingerprint
-        tags = {KIND: "trial", KEY: entry.key, SPEC_HASH: spec_hash(spec), FINGERPRINT: data}
-        tags |= {STUDY: "tiny", CASE: entry.trial.case, SEED: str(spec.seed), PARENT: self.parent}
+        tags = {
+            tag.KIND: "trial",
+            tag.KEY: entry.key,
+            tag.SPEC_HASH: spec_hash(spec),
+            tag.FINGERPRINT: data,
+        }
+        tags |= {
+            tag.STUDY: "tiny",
+            tag.CASE: entry.trial.case,
+            tag.SEED: str(spec.seed),
+            tag.PARENT: self.parent,
+        }
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self.client.log_text(run, json.dumps(canonical(spec, data)), "identity.json")
         self.client.log_text(run, "", IMAGES_FILE)
@@ -88,7 +87,7 @@ def test_deleted_run_that_was_unfinished_counts_as_new(done):
     assert done.states() == ["new", "done"]
 
 
-@pytest.mark.parametrize("tag", [KIND, KEY])
+@pytest.mark.parametrize("tag", [tag.KIND, tag.KEY])
 @pytest.mark.parametrize("value", ["", "another"])
 def test_changed_tags_are_named(tag, value, done):
     right = done.client.get_run(done.ids[1]).data.tags[tag]
@@ -152,6 +151,6 @@ def test_deleted_parent_is_made_again_and_its_children_hang_under_it(done, mhifl
     parent = find_study(store, "tiny")
     assert parent not in (None, done.parent)
     client = MlflowClient(tracking_uri(done.lab))
-    assert {client.get_run(run).data.tags[PARENT] for run in done.ids} == {parent}
+    assert {client.get_run(run).data.tags[tag.PARENT] for run in done.ids} == {parent}
     assert client.get_run(parent).info.status == "FINISHED"
     assert mhiflab("run", done.study, "--lab", done.lab.root).stdout.count("hung under") == 0

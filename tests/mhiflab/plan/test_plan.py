@@ -13,7 +13,6 @@ from feinfn.files import STATE
 from mhiflab.execute.driver import only_driver
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import (
-    DEVICE,
     OVERHEAD,
     RATE,
     STEP_FLOP,
@@ -24,11 +23,11 @@ from mhiflab.plan.forecast import (
 )
 from mhiflab.plan.plan import Plan, plan_refresher, read_plan, reconcile
 from mhiflab.plan.show import counts_line, reasons
-from mhiflab.record.description import flatten
-from mhiflab.record.store import CASE, ERROR_TAG, FINGERPRINT, SEED, SPEC_HASH, STUDY
+from mhiflab.record import tag
 from mhiflab.study import spec
 from mhiflab.study.expand import Trial
 from mhiflab.study.identity import spec_hash
+from mhiflab.study.settings import flatten
 
 
 def run_in(status: str, **tags: str) -> Run:
@@ -40,7 +39,7 @@ def run_in(status: str, **tags: str) -> Run:
 @pytest.fixture(autouse=True)
 def given_runs(monkeypatch) -> None:
     """Let a plan take the runs that a test gives for those of a store."""
-    monkeypatch.setattr("mhiflab.plan.plan.all_runs", lambda runs: runs)
+    monkeypatch.setattr("mhiflab.plan.plan.find_runs", lambda runs, tags: runs)
     monkeypatch.setattr("mhiflab.plan.plan.by_key", lambda runs: runs or {})
     lost = SimpleNamespace(why=lambda *trial: "")
     monkeypatch.setattr("mhiflab.plan.plan.LostRuns", lambda store, runs: lost)
@@ -56,7 +55,7 @@ def test_every_state_is_told(study_plan, tmp_path):
     keys = [entry.key for entry in wanted.entries]
     runs = {
         keys[0]: run_in("FINISHED"),
-        keys[1]: run_in("FAILED", **{ERROR_TAG: "it burnt"}),
+        keys[1]: run_in("FAILED", **{tag.ERROR: "it burnt"}),
         keys[2]: run_in("RUNNING"),
         keys[3]: run_in("KILLED"),
     }
@@ -95,8 +94,8 @@ def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, t
     lab = Lab(tmp_path / "lab")
     wanted = read_plan(write_study(cases={}))
     (entry,) = wanted.entries
-    tags = {STUDY: "tiny", CASE: "base", SEED: "1", FINGERPRINT: "0" * 64}
-    begun = {"other": run_in("KILLED", **tags, **{SPEC_HASH: spec_hash(entry.trial.spec)})}
+    tags = {tag.STUDY: "tiny", tag.CASE: "base", tag.SEED: "1", tag.FINGERPRINT: "0" * 64}
+    begun = {"other": run_in("KILLED", **tags, **{tag.SPEC_HASH: spec_hash(entry.trial.spec)})}
     (found,) = reconcile(wanted, begun, lab).entries
     assert found.state == "blocked"
     assert "the data changed since this trial began (fingerprint 000000000000 then" in found.why
@@ -104,15 +103,15 @@ def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, t
     assert accepted.state == "new"
     # Another spec or a finished run on the old data is no reason.
     for other in (
-        {"other": run_in("KILLED", **tags, **{SPEC_HASH: "x"})},
-        {"other": run_in("FINISHED", **tags, **{SPEC_HASH: spec_hash(entry.trial.spec)})},
+        {"other": run_in("KILLED", **tags, **{tag.SPEC_HASH: "x"})},
+        {"other": run_in("FINISHED", **tags, **{tag.SPEC_HASH: spec_hash(entry.trial.spec)})},
     ):
         assert reconcile(wanted, other, lab).entries[0].state == "new"
 
 
 def finished(trial: Trial, pace_s: float, device: str = "cpu/direct", **changes: str) -> Run:
     """Return a run of a trial, or of one with some other settings, at so many seconds a pixel."""
-    run = run_in("FINISHED", **{DEVICE: device})
+    run = run_in("FINISHED", **{tag.DEVICE: device})
     run.data.metrics.update({RATE: 2 * 32**2, STEP_FLOP: pace_s * (2 * 32**2) ** 2, OVERHEAD: 7.0})
     settings = {name: str(value) for name, value in flatten(asdict(trial.spec)).items()}
     run.data.params.update({**settings, **changes})

@@ -16,14 +16,8 @@ from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, shipped_studies
 from mhiflab.plan.plan import read_plan, reconcile
 from mhiflab.plan.search import with_values
-from mhiflab.record.store import (
-    SEARCH_TAG,
-    TESTED_TAG,
-    open_store,
-    stop_run,
-    tracking_uri,
-    trial_runs,
-)
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, stop_run, tracking_uri, trial_runs
 from mhiflab.record.studies import study_run
 from mhiflab.record.writer import Record, trial_record
 from mhiflab.study.read import read_study
@@ -118,14 +112,14 @@ def test_state_of_a_search_is_read_from_the_record(write_study, tmp_path):
     def record(index: int, lr: float, psnr: list[float]) -> Record:
         key = one.suggestion(index, (0, {"train.lr": lr})).key
         run = trial_record(lab, store.uri, key, "trial", parent, {})
-        run.settings({}, {f"{SEARCH_TAG}.{one.id}.{index}": f'{{"train.lr": {lr}}}'})
+        run.settings({}, {f"{tag.SEARCH}.{one.id}.{index}": f'{{"train.lr": {lr}}}'})
         for step, value in enumerate(psnr, 1):
             run.metrics(step, {"val_psnr": value, "loss": 1.0})
         return run
 
     record(0, 1e-3, [20, 21]).finish()
     best = record(1, 2e-3, [30, 25])
-    best.settings({}, {TESTED_TAG: "false"})
+    best.settings({}, {tag.TESTED: "false"})
     best.finish()
     record(2, 3e-3, [40]).close()
     stopped = one.suggestion(2, (0, {"train.lr": 3e-3})).key
@@ -189,7 +183,7 @@ def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write
     run_worker(job, torch.device("cpu"), lambda metrics: epochs.append(metrics["epoch"]))
     assert epochs == [1, 2]
     run = trial_runs(store)[entry.key]
-    assert (run.info.status, run.data.tags[TESTED_TAG]) == ("FINISHED", "false")
+    assert (run.info.status, run.data.tags[tag.TESTED]) == ("FINISHED", "false")
     assert not [name for name in run.data.metrics if name.startswith("test_")]
     assert reconcile(plan, store, lab).entries[0].state == "resume"
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from mhiflab.plan.suggest import POPULATION, PastSuggestion, pareto_front, suggest
+from mhiflab.plan.suggest import POPULATION, Suggestion, pareto_front, suggest
 from mhiflab.study.search import Range, Search
 
 SPACE = {
@@ -15,15 +15,18 @@ SPACE = {
 PSNR = {"val_psnr": "max"}
 
 
+def past(values: dict, objectives: tuple | None, state: str = "done") -> Suggestion:
+    """Return a suggestion as an algorithm reads it: its values and their result."""
+    return Suggestion(0, ((0, values),), None, "", state, objectives=objectives)
+
+
 def search(**changes) -> Search:
     return Search(**{"space": SPACE, "objectives": PSNR, "algorithm": "random", **changes})
 
 
 def test_random_list_is_fixed_by_the_seed_and_grows_at_its_end():
     first = [suggest(search(), i, ()) for i in range(1, 40)]
-    assert first == [
-        suggest(search(trials=99), i, [PastSuggestion({}, (1.0,))]) for i in range(1, 40)
-    ]
+    assert first == [suggest(search(trials=99), i, [past({}, (1.0,))]) for i in range(1, 40)]
     assert all(one.holds(s[key]) for s in first for key, one in SPACE.items())
     assert len({s["model.omega_0"] for s in first}) == 39
     assert {s["model.feat_dim"] for s in first} == set(range(2, 10))
@@ -35,12 +38,12 @@ def test_random_list_is_fixed_by_the_seed_and_grows_at_its_end():
     assert suggest(search(seed=2), 1, ()) != first[0]
 
 
-def run_on(function, wanted: Search, count: int) -> list[PastSuggestion]:
+def run_on(function, wanted: Search, count: int) -> list[Suggestion]:
     """Return suggestions and their results, as a driver would collect them."""
-    told: list[PastSuggestion] = []
+    told: list[Suggestion] = []
     for index in range(1, count + 1):
         values = suggest(wanted, index, told)
-        told.append(PastSuggestion(values, function(values)))
+        told.append(past(values, function(values)))
     return told
 
 
@@ -59,10 +62,10 @@ def test_tpe_follows_from_the_record_alone_and_beats_random_draws():
     assert sum(late) / 20 > sum(drawn) / 20 / 3
     # What is running, failed, or outside the space does not stop it.
     told += [
-        PastSuggestion(told[0].values, None),
-        PastSuggestion(told[1].values, None, failed=True),
+        past(told[0].values, None, "new"),
+        past(told[1].values, None, "failed"),
     ]
-    told.append(PastSuggestion({"model.omega_0": 1000.0, "model.scale_0": 3.0}, (5.0,)))
+    told.append(past({"model.omega_0": 1000.0, "model.scale_0": 3.0}, (5.0,)))
     assert suggest(guided, 44, told)["model.omega_0"] <= 60
 
 

@@ -14,9 +14,11 @@ import pytest
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.export import export_runs
+from mhiflab.record import tag
 from mhiflab.record.archive import archived_data, archived_store, import_archive
+from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import CASE, IMAGES_FILE, KEY, STUDY, Store, open_store, trial_runs
+from mhiflab.record.store import Store, open_store, trial_runs
 from mhiflab.render.paper import Plans
 from mhiflab.render.runs import Results, collect
 from mhiflab.render.tables.rows import rows
@@ -38,7 +40,7 @@ def classical_runs(folder: Path) -> Path:
     (folder / "runs").mkdir(parents=True)
     shutil.copy(COMMITTED / "data.json", folder)
     for path in (COMMITTED / "runs").glob("*.json"):
-        if json.loads(path.read_text())["tags"][STUDY] == STUDY_NAME:
+        if json.loads(path.read_text())["tags"][tag.STUDY] == STUDY_NAME:
             shutil.copy(path, folder / "runs")
     return folder
 
@@ -55,8 +57,8 @@ def change_runs(record: Path, change: Change, case: str | None = None) -> list[s
     keys = []
     for path in (record / "runs").glob("*.json"):
         content = json.loads(path.read_text())
-        if case in (None, content["tags"][CASE]):
-            keys.append(content["tags"][KEY])
+        if case in (None, content["tags"][tag.CASE]):
+            keys.append(content["tags"][tag.KEY])
             change(content)
             path.write_text(json.dumps(content))
     return keys
@@ -161,7 +163,7 @@ def of_other_data(content: dict[str, Any]) -> None:
         (of_other_data, "found a spec.json that does not match the hashes in the run's tags"),
         (without_a_spec, "spec.json: cannot be read"),
         (lambda content: content.update(extra=1), "unknown key 'extra'"),
-        (lambda content: content["tags"].pop(KEY), f"tags: found no {KEY}"),
+        (lambda content: content["tags"].pop(tag.KEY), f"tags: found no {tag.KEY}"),
     ],
 )
 def test_changed_run_files_are_refused_before_any_run_is_made(change, told, record, empty):

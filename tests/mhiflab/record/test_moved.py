@@ -9,8 +9,8 @@ import pytest
 from test_record import opened, write
 
 from feinfn.errors import UserError
+from mhiflab.exclusion import driver_lock
 from mhiflab.paths import Lab
-from mhiflab.record.exclusion import driver_lock
 from mhiflab.record.store import open_store, tracking_uri
 
 KEY = "k" * 32

@@ -23,17 +23,14 @@ from places import ROOT
 from feinfn.errors import UserError
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
+from mhiflab.record import tag
 from mhiflab.record import writer as record_module
 from mhiflab.record.database.errors import explain, without_passwords
-from mhiflab.record.parts import Part
-from mhiflab.record.run_folder import RunFolder
+from mhiflab.record.finished import RecordedRun
+from mhiflab.record.run_folder import Part, RunFolder
 from mhiflab.record.store import (
-    ERROR_TAG,
-    REFUSED_TAG,
-    STOPPED_TAG,
     clear_stop,
     connect,
-    metric_history,
     open_store,
     stop_run,
     tracking_uri,
@@ -158,7 +155,7 @@ def test_any_cut_and_any_repetition_give_the_same_state(lab, cuts, repeats):
         assert found["points"][name] == [(s, start + s, values[s]) for s in range(1, 6)]
     assert found["files"] == {"table.csv", "model/config.json"}
     assert found["inputs"] == [("d", "training")]
-    assert REFUSED_TAG not in found["tags"]
+    assert tag.REFUSED not in found["tags"]
     assert not journal.parent.exists()
 
 
@@ -192,11 +189,11 @@ def test_writer_that_begins_after_it_was_stopped_does_not_undo_that(lab):
     opened(lab, key).close()
     stop_run(store, trial_runs(store)[key].info.run_id, 1)
     opened(lab, key).close()
-    assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
+    assert trial_runs(store)[key].data.tags[tag.STOPPED] == "1"
     upload_waiting_folders(lab, tracking_uri(lab))
-    assert trial_runs(store)[key].data.tags[STOPPED_TAG] == "1"
+    assert trial_runs(store)[key].data.tags[tag.STOPPED] == "1"
     clear_stop(store, trial_runs(store)[key])
-    assert STOPPED_TAG not in trial_runs(store)[key].data.tags
+    assert tag.STOPPED not in trial_runs(store)[key].data.tags
 
 
 def test_uploading_what_a_stopped_writer_left_does_not_open_its_run_again(lab, monkeypatch):
@@ -211,7 +208,7 @@ def test_uploading_what_a_stopped_writer_left_does_not_open_its_run_again(lab, m
     again._thread.join(20)
     assert upload_waiting_folders(lab, tracking_uri(lab)).uploaded == 1
     run = trial_runs(store)[key]
-    assert (run.info.status, run.data.tags[STOPPED_TAG]) == ("KILLED", "1")
+    assert (run.info.status, run.data.tags[tag.STOPPED]) == ("KILLED", "1")
     assert run.data.metrics["loss"] == 1.0
     assert not (lab.runs / key).exists()
 
@@ -227,8 +224,8 @@ def test_refused_entries_are_noted_and_do_not_block(lab):
     run = trial_runs(store)[key]
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "1", "new_1": "0", "new_2": "0"}
-    assert metric_history(store, run.info.run_id, ["loss"]) == {"loss": {1: 0.5}}
-    noted = run.data.tags[REFUSED_TAG]
+    assert RecordedRun(store, run).history("loss") == {1: 0.5}
+    noted = run.data.tags[tag.REFUSED]
     assert "lr: MLflow store" in noted
     assert "bad [name]" in noted
     assert "cannot be reached" not in noted
@@ -244,7 +241,7 @@ def test_run_deleted_while_it_is_written_is_made_again_whole(lab):
         record.finish()
     upload_waiting_folders(lab, store.uri)
     run = trial_runs(store)[key]
-    assert metric_history(store, run.info.run_id, ["loss"]) == {"loss": {1: 1.0, 2: 0.5}}
+    assert RecordedRun(store, run).history("loss") == {1: 1.0, 2: 0.5}
 
 
 def until(true, seconds: float = 120.0) -> None:
@@ -259,11 +256,11 @@ def test_failed_run_says_why_and_success_clears_it(lab):
     with opened(lab, key) as record:
         record.fail("the loss was nan", "Traceback ...")
     store = open_store(lab, tracking_uri(lab))
-    assert trial_runs(store)[key].data.tags[ERROR_TAG] == "the loss was nan"
+    assert trial_runs(store)[key].data.tags[tag.ERROR] == "the loss was nan"
     assert trial_runs(store)[key].info.status == "FAILED"
     with opened(lab, key) as record:
         record.finish()
-    assert ERROR_TAG not in trial_runs(store)[key].data.tags
+    assert tag.ERROR not in trial_runs(store)[key].data.tags
     finish_study(lab, store.uri, "s", complete=True)
 
 

@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import plan_refresher
-from mhiflab.record.store import NOTE, open_store, tracking_uri
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.record.studies import VIEW, describe_study, find_study, study_address, study_run
 from mhiflab.render.paper import describe_plan
 
@@ -58,8 +59,8 @@ def test_run_of_a_study_carries_the_means_of_its_cases_and_its_table(recorded, t
         mean = sum(metrics["test_psnr"] for metrics in runs) / len(runs)
         assert abs(parent.data.metrics[f"test_psnr/{case}"] - mean) < 1e-9
     assert len(client.get_metric_history(parent.info.run_id, "test_psnr/full")) == 1
-    assert "| without |" in parent.data.tags[NOTE]
-    assert "mhiflab table" in parent.data.tags[NOTE]
+    assert "| without |" in parent.data.tags[tag.NOTE]
+    assert "mhiflab table" in parent.data.tags[tag.NOTE]
 
 
 def test_case_whose_name_no_metric_may_have_is_described(tmp_path):
@@ -69,4 +70,4 @@ def test_case_whose_name_no_metric_may_have_is_described(tmp_path):
     describe_study(store, "tiny", "x" * 9000, {"test_psnr/lr=[1e-3]": 30.0})
     data = store.client.get_run(run).data
     assert data.metrics == {"test_psnr/lr__1e-3_": 30.0}
-    assert data.tags[NOTE] == "x" * 8000
+    assert data.tags[tag.NOTE] == "x" * 8000

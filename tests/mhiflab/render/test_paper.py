@@ -22,7 +22,8 @@ from mhiflab.execute.run import StoppedError
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab, experiments_dir, study_path
 from mhiflab.plan.plan import read_plan
-from mhiflab.record.store import KEY, KIND, open_store, tracking_uri
+from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.record.studies import study_run
 from mhiflab.render.figures.registry import find_kind
 from mhiflab.render.paper import Plans, checked_paper, render_parts
@@ -104,7 +105,7 @@ def complete(filled, call) -> Path:
 def keys(lab: Path) -> set[str]:
     client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
-    return {run.data.tags[KEY] for run in found if run.data.tags[KIND] == "trial"}
+    return {run.data.tags[tag.KEY] for run in found if run.data.tags[tag.KIND] == "trial"}
 
 
 def test_filling_a_table_runs_exactly_what_it_lacks(filled, call):
@@ -178,7 +179,7 @@ def test_numbers_are_those_of_the_runs_and_the_sidecar_names_them(complete):
     assert named == keys(lab)
     client = MlflowClient(tracking_uri=f"sqlite:///{lab / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("mhiflab").experiment_id])
-    ids = {run.data.tags[KEY]: run.info.run_id for run in found if KEY in run.data.tags}
+    ids = {run.data.tags[tag.KEY]: run.info.run_id for run in found if tag.KEY in run.data.tags}
     for block in side["blocks"]:
         for row in block["rows"][1:]:
             by_seed, by_scene = {}, {}

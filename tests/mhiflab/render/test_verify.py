@@ -11,8 +11,8 @@ import yaml
 
 from feinfn.errors import UserError
 from mhiflab.paths import Lab, experiments_dir, study_path
+from mhiflab.record import tag
 from mhiflab.record.archive import archived_data, archived_store
-from mhiflab.record.store import STUDY
 from mhiflab.render.paper import Plans, checked_paper, render
 from mhiflab.render.verify import differences, verify_paper
 
@@ -34,7 +34,7 @@ def record(tmp_path_factory) -> Path:
     (folder / "runs").mkdir()
     shutil.copy(FOLDER / "record" / "laptop" / "data.json", folder)
     for path in (FOLDER / "record" / "laptop" / "runs").glob("*.json"):
-        if json.loads(path.read_text())["tags"][STUDY] == "crops_classical":
+        if json.loads(path.read_text())["tags"][tag.STUDY] == "crops_classical":
             shutil.copy(path, folder / "runs")
     return folder
 

@@ -15,25 +15,30 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from feinfn.errors import UserError
+from mhiflab.record.database.errors import without_passwords
 
 WRITER_TAG = "mhiflab.mlflow_version"
 """Tag of an experiment: version of the MLflow that made or migrated its database."""
 
 
-def database_file(uri: str) -> Path | None:
-    """Return the file of an SQLite database's URI, None for any other store."""
-    name = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]+)(?:\?.*)?", uri)
-    return Path(name[1]) if name else None
+def has_record(uri: str, remedy: str) -> bool:
+    """Return True if a store has a record of this MLflow, False if it has none.
 
-
-@cache
-def _revisions() -> tuple[str, frozenset[str]]:
-    """Return the revision of this MLflow's schema, and all that it can migrate from."""
-    import mlflow.store.db_migrations as migrations
-
-    script = ScriptDirectory(str(Path(migrations.__file__).parent))
-    known = frozenset(one.revision for one in script.walk_revisions())
-    return str(script.get_current_head()), known
+    Raise `UserError`, with a remedy for a file, if an older MLflow made it.
+    """
+    path = database_file(uri)
+    where = path or without_passwords(uri)
+    if path:
+        state = condition(path)
+    else:
+        state = "current" if uri.startswith("http") else _condition_of_server(uri)
+        remedy = "keep a backup and let whoever keeps it migrate it: mlflow db upgrade URI"
+    if state == "older":
+        raise UserError(
+            f"{where}: found a record of an older MLflow, expected the schema of MLflow "
+            f"{version('mlflow')}; {remedy} (the MLflow that made it cannot open it afterwards)"
+        )
+    return state == "current"
 
 
 def condition(path: Path) -> str:
@@ -49,15 +54,20 @@ def condition(path: Path) -> str:
             tables = {name for (name,) in names}
             known = "alembic_version" in tables
             rows = database.execute("SELECT * FROM alembic_version").fetchall() if known else []
-            writer, runs = _facts(database)
+            writer, runs = "", 0
+            # A database of another program has neither table.
+            with suppress(sqlite3.Error):
+                (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
+                query = "SELECT value FROM experiment_tags WHERE key = ?"
+                for (value,) in database.execute(query, (WRITER_TAG,)):
+                    writer = f"MLflow {value}; "
     except sqlite3.Error as error:
         raise UserError(_unreadable(path, error)) from None
     revisions = [revision for (revision,) in rows]
-    return _judged(str(path), tables, revisions, f"{writer}; " if writer else "", runs)
+    return _judged(str(path), tables, revisions, writer, runs)
 
 
-def condition_of_server(uri: str) -> str:
-    """Return what `condition` does, for a database on a server."""
+def _condition_of_server(uri: str) -> str:
     engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
     with engine.connect() as connection:
         tables = set(sqlalchemy.inspect(connection).get_table_names())
@@ -96,12 +106,14 @@ def _judged(
     return "current" if revisions[0] == newest else "older"
 
 
-def outdated(where: object, remedy: str) -> UserError:
-    """Return the error for a record of an older MLflow."""
-    return UserError(
-        f"{where}: found a record of an older MLflow, expected the schema of MLflow "
-        f"{version('mlflow')}; {remedy} (the MLflow that made it cannot open it afterwards)"
-    )
+@cache
+def _revisions() -> tuple[str, frozenset[str]]:
+    """Return the revision of this MLflow's schema, and all that it can migrate from."""
+    import mlflow.store.db_migrations as migrations
+
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    known = frozenset(one.revision for one in script.walk_revisions())
+    return str(script.get_current_head()), known
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -121,17 +133,6 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"{path}: cannot be read as a database ({reason}); {remedy}"
 
 
-def _facts(database: sqlite3.Connection) -> tuple[str, int]:
-    """Return the MLflow that wrote a database, as far as it tells, and its number of runs."""
-    writer, runs = "", 0
-    with suppress(sqlite3.Error):
-        (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
-        query = "SELECT value FROM experiment_tags WHERE key = ?"
-        for (value,) in database.execute(query, (WRITER_TAG,)):
-            writer = f"MLflow {value}"
-    return writer, runs
-
-
 def opened(path: Path, **options: Any) -> sqlite3.Connection:
     """Open a database for reading.
 
@@ -148,3 +149,9 @@ def opened(path: Path, **options: Any) -> sqlite3.Connection:
         with closing(sqlite3.connect(path, timeout=60)) as writable:
             writable.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return database
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an SQLite database's URI, None for any other store."""
+    name = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]+)(?:\?.*)?", uri)
+    return Path(name[1]) if name else None

@@ -15,33 +15,12 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from feinfn.errors import UserError
+from mhiflab.exclusion import FileExclusion
 from mhiflab.record.database.condition import WRITER_TAG, condition, opened
 from mhiflab.record.database.reading import MOVES
-from mhiflab.record.exclusion import FileExclusion
 
 WAIT_S = 300.0
 """Seconds that a process waits for another one to make or migrate a database."""
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """Hold a database alone; yield a file beside it, which takes its name if it was made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileExclusion(path.with_name(f".{path.name}.lock"), WAIT_S)
-    if not lock.take():
-        raise UserError(
-            f"{path}: another process still makes or migrates it after {WAIT_S:g} s; wait for it "
-            "or stop it, then run again"
-        )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        if partial.exists():
-            partial.replace(path)
-    finally:
-        for end in ("", "-journal"):
-            partial.with_name(partial.name + end).unlink(missing_ok=True)
-        lock.give_back()
 
 
 def make(path: Path, experiment: str, location: str | None, tags: Mapping[str, str]) -> None:
@@ -104,6 +83,27 @@ def move(path: Path, before: str, location: str) -> None:
                 f"UPDATE {table} SET {moved} = {value}",  # noqa: S608
                 {"old": before, "new": location},
             )
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """Hold a database alone; yield a file beside it, which takes its name if it was made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileExclusion(path.with_name(f".{path.name}.lock"), WAIT_S)
+    if not lock.take():
+        raise UserError(
+            f"{path}: another process still makes or migrates it after {WAIT_S:g} s; wait for it "
+            "or stop it, then run again"
+        )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        if partial.exists():
+            partial.replace(path)
+    finally:
+        for end in ("", "-journal"):
+            partial.with_name(partial.name + end).unlink(missing_ok=True)
+        lock.give_back()
 
 
 def _writable(path: Path) -> sqlite3.Connection:

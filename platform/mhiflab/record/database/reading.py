@@ -33,15 +33,15 @@ _moves: dict[Path, tuple[str, str]] = {}
 """Earlier and present URI of the artifacts of databases that are only read."""
 
 
-def reading_client(path: Path) -> MlflowClient:
-    """Return a client of a database that can write nothing to it."""
+def reading_client(path: Path, moved: tuple[str, str] | None = None) -> MlflowClient:
+    """Return a client of a database that can write nothing to it.
+
+    `moved` are the earlier and the present URI of its artifacts.
+    """
     _register_reading()
+    if moved:
+        _moves[path.absolute()] = moved
     return MlflowClient(tracking_uri=f"{READING}://{quote(str(path.absolute()))}")
-
-
-def show_moved(path: Path, before: str, location: str) -> None:
-    """Let clients that only read a database see artifacts at their present URI."""
-    _moves[path.absolute()] = (before, location)
 
 
 @cache

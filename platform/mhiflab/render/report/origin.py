@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from mhiflab.grid import Cell, Grid
 from mhiflab.plan.plan import Finished, Plan
-from mhiflab.record.description import flatten
-from mhiflab.record.store import FINGERPRINT
+from mhiflab.record import tag
 from mhiflab.render.compare import difference_grid
+from mhiflab.study.settings import flatten
 
 
 def _time(milliseconds: int | None) -> str:
@@ -25,7 +25,7 @@ def _facts(entry: Finished) -> dict[str, str]:
         "Uncommitted changes": dirty.get(provenance.get("git_dirty"), "not known"),  # type: ignore[arg-type]
         "Lock file (SHA-256)": provenance.get("lock_sha256"),
         "Data": entry.trial.spec.data.source,
-        "Data fingerprint": tags.get(FINGERPRINT),
+        "Data fingerprint": tags.get(tag.FINGERPRINT),
         "Protocol": f"{protocol.name}: {protocol.about}",
         "Protocol hash": tags.get("mhiflab.protocol_hash"),
         "Metric convention": tags.get("mhiflab.convention"),

@@ -30,9 +30,9 @@ from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, read_plan, reconcile
-from mhiflab.record.artifacts import WITHOUT_REFERENCE, artifact_file
+from mhiflab.record.artifacts import QUICKLOOK_FILE, WITHOUT_REFERENCE, artifact_file
 from mhiflab.record.finished import RecordedRun
-from mhiflab.record.store import QUICKLOOK_FILE, metric_history, open_store, tracking_uri
+from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.render.figures import registry
 from mhiflab.render.figures.network.change import scale_centred
 from mhiflab.render.figures.registry import KINDS, draw
@@ -141,7 +141,7 @@ def test_curves_count_steps_and_cost_takes_means_over_seeds(once, tmp_path):
     curves = numbers("curves", {"cases": ["relu"]}, once, tmp_path)
     for entry in comparable_runs(once, ["relu"]):
         own = curves[curves["seed"] == entry.trial.spec.seed].set_index("epoch")["value"]
-        history = metric_history(entry.run.store, entry.run.id, ["val_psnr"])["val_psnr"]
+        history = entry.run.history("val_psnr")
         assert own.to_dict() == pytest.approx(history, rel=1e-5)
     # Five training scenes of 128 pixels, four patches each, two in a batch.
     scenes = [s for s in once.entries[0].survey.scenes if s.part == "train"]

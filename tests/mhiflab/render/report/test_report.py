@@ -22,8 +22,8 @@ from mhiflab.cli.render import report as report_command
 from mhiflab.execute.worker import run_worker
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
-from mhiflab.record.artifacts import artifact_file
-from mhiflab.record.store import QUICKLOOK_FILE, Store, open_store, tracking_uri
+from mhiflab.record.artifacts import QUICKLOOK_FILE, artifact_file
+from mhiflab.record.store import Store, open_store, tracking_uri
 from mhiflab.record.studies import study_run
 from mhiflab.render.report import drawings, sections, windows
 from mhiflab.render.report.drawings import FIGURES

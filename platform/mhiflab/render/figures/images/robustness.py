@@ -11,8 +11,7 @@ from feinfn.files import write_bytes
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Finished
-from mhiflab.record.artifacts import CELL_COLUMNS, add_artifact
-from mhiflab.record.store import ROBUSTNESS_PICTURE
+from mhiflab.record.artifacts import CELL_COLUMNS, ROBUSTNESS_PICTURE, add_artifact
 from mhiflab.render.figures.style import figure_bytes, new_figure, styled
 
 

@@ -1,7 +1,7 @@
-"""Exclusion: one holder at a time of a lab's folder, a run's journal, or a study on a server.
+"""Exclusion: one holder at a time of a lab's folder, or of a run's journal.
 
-All are taken, renewed, given back and asked for their holder in the same way. `FileExclusion` is
-for processes that share a disk; the lease in `execute/driver.py` is for those that share a server.
+`FileExclusion` is for processes that share a disk; the lease in `execute/driver.py`, taken in the
+same way, is for those that share a server.
 """
 
 import fcntl
@@ -10,7 +10,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -39,23 +38,7 @@ UNNAMED = Holder(0, "an unknown host", "unknown", "")
 """Holder that has not written its name yet."""
 
 
-class Exclusion(Protocol):
-    """A thing that has one holder at a time."""
-
-    def take(self) -> bool:
-        """Take it and return True, or return False if another holds it."""
-
-    def renew(self) -> None:
-        """Keep it for longer; what is never renewed may be lost."""
-
-    def give_back(self) -> None:
-        """Let others take it."""
-
-    def holder(self) -> Holder | None:
-        """Return the process that holds it, None if it is free."""
-
-
-class FileExclusion(Exclusion):
+class FileExclusion:
     """A locked file that names its holder; the system frees it when the holder's process ends.
 
     Its folder is created if it is missing.
@@ -68,6 +51,7 @@ class FileExclusion(Exclusion):
         self._lock = FileLock(path, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
 
     def take(self) -> bool:
+        """Take it and return True, or return False if another process holds it."""
         deadline = time.monotonic() + self.wait_s
         while True:
             try:
@@ -84,10 +68,8 @@ class FileExclusion(Exclusion):
             self.path.write_text(json.dumps(asdict(self.me)), encoding="utf-8")
         return True
 
-    def renew(self) -> None:
-        """Do nothing: the system keeps it while this process lives."""
-
     def give_back(self) -> None:
+        """Let others take it."""
         if self.me:
             # The folder may be gone.
             with suppress(OSError):
@@ -95,6 +77,7 @@ class FileExclusion(Exclusion):
         self._lock.release()
 
     def holder(self) -> Holder | None:
+        """Return the process that holds it, None if it is free."""
         try:
             with self.path.open("r", encoding="utf-8") as file:
                 try:

@@ -16,7 +16,7 @@ from feinfn.methods.network import fuse
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, upsample
-from mhiflab.execute.packaged import save_packaged
+from mhiflab.packaged import save_packaged
 
 CONFIG = replace(NARROW, decoder_layers=1)
 
