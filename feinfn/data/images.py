@@ -101,9 +101,12 @@ def problems(scene: Scene) -> list[str]:
         found.append(f"bands without content: {', '.join(flat)}")
     if (saturated := float((raw >= full_scale).mean())) > 0.001:
         found.append(f"{saturated:.1%} of the values are at the full scale: saturated")
-    if (used := raw.max() / full_scale) < 1 / 8:
-        found.append(f"only {used:.1%} of the full scale is used: is {full_scale:g} right?")
-    return found
+    return found + little_used(float(raw.max()) / full_scale)
+
+
+def little_used(share: float) -> list[str]:
+    """Return a doubt about a full scale if the values use a small share of it, else nothing."""
+    return [f"only {share:.1%} of its full scale is used; is that scale right?"] * (share < 1 / 8)
 
 
 def small_picture(scene: Scene, side_px: int) -> np.ndarray:

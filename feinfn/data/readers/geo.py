@@ -40,8 +40,15 @@ def raster_wavelengths(raster: Any) -> tuple[np.ndarray | None, str | None]:
     """Return band centres of an open raster in nm and their unit in the file.
 
     Searches the tags of bands, those of the whole file, then descriptions as `450 nm`. Without a
-    unit, centres are as they stand, and the unit is None. Raises `UserError` for unknown units.
+    unit, centres are as they stand, and the unit is None. Raises `UserError` for unknown units, and
+    for a header of ENVI with more or fewer centres than bands.
     """
+    envi = _NUMBER.findall(raster.tags(ns="ENVI").get("wavelength", ""))
+    if envi and len(envi) != raster.count:
+        raise UserError(
+            f"{raster.name}: found {len(envi)} wavelengths for {raster.count} bands, expected one "
+            "a band; correct the header"
+        )
     bands = [{**raster.tags(i), **raster.tags(i, ns="IMAGERY")} for i in raster.indexes]
     whole = raster.tags()
     found = [_tag(tags) for tags in bands]

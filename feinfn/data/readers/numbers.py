@@ -215,6 +215,8 @@ def _scaled(
             raw = raw * scales[:, None, None] + offsets[:, None, None]
             stated = 1.0
     where, option = f"{array.path}: {array.key}", f"--{options.prefix}full-scale"
+    if stated is None and raw.dtype == np.uint8:
+        notes = (f"8 bits of which the file says no scale: 255 is taken as 1, or say {option}.",)
     return raw, full_scale_of(raw, stated, where, option), notes
 
 

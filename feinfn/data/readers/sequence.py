@@ -124,7 +124,9 @@ def band_arrays(path: Path) -> tuple[dict[str, Array], bool]:
         name=name,
         **facts,
         full_scale=65535.0 if eight_bits or (cave and dtype == np.uint16) else None,
-        notes=("8-bit images, brought to 16 bits (x 257).",) if eight_bits else (),
+        notes=("8-bit images, of which 255 is taken as 1, brought to 16 bits (x 257).",)
+        if eight_bits
+        else (),
     )
     if cave:
         array = replace(array, wavelengths_nm=CAVE_NM, wavelengths_from="CAVE")
@@ -148,6 +150,7 @@ def _facts_of_rasters(files: Sequence[Path]) -> dict[str, Any]:
                     f"{path}: found {what} {value}, expected {expected} as in {files[0].name}; the "
                     "bands of a scene lie on one grid: warp or correct this one"
                 )
+    masks = [band.load_valid for band in bands if band.load_valid is not None]
     centres = [band.wavelengths_nm for band in bands]
     nm = (
         None
@@ -158,7 +161,7 @@ def _facts_of_rasters(files: Sequence[Path]) -> dict[str, Any]:
         "scale": tuple(x for band in bands for x in band.scale),
         "offset": tuple(x for band in bands for x in band.offset),
         "nodata": first.nodata,
-        "load_valid": first.load_valid,
+        "load_valid": (lambda: np.logical_and.reduce([m() for m in masks])) if masks else None,
         "wavelengths_nm": nm,
         "wavelengths_from": "" if nm is None else first.wavelengths_from,
         "unit_unknown": any(band.unit_unknown for band in bands),

@@ -23,6 +23,7 @@ from mhiflab.cli.options import (
     named_by_option,
     progress_of,
     read_options,
+    say_notes,
 )
 from mhiflab.console import out
 from mhiflab.grid import Cell, Grid, texts
@@ -153,8 +154,11 @@ def prepare(
     settings: dict[str, object] = {"crop_valid": True} if crop_valid else {}
     settings |= {k: v.tolist() if k == "wavelengths_nm" else v for k, v in given.items()}
 
+    notes: dict[str, tuple[str, ...]] = {}
+
     def read(name: str, path: Path) -> "Scene":
         scene = scenes[name][1]()
+        notes[name] = scene.notes
         scene = scene.without_gaps() if crop_valid else scene
         nm = () if scene.wavelengths_nm is None else scene.wavelengths_nm
         if expected_nm is not None and not np.array_equal(nm, expected_nm):
@@ -176,6 +180,7 @@ def prepare(
             settings=settings,
             on_progress=on_progress,
         )
+    say_notes(notes)
     count = len(prepared["scenes"])
     cost = f"{store.stat().st_size / 1e6:.1f} MB, {time.monotonic() - started:.1f} s"
     out.print(f"{count} scenes, {cost}  {store}", soft_wrap=True)
@@ -202,10 +207,12 @@ def fingerprint(
 
     options = read_options(key, bands_axis, full_scale, wavelengths, no_data)
     for path in paths:
-        hashes = {}
+        hashes, notes = {}, {}
         for name, (_, load) in loaders(path, published, options).items():
-            hashes[name] = load().pixel_hash()
+            scene = load()
+            hashes[name], notes[name] = scene.pixel_hash(), scene.notes
             out.print(f"{hashes[name]}  {escape(name)}", soft_wrap=True)
+        say_notes(notes)
         out.print(f"[bold]{set_fingerprint(hashes)}  {escape(str(path))}[/]", soft_wrap=True)
 
 

@@ -176,6 +176,8 @@ def _warn_of_other_bands(hsi: "Image", trained: "Trained") -> None:
 
 def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -> list[str]:
     """Return notes on a fusion that its result does not show, one sentence each."""
+    from feinfn.data.images import little_used
+
     protocol = trained.protocol
     bands = "in the order of the network's training, which its weights alone do not say"
     if protocol:
@@ -195,9 +197,5 @@ def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")
     given = [x for x in (images.hsi, images.msi, images.reference) if x]
     notes += [f"{image.path}: {note}" for image in given for note in image.notes]
-    used = ((image.path, float(image.values_SHW.max())) for image in given)
-    return notes + [
-        f"{path}: only {part:.1%} of its full scale is used; is that scale right?"
-        for path, part in used
-        if part < 1 / 8
-    ]
+    shares = ((image.path, float(image.values_SHW.max())) for image in given)
+    return notes + [f"{path}: {doubt}" for path, share in shares for doubt in little_used(share)]

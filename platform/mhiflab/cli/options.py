@@ -1,6 +1,7 @@
 """Options and arguments that several commands share."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -124,6 +125,13 @@ def loaders(path: Path, published: str | None, options: "Options") -> Loaders:
         return {published: (path, partial(read_known, published, path))}
     files = scene_files(path, options)
     return {name: (file[0], partial(read_scene, *file, name)) for name, file in files.items()}
+
+
+def say_notes(notes: Mapping[str, Sequence[str]]) -> None:
+    """Print the notes on scenes to stderr, each once, with the number of scenes it is about."""
+    counts = Counter(note for of_scene in notes.values() for note in of_scene)
+    for note, count in counts.items():
+        typer.echo(f"{count} of {len(notes)} scenes: {note}", err=True)
 
 
 @contextmanager

@@ -120,11 +120,14 @@ def write_fusion(
     origin = {name: text for name, text in origin.items() if text}
     order = protocol.msi_order if protocol else ()
     nm = images.hsi.wavelengths_nm
-    reference_SHW = images.reference.values_SHW if images.reference else None
+    reference_SHW = None
+    if images.reference:
+        reference_SHW, valid = images.reference.values_SHW, images.reference.valid_HW
+        reference_SHW = np.where(True if valid is None else valid, reference_SHW, np.nan)
     look = quick_look(
         images.hsi.values_SHW,
         images.msi.values_SHW,
-        np.nan_to_num(fused_SHW),
+        fused_SHW,
         nm,
         order,
         reference_SHW,

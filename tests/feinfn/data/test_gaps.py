@@ -224,3 +224,14 @@ def test_metrics_do_not_depend_on_what_lies_in_gaps():
         "uiqi": (49 * 32, 49 * 65),
         "q2n": (3, 9),
     }
+
+
+def test_masks_of_one_file_a_band_are_combined(tmp_path):
+    masks = [VALID, np.ones_like(VALID), np.ones_like(VALID)]
+    masks[2][50, 50] = False
+    for i, (band, mask) in enumerate(zip(CUBE, masks, strict=False), 1):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            tiff(tmp_path / f"band_{i}.tif", band[None])
+            with rasterio.open(tmp_path / f"band_{i}.tif", "r+") as file:
+                file.write_mask(mask)
+    np.testing.assert_array_equal(read_scene(tmp_path, WHOLE).valid_HW, VALID & masks[2])

@@ -231,3 +231,14 @@ def test_interrupted_command_continues(mhiflab: Run, tmp_path):
     ok(mhiflab(*words))
     assert not staging.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cave.h5", "seen"]
+
+
+def test_what_readers_take_for_granted_is_said(mhiflab: Run, tmp_path):
+    np.save(tmp_path / "a.npy", (cube(0) // 257).astype(np.uint8))
+    told = ("--bands-axis", "0")
+    made = mhiflab("data", "prepare", "files", "--source", "a.npy", "--out", "a.h5", *told)
+    again = mhiflab("data", "fingerprint", "a.npy", "a.h5", *told)
+    for done in (made, again):
+        ok(done)
+        assert "scenes: 8 bits of which the file says no scale: 255 is taken as 1" in done.stderr
+    assert len(again.stdout.splitlines()) == 4

@@ -4,6 +4,7 @@
 import re
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -15,6 +16,8 @@ from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
 from feinfn.inference.apply import fuse_files
 from feinfn.inference.scores import score_files
+from mhiflab.render import fused as fused_render
+from mhiflab.render.figures.images.quicklook import quick_look
 
 rasterio = pytest.importorskip("rasterio", reason="GeoTIFF is read through rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -181,6 +184,18 @@ def test_borders_without_data_come_back_without_data(fuse_to, pair, files, model
         exact = -10 * np.log10((error**2).mean(axis=1)).mean()
         assert scores.values["matlab"]["psnr"] == pytest.approx(exact, rel=1e-9)
         assert re.search(r"windows that touch them: SSIM [1-9]\d* of", scores.gaps())
+    # The errors in the picture are white there, and where the reference has no data.
+    reference = np.load(files["reference"])
+    reference[:, 0, 15] = -1
+    gap = raster(tmp_path / "r.tif", reference, UP, nodata=-1)
+    drawn_with = mock.Mock(wraps=fused_render.quick_look)
+    with mock.patch.object(fused_render, "quick_look", drawn_with):
+        fuse_to(**place, fused=tmp_path / "f.npy", reference=gap, force=True)
+    look = quick_look(*drawn_with.call_args.args)
+    valid[0, 15] = False
+    drawn = [image.get_array() for axis in look.axes for image in axis.images]
+    errors = [x for x in drawn if x.shape == (16, 16)]
+    np.testing.assert_array_equal(np.isnan(np.ma.filled(errors[0], np.nan)), ~valid)
     # What lies in the gaps changes nothing.
     msi[:, :, :3] = 0.7
     raster(place["msi"], msi, UP, nodata=0.7, photometric="minisblack")

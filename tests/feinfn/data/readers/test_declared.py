@@ -142,3 +142,19 @@ def test_links_that_lead_nowhere_are_passed_over(tmp_path):
     with h5py.File(path, "r+") as file:
         file["soft"] = h5py.SoftLink("/absent")
     assert read_scene(path, WHOLE).raw_SHW.shape == CUBE.shape
+
+
+@pytest.mark.parametrize("listed", ["450, 550", "450, 550, 650, 750"])
+def test_envi_with_another_number_of_wavelengths_is_refused(listed, tmp_path):
+    path = envi(tmp_path, THREE, f"wavelength units = Nanometers\nwavelength = {{{listed}}}\n")
+    found = len(listed.split(","))
+    with pytest.raises(UserError, match=rf"found {found} wavelengths for 3 bands, expected one a"):
+        read_scene(path, WHOLE)
+
+
+def test_the_full_scale_of_8_bits_is_said(tmp_path):
+    np.save(tmp_path / "a.npy", THREE.astype(np.uint8))
+    taken = "8 bits of which the file says no scale: 255 is taken as 1, or say --full-scale."
+    for read in (read_scene, read_image):
+        assert read(tmp_path / "a.npy", Options(bands_axis=0)).notes == (taken,)
+        assert read(tmp_path / "a.npy", Options(bands_axis=0, full_scale=255)).notes == ()

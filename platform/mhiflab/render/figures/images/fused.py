@@ -65,7 +65,8 @@ def _find_zoom(size_HW: tuple[int, ...], error: np.ndarray | None, square: Squar
     if error is None:
         return (height - size) // 2, (width - size) // 2, size
     # Sums over every square, from the sums over all pixels above and left of its corners.
-    sums = np.pad(error.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    known = np.nan_to_num(error.astype(np.float64))
+    sums = np.pad(known, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     squares = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
     row, col = np.unravel_index(squares.argmax(), squares.shape)
     return int(row), int(col), size

@@ -24,11 +24,12 @@ def quick_look(
     """Draw LR-HSI, MSI and fused HSI in pseudo-RGB; also a given reference and the errors.
 
     HSIs share one white, and the MSI has its own, whose bands are found by name, else as for
-    ascending wavelengths. Errors are absolute, averaged over bands.
+    ascending wavelengths. Errors are absolute, averaged over bands. Pixels without data are NaN,
+    and drawn black, or white among errors.
     """
 
     def white(values: np.ndarray) -> float:
-        return max(float(np.quantile(values, WHITE)), 1e-9)
+        return max(float(np.nanquantile(values, WHITE)), 1e-9)
 
     bands = rgb_bands(len(fused_SHW), wavelengths_nm)
     named = len(msi_order) == len(msi_MHW) and {"R", "G", "B"} <= set(msi_order)
@@ -38,8 +39,9 @@ def quick_look(
     panels = [
         Panel("LR-HSI", colours(lr_hsi_Shw[bands], hsi_white)),
         Panel("MSI", colours(msi, white(msi))),
-        Panel("Fused", colours(fused_SHW[bands], hsi_white), error),
+        Panel("Fused", colours(np.nan_to_num(fused_SHW[bands]), hsi_white), error),
     ]
     if reference_SHW is not None:
-        panels.append(Panel("Reference", colours(reference_SHW[bands], hsi_white)))
+        shown = np.nan_to_num(reference_SHW[bands])
+        panels.append(Panel("Reference", colours(shown, hsi_white)))
     return fused_figure(panels)
