@@ -85,7 +85,14 @@ class Network(nn.Module):
         if base_BSHW is None:
             lms_BSHW, base_BSHW = self.start(inputs)
         shown = self.entrance(lms_BSHW, base_BSHW)
-        return self.add_residual(base_BSHW, msi_BMHW, shown, lr_hsi_BShw)
+        fused_BSHW = self.add_residual(base_BSHW, msi_BMHW, shown, lr_hsi_BShw)
+        if self.config.consistency == "none":
+            return fused_BSHW
+        assert self.sensor is not None, "a projection needs a sensor: see registry.build"
+        # While training, images are mostly cut from larger ones, which PSFs at the edge see.
+        return self.sensor.meet(
+            self.config.consistency, fused_BSHW, inputs, base_BSHW, cut=self.training
+        )
 
     def start(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the interpolated LR-HSI and the base of whole images, [B, S, H, W]."""

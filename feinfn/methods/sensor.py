@@ -16,6 +16,7 @@ from torch import Tensor
 from feinfn.errors import UserError
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.protocols.aligned import aligned
+from feinfn.protocols.consistency import meet
 from feinfn.protocols.simulate import Inputs, Protocol
 
 KEPT_BYTES = 2**29
@@ -44,6 +45,15 @@ class Sensor:
         images = (x.detach().float().cpu().numpy() for x in (inputs.lr_hsi_BShw, inputs.msi_BMHW))
         bases = [self._solve(base, *pair) for pair in zip(*images, strict=True)]
         return interpolated, torch.from_numpy(np.stack(bases)).to(interpolated)
+
+    def meet(
+        self, what: Any, fused_BSHW: Tensor, inputs: Inputs, base_BSHW: Tensor, cut: bool
+    ) -> Tensor:
+        """Return the nearest image that meets the inputs `what`, see `consistency.meet`."""
+        response_MS = torch.tensor(self.response_MS, dtype=torch.float64)
+        return meet(
+            fused_BSHW, inputs, self.protocol, what, response_MS, cut=cut, base_NSHW=base_BSHW
+        )
 
     def _solve(self, base: str, lr_hsi_Shw: np.ndarray, msi_MHW: np.ndarray) -> np.ndarray:
         digest = hashlib.sha256(f"{base} {self.protocol!r} {lr_hsi_Shw.shape}".encode())

@@ -47,6 +47,24 @@ def project(
     cut: bool = False,
     base_NSHW: Tensor | None = None,
 ) -> Tensor:
+    """Return `meet` with the protocol's response on bands at these wavelengths.
+
+    Raises `UserError` as `known_response` and `meet` do.
+    """
+    response_MS = known_response(what, protocol, x_NSHW.shape[1], wavelengths_nm)
+    return meet(x_NSHW, inputs, protocol, what, response_MS, cut=cut, base_NSHW=base_NSHW)
+
+
+def meet(
+    x_NSHW: Tensor,
+    inputs: Inputs,
+    protocol: Protocol,
+    what: What,
+    response_MS: Tensor | None,
+    *,
+    cut: bool = False,
+    base_NSHW: Tensor | None = None,
+) -> Tensor:
     """Return the image [N, S, H, W] nearest to x that meets MSI, LR-HSI or both, not clipped.
 
     If the protocol adds noise to a measurement it shall meet, or rounds it, the result is the
@@ -56,10 +74,9 @@ def project(
     contradict each other, the LR-HSI is met.
 
     The result is differentiable and, for a given base, affine in x. Products are float32 or wider,
-    also under autocast.
-    Raises `UserError` as `known_response` does, and if no LR pixel lies inside.
+    also under autocast. `response_MS` is that of `known_response`. Raises `UserError` if no LR
+    pixel lies inside.
     """
-    response_MS = known_response(what, protocol, x_NSHW.shape[1], wavelengths_nm)
     msi_noisy = what != "hsi" and _noisy(protocol.msi_snr_db, protocol.msi_bits)
     hsi_noisy = what != "msi" and _noisy(protocol.hsi_snr_db, protocol.lr_bits)
     with torch.autocast(x_NSHW.device.type, enabled=False):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from networks import NARROW
@@ -23,8 +24,9 @@ from feinfn.methods.sensor import Sensor, sensor_of
 from feinfn.methods.weights import load_model, save_weights
 from feinfn.physics import stated
 from feinfn.protocols.aligned import aligned
+from feinfn.protocols.consistency import project
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair
+from feinfn.protocols.simulate import Pair, simulate
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 BASES = ("aligned", "gsa", "local")
@@ -39,9 +41,13 @@ def pair() -> Pair:
     return inputs
 
 
-def network(config):
+NM = np.arange(400, 701, 10.0)
+RESPONSE = CAVE.response(31, NM)
+
+
+def network(config, protocol=CAVE):
     torch.manual_seed(0)
-    return build(config, sensor=sensor_of(config, CAVE, None))
+    return build(config, sensor=sensor_of(config, protocol, NM))
 
 
 def base_of(kind, pair):
@@ -117,13 +123,55 @@ def test_bases_are_computed_once_and_forgotten_beyond_the_memory_for_them(pair, 
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("consistency", ["msi", "both"])
+def test_projected_outputs_meet_the_inputs_and_pass_gradients(name, consistency, pair):
+    config = replace(SMALL[name], consistency=consistency)
+    model = network(config)
+    fused = model(*pair.inputs())
+    torch.testing.assert_close(RESPONSE(fused), pair.msi_BMHW, rtol=0, atol=1e-5)
+    rest = (CAVE.spatial()(fused) - pair.lr_hsi_BShw).abs().max()
+    assert (rest < 1e-5) == (consistency == "both")
+    free = network(replace(config, consistency="none"))(*pair.inputs())
+    assert (RESPONSE(free) - pair.msi_BMHW).abs().max() > 1e-3
+    expected = project(free, pair, CAVE, consistency, NM)
+    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-6)
+    (fused - pair.reference_BSHW).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = model(*pair.inputs())
+    torch.testing.assert_close(RESPONSE(coarse), pair.msi_BMHW, rtol=0, atol=1e-5)
+
+
+def test_patches_ignore_lr_pixels_that_see_beyond_them(pair):
+    protocol = PROTOCOLS["yokoya_x4"]
+    model = network(replace(NARROW, consistency="both"), protocol)
+    inputs = simulate(pair.reference_BSHW, NM, protocol).inputs()
+    training, whole = model(*inputs), model.eval()(*inputs)
+    rest = [(protocol.spatial()(x) - inputs[2]).abs() for x in (training, whole)]
+    assert rest[1].max() < 1e-5
+    assert rest[0][..., 2:-2, 2:-2].max() < 1e-5
+    assert rest[0].max() > 1e-3
+
+
+def test_a_network_in_use_does_not_know_that_its_sensor_changed(pair):
+    config = replace(NARROW, base="local", consistency="both", shown=None, zero_start=True)
+    other = replace(PROTOCOLS["yokoya_x4"], srf="nikon_d700_nssr_norm")
+    inputs = simulate(pair.reference_BSHW, NM, other)
+    base = base_of("local", inputs)
+    expected = project(base, inputs, CAVE, "both", NM)
+    torch.testing.assert_close(network(config).eval()(*inputs.inputs()), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_weights_carry_the_sensor(name, pair, tmp_path):
-    config = replace(SMALL[name], base="local")
+    config = replace(SMALL[name], base="local", shown=None, consistency="both")
     model, path = network(config), tmp_path / "best.safetensors"
     save_weights(path, model.state_dict(), config, {}, model.sensor)
     loaded = load_model(path)
     assert loaded.config == config
     assert loaded.sensor == model.sensor
+    # The response's own file may be missing where the network is used.
+    loaded.sensor = replace(loaded.sensor, protocol=replace(CAVE, srf="/nowhere/srf.csv"))
     assert torch.equal(fuse(loaded, pair), fuse(model, pair))
     save_weights(path, model.state_dict(), config, {})
     with pytest.raises(UserError, match="of another version of the network"):
@@ -169,3 +217,6 @@ def test_what_a_base_rules_out_is_named():
     measured = PROTOCOLS["paris_x4"]
     assert sensor_of(replace(NARROW, base="gsa", shown=None), measured, None) == Sensor(measured)
     assert sensor_of(NARROW, measured, None) is None
+    for protocol in (measured, CAVE):
+        with pytest.raises(UserError, match=r"model\.consistency: found 'msi', expected none"):
+            sensor_of(replace(NARROW, consistency="msi"), protocol, None)

@@ -165,6 +165,14 @@ def test_state_of_another_spec_is_refused(tmp_path, change, named):
     assert (tmp_path / STATE).is_file()
 
 
+def test_states_of_versions_without_physics_go_on(tmp_path):
+    _trainer(tmp_path).save()
+    spec = state(tmp_path)["spec"]
+    assert not {"model.base", "model.shown", "model.consistency"} & set(spec)
+    with pytest.raises(UserError, match=r"model.base: found None, expected 'gsa'"):
+        _trainer(tmp_path, model=replace(NARROW, base="gsa", shown="image"))
+
+
 def test_state_of_another_format_is_refused(tmp_path, monkeypatch):
     _trainer(tmp_path).save()
     monkeypatch.setattr("feinfn.training.trainer.FORMAT", 2)

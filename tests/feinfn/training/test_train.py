@@ -18,8 +18,13 @@ from feinfn.data.pairs import ScenePairs
 from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
+from feinfn.evaluation import by_network, evaluate_method
 from feinfn.files import BEST, STATE, write_atomic
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.registry import build
+from feinfn.methods.sensor import sensor_of
+from feinfn.methods.weights import load_model
+from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.training.checkpoint import parse_state, read_state
 from feinfn.training.schedule import batches, learning_rate
@@ -79,6 +84,23 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
         assert torch.equal(weight, resumed.state_dict()[name]), name
     states = [saved(tmp_path / d) for d in ("whole", "cut")]
     assert all(torch.equal(a, b) for a, b in zip(*(s["average"] for s in states), strict=True))
+
+
+def test_a_network_on_a_base_is_tested_as_it_was_validated(tmp_path):
+    config = replace(CONFIG, epochs=2, loss="relative", ssim_weight=0.0, augment=True)
+    physics = {"base": "local", "consistency": "msi", "residual_scale": 0.1, "zero_start": True}
+    model_config = replace(LEARNING, shown=None, **physics)
+    patches, validation = data(config)
+    sensor = sensor_of(model_config, CAVE, patches.scenes[0].wavelengths_nm)
+    model = build(model_config, sensor=sensor)
+    patches = Patches(patches.scenes, CAVE, config, CPU, start=model.start)
+    reports = []
+    best = train(model, patches, validation, config, 5, tmp_path, reports.append)
+    assert 0.5 < reports[0].metrics["loss"] < 1.5, "errors are relative to those of the base"
+    loaded = load_model(tmp_path / BEST)
+    scores = [one.scores[CONVENTION] for one in evaluate_method(by_network(loaded), validation)]
+    assert best["val_psnr"] == sum(one["psnr"] for one in scores) / len(scores)
+    assert best["val_psnr"] > 40
 
 
 def test_loss_falls_and_best_weights_are_kept(tmp_path):
