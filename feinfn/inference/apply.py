@@ -47,7 +47,7 @@ class Trained:
     model: nn.Module
     upsampling: str
     protocol: Protocol | None
-    """Protocol of the training; None for a weights file alone, which does not state it."""
+    """Protocol of the training; None for a weights file alone that does not state it."""
     weights_sha256: str = ""
     """SHA-256 of the weights file."""
     wavelengths_nm: tuple[float, ...] | None = None
@@ -108,6 +108,8 @@ def load_trained(
             f"{path}: found weights without {PROTOCOL_FILE}, expected a packaged model; name the "
             f"weights themselves ({weights})"
         )
+    if protocol is None and model.sensor is not None:
+        protocol = model.sensor.protocol
     mode = upsampling or (protocol.upsampling if protocol else DEFAULT_UPSAMPLING)
     if mode not in SUPPORT_PX:
         raise UserError(f"found {mode!r}, expected one of {', '.join(SUPPORT_PX)}", "upsampling")

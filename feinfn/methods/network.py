@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
 from feinfn.physics import Bands, Physics
-from feinfn.protocols.simulate import Inputs
+from feinfn.protocols.simulate import Inputs, check_ratio
 
 DIFFERENCE = 10.0
 """Factor of the difference that a network is shown: a residual of 0.002 cannot be read off images
@@ -82,6 +82,11 @@ class Network(nn.Module):
         """
         check_inputs(self.config, msi_BMHW, lms_BSHW, lr_hsi_BShw)
         inputs = Inputs(msi_BMHW, lms_BSHW, lr_hsi_BShw)
+        if self.sensor is not None:
+            sizes = lr_hsi_BShw.shape[-2:], msi_BMHW.shape[-2:]
+            check_ratio(
+                *sizes, self.sensor.protocol.ratio, "MSI of a network that knows its sensor"
+            )
         if base_BSHW is None:
             lms_BSHW, base_BSHW = self.start(inputs)
         shown = self.entrance(lms_BSHW, base_BSHW)

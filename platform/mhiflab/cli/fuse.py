@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -191,7 +191,11 @@ def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -
     )
     if protocol and not upsampling:
         why = f"as protocol {protocol.name} says"
-    notes = [f"LR-HSI upsampled {trained.upsampling}, {why}", f"MSI bands taken {bands}"]
+    model: Any = trained.model
+    start = f"LR-HSI upsampled {trained.upsampling}, {why}"
+    if model.sensor is not None:
+        start = f"Base {model.config.base}, for the sensor of protocol {model.sensor.protocol.name}"
+    notes = [start, f"MSI bands taken {bands}"]
     ratio = images.msi.values_SHW.shape[1] // images.hsi.values_SHW.shape[1]
     if protocol and ratio != protocol.ratio:
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")

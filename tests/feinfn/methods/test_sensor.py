@@ -220,3 +220,10 @@ def test_what_a_base_rules_out_is_named():
     for protocol in (measured, CAVE):
         with pytest.raises(UserError, match=r"model\.consistency: found 'msi', expected none"):
             sensor_of(replace(NARROW, consistency="msi"), protocol, None)
+
+
+def test_another_ratio_than_the_sensor_has_is_named(pair):
+    model = network(replace(NARROW, base="local", shown=None))
+    msi, lms, lr_hsi = pair.inputs()
+    with pytest.raises(UserError, match=r"knows its sensor: found HR size .*expected HR = 4 x LR"):
+        model(msi, lms, lr_hsi[..., ::2, ::2])

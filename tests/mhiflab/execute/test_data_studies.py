@@ -8,12 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import torch
 from mlflow import MlflowClient
-from tiny import TINY
+from tiny import ONE_OF_EACH, TINY
 
+from feinfn.config import DataConfig
 from feinfn.data import source
-from feinfn.data.source import embedded_scenes
+from feinfn.data.pairs import simulated_inputs
+from feinfn.data.source import embedded_scenes, load_scene
+from feinfn.inference.apply import load_trained
+from feinfn.metrics.evaluation import evaluate
 
+CPU = torch.device("cpu")
 SAMPLE = Path(source.__file__).parent / "sample"
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -197,3 +203,33 @@ def test_conventions_side_by_side_and_robustness_of_a_finished_run(mhiflab, writ
         after[after["srf"] == table["srf"][0]].reset_index(drop=True), table
     )
     assert artifact(tmp_path / "lab", "robustness.png").stat().st_size > 10_000
+
+
+def test_a_network_on_a_base_is_the_same_wherever_it_is_used(mhiflab, write_study, tmp_path):
+    physics = {"base": "local", "consistency": "both", "residual_scale": 0.1, "zero_start": True}
+    own = base(
+        model={"name": "residual", "width": 4, "blocks": 1, **physics},
+        data=ONE_OF_EACH,
+        resources={"workers": 0},
+    )
+    own["train"] = {**own["train"], "loss": "relative", "augment": True}
+    study = write_study(base=own, cases={})
+    ran = mhiflab("run", study)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    recorded = pd.read_csv(artifact(tmp_path / "lab", "metrics_test.csv"))
+    recorded = recorded[recorded["convention"] == "matlab"].set_index("method")["psnr"]
+    assert recorded["fused"] > recorded["upsampled"] + 10
+
+    assert mhiflab("robustness", study, "--sigma", "2").returncode == 0
+    grid = pd.read_csv(artifact(tmp_path / "lab", "robustness.csv"))
+    cells = grid[np.isinf(grid["snr_db"])].set_index("sigma_factor")["psnr"]
+    assert cells[1.0] == pytest.approx(recorded["fused"], abs=1e-4)
+    # The network takes the wider PSF for its own.
+    assert cells[2.0] < recorded["fused"] - 1
+
+    trained = load_trained(artifact(tmp_path / "lab", "model"))
+    image = simulated_inputs(load_scene(DataConfig(), "pompoms_ms"), trained.protocol, CPU)
+    fused = trained.fuse(image.inputs.lr_hsi_BShw, image.inputs.msi_BMHW)[0]
+    assert evaluate(fused, image.reference, 4, "matlab")["psnr"] == pytest.approx(
+        recorded["fused"], abs=1e-4
+    )
