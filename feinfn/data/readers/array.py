@@ -84,6 +84,10 @@ class Array:
     """Added after the scale, in the same numbers."""
     nodata: float | None = None
     """The stored number that means that there is none."""
+    also_nodata: float | None = None
+    """Another such number, NetCDF's `missing_value` beside `_FillValue`."""
+    valid_range: tuple[float, float] | None = None
+    """The smallest and largest stored number that is one; others mean that there is none."""
     load_valid: Callable[[], np.ndarray] | None = None
     """Read the file's mask [H, W], True where there are data; None if it has none."""
     wavelengths_nm: np.ndarray | None = None
@@ -104,6 +108,11 @@ class Array:
     """Coordinate reference system, as `EPSG:32633` or WKT."""
     transform: tuple[float, ...] | None = None
     """Affine map from (column, row) to coordinates, six numbers in rasterio's order."""
+
+    @property
+    def nodata_values(self) -> list[float]:
+        """The stored numbers that mean that there is none."""
+        return [x for x in (self.nodata, self.also_nodata) if x is not None]
 
     def __str__(self) -> str:
         return f"{self.key} {self.shape} {self.dtype}"

@@ -139,6 +139,7 @@ def raster_arrays(path: Path) -> dict[str, Array]:
     Raises `UserError` if rasterio is missing.
     """
     with _opened(path) as raster:
+        _check_meaning(path, raster)
         envi = raster.tags(ns="ENVI")
         factor = envi.get("reflectance_scale_factor")
         scale = None if factor is None else float(factor)
@@ -179,6 +180,19 @@ def raster_arrays(path: Path) -> dict[str, Array]:
     return {path.stem: array}
 
 
+def _check_meaning(path: Path, raster: Any) -> None:
+    """Raise `UserError` for a TIFF of several pages, and for numbers that do not mean light."""
+    found = ""
+    if pages := len(raster.subdatasets):
+        found = f"{pages} pages, expected one with all bands; write them as bands of one page"
+    elif raster.colorinterp[0].name == "palette":
+        found = "indices of a colour table, expected measured numbers; write grey values"
+    elif raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        found = "numbers of which 0 is white, expected 0 for black; invert them, as BlackIsZero"
+    if found:
+        raise UserError(f"{path}: found {found}")
+
+
 def _is_mask(alpha: np.ndarray) -> bool:
     """Return True for 0 and one other number; GDAL calls any fourth band of 8 bits alpha."""
     return len(np.unique(alpha[alpha != 0])) == 1
@@ -204,11 +218,14 @@ def _load(path: Path, index: Index) -> np.ndarray:
         check_size(path, "a raster", shape, itemsize, stored)
         offset = int(raster.tags(ns="ENVI").get("header_offset", 0))
         expected = offset + math.prod(shape) * itemsize
-        # rasterio silently fills the missing part of a short ENVI file with zeros.
-        if raster.driver == "ENVI" and stored < expected:
+        # rasterio silently fills the missing part of a short ENVI file with zeros, and reads bands
+        # from wrong places if the header says fewer rows or columns than there are.
+        if raster.driver == "ENVI" and stored != expected:
+            why = "the file is truncated: copy it again"
+            if stored > expected:
+                why = "the header is that of a smaller file: correct it"
             raise UserError(
-                f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; the "
-                "file is truncated: copy it again"
+                f"{raster.name}: found {stored} bytes, expected {expected} for shape {shape}; {why}"
             )
         spans: Index = index + (slice(None),) * (3 - len(index))
         if raster.tags(ns="ENVI").get("interleave", "").lower() == "bip":

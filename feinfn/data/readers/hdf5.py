@@ -94,16 +94,48 @@ def _facts(dataset: Any, turned: bool) -> dict[str, Any]:
     unit = dataset.attrs.get("units", dataset.attrs.get("unit", ""))
     return {
         "shape": shape[::-1] if turned else shape,
-        "dtype": dataset.dtype,
+        "dtype": _stored_dtype(dataset),
         "unit": unit.decode() if isinstance(unit, bytes) else str(unit),
         "axes": axes if len(shape) == 3 else "",
         "full_scale": _full_scale(dataset),
-        "scale": _numbers(dataset, "scale_factor"),
-        "offset": _numbers(dataset, "add_offset"),
-        "nodata": next(
-            iter(_numbers(dataset, "_FillValue") or _numbers(dataset, "missing_value")), None
-        ),
+        **_conventions(dataset, unit),
     }
+
+
+def _conventions(dataset: Any, unit: str) -> dict[str, Any]:
+    """Return scale, offset and no-data as the CF conventions state them."""
+    dtype = _stored_dtype(dataset)
+    part = 0.01 if unit.strip().lower() in ("percent", "%") else 1.0
+
+    def stored(name: str) -> tuple[float, ...]:
+        values = np.ravel(dataset.attrs.get(name, ()))
+        if values.dtype.kind == "i" and dtype.kind == "u":
+            values = values.astype(dtype)  # -1 stands for 65535
+        return tuple(values.astype(float).tolist()) if values.dtype.kind in "uif" else ()
+
+    scale = tuple(x * part for x in _numbers(dataset, "scale_factor") or (1.0,))
+    fill, *_ = (*stored("_FillValue"), *stored("missing_value"), None)
+    other, *_ = (*(x for x in stored("missing_value") if str(x) != str(fill)), None)
+    low, high = stored("valid_min") or (-np.inf,), stored("valid_max") or (np.inf,)
+    ends = stored("valid_range") or (low[0], high[0])
+    limited = len(ends) == 2 and any(np.isfinite(ends))
+    return {
+        "scale": () if scale == (1.0,) else scale,
+        "offset": tuple(x * part for x in _numbers(dataset, "add_offset")),
+        "nodata": fill,
+        "also_nodata": other,
+        "valid_range": ends if limited else None,
+    }
+
+
+def _stored_dtype(dataset: Any) -> np.dtype:
+    """Return the type of an array; NetCDF marks integers without a sign by an attribute."""
+    mark = dataset.attrs.get("_Unsigned", b"")
+    mark = mark.decode() if isinstance(mark, bytes) else str(mark)
+    dtype = dataset.dtype
+    if mark.lower() == "true" and dtype.kind == "i":
+        return np.dtype(f"u{dtype.itemsize}").newbyteorder(dtype.byteorder)
+    return dtype
 
 
 def _axes_of_scales(dataset: Any) -> str:
@@ -172,6 +204,6 @@ def _load(path: Path, key: str, name: str, turned: bool, index: Index) -> np.nda
         check_size(path, key, dataset.shape, dataset.dtype.itemsize, stored)
         check_size(path, f"{key}'s chunks", dataset.chunks or (1,), 1, stored)
         if not turned:
-            return dataset[index]
+            return dataset[index].astype(_stored_dtype(dataset), copy=False)
         every = (slice(None),) * (dataset.ndim - len(index))
         return dataset[(index + every)[::-1]].T

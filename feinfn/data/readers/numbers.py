@@ -17,8 +17,8 @@ USUAL |= {16383: "14 bits", 32767: "15 bits", 65535: "16 bits"}
 """Full scales in use, and their names."""
 
 
-SHORTEST_NM = 100.0
-"""Numbers below are no wavelengths of light in nm."""
+SHORTEST_NM, LONGEST_NM = 100.0, 3000.0
+"""Numbers below are no wavelengths of light in nm; those above, without a unit, may be others."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,15 @@ def _ascending(array: Array, nm: np.ndarray | None) -> Banded:
 
 
 def _wavelengths(array: Array) -> np.ndarray | None:
-    """Return the file's wavelengths; raise `UserError` for small ones without a unit."""
+    """Return the file's wavelengths; raise `UserError` for some that cannot be in nm."""
     nm = array.wavelengths_nm
-    if nm is not None and array.unit_unknown and nm.max(initial=0) < SHORTEST_NM:
+    if nm is None or not nm.size or nm.dtype.kind not in "uif":
+        return nm
+    if nm.max() < SHORTEST_NM or (array.unit_unknown and nm.max() > LONGEST_NM):
+        unit = "without a unit" if array.unit_unknown else f"nm in {array.wavelengths_from}"
         raise UserError(
-            f"{array.path}: found wavelengths {nm.min():g} to {nm.max():g} without a unit, "
-            "expected nm; write `wavelength units = Micrometers` into the header, or say "
+            f"{array.path}: found wavelengths {nm.min():g} to {nm.max():g} {unit}, expected nm; "
+            "write their unit into the header, as `wavelength units = Micrometers`, or say "
             "--wavelengths in nm"
         )
     return nm
@@ -148,13 +151,15 @@ def _wavelengths(array: Array) -> np.ndarray | None:
 
 def _missing(array: Array, raw: np.ndarray) -> np.ndarray:
     """Return True for each number [S, H, W] that the file declares to be none."""
-    nodata = array.nodata
-    if nodata is None:
-        return np.zeros((1, 1, 1), bool)
-    if raw.dtype.kind == "f":  # as the file stores it, -3.4e38 in 32 bits
-        with np.errstate(over="ignore"):
-            nodata = raw.dtype.type(nodata)
-    return np.isnan(raw) if np.isnan(nodata) else raw == nodata
+    missing = np.zeros((1, 1, 1), bool)
+    for nodata in array.nodata_values:
+        if raw.dtype.kind == "f":  # as the file stores it, -3.4e38 in 32 bits
+            with np.errstate(over="ignore"):
+                nodata = raw.dtype.type(nodata)
+        missing = missing | (np.isnan(raw) if np.isnan(nodata) else raw == nodata)
+    if array.valid_range is not None:
+        missing = missing | (raw < array.valid_range[0]) | (raw > array.valid_range[1])
+    return missing
 
 
 def _without_empty_bands(
@@ -178,7 +183,9 @@ def _without_nodata(
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Return numbers with 0 where there are no data, the mask of pixels with data, and notes."""
     missing_HW = np.broadcast_to(_missing(array, raw).any(axis=0), raw.shape[1:])
-    why = [] if array.nodata is None else [f"the value {array.nodata:g}"]
+    why = [f"the value {value:g}" for value in array.nodata_values]
+    if array.valid_range is not None:
+        why.append("the valid range {:g} to {:g}".format(*array.valid_range))
     if array.load_valid is not None:
         missing_HW = missing_HW | ~array.load_valid()
         why.append("a mask")
