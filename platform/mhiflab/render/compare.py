@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, nearest
@@ -40,7 +41,7 @@ CONVENTION_TAG = "mhiflab.convention"
 NONE = "–"
 
 
-def _differing(values: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names whose values differ or are missing in one of the mappings."""
     names = dict.fromkeys(name for mapping in values for name in mapping)
     return [
@@ -55,7 +56,7 @@ def difference_grid(column: str, values_by_name: Mapping[str, Mapping[str, Any]]
     values = list(values_by_name.values())
     rows = [
         [Cell(name, "key"), *(Cell(_shown(one, name)) for one in values)]
-        for name in _differing(values)
+        for name in differing_names(values)
     ]
     return Grid([column, *values_by_name], rows)
 
@@ -95,7 +96,7 @@ def _other_seeds(runs: Sequence[RecordedRun]) -> list[str]:
     return [
         run.name
         for run in others
-        if _differing([base.spec, run.spec]) == ["seed"]
+        if differing_names([base.spec, run.spec]) == ["seed"]
         and base.data["fingerprint"] == run.data["fingerprint"]
     ]
 
@@ -133,40 +134,27 @@ def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame,
     nothing is trained) and metrics.
     """
     metrics = list(metrics_of(convention))
-    tables = []
-    for run in runs:
-        rows = run.images[run.images["convention"] == convention]
-        by_method = {m: rows[rows["method"] == m].set_index("scene") for m in (FUSED, UPSAMPLED)}
-        tables.append({name: table[metrics] for name, table in by_method.items()})
-    shared = set.intersection(*(set(methods[FUSED].index) for methods in tables))
-    unpaired = sorted(set.union(*(set(methods[FUSED].index) for methods in tables)) - shared)
-    sentences = (
-        [f"Not paired, because some runs lack them: {', '.join(unpaired)}."] if unpaired else []
-    )
+    rows = pd.concat([run.images.assign(run=run.name) for run in runs])
+    rows = rows[rows["convention"] == convention]
+    fused = rows[rows["method"] == FUSED].sort_values("scene", kind="stable")
+    counts = fused.groupby("scene").size()
+    unpaired, shared = counts.index[counts < len(runs)], counts.index[counts == len(runs)]
+    sentences = []
+    if len(unpaired):
+        sentences.append(f"Not paired, because some runs lack them: {', '.join(unpaired)}.")
     if len({run.tags.get(PROTOCOL_HASH) for run in runs}) == 1:
         # The same pixels and protocol give the same upsampled image.
-        first = tables[0][UPSAMPLED]
-        distances = [
-            abs(methods[UPSAMPLED] - first).div(abs(first).clip(lower=1)).max(axis=1)
-            for methods in tables
-        ]
-        changed = sorted(
-            scene for scene in shared if any(d.get(scene, 0.0) > SAME_IMAGE for d in distances)
-        )
-        shared -= set(changed)
-        if changed:
+        upsampled = rows[rows["method"] == UPSAMPLED].set_index("scene")
+        first = upsampled.loc[upsampled["run"] == runs[0].name, metrics].reindex(upsampled.index)
+        distances = abs(upsampled[metrics] - first).div(abs(first).clip(lower=1)).max(axis=1)
+        changed = shared.intersection(distances.index[distances > SAME_IMAGE])
+        shared = shared.difference(changed)
+        if len(changed):
             sentences.append(f"Not paired, because their pixels differ: {', '.join(changed)}.")
-    frames = [
-        methods[FUSED]
-        .loc[sorted(shared)]
-        .reset_index()
-        .assign(
-            method=run.name,
-            seed=math.nan if run.spec.get("model.name") in CLASSICAL else 1.0,
-        )
-        for run, methods in zip(runs, tables, strict=True)
-    ]
-    return pd.concat(frames, ignore_index=True), sentences
+    frame = fused[fused["scene"].isin(shared)]
+    untrained = [run.name for run in runs if run.spec.get("model.name") in CLASSICAL]
+    seeds = np.where(frame["run"].isin(untrained), math.nan, 1.0)
+    return frame.assign(method=frame["run"], seed=seeds), sentences
 
 
 def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:

@@ -64,14 +64,14 @@ def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[Picture], l
     size = 0
     for title, kind, options, caption in FIGURES:
         try:
-            drawing = make_drawing(kind, options, done)
+            figure, numbers = make_drawing(kind, options, done)
         except UserError as error:
             undrawn.append(f"{title}: {error}")
             continue
-        labels, facts = _labels_and_facts(drawing.numbers)
+        labels, facts = _labels_and_facts(numbers)
         picture = Picture(
             title,
-            figure_bytes(drawing.figure),
+            figure_bytes(figure),
             f"{caption} {facts}{_left_out(kind, done, plan)}",
             f"{title}: {caption} Shown: {labels}. {facts}",
         )

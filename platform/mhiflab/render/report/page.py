@@ -8,11 +8,10 @@ from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.show import counts_line, remarks, state_grid
 from mhiflab.render.pages import page
+from mhiflab.render.report import sections
 from mhiflab.render.report.drawings import draw_figures
-from mhiflab.render.report.origin import origin, settings_grid
-from mhiflab.render.report.sections import image_grid, statistics, with_distinct_labels
 from mhiflab.render.report.windows import read_windows, viewer_data
-from mhiflab.render.runs import Results, collect
+from mhiflab.render.runs import collect
 from mhiflab.render.tables.formats import table_grid
 from mhiflab.render.tables.table import notes, study_table
 
@@ -25,15 +24,15 @@ def report_page(plans: Sequence[Plan], title: str = "") -> str:
     first study that has something to look into. Raises `UserError` if the store cannot be read.
     """
     studies = [_study_values(plan, 1 / len(plans)) for plan in plans]
-    looked_into = False
+    with_viewer = False
     for study in studies:
         windows, plan = study["windows"], study["plan"]
         study["viewer"] = None
-        if windows.fused_SHW and looked_into:
+        if windows.first and with_viewer:
             windows.notes.append(f"A page of its own shows them: mhiflab report {plan.command}")
-        elif windows.fused_SHW:
-            study["viewer"] = viewer_data(windows)
-            looked_into = True
+        elif windows.first:
+            study["viewer"] = viewer_data(windows, windows.first)
+            with_viewer = True
     return page(
         "report.html",
         title or plans[0].study.title,
@@ -44,40 +43,41 @@ def report_page(plans: Sequence[Plan], title: str = "") -> str:
 
 def _study_values(plan: Plan, share: float) -> dict[str, Any]:
     """Return the template's values of a study, which may take a share of the page's room."""
-    plan = with_distinct_labels(plan)
+    plan = sections.with_distinct_labels(plan)
     done = replace(plan, entries=plan.finished)
-    results, problem = _results(done)
-    shared, runs = origin(plan)
+    shared, runs = sections.origin(plan)
     values: dict[str, Any] = {
         "plan": plan,
         "done": done,
         "state": replace(state_grid(plan, progress=True), title=""),
         "state_notes": [*remarks(plan), f"{counts_line(plan)}."],
-        "problem": problem,
-        "results": results,
+        "problem": "No run is finished yet.",
+        "results": None,
         "table": None,
         "figures": [],
         "not_drawn": [],
         "windows": read_windows(plan),
         "shared": shared,
         "runs": runs,
-        "differences": settings_grid(plan),
+        "differences": sections.settings_grid(plan),
     }
-    if results:
-        # With all entries, because a row that lacks runs gets no mark.
-        table = study_table(replace(results, plan=plan))
-        values["table"], values["table_notes"] = replace(table_grid(table), title=""), notes(table)
-        values["verdicts"], values["warnings"] = statistics(results)
-        values["images"] = image_grid(results, share)
-        values["figures"], values["not_drawn"] = draw_figures(done, plan, share)
-    return values
-
-
-def _results(done: Plan) -> tuple[Results | None, str]:
-    """Return the finished runs' numbers, or the reason why one table cannot hold them."""
     if not done.entries:
-        return None, "No run is finished yet."
+        return values
     try:
-        return collect(done), ""
+        results = collect(done)
     except UserError as error:
-        return None, str(error)
+        return values | {"problem": str(error)}
+    # With all entries, because a row that lacks runs gets no mark.
+    table = study_table(replace(results, plan=plan))
+    verdicts, warnings = sections.statistics(results)
+    figures, not_drawn = draw_figures(done, plan, share)
+    return values | {
+        "results": results,
+        "table": replace(table_grid(table), title=""),
+        "table_notes": notes(table),
+        "verdicts": verdicts,
+        "warnings": warnings,
+        "images": sections.image_grid(results, share),
+        "figures": figures,
+        "not_drawn": not_drawn,
+    }
