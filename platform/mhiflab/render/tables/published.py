@@ -2,16 +2,13 @@
 
 import csv
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator
 
 from feinfn.errors import UserError, require
 from feinfn.metrics.evaluation import METRICS
-from mhiflab.study.yaml_values import build, check_line
+from mhiflab.study.yaml_values import check_line
 
 COUNTED_RATIO = 4
 """Ratio at which parameters are counted, because upsampling layers depend on it."""
@@ -19,58 +16,16 @@ COUNTED_RATIO = 4
 NOT_TOLD = "-"
 """Text in place of an unknown number."""
 
+COLUMNS = (
+    *("method", "data", "ratio"),
+    *(name for metric in METRICS for name in (metric, f"{metric}_std")),
+    *("parameters_counted", "source", "protocol", "convention"),
+)
+"""Columns of a file of published numbers. Deviations are over images. Parameters in millions are
+not quoted but counted on the released code for 31 + 3 bands at ratio `COUNTED_RATIO`."""
 
-def _line(text: str) -> str:
-    check_line(text, "")
-    return text
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        require(re.fullmatch(pattern, text) is not None, "", text, expected)
-        return text
-
-    return AfterValidator(check)
-
-
-Line = Annotated[str, AfterValidator(_line)]
-Known = Annotated[str, AfterValidator(lambda text: text and _line(text))]
-"""A line, or nothing if it is not known."""
-Number = Annotated[str, _matching(r"([0-9]+(\.[0-9]+)?)?", "a number such as 52.47, or nothing")]
-"""A number digit by digit as printed, or nothing."""
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """A row of a file of published numbers; its fields are the columns."""
-
-    method: Line
-    data: Line
-    ratio: Annotated[str, _matching("[1-9][0-9]*", "an integer such as 4")]
-    psnr: Number
-    psnr_std: Number
-    """Standard deviation over images, as for the other metrics."""
-    sam: Number
-    sam_std: Number
-    ergas: Number
-    ergas_std: Number
-    ssim: Number
-    ssim_std: Number
-    parameters_counted: Number
-    """Millions, not quoted but counted on the released code for 31 + 3 bands at ratio
-    `COUNTED_RATIO`."""
-    source: Line
-    protocol: Known
-    convention: Known
-
-    def __post_init__(self) -> None:
-        if not any(getattr(self, metric) for metric in METRICS):
-            raise UserError(
-                f"found no printed number of {self.method}, expected one or more; remove the line"
-            )
-
-
-COLUMNS = tuple(one.name for one in fields(PublishedRow))
+LINES = {"method": True, "data": True, "source": True, "protocol": False, "convention": False}
+"""Columns of texts, and whether they must be known."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +53,42 @@ def read_published(path: Path, data: str, ratio: int) -> list[QuotedRow]:
     is not a number, or if no row fits.
     """
     rows = list(_rows(path))
-    fitting = [row for row in rows if (row.data, row.ratio) == (data, str(ratio))]
+    fitting = [row for row in rows if (row["data"], row["ratio"]) == (data, str(ratio))]
     if not fitting:
-        sets = ", ".join(sorted({f"{row.data} x{row.ratio}" for row in rows})) or "no row"
+        sets = ", ".join(sorted({f"{row['data']} x{row['ratio']}" for row in rows})) or "no row"
         raise UserError(f"{path}: found nothing of {data} x{ratio}, expected one of: {sets}")
     return [
         QuotedRow(
-            row.method,
-            {metric: text for metric in METRICS if (text := getattr(row, metric))},
-            row.source,
-            f"protocol: {row.protocol or 'unknown'}; metrics: {row.convention or 'unknown'}",
-            (row.parameters_counted if ratio == COUNTED_RATIO else "") or NOT_TOLD,
-            {metric: text for metric in METRICS if (text := getattr(row, f"{metric}_std"))},
+            row["method"],
+            {metric: row[metric] for metric in METRICS if row[metric]},
+            row["source"],
+            f"protocol: {row['protocol'] or 'unknown'}; metrics: {row['convention'] or 'unknown'}",
+            (row["parameters_counted"] if ratio == COUNTED_RATIO else "") or NOT_TOLD,
+            {metric: row[f"{metric}_std"] for metric in METRICS if row[f"{metric}_std"]},
         )
         for row in fitting
     ]
 
 
-def _rows(path: Path) -> Iterator[PublishedRow]:
+def _check(row: Mapping[str, str]) -> None:
+    """Raise `UserError` that names the first invalid cell."""
+    for name in COLUMNS:
+        text = row[name]
+        if name in LINES:
+            if text or LINES[name]:
+                check_line(text, name)
+        elif name == "ratio":
+            require(bool(re.fullmatch("[1-9][0-9]*", text)), name, text, "an integer such as 4")
+        else:
+            is_number = not text or re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)
+            require(bool(is_number), name, text, "a number such as 52.47, or nothing")
+    if not any(row[metric] for metric in METRICS):
+        raise UserError(
+            f"found no printed number of {row['method']}, expected one or more; remove the line"
+        )
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Yield every row; raise `UserError` if the file is not a table or a cell is invalid."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of published values, expected a CSV")
@@ -143,7 +116,12 @@ def _rows(path: Path) -> Iterator[PublishedRow]:
                     f"{where}: found {len(cells)} cells, expected {len(head)}; quote texts that "
                     "hold a comma"
                 )
-            yield build(PublishedRow, dict(zip(head, cells, strict=True)), where)
+            row = dict(zip(head, cells, strict=True))
+            try:
+                _check(row)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
+            yield row
     except csv.Error as error:
         raise UserError(
             f"{path}: line {reader.line_num}: {error}, expected one row a line; close every quote "
