@@ -18,13 +18,8 @@ from mhiflab.record.artifacts import FUSED, UPSAMPLED, metrics_of
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import networks, runs_of_one_seed, trained_feinfn
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure and the numbers behind it."""
-
-    figure: Figure
-    numbers: pd.DataFrame
+Drawing = tuple[Figure, pd.DataFrame]
+"""A figure and the numbers behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)

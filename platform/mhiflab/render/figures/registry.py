@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from feinfn.errors import UserError, nearest
+from feinfn.errors import require_one_of
 from feinfn.files import write_bytes
 from mhiflab.paths import check_targets
 from mhiflab.plan.plan import Plan
@@ -25,16 +25,10 @@ from mhiflab.study.smoke import MARK
 from mhiflab.study.yaml_values import build
 
 KINDS: dict[str, type[Kind]] = {
-    "fused": Fused,
-    "spectra": Spectra,
-    "curves": Curves,
-    "cost": Cost,
-    "latent": Latent,
-    "gabor": Gabor,
-    "response": Response,
-    "change": Change,
-    "errors": Errors,
+    kind.__name__.lower(): kind
+    for kind in (Fused, Spectra, Curves, Cost, Latent, Gabor, Response, Change, Errors)
 }
+"""Kinds of figures by name: that of the class in small letters."""
 
 FORMATS = ("png", "pdf")
 """Formats of a figure."""
@@ -42,11 +36,7 @@ FORMATS = ("png", "pdf")
 
 def find_kind(name: str) -> type[Kind]:
     """Return a kind of figure; raise `UserError` if the name is unknown."""
-    if name not in KINDS:
-        raise UserError(
-            f"figure kind: found {name!r}, {nearest(name, KINDS)}expected one of "
-            + ", ".join(KINDS)
-        )
+    require_one_of("figure kind", name, KINDS)
     return KINDS[name]
 
 
@@ -67,9 +57,9 @@ def draw(
     """
     paths = {suffix: folder / f"{stem}.{suffix}" for suffix in (*FORMATS, "csv")}
     check_targets(paths.values())
-    drawing = make_drawing(kind, options, plan)
-    contents = {suffix: figure_bytes(drawing.figure, suffix) for suffix in formats}
-    table = drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    figure, numbers = make_drawing(kind, options, plan)
+    contents = {suffix: figure_bytes(figure, suffix) for suffix in formats}
+    table = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     contents["csv"] = table.encode()
     for suffix, path in paths.items():
         if suffix in contents:
@@ -86,9 +76,9 @@ def make_drawing(kind: str, options: dict[str, Any], plan: Plan) -> Drawing:
     # With one thread, the order of sums does not depend on the number of cores.
     torch.set_num_threads(1)
     try:
-        drawing = figure_kind.draw(plan)
+        figure, numbers = figure_kind.draw(plan)
     finally:
         torch.set_num_threads(threads)
-    if not plan.smoke:
-        return drawing
-    return Drawing(add_footer(drawing.figure, MARK), drawing.numbers.assign(form="smoke"))
+    if plan.smoke:
+        figure, numbers = add_footer(figure, MARK), numbers.assign(form="smoke")
+    return figure, numbers

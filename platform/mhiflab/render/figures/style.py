@@ -205,9 +205,9 @@ def show_image(
     return axis.imshow(shown, interpolation="none", **more)
 
 
-def error_limit(maps: Iterable[np.ndarray | None]) -> float:
+def error_limit(maps: Iterable[np.ndarray]) -> float:
     """Return the end of a common error scale, which few pixels exceed; 1 if no error is finite."""
-    errors = [np.zeros(0), *(np.asarray(m, np.float64).ravel() for m in maps if m is not None)]
+    errors = [np.zeros(0), *(np.asarray(one, np.float64).ravel() for one in maps)]
     finite = (values := np.concatenate(errors))[np.isfinite(values)]
     limit = float(np.percentile(finite, 100 - HIDDEN_SHARE)) if finite.size else 0.0
     return limit or 1.0

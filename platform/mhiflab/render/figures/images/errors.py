@@ -44,7 +44,7 @@ class Errors(Images):
             low, middle, high = np.nanpercentile(error_HW, (5, 50, 95))
             spread = {"mean": np.nanmean(error_HW), "p5": low, "median": middle, "p95": high}
             rows.append(values | {"map": self.map, **spread})
-        return Drawing(errors_figure(panels, UNITS[self.map]), pd.DataFrame(rows))
+        return errors_figure(panels, UNITS[self.map]), pd.DataFrame(rows)
 
 
 @style.styled

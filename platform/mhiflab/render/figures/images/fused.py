@@ -47,7 +47,7 @@ class Fused(Images):
             mean = np.nan if error is None else error.astype(np.float64).mean()
             rows.append(values | {"mean_absolute_error": mean})
         numbers = pd.DataFrame(rows).assign(zoom_row=row, zoom_column=column, zoom_size=size)
-        return Drawing(fused_figure(panels, zoom), numbers)
+        return fused_figure(panels, zoom), numbers
 
 
 def _find_zoom(size_HW: tuple[int, ...], error: np.ndarray | None, square: Square | None) -> Square:

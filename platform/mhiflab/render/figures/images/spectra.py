@@ -60,7 +60,7 @@ class Spectra(Images):
                 rows.append(pd.DataFrame(spectra | columns))
         rgb = pseudo_rgb(reference_SHW, nm)
         figure = spectra_figure(reference_PS, methods, pixels, nm, rgb, first.place)
-        return Drawing(figure, pd.concat(rows, ignore_index=True))
+        return figure, pd.concat(rows, ignore_index=True)
 
     def _pixels_in(
         self, origin: tuple[int, int], reference_SHW: np.ndarray

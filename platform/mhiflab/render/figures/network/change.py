@@ -83,7 +83,7 @@ class Change(Network):
                 }
             )
         columns = run_columns(plan, entry) | {"scene": window.scene}
-        return Drawing(change_figure(panels), pd.DataFrame(rows).assign(**columns))
+        return change_figure(panels), pd.DataFrame(rows).assign(**columns)
 
 
 def scale_centred(x_BCHW: Tensor, row: int, col: int, factor: float) -> Tensor:

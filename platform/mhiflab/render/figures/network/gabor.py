@@ -69,7 +69,7 @@ class Gabor(Network):
         largest = max(omega / scale for omega, scale in places.values())
         # Other layers lie on the same curve; they are in the numbers only.
         figure = gabor_figure(places["start"], places[f"layer {self.layer}"], largest)
-        return Drawing(figure, pd.DataFrame(rows).assign(**run_columns(plan, entry)))
+        return figure, pd.DataFrame(rows).assign(**run_columns(plan, entry))
 
 
 Wavelet = tuple[float, float]

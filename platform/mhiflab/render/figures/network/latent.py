@@ -39,7 +39,7 @@ class Latent(Network):
         numbers.loc[len(numbers)] = [np.nan, *numbers.iloc[:, 1:].mean()]
         numbers.insert(0, "band", [*range(1, self.bands + 1), "mean"])
         numbers = numbers.assign(**run_columns(plan, entry), scene=window.scene)
-        return Drawing(latent_figure(spectra.panels(), similarity), numbers)
+        return latent_figure(spectra.panels(), similarity), numbers
 
 
 @styled

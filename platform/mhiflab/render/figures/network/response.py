@@ -53,7 +53,7 @@ class Response(Images):
         features = [name for name in names if all(name in one for one in curves.values())]
         features = features if self.features else features[:PANELS]
         figure = response_figure(at_R, features, curves)
-        return Drawing(figure, pd.concat(rows, ignore_index=True))
+        return figure, pd.concat(rows, ignore_index=True)
 
 
 @styled

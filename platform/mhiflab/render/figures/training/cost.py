@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from feinfn.errors import UserError
-from feinfn.methods.cost import costs, parameters_of
+from feinfn.methods.cost import flop_per_pixel, parameters_of
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.plan.plan import Finished, Plan
 from mhiflab.render.figures.kind import Cases, Drawing
@@ -65,7 +65,7 @@ class Cost(Cases):
             tables.append(_quoted_rows(Path(self.published), self.data, protocol.ratio))
         numbers = pd.concat(tables, ignore_index=True)
         named = numbers.rename(columns={"cost": f"gflop_at_{SIDE_PX}_px"})
-        return Drawing(cost_figure(numbers), named)
+        return cost_figure(numbers), named
 
 
 def _measured_row(plan: Plan, entries: list[Finished]) -> dict[str, Any]:
@@ -79,17 +79,14 @@ def _measured_row(plan: Plan, entries: list[Finished]) -> dict[str, Any]:
     psnr_N = np.array([one["psnr"] for one in means])
     parameters = parameters_of(trial.spec.model)
     # Operations are counted for networks only.
-    cost = np.nan
-    if parameters:
-        per_pixel = costs(trial.spec.model, trial.spec.protocol.ratio)[0].flop_per_pixel
-        cost = per_pixel * SIDE_PX**2 / 1e9
+    flop = flop_per_pixel(trial.spec.model, trial.spec.protocol.ratio) if parameters else np.nan
     return {
         "method": plan.labels[trial.case],
         "psnr": psnr_N.mean(),
         "seeds": len(entries) if trial.spec.trained else 0,
         "psnr_std": psnr_N.std(ddof=1) if len(psnr_N) > 1 else np.nan,
         "parameters": parameters,
-        "cost": cost,
+        "cost": flop * SIDE_PX**2 / 1e9,
         "measured": True,
         "source": "runs",
     }

@@ -60,7 +60,7 @@ class Curves(Cases):
             at = numbers["step"]
         points = numbers.rename(columns={"label": "method"}).assign(step=at)
         y = f"validation {METRICS[self.metric].heading}"
-        return Drawing(curves_figure(points, x, y), numbers)
+        return curves_figure(points, x, y), numbers
 
 
 def _steps(entry: Entry) -> int | None:

@@ -13,13 +13,20 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from feinfn.files import write_bytes
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.search import SearchPlan
-from mhiflab.plan.suggest import Suggestion
-from mhiflab.render.figures.style import figure_bytes, new_figure, styled
+from mhiflab.render.figures.style import COLOURS, figure_bytes, new_figure, styled
 from mhiflab.render.metrics import METRICS
 from mhiflab.study.search import COSTS
 
-# Colours of Okabe and Ito (2008), distinct for all kinds of colour vision; shapes differ as well.
-OTHERS, STOPPED, DEFAULT, BEST = "#0072B2", "#999999", "#D55E00", "#009E73"
+BEST = COLOURS[2]
+
+MARKS = {
+    "trained": (COLOURS[0], "o", 16, 2),
+    "stopped early": ("#999999", "x", 22, 2),
+    "default": (COLOURS[1], "D", 40, 3),
+    "best": (BEST, "*", 110, 3),
+    "front": (BEST, "*", 110, 3),
+}
+"""Colour, shape, area and order of drawing of suggestions by label."""
 
 
 def search_frame(plan: SearchPlan) -> pd.DataFrame:
@@ -87,21 +94,17 @@ def _draw_points(axis: Axes, plan: SearchPlan, x: Sequence[Any]) -> None:
     """Draw every suggestion's first objective over x; base and best have marks of their own."""
     best = {suggestion.index for suggestion in plan.best}
 
-    def style(suggestion: Suggestion) -> tuple[str, str, str, int]:
-        if suggestion.index == 0:
-            return "default", DEFAULT, "D", 40
-        if suggestion.index in best:
-            return "best" if plan.search.single else "front", BEST, "*", 110
-        if suggestion.state == "stopped":
-            return "stopped early", STOPPED, "x", 22
-        return "trained", OTHERS, "o", 16
-
-    groups: dict[tuple[str, str, str, int], list[tuple[Any, float]]] = {}
+    groups: dict[str, list[tuple[Any, float]]] = {}
     for one, place in zip(plan.suggestions, x, strict=True):
+        label = "stopped early" if one.state == "stopped" else "trained"
+        if one.index in best:
+            label = "best" if plan.search.single else "front"
+        if one.index == 0:
+            label = "default"
         if one.objectives is not None:
-            groups.setdefault(style(one), []).append((place, one.objectives[0]))
-    for (label, colour, marker, size), points in groups.items():
-        zorder = 3 if label in ("default", "best", "front") else 2
+            groups.setdefault(label, []).append((place, one.objectives[0]))
+    for label, points in groups.items():
+        colour, marker, size, zorder = MARKS[label]
         x_N, y_N = zip(*points, strict=True)
         axis.scatter(x_N, y_N, c=colour, marker=marker, s=size, label=label, zorder=zorder)
     axis.set_ylabel(_name(next(iter(plan.search.objectives))))
