@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from feinfn.data.export import MAT_BYTES, write_image
-from feinfn.data.images import pseudo_rgb
+from feinfn.data.images import colours, pseudo_rgb, rgb_bands
 from feinfn.errors import UserError
 from feinfn.files import write_atomic
 from feinfn.inference.apply import Trained, fused_image
 from feinfn.inference.inputs import FusionImages
 from mhiflab.grid import Cell, Grid
-from mhiflab.render.figures.images.quicklook import quick_look
-from mhiflab.render.figures.style import figure_bytes
+from mhiflab.render.figures.images.fused import fused_figure
+from mhiflab.render.figures.style import MAPS, Panel, error_limit, figure_bytes
 from mhiflab.render.metrics import METRICS
 
 LEAST_DIGITS = 3
 """Conventions may differ by less than a table shows."""
+
+WHITE = 0.99
+"""Share of the fused image's values that are below white."""
 
 
 def convention_grid(by_convention: Mapping[str, Mapping[str, float]]) -> Grid:
@@ -85,20 +88,49 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
     panels = (("error", "Mean absolute error"), ("sam_deg", "SAM (deg), white: left out"))
     for axis, (key, title) in zip(axes[1:], panels, strict=True):
         values = np.asarray(maps[key])
-        finite = values[np.isfinite(values)]
-        # A few large errors would hide all others.
-        limit = float(np.percentile(finite, 99.5)) if finite.size else 0.0
-        image = axis.imshow(
-            values, cmap="cividis", vmin=0, vmax=limit or 1, interpolation="nearest"
-        )
+        scale = {"cmap": MAPS["error"], "vmin": 0, "vmax": error_limit([values])}
+        image = axis.imshow(values, interpolation="nearest", **scale)
         figure.colorbar(image, ax=axis, extend="max")
         axis.set_title(title)
     for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
     figure.suptitle(f"convention {convention}")
     # Without the software entry the file does not depend on matplotlib's version string.
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def quick_look(
+    lr_hsi_Shw: np.ndarray,
+    msi_MHW: np.ndarray,
+    fused_SHW: np.ndarray,
+    wavelengths_nm: np.ndarray | None,
+    msi_order: Sequence[str] = (),
+    reference_SHW: np.ndarray | None = None,
+) -> Figure:
+    """Draw LR-HSI, MSI and fused HSI in pseudo-RGB; also a given reference and the errors.
+
+    HSIs share one white, and the MSI has its own, whose bands are found by name, else as for
+    ascending wavelengths. Errors are absolute, averaged over bands. Pixels without data are NaN,
+    and drawn black, or white among errors.
+    """
+
+    def white(values: np.ndarray) -> float:
+        return max(float(np.nanquantile(values, WHITE)), 1e-9)
+
+    bands = rgb_bands(len(fused_SHW), wavelengths_nm)
+    named = len(msi_order) == len(msi_MHW) and {"R", "G", "B"} <= set(msi_order)
+    msi_bands = [msi_order.index(c) for c in "RGB"] if named else rgb_bands(len(msi_MHW), None)
+    msi, hsi_white = msi_MHW[msi_bands], white(fused_SHW[bands])
+    error = None if reference_SHW is None else np.abs(fused_SHW - reference_SHW).mean(axis=0)
+    panels = [
+        Panel("LR-HSI", colours(lr_hsi_Shw[bands], hsi_white)),
+        Panel("MSI", colours(msi, white(msi))),
+        Panel("Fused", colours(np.nan_to_num(fused_SHW[bands]), hsi_white), error),
+    ]
+    if reference_SHW is not None:
+        shown = np.nan_to_num(reference_SHW[bands])
+        panels.append(Panel("Reference", colours(shown, hsi_white)))
+    return fused_figure(panels)
 
 
 def write_fusion(

@@ -21,7 +21,7 @@ from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab.cli.fuse import fuse as fuse_command
-from mhiflab.render.figures.images.quicklook import quick_look
+from mhiflab.render.fused import quick_look
 
 CONFIG = ModelConfig(
     hsi_bands=31,
