@@ -7,10 +7,10 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, SmokeOption
+from mhiflab.cli import options
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, study_name, study_path
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 DASHBOARD = "http://127.0.0.1:8265"
 
 AddressOption = Annotated[
-    str, typer.Option(help="The cluster's dashboard, usually the near end of a tunnel.")
+    str, Option(help="The cluster's dashboard, usually the near end of a tunnel.")
 ]
 TrackingOption = Annotated[
-    str, typer.Option(help="MLflow server of the job (default: the one set on the head).")
+    str, Option(help="MLflow server of the job (default: the one set on the head).")
 ]
 
 
 def submit(
     study: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="The file of a study or a paper, or the name of a shipped one.", metavar="[STUDY]"
         ),
     ] = "",
     address: AddressOption = DASHBOARD,
     lab: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Lab folder there: an absolute path that all nodes share.", envvar="MHIFLAB_LAB"
         ),
     ] = "",
     tracking_uri: TrackingOption = "",
-    attach: Annotated[str, typer.Option(metavar="ID", help="Follow this job.")] = "",
-    stop: Annotated[str, typer.Option(metavar="ID", help="Stop this job.")] = "",
+    attach: Annotated[str, Option(metavar="ID", help="Follow this job.")] = "",
+    stop: Annotated[str, Option(metavar="ID", help="Stop this job.")] = "",
 ) -> None:
     """Run a study or a paper on a cluster from here: ship code and study, and follow the job's log.
 
@@ -65,22 +65,22 @@ def submit(
 
 def doctor(
     study: Annotated[
-        str, typer.Argument(help="Also check the data of this study or paper.", metavar="[STUDY]")
+        str, Argument(help="Also check the data of this study or paper.", metavar="[STUDY]")
     ] = "",
     address: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Dashboard (http://...) of a cluster, or HOST:PORT from one of its nodes "
             "(default: RAY_ADDRESS, else this machine)."
         ),
     ] = "",
     lab: Annotated[
-        str, typer.Option(help="Lab folder that all nodes share.", envvar="MHIFLAB_LAB")
+        str, Option(help="Lab folder that all nodes share.", envvar="MHIFLAB_LAB")
     ] = "lab",
     tracking_uri: TrackingOption = "",
     migrate: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--migrate",
             help="Only migrate the record, if an older MLflow made it; a backup stays beside it.",
         ),
@@ -125,17 +125,17 @@ def doctor(
 def ui(
     study: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Only print the address that shows the runs of this study or paper, by case.",
             metavar="[STUDY]",
         ),
     ] = "",
-    smoke: SmokeOption = False,
+    smoke: options.SmokeOption = False,
     browse: Annotated[
-        bool, typer.Option("--open", help="Open the study's address in a browser.")
+        bool, Option("--open", help="Open the study's address in a browser.")
     ] = False,
-    lab: LabOption = DEFAULT_LAB,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    lab: options.LabOption = DEFAULT_LAB,
+    port: Annotated[int, Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
     from mhiflab.record.database.errors import without_passwords
@@ -162,15 +162,14 @@ def ui(
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
+    raise Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
 
 
 def _print_addresses(store: "Store", study: str, smoke: bool, server: str, browse: bool) -> None:
     """Print the addresses of studies in MLflow's UI and nothing else, and open them if asked."""
     from mhiflab.record.studies import study_address
-    from mhiflab.study.read import read_paper
 
-    for file in read_paper(study_path(study)).files():
+    for file in options.study_files(study):
         address = study_address(store, study_name(file, smoke), server)
         out.print(address, markup=False, soft_wrap=True)
         if browse:

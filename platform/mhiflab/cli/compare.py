@@ -3,57 +3,46 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import (
-    LabOption,
-    PaperArgument,
-    SmokeOption,
-    StudyArgument,
-    named_by_option,
-)
+from mhiflab.cli import options
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
 
+CHOSEN = {"option cases": "--case", "option seed": "--seed"}
+"""Options that choose a study's runs, by the names of those of figures."""
 
+
+@options.named_by_option(**CHOSEN)
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Run keys or their first digits; the first is the baseline."),
+        Argument(help="Run keys or their first digits; the first is the baseline."),
     ] = None,
-    study: Annotated[
-        str, typer.Option(help="Compare the finished runs of this study instead.")
-    ] = "",
+    study: Annotated[str, Option(help="Compare the finished runs of this study instead.")] = "",
     case: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Only this case of the study. Repeatable. The baseline is the study's if it is "
             "among them, else the first."
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None,
-        typer.Option(help="Only this seed of the study. Repeatable."),
+        list[int] | None, Option(help="Only this seed of the study. Repeatable.")
     ] = None,
-    smoke: SmokeOption = False,
+    smoke: options.SmokeOption = False,
     filter_: Annotated[
         str,
-        typer.Option(
-            "--filter", help="Compare the finished runs that an MLflow filter finds instead."
-        ),
+        Option("--filter", help="Compare the finished runs that an MLflow filter finds instead."),
     ] = "",
-    convention: Annotated[
-        str | None, typer.Option(help="Metric convention (default: matlab).")
-    ] = None,
+    convention: Annotated[str | None, Option(help="Metric convention (default: matlab).")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE.html", help="Report to write (default: in LAB/rendered)."
-        ),
+        Option("--out", metavar="FILE.html", help="Report to write (default: in LAB/rendered)."),
     ] = None,
-    lab: LabOption = DEFAULT_LAB,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Show what differs between runs: settings, code, data, metrics image by image, and curves.
 
@@ -97,21 +86,18 @@ def compare(
     out.print(f"Report  {escape(str(path))}", soft_wrap=True)
 
 
-@named_by_option(sigma_factors="--sigma", srf="--srf", snrs_db="--snr")
+@options.named_by_option(sigma_factors="--sigma", srf="--srf", snrs_db="--snr", **CHOSEN)
 def robustness(
-    study: StudyArgument,
-    case: Annotated[str, typer.Option(help="Only this case of the study (default: all).")] = "",
+    study: options.StudyArgument,
+    case: Annotated[str, Option(help="Only this case of the study (default: all).")] = "",
     sigma: Annotated[
-        list[float] | None,
-        typer.Option(help="PSF width as a multiple of the protocol's. Repeatable."),
+        list[float] | None, Option(help="PSF width as a multiple of the protocol's. Repeatable.")
     ] = None,
-    srf: Annotated[
-        list[str] | None, typer.Option(help="Further response table. Repeatable.")
-    ] = None,
+    srf: Annotated[list[str] | None, Option(help="Further response table. Repeatable.")] = None,
     snr: Annotated[
-        list[float] | None, typer.Option(help="Signal-to-noise ratio in dB. Repeatable.")
+        list[float] | None, Option(help="Signal-to-noise ratio in dB. Repeatable.")
     ] = None,
-    lab: LabOption = DEFAULT_LAB,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Evaluate a study's finished runs off their protocol: PSF x SRF x noise.
 
@@ -126,7 +112,7 @@ def robustness(
     folder = Lab(lab)
     grid = Grid(tuple(sigma or Grid.sigma_factors), tuple(srf or ()), tuple(snr or Grid.snrs_db))
     plan = plan_refresher(study_path(study), False, folder)()
-    entries = chosen_entries(plan, [case] if case else [], options=("--case", ""))
+    entries = chosen_entries(plan, [case] if case else [])
     for entry in entries:
         check_evaluable(entry)
     for entry in plan.complete(entries):
@@ -136,11 +122,10 @@ def robustness(
         out.print(f"Picture  {path}", soft_wrap=True)
 
 
-def describe(paper: PaperArgument) -> None:
+def describe(paper: options.PaperArgument) -> None:
     """Show the cost of each network of a study or a paper: parameters and operations by module."""
     from mhiflab.plan.costs import cost_tables
-    from mhiflab.study.read import read_paper
 
-    for file in read_paper(study_path(paper)).files():
+    for file in options.study_files(paper):
         for panel in cost_tables(file):
             out.print(panel)

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.markup import escape
+from typer import Option, Typer
 
 from feinfn.errors import UserError
 from mhiflab.cli.cluster import doctor, submit, ui
@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 DATA = "Data: look at scenes, prepare and identify them"
 
-app = typer.Typer(
+app = Typer(
     help="A laboratory for hyperspectral image fusion around FeINFN.\n\n"
     "A study (YAML) lists cases and seeds; [bold]plan[/] shows which runs it still needs, "
     "[bold]run[/] makes exactly those on this machine or a Ray cluster, and [bold]table[/] renders "
@@ -54,7 +54,7 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA)
 @app.callback()
 def _root(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show Python tracebacks instead of one-line errors.")
+        bool, Option("--debug", help="Show Python tracebacks instead of one-line errors.")
     ] = False,
 ) -> None:
     """Options before the command; `--debug` is also taken anywhere else."""

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from feinfn.errors import UserError
 from mhiflab.console import out
+from mhiflab.paths import study_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +44,11 @@ class Part(StrEnum):
 
 
 FullScale = Annotated[
-    float | None,
-    typer.Option(help="Stored number that means 1, if the file does not say (4095, 10000)."),
+    float | None, Option(help="Stored number that means 1, if the file does not say (4095, 10000).")
 ]
 Wavelengths = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="FIRST:LAST:STEP",
         help="Band centres in nm, if the file does not say, e.g. 400:700:10.",
     ),
@@ -56,22 +56,16 @@ Wavelengths = Annotated[
 
 
 CropValid = Annotated[
-    bool,
-    typer.Option("--crop-valid", help="Crop scenes to their largest rectangle without no-data."),
+    bool, Option("--crop-valid", help="Crop scenes to their largest rectangle without no-data.")
 ]
-Key = Annotated[
-    str | None, typer.Option(help="Array to read, if a file holds several (see inspect).")
-]
+Key = Annotated[str | None, Option(help="Array to read, if a file holds several (see inspect).")]
 Published = Annotated[
     str | None,
-    typer.Option("--set", help="Read the file as this published set: indian_pines, jasper, ..."),
+    Option("--set", help="Read the file as this published set: indian_pines, jasper, ..."),
 ]
-BandsAxis = Annotated[
-    int | None, typer.Option(help="Axis that counts bands, if the shape does not say.")
-]
+BandsAxis = Annotated[int | None, Option(help="Axis that counts bands, if the shape does not say.")]
 NoData = Annotated[
-    float | None,
-    typer.Option(help="Stored number that means no data, if the file does not say (-9999)."),
+    float | None, Option(help="Stored number that means no data, if the file does not say (-9999).")
 ]
 Loaders = dict[str, tuple[Path, Callable[[], "Scene"]]]
 """Scene's name -> its file or folder, and the call that reads it."""
@@ -150,21 +144,21 @@ def progress_of(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 StudyArgument = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="A study file such as experiments/demo.yaml, or the name of a shipped study (demo).",
         metavar="STUDY",
     ),
 ]
 PaperArgument = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="The file of a study or a paper, or the name of a shipped one (demo, laptop).",
         metavar="STUDY",
     ),
 ]
 LabOption = Annotated[
     Path,
-    typer.Option(
+    Option(
         "--lab",
         help="Folder of checkpoints, tables and, unless MLFLOW_TRACKING_URI is set, the record.",
         envvar="MHIFLAB_LAB",
@@ -172,30 +166,31 @@ LabOption = Annotated[
 ]
 SmokeOption = Annotated[
     bool,
-    typer.Option(
-        "--smoke", help="Take the small variant on the embedded sample: a minute on two cores."
-    ),
+    Option("--smoke", help="Take the small variant on the embedded sample: a minute on two cores."),
 ]
 RecordOption = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="Read runs from this folder, which `export` wrote; neither lab nor scenes are needed."
     ),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", help="Folder to write into (default: LAB/rendered/STUDY)."),
+    Path | None, Option("--out", help="Folder to write into (default: LAB/rendered/STUDY).")
 ]
 NewDataOption = Annotated[
-    bool,
-    typer.Option("--new-data", help="Start a trial anew if its data changed since it began."),
+    bool, Option("--new-data", help="Start a trial anew if its data changed since it began.")
 ]
 RepeatOption = Annotated[
     bool,
-    typer.Option(
-        "--repeat-lost", help="Train again what is finished but was deleted from the record."
-    ),
+    Option("--repeat-lost", help="Train again what is finished but was deleted from the record."),
 ]
+
+
+def study_files(paper: str) -> list[Path]:
+    """Return the files of a paper's studies, or of a study alone."""
+    from mhiflab.study.read import read_paper
+
+    return read_paper(study_path(paper)).files()
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from rich.markup import escape
+from typer import Option
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, OutOption, PaperArgument, RecordOption, SmokeOption
+from mhiflab.cli import options
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
 
@@ -21,25 +21,24 @@ FILES = ("published",)
 
 
 def table(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
     convention: Annotated[
         list[str] | None,
-        typer.Option(help="Metric convention (default: matlab). Repeatable: one table each."),
+        Option(help="Metric convention (default: matlab). Repeatable: one table each."),
     ] = None,
     name: Annotated[
-        list[str] | None, typer.Option(help="Only this table (default: all). Repeatable.")
+        list[str] | None, Option(help="Only this table (default: all). Repeatable.")
     ] = None,
     costs: Annotated[
-        bool,
-        typer.Option("--costs", help="Add columns of parameters, operations, time and memory."),
+        bool, Option("--costs", help="Add columns of parameters, operations, time and memory.")
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Render although runs are missing; mark their rows.")
+        bool, Option("--partial", help="Render although runs are missing; mark their rows.")
     ] = False,
-    record: RecordOption = None,
-    lab: LabOption = DEFAULT_LAB,
-    folder: OutOption = None,
+    record: options.RecordOption = None,
+    lab: options.LabOption = DEFAULT_LAB,
+    folder: options.OutOption = None,
 ) -> None:
     """Render a study or a paper from its recorded runs: Markdown, LaTeX, HTML, CSV and figures.
 
@@ -65,51 +64,51 @@ def _parsed(words: list[str]) -> dict[str, Any]:
 
     from mhiflab.study.yaml_values import Loader
 
-    options: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
-        if not (key and equals) or key in options:
+        if not (key and equals) or key in parsed:
             raise UserError(
                 f"--option: found {word!r}, expected key=value, each key once, such as "
                 "seed=2 or 'cases=[full, without]'"
             )
         try:
             # S506 guards against unsafe loaders; these two build none but plain values.
-            options[key] = yaml.load(text, Loader=Loader)  # noqa: S506
-            if key in (*TEXTS, *FILES) and options[key] is not None:
-                options[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
-            if key in FILES and options[key]:
-                options[key] = str(Path(options[key]).absolute())
+            parsed[key] = yaml.load(text, Loader=Loader)  # noqa: S506
+            if key in (*TEXTS, *FILES) and parsed[key] is not None:
+                parsed[key] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+            if key in FILES and parsed[key]:
+                parsed[key] = str(Path(parsed[key]).absolute())
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--option {key}: found {text!r}, not YAML: {reason}") from None
-    return options
+    return parsed
 
 
 def figure(
-    paper: PaperArgument,
+    paper: options.PaperArgument,
     kind: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Of a single study: a kind of figure such as fused, curves or spectra, or all."
         ),
     ] = "",
     name: Annotated[
-        list[str] | None, typer.Option(help="Only this figure (default: all). Repeatable.")
+        list[str] | None, Option(help="Only this figure (default: all). Repeatable.")
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Option of the kind: key=value, such as seed=2 or 'cases=[full, without]'. "
             "Repeatable."
         ),
     ] = None,
-    smoke: SmokeOption = False,
-    record: RecordOption = None,
-    lab: LabOption = DEFAULT_LAB,
-    folder: OutOption = None,
+    smoke: options.SmokeOption = False,
+    record: options.RecordOption = None,
+    lab: options.LabOption = DEFAULT_LAB,
+    folder: options.OutOption = None,
     format_: Annotated[
-        Literal["png", "pdf", "both"], typer.Option("--format", help="png, pdf or both.")
+        Literal["png", "pdf", "both"], Option("--format", help="png, pdf or both.")
     ] = "both",
 ) -> None:
     """Draw figures of a study or a paper from recorded runs: PNG, PDF, and the numbers (CSV).
@@ -131,18 +130,16 @@ def figure(
 
 
 def report(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
     out_file: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="HTML file to write (default: among the study's rendered files)."
-        ),
+        Option("--out", help="HTML file to write (default: among the study's rendered files)."),
     ] = None,
     no_log: Annotated[
-        bool, typer.Option("--no-log", help="Do not store the page with the studies' MLflow runs.")
+        bool, Option("--no-log", help="Do not store the page with the studies' MLflow runs.")
     ] = False,
-    lab: LabOption = DEFAULT_LAB,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Write one HTML page: states, results, statistics, figures, spectra and provenance.
 
@@ -184,14 +181,14 @@ def report(
 
 
 def verify(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
     rendered: Annotated[
         Path | None,
-        typer.Option(help="Folder to compare with (default: rendered/NAME beside the paper)."),
+        Option(help="Folder to compare with (default: rendered/NAME beside the paper)."),
     ] = None,
-    record: RecordOption = None,
-    lab: LabOption = DEFAULT_LAB,
+    record: options.RecordOption = None,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Render a study or a paper anew from its runs and name every cell that differs."""
     from mhiflab.render.paper import checked_paper
@@ -201,10 +198,10 @@ def verify(
 
 
 def export(
-    paper: PaperArgument,
-    to: Annotated[Path, typer.Option("--out", help="Folder to write into.")],
-    smoke: SmokeOption = False,
-    lab: LabOption = DEFAULT_LAB,
+    paper: options.PaperArgument,
+    to: Annotated[Path, Option("--out", help="Folder to write into.")],
+    smoke: options.SmokeOption = False,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Write the runs of a study or a paper as small text files: metrics only, to lie beside it.
 
@@ -214,10 +211,8 @@ def export(
     from mhiflab.plan.export import export_runs
     from mhiflab.record.archive import DATA_FILE, RUNS
     from mhiflab.record.store import recorded_store
-    from mhiflab.study.read import read_paper
 
     check_targets((to / DATA_FILE, to / RUNS / "run.json"))
-    files = read_paper(study_path(paper)).files()
-    written = export_runs(files, smoke, recorded_store(Lab(lab)), Lab(lab), to)
+    written = export_runs(options.study_files(paper), smoke, recorded_store(Lab(lab)), Lab(lab), to)
     size = sum(file.stat().st_size for file in written) / 2**20
     out.print(f"{len(written)} runs in {escape(str(to))}, {size:.1f} MiB", soft_wrap=True)

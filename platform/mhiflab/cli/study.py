@@ -2,32 +2,22 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.markup import escape
+from typer import Exit, Option
 
 from feinfn.errors import UserError
-from mhiflab.cli.options import LabOption, NewDataOption, PaperArgument, RepeatOption, SmokeOption
+from mhiflab.cli import options
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_name, study_path
 
 
-def _files(paper: str) -> list[Path]:
-    """Return the files of a paper's studies, or of a study alone."""
-    from mhiflab.study.read import read_paper
-
-    return read_paper(study_path(paper)).files()
-
-
 def plan(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Also list the run key of every trial.")
-    ] = False,
-    lab: LabOption = DEFAULT_LAB,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
+    keys: Annotated[bool, Option("--keys", help="Also list the run key of every trial.")] = False,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Show which runs a study or a paper needs, which exist, and what the others will cost.
 
@@ -35,20 +25,19 @@ def plan(
     """
     from mhiflab.plan.show import show_plan
 
-    for file in _files(paper):
+    for file in options.study_files(paper):
         show_plan(file, smoke, Lab(lab), keys)
 
 
 def run(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
-    new_data: NewDataOption = False,
-    repeat_lost: RepeatOption = False,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
+    new_data: options.NewDataOption = False,
+    repeat_lost: options.RepeatOption = False,
     fill: Annotated[
-        list[str] | None,
-        typer.Option(help="Run only what this table or figure still needs. Repeatable."),
+        list[str] | None, Option(help="Run only what this table or figure still needs. Repeatable.")
     ] = None,
-    lab: LabOption = DEFAULT_LAB,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Execute the runs a study or a paper still lacks, then print its tables.
 
@@ -59,7 +48,11 @@ def run(
     _run(paper, smoke, Lab(lab), fill or (), new_data, repeat_lost)
 
 
-def retry(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
+def retry(
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
+    lab: options.LabOption = DEFAULT_LAB,
+) -> None:
     """Execute the failed trials of a study or a paper again, and nothing else.
 
     Each continues from its last saved state, if there is one.
@@ -98,32 +91,36 @@ def _run(
 
 
 def status(
-    paper: PaperArgument,
-    smoke: SmokeOption = False,
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")
+        bool, Option("--watch", help="Refresh every few seconds until Ctrl-C.")
     ] = False,
-    lab: LabOption = DEFAULT_LAB,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Show where every run of a study or a paper stands: state, epoch, validation PSNR, time."""
     from mhiflab.plan.show import show_status
 
-    show_status(_files(paper), smoke, Lab(lab), watch)
+    show_status(options.study_files(paper), smoke, Lab(lab), watch)
 
 
-def stop(paper: PaperArgument, smoke: SmokeOption = False, lab: LabOption = DEFAULT_LAB) -> None:
+def stop(
+    paper: options.PaperArgument,
+    smoke: options.SmokeOption = False,
+    lab: options.LabOption = DEFAULT_LAB,
+) -> None:
     """Stop the driver that works on a study or a paper; its trials continue with the next run."""
     from mhiflab.execute.driver import stop_driver
     from mhiflab.record.store import existing_store
     from mhiflab.record.studies import find_study
 
     store = existing_store(Lab(lab))
-    names = [study_name(file, smoke) for file in _files(paper)]
+    names = [study_name(file, smoke) for file in options.study_files(paper)]
     parents = [find_study(store, name) for name in names] if store else []
     out.print(stop_driver(Lab(lab), store, [parent for parent in parents if parent]))
 
 
-def sync(lab: LabOption = DEFAULT_LAB) -> None:
+def sync(lab: options.LabOption = DEFAULT_LAB) -> None:
     """Upload runs that could not reach MLflow, from the folders where they wait.
 
     `run` does so before it plans. Uploading twice changes nothing.
@@ -131,15 +128,13 @@ def sync(lab: LabOption = DEFAULT_LAB) -> None:
     from mhiflab.execute.run import upload_waiting_runs
 
     if upload_waiting_runs(Lab(lab)):
-        raise typer.Exit(1)
+        raise Exit(1)
     out.print("Nothing waits any more: the record is complete")
 
 
 def gc(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be removed.")
-    ] = False,
-    lab: LabOption = DEFAULT_LAB,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be removed.")] = False,
+    lab: options.LabOption = DEFAULT_LAB,
 ) -> None:
     """Remove training states of finished runs, and leftovers.
 
@@ -160,7 +155,7 @@ def gc(
     out.print(f"{total:.1f} MiB in {len(places)} places {outcome}")
 
 
-def demo(lab: LabOption = DEFAULT_LAB) -> None:
+def demo(lab: options.LabOption = DEFAULT_LAB) -> None:
     """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
 
     Trains on real hyperspectral crops that come with the package; a few minutes on two cores.

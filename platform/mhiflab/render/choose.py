@@ -28,7 +28,7 @@ def runs_of_study(plan: Plan, cases: list[str], seeds: list[int]) -> list[Record
         dict.fromkeys(cases or plan.labels),
         key=lambda case: baseline is None or case.split("/")[0] != baseline,
     )
-    entries = chosen_entries(plan, ordered_cases, seeds, ("--case", "--seed"))
+    entries = chosen_entries(plan, ordered_cases, seeds)
     if unfinished := [entry.who for entry in entries if entry.state != "done"]:
         text = f"Left out, because they are not finished: {'; '.join(unfinished)}"
         out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)

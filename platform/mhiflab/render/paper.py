@@ -63,13 +63,15 @@ def with_tables(
         tables = {name: replace(one, costs=list(get_args(Cost))) for name, one in tables.items()}
     if conventions:
         tables = {
-            name + ("" if convention == CONVENTION else f"-{convention}"): replace(
-                table, convention=convention
-            )
+            name + _suffix(convention): replace(table, convention=convention)
             for name, table in tables.items()
             for convention in conventions
         }
     return replace(paper, tables=tables)
+
+
+def _suffix(convention: str) -> str:
+    return "" if convention == CONVENTION else f"-{convention}"
 
 
 def with_figures(paper: Paper, names: Sequence[str], kind: str, options: dict[str, Any]) -> Paper:
@@ -197,8 +199,8 @@ def render_parts(
                 files["search"] = write_searches(plan, folder)
             table = make_table(plans, name, partial)
             # The file of a study's table names a convention that is not the usual one.
-            told = paper.study and paper.tables[name].convention is None
-            suffix = table.blocks[0].results.suffix if told else ""
+            unnamed = paper.study and paper.tables[name].convention is None
+            suffix = _suffix(table.blocks[0].results.convention) if unnamed else ""
             files[name] = write_table(table, folder, name + suffix)
             if not quiet:
                 print_table(table)

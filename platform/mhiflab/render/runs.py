@@ -12,7 +12,6 @@ import pandas as pd
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, require_one_of
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.simulate import Protocol
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, metrics_of, usual_convention
@@ -30,11 +29,6 @@ class Results:
     def protocol(self) -> Protocol:
         """The protocol of all runs."""
         return self.plan.entries[0].trial.spec.protocol
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of file names; empty in the usual convention."""
-        return "" if self.convention == CONVENTION else f"-{self.convention}"
 
     @property
     def metrics(self) -> list[str]:
@@ -129,20 +123,17 @@ def comparable(plan: Plan, entries: Sequence[Entry], what: str, remedy: str) -> 
 
 
 def chosen_entries(
-    plan: Plan,
-    cases: Sequence[str] = (),
-    seeds: Collection[int] = (),
-    options: tuple[str, str] = ("option cases", "option seed"),
+    plan: Plan, cases: Sequence[str] = (), seeds: Collection[int] = ()
 ) -> list[Entry]:
     """Return the trials of cases in their order and of seeds, by default of all.
 
-    Raises `UserError`, which begins with the name of the option, if a case or seed is unknown.
+    Raises `UserError` if a case or seed is unknown.
     """
     for case in cases:
-        require_one_of(options[0], case, plan.labels, f"cases of {plan.path}: ")
+        require_one_of("option cases", case, plan.labels, f"cases of {plan.path}: ")
     known_seeds = dict.fromkeys(str(entry.trial.spec.seed) for entry in plan.entries)
     for seed in seeds:
-        require_one_of(options[1], str(seed), known_seeds, f"seeds of {plan.path}: ")
+        require_one_of("option seed", str(seed), known_seeds, f"seeds of {plan.path}: ")
     return [
         entry
         for case in dict.fromkeys(cases or plan.labels)

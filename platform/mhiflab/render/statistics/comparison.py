@@ -9,18 +9,7 @@ import pandas as pd
 
 from feinfn.errors import UserError
 from mhiflab.render.metrics import METRICS
-from mhiflab.render.statistics.significance import (
-    LEVEL,
-    Effect,
-    crossed_p,
-    effect,
-    holm,
-    image_means,
-    interval,
-    permutation_p,
-    smallest_p,
-    wilcoxon_p,
-)
+from mhiflab.render.statistics import significance
 
 FEW_IMAGES = 6
 """Number of images below which no two-sided test of sign flips reaches 0.05."""
@@ -36,11 +25,11 @@ class Comparison:
     images: int
     seeds: int
     """Number of seeds; 0 if neither method is trained."""
-    effect: Effect
+    effect: significance.Effect
     low: float
     high: float
     """Interval of the mean difference (`significance.interval`), not widened for the family."""
-    level: float = LEVEL
+    level: float = significance.LEVEL
     p_wilcoxon: float
     p_permutation: float
     p_crossed: float
@@ -112,7 +101,7 @@ class Comparison:
     def warnings(self) -> list[str]:
         """Return the limits that few images or seeds set, one sentence each."""
         sentences = []
-        smallest = min(1.0, self.family * smallest_p(self.images))
+        smallest = min(1.0, self.family * significance.smallest_p(self.images))
         if smallest >= self.alpha:
             family = f" in a family of {self.family} comparisons" if self.family > 1 else ""
             sentences.append(
@@ -190,8 +179,8 @@ def compare_two(frame: pd.DataFrame, metric: str, method: str, baseline: str) ->
             "expected one; compare other metrics"
         )
     d_IK = difference[finite]
-    d_I, (low, high) = image_means(d_IK), interval(d_IK)
-    p_wilcoxon, p_crossed = wilcoxon_p(d_I), crossed_p(d_IK)
+    d_I, (low, high) = significance.image_means(d_IK), significance.interval(d_IK)
+    p_wilcoxon, p_crossed = significance.wilcoxon_p(d_I), significance.crossed_p(d_IK)
     # The crossed test needs two images, and adds nothing to Wilcoxon's for one training.
     crossed = min(d_IK.shape) > 1
     return Comparison(
@@ -200,11 +189,11 @@ def compare_two(frame: pd.DataFrame, metric: str, method: str, baseline: str) ->
         baseline=baseline,
         images=len(d_I),
         seeds=max(a.columns.nunique(), b.columns.nunique()),
-        effect=effect(d_I),
+        effect=significance.effect(d_I),
         low=low,
         high=high,
         p_wilcoxon=p_wilcoxon,
-        p_permutation=permutation_p(d_I),
+        p_permutation=significance.permutation_p(d_I),
         p_crossed=p_crossed,
         p_holm=max(p_wilcoxon, p_crossed) if crossed else p_wilcoxon,
         without=tuple(map(str, a.index[~finite])),
@@ -224,7 +213,7 @@ def compare_methods(
     comparisons: list[Comparison] = []
     for metric in metrics:
         family = [compare_two(frame, metric, method, baseline) for method in others]
-        adjusted = holm([one.p_holm for one in family])
+        adjusted = significance.holm([one.p_holm for one in family])
         comparisons += [
             replace(one, p_holm=p, family=len(family))
             for one, p in zip(family, adjusted, strict=True)

@@ -1,7 +1,7 @@
 """Tables, made from recorded runs alone; the same runs give the same bytes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -196,6 +196,6 @@ def frame_grid(frame: pd.DataFrame, title: str) -> Grid:
     return Grid(heads, rows, title)
 
 
-def study_table(results: Results, costs: Sequence[str] = ()) -> Table:
+def study_table(results: Results) -> Table:
     """Return the table of one study."""
-    return Table(results.plan.study.title, (Block(results),), tuple(costs))
+    return Table(results.plan.study.title, (Block(results),))

@@ -142,7 +142,7 @@ def make_table(write_study) -> Callable[..., Table]:
                         same = dict.fromkeys(METRICS, own)
                         images.append({**about, "method": method, "convention": CONVENTION, **same})
         results = Results(replace(plan, entries=entries), pd.DataFrame(images), CONVENTION)
-        return study_table(results, ["flops"])
+        return replace(study_table(results), costs=("flops",))
 
     return make
 
