@@ -15,15 +15,7 @@ from feinfn.errors import UserError, nearest
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.metrics.conventions import CONVENTION
 from mhiflab.grid import Cell, Grid, texts
-from mhiflab.record import tag
-from mhiflab.record.artifacts import (
-    FUSED,
-    IMAGES_FILE,
-    SAME_IMAGE,
-    UPSAMPLED,
-    WITHOUT_REFERENCE,
-    metrics_of,
-)
+from mhiflab.record import artifacts, tag
 from mhiflab.record.finished import RecordedRun
 from mhiflab.render.compare_page import Section
 from mhiflab.render.figures.style import COLOURS, figure_bytes
@@ -123,7 +115,7 @@ def _convention(runs: Sequence[RecordedRun], requested: str | None) -> str | Non
             f"--convention: found {requested!r}, {nearest(requested, shared)}expected one that all "
             f"runs were evaluated in: {', '.join(sorted(shared)) or 'there is none'}"
         )
-    usual = [name for name in (CONVENTION, WITHOUT_REFERENCE) if name in shared]
+    usual = [name for name in (CONVENTION, artifacts.WITHOUT_REFERENCE) if name in shared]
     return requested or next(iter(usual), None)
 
 
@@ -133,10 +125,10 @@ def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame,
     Rows have scene, method (the run's name), seed (1, because each run is one training; NaN if
     nothing is trained) and metrics.
     """
-    metrics = list(metrics_of(convention))
+    metrics = list(artifacts.metrics_of(convention))
     rows = pd.concat([run.images.assign(run=run.name) for run in runs])
     rows = rows[rows["convention"] == convention]
-    fused = rows[rows["method"] == FUSED].sort_values("scene", kind="stable")
+    fused = rows[rows["method"] == artifacts.FUSED].sort_values("scene", kind="stable")
     counts = fused.groupby("scene").size()
     unpaired, shared = counts.index[counts < len(runs)], counts.index[counts == len(runs)]
     sentences = []
@@ -144,10 +136,10 @@ def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame,
         sentences.append(f"Not paired, because some runs lack them: {', '.join(unpaired)}.")
     if len({run.tags.get(PROTOCOL_HASH) for run in runs}) == 1:
         # The same pixels and protocol give the same upsampled image.
-        upsampled = rows[rows["method"] == UPSAMPLED].set_index("scene")
+        upsampled = rows[rows["method"] == artifacts.UPSAMPLED].set_index("scene")
         first = upsampled.loc[upsampled["run"] == runs[0].name, metrics].reindex(upsampled.index)
         distances = abs(upsampled[metrics] - first).div(abs(first).clip(lower=1)).max(axis=1)
-        changed = shared.intersection(distances.index[distances > SAME_IMAGE])
+        changed = shared.intersection(distances.index[distances > artifacts.SAME_IMAGE])
         shared = shared.difference(changed)
         if len(changed):
             sentences.append(f"Not paired, because their pixels differ: {', '.join(changed)}.")
@@ -173,7 +165,7 @@ def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
         )
     if frame.empty:
         return Section(title, cautions=[*cautions, "The runs share no test image."])
-    metrics, names = list(metrics_of(convention)), [run.name for run in runs]
+    metrics, names = list(artifacts.metrics_of(convention)), [run.name for run in runs]
     comparisons = compare_methods(frame, metrics, names, baseline=names[0])
     warnings = [text for one in comparisons for text in one.warnings()]
     sentences = [f"Convention {convention}. Differences are those to {names[0]}."]
@@ -265,7 +257,7 @@ def compare_runs(runs: Sequence[RecordedRun], convention: str | None = None) -> 
     if repeated := [key for key in keys if keys.count(key) > 1]:
         raise UserError(f"compare: found run {repeated[0]} twice, expected each once; name another")
     for run in runs:
-        if not run.has(IMAGES_FILE):
+        if not run.has(artifacts.IMAGES_FILE):
             raise UserError(
                 f"run {run.key}: found no metrics of test images with it, expected a run that was "
                 "tested; choose another"
