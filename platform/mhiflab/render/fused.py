@@ -1,6 +1,5 @@
 """Fused images as files: beside their inputs, and against their reference."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -51,12 +50,9 @@ def _cell(value: float, base: float, digits: int) -> Cell:
 
 def write_csv(path: Path, by_convention: Mapping[str, Mapping[str, float]]) -> None:
     """Write one row per convention and index, with all digits, as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["convention", "index", "value"])
-        writer.writerows(
-            [c, i, repr(v)] for c, values in by_convention.items() for i, v in values.items()
-        )
+    rows = [f"{c},{i},{v!r}" for c, values in by_convention.items() for i, v in values.items()]
+    text = "\n".join(["convention,index,value", *rows, ""])
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_mat(path: Path, fused_SHW: np.ndarray, reference_SHW: np.ndarray, ratio: int) -> None:
