@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.markup import escape
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from feinfn.errors import UserError
 from mhiflab.console import out
@@ -125,7 +125,7 @@ def say_notes(notes: Mapping[str, Sequence[str]]) -> None:
     """Print the notes on scenes to stderr, each once, with the number of scenes it is about."""
     counts = Counter(note for of_scene in notes.values() for note in of_scene)
     for note, count in counts.items():
-        typer.echo(f"{count} of {len(notes)} scenes: {note}", err=True)
+        echo(f"{count} of {len(notes)} scenes: {note}", err=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from feinfn.errors import UserError
 from feinfn.inference.apply import fuse_files
 from feinfn.inference.scores import score_files
 from mhiflab.render import fused as fused_render
-from mhiflab.render.figures.images.quicklook import quick_look
+from mhiflab.render.fused import quick_look
 
 rasterio = pytest.importorskip("rasterio", reason="GeoTIFF is read through rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
