@@ -1,11 +1,12 @@
-# Everything runs inside .venv, made from requirements.lock; only Python >= 3.11 and make are needed.
+# Everything but `gpu` runs inside .venv, made from requirements.lock; only Python >= 3.11 and make are
+# needed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 # Packages whose versions `make lock` keeps; the others move to the newest that fit pyproject.toml.
 KEEP ?= ^(torch|ray|mlflow)(\[|==)
 
-.PHONY: demo test test-faults bench lint docs lock clean
+.PHONY: demo test test-faults bench gpu lint docs lock clean
 
 demo: $(READY)
 	@$(BIN)/mhiflab demo
@@ -22,6 +23,17 @@ test-faults: $(READY)
 # Speed and memory of the network on this machine against its readable reference; some minutes.
 bench: $(READY)
 	$(BIN)/python experiments/bench/bench.py
+
+# Try a machine with a GPU: tests of numbers, speed, memory, and a training on DATA for the rest of
+# SECONDS, with all results in OUT. Continues what it began. Uses $(PYTHON) with torch, numpy, scipy,
+# h5py, safetensors, pandas, matplotlib, rich, scikit-image, pytest, pytest-timeout and hypothesis.
+OUT ?= gpu-results
+SECONDS ?= 480
+DEVICE ?= cuda
+PROTOCOL ?= cave_x4
+gpu:
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/platform $(PYTHON) -m experiments.gpu.run --out "$(OUT)" --seconds $(SECONDS) \
+		--device $(DEVICE) --data "$(DATA)" --protocol $(PROTOCOL) $(if $(PARTS),--parts $(PARTS))
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

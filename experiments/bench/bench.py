@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -32,9 +33,12 @@ from feinfn.training.losses import training_loss
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN, OURS, HALF = "plain", "ours", "ours bf16"
+EXACT, TF32 = "ours ieee", "ours tf32"
 COMPILED, COMPILED_HALF = "compiled", "compiled bf16"
 BUDGET, BUDGET_MIB = "ours, budget of 580 MiB", 580.0
-"""Kinds of measurements: compiled ones on a GPU only, the last one for memory only."""
+EAGER, ON_GPU = (PLAIN, OURS, HALF), (EXACT, TF32, COMPILED, COMPILED_HALF)
+"""Kinds of measurements. A budget is for memory only. TF32 is in no product (ieee) or in all; on a
+GPU, PyTorch's default is in convolutions alone."""
 
 
 def inputs(batch: int, size: int, ratio: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -68,6 +72,19 @@ def autocast(kind: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
 
+@contextmanager
+def tf32(kind: str) -> Iterator[None]:
+    """Round the products of a kind to TF32, or none of them."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    if kind in (EXACT, TF32):
+        products.allow_tf32 = convolutions.allow_tf32 = kind == TF32
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 def train_step(
     kind: str, ratio: int, device: torch.device, config: ModelConfig | None = None
 ) -> Callable[[], None]:
@@ -77,9 +94,10 @@ def train_step(
     *data, reference = inputs(4, 64, ratio, device)
 
     def step() -> None:
-        with autocast(kind, device):
-            fused = model(*data)
-        objective(fused.float(), reference).backward()
+        with tf32(kind):
+            with autocast(kind, device):
+                fused = model(*data)
+            objective(fused.float(), reference).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -92,7 +110,7 @@ def forward(kind: str, size: int, device: torch.device) -> Callable[[], None]:
     *data, _ = inputs(1, size, 4, device)
 
     def step() -> None:
-        with torch.inference_mode(), autocast(kind, device):
+        with torch.inference_mode(), autocast(kind, device), tf32(kind):
             model(*data)
 
     return step
@@ -130,9 +148,8 @@ def in_turns(
     return {kind: statistics.median(values) for kind, values in times.items()}
 
 
-def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
+def measure(case: str, rounds: int, device: torch.device, kinds: Sequence[str]) -> dict[str, float]:
     """Return the median seconds of each kind of a case."""
-    kinds = [PLAIN, OURS, HALF] + [COMPILED, COMPILED_HALF] * (device.type == "cuda")
     return in_turns({kind: CASES[case](kind, device) for kind in kinds}, rounds, device)
 
 
@@ -203,8 +220,6 @@ def print_peak(case: str, kind: str, device: torch.device) -> None:
     """Print the peak memory of three steps in MiB."""
     step = CASES[case](kind, device)
     rest = high_water_mib()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     for _ in range(3):
         step()
     if device.type == "cuda":
@@ -234,10 +249,11 @@ def main() -> None:
     hardware = f"{hardware}, {torch.get_num_threads()} threads"
     rows = []
     cases = ["train x4"] if options.quick else list(CASES)
+    kinds = [*EAGER, *ON_GPU * (device.type == "cuda")]
     for case in track(cases, "Measuring"):
-        seconds = measure(case, 2 if case == "forward 512" else 5, device)
-        kinds = [PLAIN, OURS] + [BUDGET] * (case == "forward 512" and device.type == "cpu")
-        memory = {kind: peak_mib(case, kind) for kind in kinds}
+        seconds = measure(case, 2 if case == "forward 512" else 5, device, kinds)
+        rest = [BUDGET] * (case == "forward 512" and device.type == "cpu")
+        memory = {kind: peak_mib(case, kind) for kind in (PLAIN, OURS, *rest)}
         rows.append({"case": case, "seconds": seconds, "peak_mib": memory})
     console = Console()
     console.print(case_table(rows, hardware))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from device import DEVICE
 from networks import NARROW
 
 from feinfn.data.pairs import ScenePairs
@@ -16,20 +16,18 @@ from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
 from feinfn.metrics.evaluation import METRICS, evaluate
 from feinfn.protocols.named import PROTOCOLS
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
 def images() -> ScenePairs:
     draw, nm = np.random.default_rng(0), np.arange(400, 701, 10.0)
     cubes = [draw.random((31, 32, 48), np.float32) for _ in range(2)]
     scenes = [make_scene(f"s{i}", cube, nm, "memory") for i, cube in enumerate(cubes)]
-    return ScenePairs(scenes, PROTOCOLS["cave_x4"], NARROW, CPU)
+    return ScenePairs(scenes, PROTOCOLS["cave_x4"], NARROW, DEVICE)
 
 
 def methods():
     return {
-        "network": by_network(build(NARROW)),
+        "network": by_network(build(NARROW).to(DEVICE)),
         "classical": by_classical(CLASSICAL["gsa"], PROTOCOLS["cave_x4"]),
         "function": lambda image: image.inputs.lms_BSHW[0],
     }
@@ -64,8 +62,8 @@ def test_observed_pairs_without_reference_have_no_scores():
     model = replace(NARROW, hsi_bands=5, msi_bands=2)
     sizes = {}
     for observed in (False, True):
-        images = ScenePairs([scene], protocol, model, CPU, observed)
-        (one,) = evaluate_method(by_network(build(model)), images)
+        images = ScenePairs([scene], protocol, model, DEVICE, observed)
+        (one,) = evaluate_method(by_network(build(model).to(DEVICE)), images)
         assert one.image.measured_msi
         assert list(one.scores) == ([] if observed else [CONVENTION])
         sizes[observed] = tuple(one.fused_SHW.shape)

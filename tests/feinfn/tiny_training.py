@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from device import DEVICE, one_order_of_sums
 from networks import NARROW
 
 from feinfn.config import DataConfig, TrainConfig
@@ -49,7 +50,7 @@ def feeds(config: TrainConfig = CONFIG, edge: int = 80) -> tuple[Patches, SceneP
     names = resolve_data(DataConfig())
     train, validation = (load_scene(names, part[0]) for part in (names.train, names.validation))
     cut = [replace(s, raw_SHW=s.raw_SHW[:, :edge, :edge]) for s in (train, validation)]
-    return Patches(cut[:1], NOISY, config, CPU), ScenePairs(cut[1:], NOISY, NARROW, CPU)
+    return Patches(cut[:1], NOISY, config, DEVICE), ScenePairs(cut[1:], NOISY, NARROW, DEVICE)
 
 
 def doubled(patches: Patches, windows: Sequence[Window]) -> Pair:
@@ -70,9 +71,10 @@ def start(
 ) -> FeINFN:
     """Train from the state in the folder; `tell` gets each epoch's number and metrics."""
     torch.set_num_threads(1)
+    one_order_of_sums()
     patches, validation = feeds(config)
     torch.manual_seed(5)
-    model = FeINFN(NARROW)
+    model = FeINFN(NARROW).to(DEVICE)
 
     def on_epoch(report: Report) -> None:
         metrics = {k: v for k, v in report.metrics.items() if k != "train_seconds"}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from device import DEVICE
 from networks import LEARNING
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -39,7 +40,6 @@ SMALL: dict[str, Any] = {
 """One small configuration of every entry; a new one is tested as soon as it stands here."""
 BANDS = [(31, 3), (102, 4), (198, 9)]
 SIZES = [((8, 8), 4), ((4, 4), 8), ((5, 3), 4), ((1, 2), 3)]
-CPU = torch.device("cpu")
 
 
 def inputs(bands=(31, 3), lr=(4, 4), ratio=4, dtype=torch.float32, batch=1):
@@ -47,13 +47,14 @@ def inputs(bands=(31, 3), lr=(4, 4), ratio=4, dtype=torch.float32, batch=1):
     hr = (lr[0] * ratio, lr[1] * ratio)
     shapes = ((bands[1], *hr), (bands[0], *hr), (bands[0], *lr))
     return [
-        torch.rand(batch, *s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes
+        torch.rand(batch, *s, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
+        for s in shapes
     ]
 
 
 def small(name: str, **change: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build(replace(SMALL[name], **change))
+    return build(replace(SMALL[name], **change)).to(DEVICE)
 
 
 def test_every_entry_is_tested_and_named_by_its_key():
@@ -92,7 +93,7 @@ def test_weights_survive_a_file_and_a_seed_decides_them(name, tmp_path):
     model, data = small(name), inputs()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(1)
-    other = build(SMALL[name])
+    other = build(SMALL[name]).to(DEVICE)
     assert not torch.equal(other(*data), model(*data))
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(other(*data), model(*data))
@@ -159,6 +160,7 @@ def test_padding_mirrors_without_the_edge_pixel(size):
 
 def test_implicit_votes_blend_linearly_between_lr_pixels():
     model = ImplicitFusion(ImplicitConfig(feat_dim=4, guide_dim=4, blocks=1, mlp_widths=(4,)))
+    model.to(DEVICE)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
     # Code -> residual is made linear, so that the ensemble must be bilinear interpolation.
@@ -189,12 +191,12 @@ def test_training_beats_the_upsampled_image(name, tmp_path):
     scenes = [load_scene(data, n) for n in data.train[:3]]
     validation = [load_scene(data, n) for n in data.validation]
     protocol, model = PROTOCOLS["cave_x4"], small(name)
-    pairs = ScenePairs(validation, protocol, SMALL[name], CPU)
+    pairs = ScenePairs(validation, protocol, SMALL[name], DEVICE)
 
     unchanged = evaluate_method(lambda image: image.inputs.lms_BSHW[0], pairs)
     before = [one.scores[CONVENTION]["psnr"] for one in unchanged]
     reports = []
-    patches = Patches(scenes, protocol, config, CPU)
+    patches = Patches(scenes, protocol, config, DEVICE)
     best = train(model, patches, pairs, config, 5, tmp_path, reports.append)
     losses = [r.metrics["loss"] for r in reports]
     assert losses[-1] < 0.7 * losses[0]

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from device import put
 from reference import GOLDENS, arrays
 
 from feinfn.errors import UserError
@@ -19,7 +20,7 @@ MATLAB_NAMES = {"uiqi": "Q_avg"}
 def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (fused, reference) of a golden pair, float64."""
     found = arrays(f"metrics_{name}")
-    fused, reference = (torch.from_numpy(found[k].astype(float) / 4096) for k in ("sr", "gt"))
+    fused, reference = (put(found[k].astype(float) / 4096) for k in ("sr", "gt"))
     return fused, reference
 
 
@@ -29,8 +30,8 @@ def test_metrics_equal_matlab(name):
     fused, reference = pair(name)
     bands = Comparison(fused, reference).per_band(indices=("psnr", "ssim"))
     if "psnr_band" in golden and not np.isinf(golden["psnr_band"]).any():
-        np.testing.assert_allclose(bands["psnr"], golden["psnr_band"], rtol=1e-6)
-    np.testing.assert_allclose(bands["ssim"], golden["ssim_band"], rtol=1e-6)
+        np.testing.assert_allclose(bands["psnr"].cpu(), golden["psnr_band"], rtol=1e-6)
+    np.testing.assert_allclose(bands["ssim"].cpu(), golden["ssim_band"], rtol=1e-6)
     indices = (*METRICS, "scc", "uiqi")
     values = evaluate(fused, reference, PAIRS[name]["ratio"], indices=indices)
     for metric, value in values.items():

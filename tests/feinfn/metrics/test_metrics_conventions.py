@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from device import DEVICE, put
 from scipy.ndimage import gaussian_filter, uniform_filter
 from test_metrics import PAIRS, pair
 
@@ -146,7 +147,7 @@ def test_every_convention_has_a_transcription():
 def test_convention_equals_its_transcription(convention, name):
     fused, reference = pair(name)
     ratio = PAIRS[name]["ratio"]
-    expected = TRANSCRIPTIONS[convention](fused.numpy(), reference.numpy(), ratio)
+    expected = TRANSCRIPTIONS[convention](fused.cpu().numpy(), reference.cpu().numpy(), ratio)
     assert_same(evaluate(fused, reference, ratio, convention), expected)
 
 
@@ -155,9 +156,10 @@ def test_convention_equals_its_transcription_on_a_real_scene(convention):
     data = resolve_data(DataConfig())
     cave = PROTOCOLS["cave_x4"]
     loaded = load_scene(data, data.test[0])
-    scene = simulated_inputs(loaded, cave, torch.device("cpu")).inputs
+    scene = simulated_inputs(loaded, cave, DEVICE).inputs
     fused, reference = scene.lms_BSHW[0], scene.reference_BSHW[0]
-    expected = TRANSCRIPTIONS[convention](*(x.double().numpy() for x in (fused, reference)), 4)
+    arrays = (x.double().cpu().numpy() for x in (fused, reference))
+    expected = TRANSCRIPTIONS[convention](*arrays, 4)
     assert_same(evaluate(fused, reference, 4, convention), expected)
 
 
@@ -167,7 +169,7 @@ def test_convention_equals_its_transcription_outside_the_range(convention):
     reference = rng.uniform(0, 1, (4, 20, 24))
     fused = reference + rng.normal(0, 0.2, reference.shape)
     expected = TRANSCRIPTIONS[convention](fused, reference, 8)
-    found = evaluate(torch.from_numpy(fused), torch.from_numpy(reference), 8, convention)
+    found = evaluate(put(fused), put(reference), 8, convention)
     assert_same(found, expected)
 
 

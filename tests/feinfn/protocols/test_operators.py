@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -42,7 +43,7 @@ SPATIAL = Chain((Blur.gaussian(4, 1.1, "reflect"), Decimate(3, 2, 0)))
 
 def image(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape, generator=generator, dtype=torch.float64)
+    return torch.rand(shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
 
 def check_adjoint(operator: Operator, size: tuple[int, int], bands: int = 3) -> None:

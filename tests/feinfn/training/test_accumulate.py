@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from device import DEVICE
 from networks import NARROW
 from tiny_training import CONFIG, doubled, feeds, spawn, start
 
@@ -25,7 +26,7 @@ def gradient(folder, accumulate: int) -> tuple[torch.Tensor, list[torch.Tensor]]
     """Return loss and gradient of the first batch in float64, from these workers together."""
     patches, _ = feeds(EVERY_LOSS)
     torch.manual_seed(5)
-    trainer = Trainer(FeINFN(NARROW).double(), EVERY_LOSS, 5, folder)
+    trainer = Trainer(FeINFN(NARROW).to(DEVICE).double(), EVERY_LOSS, 5, folder)
     share = next(batches(patches.windows(5, 0), EVERY_LOSS.batch_size, 5, 0))
     loss = trainer._gradient(doubled(patches, share), accumulate)
     trainer.network = trainer.model

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from device import DEVICE, one_order_of_sums
 from networks import LEARNING
 from tiny_training import doubled, join, meeting
 
@@ -42,13 +43,15 @@ def data(config: TrainConfig = CONFIG) -> tuple[Patches, ScenePairs]:
     train, validation = (
         [load_scene(names, n) for n in part] for part in (names.train[:1], names.validation)
     )
-    return Patches(train, CAVE, config, CPU), ScenePairs(validation, CAVE, LEARNING, CPU)
+    pairs = ScenePairs(validation, CAVE, LEARNING, DEVICE)
+    return Patches(train, CAVE, config, DEVICE), pairs
 
 
 def fit(folder: Path, config: TrainConfig = CONFIG, on_epoch=lambda report: None):
+    one_order_of_sums()
     patches, validation = data(config)
     torch.manual_seed(5)
-    model = FeINFN(LEARNING)
+    model = FeINFN(LEARNING).to(DEVICE)
     best = train(model, patches, validation, config, 5, folder, on_epoch)
     return model, best
 
@@ -114,7 +117,7 @@ def test_loss_falls_and_best_weights_are_kept(tmp_path):
 
 def test_diverging_loss_stops_and_keeps_the_last_good_state(tmp_path):
     patches, validation = data()
-    model = FeINFN(LEARNING)
+    model = FeINFN(LEARNING).to(DEVICE)
 
     def poison(report):
         if report.epoch == 1:
@@ -164,7 +167,7 @@ def _gradient(rank: int, workers: int, folder: str, port: int) -> None:
     patches, _ = data()
     torch.manual_seed(5)
     config = replace(CONFIG, ema_decay=None, clip_norm=None, epochs=1)
-    trainer = Trainer(FeINFN(LEARNING).double(), config, 5, Path(folder) / "none")
+    trainer = Trainer(FeINFN(LEARNING).to(DEVICE).double(), config, 5, Path(folder) / "none")
     single = copy(patches)
     patches.grid = patches.grid[:4]
     patches.batch = partial(doubled, single)  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from device import put
 from reference import SMALL, arrays
 
 from feinfn.config import ModelConfig, TrainConfig
@@ -21,7 +22,7 @@ CASES = ["small32_x4", "small32_x2", "small32_ratio_4x8"]
 
 
 def inputs(case: dict[str, np.ndarray], dtype: torch.dtype) -> list[torch.Tensor]:
-    return [torch.from_numpy(case[k]).to(dtype) for k in ("hr_msi", "lms", "lr_hsi")]
+    return [put(case[k]).to(dtype) for k in ("hr_msi", "lms", "lr_hsi")]
 
 
 def tolerance(reference: dict, case: str, tensor: str, dtype: torch.dtype) -> float:
@@ -34,9 +35,9 @@ def tolerance(reference: dict, case: str, tensor: str, dtype: torch.dtype) -> fl
 @pytest.mark.parametrize("name", CASES)
 def test_output_equals_released(name, dtype, reference, released_model):
     case = arrays(f"case_{name}")
-    expected = torch.from_numpy(case["output_f32"]).double()
+    expected = put(case["output_f32"]).double()
     if dtype == torch.float64:
-        expected = expected + torch.from_numpy(case["output_f64_minus_f32"]).double()
+        expected = expected + put(case["output_f64_minus_f32"]).double()
     output = released_model.to(dtype)(*inputs(case, dtype))
     assert output.dtype == dtype
     assert (output - expected).abs().max() <= tolerance(reference, name, "output", dtype)
@@ -55,7 +56,7 @@ def test_intermediate_tensors_equal_released(tensor, dtype, reference, released_
     seen = {}
     modules[tensor].register_forward_hook(lambda m, i, out: seen.update(out=out.detach()))
     released_model.to(dtype)(*inputs(case, dtype))
-    expected = torch.from_numpy(case[tensor]).double()
+    expected = put(case[tensor]).double()
     # The stored tensors are float32, so a float64 run can differ by their rounding.
     rounding = expected.abs().max().item() * 2**-24
     allowed = tolerance(reference, "small32_x4", tensor, dtype) + rounding
@@ -67,7 +68,7 @@ def test_intermediate_tensors_equal_released(tensor, dtype, reference, released_
 def test_every_gradient_equals_released(dtype, released_model):
     case, grads = arrays("case_small32_x4"), arrays("grads_small32_x4")
     model = released_model.to(dtype)
-    target = torch.from_numpy(case["gt"]).to(dtype)
+    target = put(case["gt"]).to(dtype)
     (model(*inputs(case, dtype)) - target).abs().mean().backward()
     ours = {released_name(n, SMALL): p.grad for n, p in model.named_parameters()}
     names = {k.removeprefix("grad/") for k in grads if k.startswith("grad/")}
@@ -81,7 +82,7 @@ def test_every_gradient_equals_released(dtype, released_model):
     own = max(abs(norms[torch.float32][n] / norms[torch.float64][n] - 1) for n in names)
     allowed = 1e-7 if dtype == torch.float64 else 25 * own
     for name in names:
-        expected = torch.from_numpy(grads[f"grad/{name}"]).double()
+        expected = put(grads[f"grad/{name}"]).double()
         assert (ours[name] - expected).norm() <= allowed * expected.norm(), name
         tight = 1e-10 if dtype == torch.float64 else allowed
         assert float(ours[name].norm()) == pytest.approx(norms[dtype][name], rel=tight), name
@@ -93,7 +94,7 @@ def test_training_trajectory_equals_released(name, dtype, reference, released_mo
     trajectory = reference["trajectories"][name]
     case = arrays("case_small32_x4")
     model = released_model.to(dtype)
-    target = torch.from_numpy(case["gt"]).to(dtype)
+    target = put(case["gt"]).to(dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0)
     float32, float64 = (np.array(trajectory[d]["loss"]) for d in ("float32", "float64"))
     allowed = 25 * np.abs(float32 - float64) + 1e-6 if dtype == torch.float32 else 1e-7
@@ -129,7 +130,7 @@ def test_parameter_counts(config, parameters):
 def test_released_state_dict_round_trip(released_model, released_weights):
     back = released_state_dict(released_model)
     assert set(back) == set(released_weights)
-    assert all(torch.equal(back[k], v) for k, v in released_weights.items())
+    assert all(torch.equal(back[k].cpu(), v) for k, v in released_weights.items())
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "of another shape"])

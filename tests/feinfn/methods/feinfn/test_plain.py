@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from device import put
 from reference import arrays
 from test_variants import CHANGES, TINY, build, inputs
 
@@ -16,8 +17,8 @@ from feinfn.training.losses import training_loss
 @pytest.mark.parametrize("name", ["small32_x4", "small32_x2", "small32_ratio_4x8"])
 def test_output_equals_released(name, released_model):
     case = arrays(f"case_{name}")
-    data = [torch.from_numpy(case[key]).double() for key in ("hr_msi", "lms", "lr_hsi")]
-    expected = torch.from_numpy(case["output_f32"].astype(float) + case["output_f64_minus_f32"])
+    data = [put(case[key]).double() for key in ("hr_msi", "lms", "lr_hsi")]
+    expected = put(case["output_f32"].astype(float) + case["output_f64_minus_f32"])
     with torch.no_grad():
         output = PlainFeINFN(released_model.double())(*data)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-7)

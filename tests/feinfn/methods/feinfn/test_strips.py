@@ -27,7 +27,7 @@ TINY_PRESETS = {
 def gradients(run, model, data):
     data = [x.clone().requires_grad_() for x in data]
     out = run(*data)
-    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape).to(out)
     wanted = [*model.parameters(), *data]
     return [out, *torch.autograd.grad((out * weight).sum(), wanted)]
 

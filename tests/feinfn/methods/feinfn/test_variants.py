@@ -5,6 +5,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,13 +50,14 @@ def inputs(config=TINY, lr=(4, 4), hr=(16, 16), dtype=torch.float32, batch=1, se
     generator = torch.Generator().manual_seed(seed)
     shapes = ((config.msi_bands, *hr), (config.hsi_bands, *hr), (config.hsi_bands, *lr))
     return [
-        torch.rand(batch, *s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes
+        torch.rand(batch, *s, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
+        for s in shapes
     ]
 
 
 def build(config=TINY, dtype=torch.float32, **parts):
     torch.manual_seed(0)
-    return FeINFN(config, **parts).to(dtype)
+    return FeINFN(config, **parts).to(DEVICE, dtype)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
@@ -68,7 +70,7 @@ def test_every_choice_runs_trains_and_differs(change):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name} is not used"
         assert torch.isfinite(parameter.grad).all(), name
-    again = FeINFN(config)
+    again = FeINFN(config).to(DEVICE)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(*data), out)
     # How activations are trained cannot show before training.
@@ -95,7 +97,7 @@ def test_training_follows_inference_at_the_same_size(layout):
 
 def test_float64_stays_float64_under_autocast():
     model, data = build(dtype=torch.float64), inputs(dtype=torch.float64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         assert torch.equal(model(*data), build(dtype=torch.float64)(*data))
 
 
@@ -150,7 +152,7 @@ def test_clamped_border_repeats_the_border_pixel():
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (12, 10), (1, 1)])
 def test_phase_of_self_conjugate_bins_ignores_the_sign_of_zero(size):
-    image = torch.rand(1, 2, *size, dtype=torch.float64) - 0.7
+    image = torch.rand(1, 2, *size, dtype=torch.float64).to(DEVICE) - 0.7
     spectrum = torch.fft.fft2(image)
     noise = torch.complex(torch.zeros(()), torch.tensor(-1e-18)).to(spectrum.dtype)
     noisy = spectrum + noise
@@ -191,7 +193,7 @@ def test_bfloat16_autocast_keeps_the_fourier_branch_in_float32():
     model, data, seen = build(), inputs(), {}
     model.fourier_fusion.register_forward_hook(lambda m, i, out: seen.update(dtype=out.dtype))
     exact = model(*data)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         out = model(*data)
     assert seen["dtype"] == torch.float32
     # bfloat16 has 8 bits of significand, so the residual of a few layers is off by about 2^-6.
