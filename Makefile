@@ -30,6 +30,7 @@ bench: $(READY)
 OUT ?= gpu-results
 SECONDS ?= 480
 DEVICE ?= cuda
+DATA ?= sample
 PROTOCOL ?= cave_x4
 gpu:
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/platform $(PYTHON) -m experiments.gpu.run --out "$(OUT)" --seconds $(SECONDS) \

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from places import ROOT
+from places import ROOT, SAMPLE
 
 from experiments.gpu.record import Record, table, work_folder
+from experiments.gpu.training import scenes
+from feinfn.errors import UserError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"}
 
@@ -71,7 +73,7 @@ def train_and_kill(out: Path, pieces: int) -> list[dict]:
 
 def test_training_that_was_killed_continues_on_another_machine(tmp_path):
     out = tmp_path / "results"
-    first = train_and_kill(out, pieces=2)
+    first = train_and_kill(out, pieces=1)
     # Of a machine that vanished, the folder of results alone remains.
     shutil.rmtree(work_folder(out))
     # One is that of the first session.
@@ -86,7 +88,12 @@ def test_training_that_was_killed_continues_on_another_machine(tmp_path):
         values.setdefault(row["name"], set()).add(row["val_psnr"])
     assert all(len(found) == 1 for found in values.values())
     files = {path.name: path.stat().st_size for path in out.iterdir()}
-    assert set(files) == {"results.jsonl", "results.md", "best.safetensors", "state.pt.1"}
+    assert set(files) == {
+        "results.jsonl",
+        "results.md",
+        "best.safetensors",
+        "state.pt.1",
+    }
     assert max(files.values()) < 15e6
 
 
@@ -95,12 +102,37 @@ def test_finished_parts_are_kept_and_failures_told(tmp_path):
     assert done.returncode == 0, done.stdout
     assert "2 times out of memory, then in 4 parts" in done.stdout
     assert "| oom | passed |" in (tmp_path / "out" / "results.md").read_text()
+    failure = {
+        "end": "failed",
+        "seconds": 1.0,
+        "summary": "it broke",
+        "error": "Traceback",
+    }
+    Record(tmp_path / "out").add("ddp", **failure)
     again = kit(tmp_path / "out", "oom")
     assert "oom         passed before: 2 times out of memory" in again.stdout
-    assert again.returncode == 0
-    broken = Record(tmp_path / "out")
-    broken.add("ddp", end="failed", seconds=1.0, summary="it broke", error="Traceback")
-    assert kit(tmp_path / "out", "oom").returncode == 1
+    assert "ddp failed; see" in again.stdout
+    assert again.returncode == 1
+
+
+def test_scenes_of_a_file_a_folder_and_the_package(monkeypatch):
+    found = {
+        "demo": scenes("demo"),
+        "folder": scenes(str(SAMPLE)),
+        "file": scenes(str(SAMPLE / "cloth_ms.h5")),
+    }
+    counts = {name: (len(train), len(validation)) for name, (train, validation) in found.items()}
+    assert min(counts["demo"]) >= 1
+    assert counts["folder"] == (6, 1)
+    assert counts["file"] == (1, 1)
+    (upper,), (lower,) = found["file"]
+    assert [one.raw_SHW.shape for one in (upper, lower)] == [
+        (31, 96, 128),
+        (31, 32, 128),
+    ]
+    monkeypatch.setattr("experiments.gpu.training.LARGEST_MB", 3)
+    with pytest.raises(UserError, match=r"DATA: found 6 MB in .*, expected at most 3 MB"):
+        scenes(str(SAMPLE))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -1,4 +1,4 @@
-"""What machine this is, and the tests of numbers on its device."""
+"""Checks: the machine, and the tests of numbers on its device."""
 
 import os
 import platform
@@ -18,13 +18,13 @@ TESTS = (
     "metrics/test_metrics_edges.py",
     "methods/feinfn/test_variants.py",
     "methods/feinfn/test_strips.py",
-    "methods/feinfn/test_compile.py",
     "methods/test_learned.py",
     "protocols/test_operators.py",
     "test_evaluation.py",
     "training/test_accumulate.py",
     "training/test_changes.py",
     "training/test_train.py",
+    "methods/feinfn/test_compile.py",
     "training/test_resume.py",
 )
 """Tests that take their device from FEINFN_DEVICE, goldens first."""

@@ -176,10 +176,10 @@ def limited(task: Task, mib: float) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0)
         return
 
-    def too_large(config: TrainConfig, fused: Tensor, reference: Tensor) -> Tensor:
+    def too_large(config: TrainConfig, fused: Tensor, *others: Tensor) -> Tensor:
         if len(fused) > BATCH // 4:
             raise torch.OutOfMemoryError("out of memory, as if this were a small GPU")
-        return training_loss(config, fused, reference)
+        return training_loss(config, fused, *others)
 
     with mock.patch("feinfn.training.trainer.training_loss", too_large):
         yield

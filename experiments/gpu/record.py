@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ ROWS = 40
 
 
 def work_folder(out: Path) -> Path:
-    """Return the folder of logs and states beside the results, on the same disk."""
-    return out.with_name(f"{out.name}.work")
+    """Return the folder of logs and states, beside the results if that is allowed."""
+    beside = out.parent if os.access(out.parent, os.W_OK) else Path(tempfile.gettempdir())
+    return beside / f"{out.name}.work"
 
 
 class Record:

@@ -1,10 +1,11 @@
 """The bench on this device: time and memory of each case and kind, and errors of each precision."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from experiments.bench.bench import (
     CASES,
@@ -23,10 +24,17 @@ from experiments.bench.bench import (
     inputs,
     tf32,
 )
-from experiments.gpu.part import Task, Unfinished
+from experiments.gpu.part import Task
 from feinfn.methods.feinfn.model import FeINFN
 
-ON_GPU = ("train x4", "forward 512", "forward 128", "train x8", "forward 256", "forward 64")
+ON_GPU = (
+    "train x4",
+    "forward 512",
+    "forward 128",
+    "train x8",
+    "forward 256",
+    "forward 64",
+)
 ON_PROCESSOR = ("forward 64", "forward 128")
 COMPILED_CASES = ("train x4", "forward 512")
 """Cases in order of importance. A compiler takes up to a minute for each case and kind."""
@@ -43,15 +51,16 @@ def speed(task: Task) -> str:
     for case in ON_GPU if task.on_gpu else ON_PROCESSOR:
         measure(task, case, kinds)
     if task.on_gpu:
-        once(task, "rates", floors)
-        once(task, "fields, times a released step", field_costs)
+        once(task, "rate", floors)
+        once(task, "step with a field, in released steps", field_costs)
         for case in COMPILED_CASES:
             for kind in (COMPILED, COMPILED_HALF):
                 measure(task, case, (OURS, kind))
     times = {name: row["ms"] for name, row in task.rows().items() if "ms" in row}
-    pairs = {name: times[f"{name.split(', ')[0]}, {PLAIN}"] / times[name] for name in times}
-    best = max(pairs, key=lambda name: pairs[name])
-    return f"{len(times)} rows, {best} {pairs[best]:.1f}x as fast as the plain network"
+    plain = {name: times.get(f"{name.split(', ')[0]}, {PLAIN}", 0.0) for name in times}
+    best = max(times, key=lambda name: plain[name] / times[name])
+    faster = plain[best] / times[best]
+    return f"{len(times)} rows, {best} {faster:.1f}x as fast as the plain network"
 
 
 def errors(task: Task) -> None:
@@ -61,15 +70,19 @@ def errors(task: Task) -> None:
     torch.manual_seed(0)
     model = FeINFN(task.config).double().eval()
     *data, _ = (x.double() for x in inputs(1, 128 if task.on_gpu else 32, 4, torch.device("cpu")))
-    with torch.inference_mode():
-        expected = model(*data) - data[1]
-        model.to(task.device)
-        here = [x.to(task.device) for x in data]
-        found = {"float64": model(*here)}
-        model.float()
-        for kind in (EXACT, OURS, TF32, HALF) if task.on_gpu else (OURS, HALF):
-            with tf32(kind), autocast(kind, task.device):
-                found[kind] = model(*(x.float() for x in here))
+
+    @torch.inference_mode()
+    def fused_in(kind: str, images: list[Tensor]) -> Tensor:
+        with tf32(kind), autocast(kind, images[0].device):
+            return model(*images)
+
+    expected = fused_in("float64", data) - data[1]
+    model.to(task.device)
+    here = [x.to(task.device) for x in data]
+    found = {"float64": fused_in("float64", here)}
+    model.float()
+    for kind in (EXACT, OURS, TF32, HALF) if task.on_gpu else (OURS, HALF):
+        found[kind] = fused_in(kind, [x.float() for x in here])
     wrong = []
     for kind, fused in found.items():
         residual = fused.double().cpu() - data[1]
@@ -88,8 +101,13 @@ def measure(task: Task, case: str, kinds: Sequence[str]) -> None:
     task.check_time(3)
     steps = {kind: CASES[case](kind, task.device) for kind in kinds}
     peaks: dict[str, Any] = {}
-    for kind, step in steps.items():
-        step()
+    for kind, step in list(steps.items()):
+        try:
+            step()
+        except torch.OutOfMemoryError:
+            task.add(f"{case}, {kind}", error="out of memory")
+            del steps[kind]
+            continue
         if task.on_gpu:
             at_rest = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
@@ -103,9 +121,9 @@ def measure(task: Task, case: str, kinds: Sequence[str]) -> None:
     gc.collect()
 
 
-def once(task: Task, name: str, find: Any) -> None:
-    """Record several values under one name, unless they are there."""
-    if name not in task.rows():
-        if task.left() < 8:
-            raise Unfinished(f"no time for {name}")
-        task.add(name, **find(task.device))
+def once(task: Task, title: str, find: Callable[[torch.device], dict[str, float]]) -> None:
+    """Record several values, unless they are there."""
+    if not any(name.startswith(f"{title}: ") for name in task.rows()):
+        task.check_time(8)
+        for name, value in find(task.device).items():
+            task.add(f"{title}: {name}", value=value)

@@ -59,8 +59,8 @@ class Steps:
             parts = [w.grad.flatten() for w in self.weights if w.grad is not None]
             self.gradient = torch.cat(parts).double().cpu()
         self.optimizer.step()
-        # In place, because a graph writes into the same gradients.
-        self.optimizer.zero_grad(set_to_none=False)
+        # A graph overwrites its gradients, which must not be added to themselves.
+        self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
 

@@ -4,6 +4,7 @@ The state is kept in pieces of a size that people can copy, in the folder of the
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from feinfn.data import store
 from feinfn.data.pairs import ScenePairs, with_reference
 from feinfn.data.patches import Patches
 from feinfn.data.scene import Scene
-from feinfn.data.source import load_scene, resolve_data, scenes_in
+from feinfn.data.source import EMBEDDED, load_scene, resolve_data, scenes_in
 from feinfn.errors import Preempted, UserError
 from feinfn.files import BEST, STATE
 from feinfn.methods.feinfn.model import FeINFN
@@ -40,7 +41,10 @@ def training(task: Task) -> str:
     join_pieces(task.out, folder)
     parts = scenes(task.data)
     protocol = PROTOCOLS[task.protocol]
-    bands = {"hsi_bands": parts[0][0].raw_SHW.shape[0], "msi_bands": len(protocol.msi_order)}
+    bands = {
+        "hsi_bands": parts[0][0].raw_SHW.shape[0],
+        "msi_bands": len(protocol.msi_order),
+    }
     check_same_data(task, parts)
     model_config, config = replace(task.config, **bands), recipe(task)
     patches = Patches(
@@ -99,14 +103,14 @@ def progress(task: Task) -> str:
 
 
 def scenes(data: str) -> tuple[list[Scene], list[Scene]]:
-    """Return training and validation scenes of the sample, or of a store, a folder or a file.
+    """Return training and validation scenes: embedded ones, or those of a store, folder or file.
 
     Without a split, the last scene validates; of a single scene, its lower quarter does. Raises
     `UserError` for data that are larger than 30 MB or cannot be read.
     """
-    if not data:
-        sample = resolve_data(DataConfig())
-        return load(sample, sample.train), load(sample, sample.validation)
+    if data in EMBEDDED:
+        embedded = resolve_data(DataConfig(source=data))
+        return load(embedded, embedded.train), load(embedded, embedded.validation)
     path = Path(data).resolve()
     files = [path] if path.is_file() else [x for x in path.rglob("*") if x.is_file()]
     size = sum(x.stat().st_size for x in files)
@@ -179,7 +183,7 @@ def split_state(folder: Path, out: Path) -> None:
     # All are on this disk before the first takes its place, so that a break hardly ever mixes two
     # states; a mixture fails its checksum.
     for name in contents:
-        (waiting / name).replace(out / name)
+        shutil.move(waiting / name, out / name)
 
 
 def join_pieces(out: Path, folder: Path) -> None:
@@ -189,3 +193,5 @@ def join_pieces(out: Path, folder: Path) -> None:
         return
     fresh(folder)
     (folder / STATE).write_bytes(b"".join(x.read_bytes() for x in pieces(out)))
+    if (out / BEST).exists():
+        shutil.copy(out / BEST, folder)

@@ -22,8 +22,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def one_order_of_sums() -> None:
-    """Forbid sums whose order a GPU chooses, before states are compared bit for bit."""
+    """Forbid sums whose order a GPU chooses and TF32, before states are compared bit for bit."""
     torch.use_deterministic_algorithms(DEVICE.type != "cpu")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def put(array: np.ndarray) -> torch.Tensor:

@@ -88,11 +88,10 @@ def test_adjoint_law(rows, cols, separable, border, ratio, phases, size):
 def test_blur_is_scipys_convolution(border, shape, limit, monkeypatch):
     monkeypatch.setattr("feinfn.protocols.filters.MATMUL_SIDE_FLOAT64", limit)
     kernel, x = image(*shape, seed=3), image(1, 2, 11, 16)
-    full = torch.outer(kernel, kernel) if kernel.ndim == 1 else kernel
-    expected = [
-        ndimage.convolve(band, full.numpy(), mode=SCIPY_MODES[border]) for band in x[0].numpy()
-    ]
-    np.testing.assert_allclose(Blur(kernel, border)(x)[0], expected, atol=1e-12)
+    full = (torch.outer(kernel, kernel) if kernel.ndim == 1 else kernel).cpu().numpy()
+    bands = x[0].cpu().numpy()
+    expected = [ndimage.convolve(band, full, mode=SCIPY_MODES[border]) for band in bands]
+    np.testing.assert_allclose(Blur(kernel, border)(x)[0].cpu(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("size_px", [3, 4])
@@ -152,11 +151,11 @@ def test_type_and_device_are_kept(name, dtype, device):
 
 
 def test_noise_has_the_stated_snr_per_band_and_image():
-    x = image(2, 3, 200, 200) * torch.tensor([1.0, 0.1, 3.0]).view(3, 1, 1)
+    x = image(2, 3, 200, 200) * torch.tensor([1.0, 0.1, 3.0]).view(3, 1, 1).to(DEVICE)
     snr = (20.0, 30.0, 10.0)
     noise = Noise(snr, seed=5)(x) - x
     found = 10 * torch.log10(x.square().mean((2, 3)) / noise.square().mean((2, 3)))
-    torch.testing.assert_close(found, torch.tensor([snr, snr]).double(), atol=0.1, rtol=0)
+    torch.testing.assert_close(found.cpu(), torch.tensor([snr, snr]).double(), atol=0.1, rtol=0)
     assert noise.mean((2, 3)).abs().max() < 0.01
     flat = noise.flatten(2)[:, 0]
     assert torch.corrcoef(flat)[0, 1].abs() < 0.03
