@@ -234,25 +234,18 @@ def inherit_state(job: Job, search: SearchPlan, member: Suggestion, store: Store
     if not member.since or member.epochs >= member.since:
         return
     donor = search.suggestion(member.index, *member.steps[:-1]).key
-    copy_state(job.lab, donor, job.key, member.since)
+    source, target = job.lab.checkpoints(donor), job.lab.checkpoints(job.key)
+    payload = None if (target / STATE).exists() else newest_state(source / STATE, lambda text: None)
+    if payload is not None:
+        state = parse_state(payload, torch.device("cpu"), source / STATE)
+        if epochs_begun(state) <= member.since:
+            target.mkdir(parents=True, exist_ok=True)
+            if (source / BEST).exists():
+                write_atomic(target / BEST, partial(shutil.copyfile, source / BEST))
+            save_state(target / STATE, state)
     run = RecordedRun(store, trial_runs(store, donor)[donor])
     history = {n: run.history(n) for n in run.metrics if not n.startswith("system/")}
     with job.record() as record:
         for epoch in range(1, member.since + 1):
             metrics = {name: values[epoch] for name, values in history.items() if epoch in values}
             record.metrics(epoch, metrics)
-
-
-def copy_state(lab: Lab, donor: str, key: str, epochs: int) -> None:
-    """Copy a training state of at most `epochs` epochs to another run if that has none."""
-    source, target = lab.checkpoints(donor), lab.checkpoints(key)
-    payload = None if (target / STATE).exists() else newest_state(source / STATE, lambda text: None)
-    if payload is None:
-        return
-    state = parse_state(payload, torch.device("cpu"), source / STATE)
-    if epochs_begun(state) > epochs:
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    if (source / BEST).exists():
-        write_atomic(target / BEST, partial(shutil.copyfile, source / BEST))
-    save_state(target / STATE, state)

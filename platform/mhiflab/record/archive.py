@@ -148,21 +148,25 @@ def _spec_matches_tags(run: Part, where: str) -> bool:
 
 
 def data_access_of(record: Path | None) -> DataAccess:
-    """Return access to data through an archive's `data.json`, or to the scenes without one."""
-    return archived_data(record) if record else DataAccess(_resolve, survey)
+    """Return access to data through an archive's `data.json`, or to the scenes without one.
 
+    If the source is missing, the error names `--record` as a way out.
+    """
+    if record:
+        return archived_data(record)
 
-def _resolve(config: DataConfig) -> DataConfig:
-    """Resolve data; if the source is missing, let the error name `--record` as a way out."""
-    try:
-        return resolve_data(config)
-    except UserError as error:
-        if config.source in EMBEDDED or Path(config.source).exists():
-            raise
-        raise UserError(
-            f"{error}; run this in the folder that the path is relative to, or write the runs with "
-            "mhiflab export where the data are, and give that folder with --record"
-        ) from None
+    def resolve(config: DataConfig) -> DataConfig:
+        try:
+            return resolve_data(config)
+        except UserError as error:
+            if config.source in EMBEDDED or Path(config.source).exists():
+                raise
+            raise UserError(
+                f"{error}; run this in the folder that the path is relative to, or write the runs "
+                "with mhiflab export where the data are, and give that folder with --record"
+            ) from None
+
+    return DataAccess(resolve, survey)
 
 
 @contextmanager

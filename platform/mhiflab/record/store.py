@@ -95,7 +95,16 @@ def connect(lab: Lab, uri: str) -> Store:
     if not has_record(uri, remedy) and path:
         make(path, EXPERIMENT, location, EXPERIMENT_TAGS)
     client = MlflowClient(tracking_uri=uri)
-    experiment = _find_experiment(client, uri) or _new_experiment(client, location)
+    experiment = _find_experiment(client, uri)
+    if experiment is None:
+        try:
+            client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
+        except MlflowException as error:
+            # Another process has created it meanwhile.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None, "it exists under this name"
     before = experiment.artifact_location
     if path and location and was_moved(lab, before, location) and not driver_lock(lab).holder():
         move(path, before, location)
@@ -143,18 +152,6 @@ def _find_experiment(client: MlflowClient, uri: str) -> Experiment | None:
             "(mlflow gc frees the name, and removes its runs, weights and pictures for good)"
         )
     return experiment
-
-
-def _new_experiment(client: MlflowClient, location: str | None) -> Experiment:
-    """Return the experiment, created unless another process has done so meanwhile."""
-    try:
-        found = client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
-        return client.get_experiment(found)
-    except MlflowException as error:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return experiment
 
 
 def search_runs(store: Store, filters: str, stage: int = ViewType.ACTIVE_ONLY) -> list[Run]:
