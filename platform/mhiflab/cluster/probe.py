@@ -32,7 +32,6 @@ def node_facts(
     mark = folder / f".doctor-{token}"
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     return {
-        "host": platform.node(),
         "versions": {"python": platform.python_version(), **{n: installed(n) for n in packages}},
         "code": code,
         "shared": mark.is_file() and mark.read_text(encoding="utf-8") == token,

@@ -67,9 +67,8 @@ def existing_store(lab: Lab) -> Store | None:
         experiment = _find_experiment(client, uri)
         if experiment is None:
             return None
-        before, location = experiment.artifact_location, _location(lab, uri)
-        if path and location and was_moved(lab, before, location):
-            client = reading_client(path, (before, location))
+        if path and (moved := _moved(lab, uri, experiment)):
+            client = reading_client(path, moved)
         return Store(client, uri, experiment.experiment_id)
 
 
@@ -105,9 +104,9 @@ def connect(lab: Lab, uri: str) -> Store:
                 raise
         experiment = client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None, "it exists under this name"
-    before = experiment.artifact_location
-    if path and location and was_moved(lab, before, location) and not driver_lock(lab).holder():
-        move(path, before, location)
+    moved = _moved(lab, uri, experiment)
+    if path and moved and not driver_lock(lab).holder():
+        move(path, *moved)
     return Store(client, uri, experiment.experiment_id)
 
 
@@ -129,6 +128,24 @@ def _location(lab: Lab, uri: str) -> str | None:
     """Return the place of new artifacts if the store is the lab's own database."""
     own = uri == f"sqlite:///{lab.database.resolve()}"
     return lab.artifacts.resolve().as_uri() if own else None
+
+
+def _moved(lab: Lab, uri: str, experiment: Experiment) -> tuple[str, str] | None:
+    """Return the earlier and the present place of a lab's artifacts if its record tells another.
+
+    MLflow keeps absolute paths, so a copied lab would read and write its original's artifacts.
+    Raise `UserError` if the database was copied alone.
+    """
+    before, location = experiment.artifact_location, _location(lab, uri)
+    if location is None or location == before or not before.startswith("file:"):
+        return None
+    original = Path(url2pathname(urlsplit(before).path))
+    if original.is_dir() and not lab.artifacts.is_dir():
+        raise UserError(
+            f"{lab.database}: found a record whose artifacts lie in {original}, expected them in "
+            f"{lab.artifacts}; copy the whole folder of the lab, or name the original with --lab"
+        )
+    return before, location
 
 
 def _find_experiment(client: MlflowClient, uri: str) -> Experiment | None:
@@ -223,20 +240,3 @@ def close_interrupted(store: Store, run_id: str) -> None:
     """Mark a run as interrupted; it continues when its study runs again."""
     with explained(store.uri):
         store.client.set_terminated(run_id, "KILLED")
-
-
-def was_moved(lab: Lab, before: str, location: str) -> bool:
-    """Return True if a lab's record says that its artifacts lie elsewhere than beside it.
-
-    MLflow keeps absolute paths, so a copied lab would read and write its original's artifacts.
-    Raise `UserError` if the database was copied alone.
-    """
-    if before == location or not before.startswith("file:"):
-        return False
-    original = Path(url2pathname(urlsplit(before).path))
-    if original.is_dir() and not lab.artifacts.is_dir():
-        raise UserError(
-            f"{lab.database}: found a record whose artifacts lie in {original}, expected them in "
-            f"{lab.artifacts}; copy the whole folder of the lab, or name the original with --lab"
-        )
-    return True
