@@ -147,7 +147,7 @@ def _resolve_named(settings: dict[str, Any], where: str) -> dict[str, Any]:
         if section == "protocol" and overrides:
             changes = "+".join(f"{k}={v}" for k, v in sorted(overrides.items()))
             overrides = {"name": f"{name}+{changes}", **overrides}
-        resolved[section] = {**asdict(presets[name]), **overrides}
+        resolved[section] = {**stated(presets[name]), **overrides}
     return resolved
 
 

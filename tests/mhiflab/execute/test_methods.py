@@ -75,6 +75,28 @@ def test_a_case_of_another_model_takes_only_band_counts_from_the_base(write_stud
     assert trial.spec.model == MODELS["mst"].config_type(msi_bands=4)
 
 
+def test_base_and_projection_go_from_one_learned_method_to_another(write_study):
+    model = {"base": "gsa", "consistency": "msi", "feat_dim": 4}
+    names = ("residual", "gsa")
+    cases = {name: {"label": name, "set": {"model.name": name}} for name in names}
+    study = write_study(cases=cases, base={**TINY["base"], "model": model})
+    learned, classical = expand(read_study(study), "study")
+    expected = MODELS["residual"].config_type(base="gsa", consistency="msi")
+    assert learned.spec.model == expected
+    assert classical.spec.model.name == "gsa"
+
+
+def test_physics_that_a_trial_rules_out_is_told_before_it_runs(write_study):
+    noisy = {"preset": "cave_x4", "hsi_snr_db": 30}
+    for model, protocol, told in (
+        ({"base": "gsa"}, noisy, r"protocol\.hsi_snr_db.*data\.inputs: patch"),
+        ({"consistency": "msi"}, {"preset": "cave_x4", "srf": "measured"}, r"model\.consistency"),
+    ):
+        base = {**TINY["base"], "model": model, "protocol": protocol, "resources": {"workers": 0}}
+        with pytest.raises(UserError, match=told):
+            read_plan(write_study(base=base, cases={}))
+
+
 def test_keys_of_classical_methods_depend_on_what_they_see_alone():
     def key(name, seed=1, **train):
         return run_key(parse_trial({"model": {"name": name}, "train": train}, seed, "x")[0], "f")

@@ -61,6 +61,18 @@ def test_how_inputs_are_made_of_scenes_is_identity():
     assert key(alone) != key(SETTINGS)
 
 
+def test_what_is_shown_follows_the_base_unless_it_is_set():
+    def shown(**model):
+        model = {"preset": "released", **model}
+        return parse_trial({"model": model}, 1, "here")[0].model.shown, key({"model": model})
+
+    plain, by_default = shown(), shown(base="local")
+    assert plain == (shown(shown="image")[0], key({})) == ("image", key({"model": {"base": "lms"}}))
+    assert by_default == shown(base="local", shown="difference")
+    assert by_default[0] == "difference"
+    assert by_default[1] != shown(base="local", shown="image")[1]
+
+
 def test_trial_that_stands_in_two_cases_is_executed_once(write_study):
     cases = {name: {"label": name, "set": {}} for name in ("a", "b")}
     plan = read_plan(write_study(cases=cases))
