@@ -143,7 +143,7 @@ def test_forecast_follows_the_nearest_recorded_runs(write_study):
     assert work.speed(2, 1e-3 * pixels).pace_s == pytest.approx(1e-3)
 
 
-def test_forecast_without_records_waits_for_an_epoch(write_study):
+def test_forecast_without_records_waits_for_an_epoch(write_study, monkeypatch):
     (entry,) = read_plan(write_study(cases={})).entries
     assert entry.survey is not None
     work = Work(entry.trial.spec, entry.trial.resources, entry.survey)
@@ -157,6 +157,10 @@ def test_forecast_without_records_waits_for_an_epoch(write_study):
         "Expected: about 2 device-hours, 2.0 h with 1 at once"
     )
     assert forecast({}, []).line == ""
+    # Three workers with two CPUs each hold six of thirteen.
+    monkeypatch.setattr("mhiflab.plan.forecast.usable_cpus", lambda: 13)
+    large = replace(work, resources=replace(work.resources, workers=3, cpus_per_worker=2.0))
+    assert forecast({"a": work, "b": large}, []).at_once == 2
 
 
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
