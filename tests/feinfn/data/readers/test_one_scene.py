@@ -1,6 +1,7 @@
 """One scene in every format, order, type and scale: one fingerprint; and layouts of agencies."""
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feinfn.data.images import read_image
 from feinfn.data.readers.array import Options
@@ -70,7 +73,7 @@ def netcdf(path: Path, x: np.ndarray, scale: float, nm: np.ndarray) -> Told:
 
 
 def tif(path: Path, x: np.ndarray, scale: float, nm: np.ndarray) -> Told:
-    profile = {"count": len(x), "height": HEIGHT, "width": WIDTH, "dtype": x.dtype}
+    profile = {"count": len(x), "height": x.shape[1], "width": x.shape[2], "dtype": x.dtype}
     with rasterio.open(path.with_suffix(".tif"), "w", "GTiff", **profile) as file:
         file.write(x)
         file.descriptions = [f"{n!r} nm" for n in nm.tolist()]
@@ -92,7 +95,7 @@ def envi(interleave: str, order: str, offset: int) -> Callable[..., Told]:
         data = x.transpose(axes).astype(x.dtype.newbyteorder(order)).tobytes()
         path.with_suffix(".raw").write_bytes(b"\x07" * offset + data)
         path.with_suffix(".hdr").write_text(
-            f"ENVI\nsamples = {WIDTH}\nlines = {HEIGHT}\nbands = {len(x)}\n"
+            f"ENVI\nsamples = {x.shape[2]}\nlines = {x.shape[1]}\nbands = {len(x)}\n"
             f"header offset = {offset}\ninterleave = {interleave}\n"
             f"data type = {ENVI_TYPES[x.dtype.str[1:]]}\nbyte order = {int(order == '>')}\n"
             f"wavelength units = Nanometers\nreflectance scale factor = {scale}\n"
@@ -116,32 +119,41 @@ TYPES = {"u1": (100,), "i2": (100, 10000), "u2": (100, 10000, 50000), "i4": (100
 TYPES |= {"f4": (1, 100), "f8": (1, 100)}
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_one_scene_is_one_scene_however_it_is_written(name, tmp_path):
-    np.save(tmp_path / "reference.npy", STEPS / 100)
-    reference = tmp_path / "reference.npy", Options(bands_axis=0)
-    told = Options(wavelengths_nm=NM, bands_axis=0)
-    expected = read_scene(reference[0], told)
-    for kind, scales in TYPES.items():
-        for scale, descending in itertools.product(scales, (False, True)):
-            if kind[0] == "f" and scale == 1:
-                stored = (STEPS / 100).astype(kind)
-            else:
-                stored = (STEPS * (scale // 100)).astype(kind)
-            turn = slice(None, None, -1 if descending else 1)
-            folder = tmp_path / f"{kind}{scale}{descending}"
-            folder.mkdir()
-            options = Options(**WRITERS[name](folder / "a", stored[turn], scale, NM[turn]))
-            (path,) = (p for p in folder.iterdir() if p.suffix != ".raw")
-            scene, where = read_scene(path, options), (kind, scale, descending)
-            np.testing.assert_allclose(scene.wavelengths_nm, NM, rtol=1e-12)
-            np.testing.assert_array_equal(scene.cube(), expected.cube(), err_msg=str(where))
-            if name != "netcdf":  # micrometres are rounded
-                assert scene.pixel_hash() == expected.pixel_hash(), where
-            scores = score_files((path, options), reference, 4, ["matlab"])
-            assert scores.values["matlab"]["psnr"] > 140, where
-            itself = score_files((path, options), (path, options), 4, ["matlab"])
-            assert itself.values["matlab"]["psnr"] == np.inf, where
+@st.composite
+def stored_scenes(draw: st.DrawFn) -> tuple[str, str, int, bool, np.ndarray]:
+    """Draw a writer, a type, a scale of it, an order of bands, and a scene in percent."""
+    kind = draw(st.sampled_from(sorted(TYPES)))
+    size = tuple(draw(st.integers(low, 13)) for low in (2, 11, 11))
+    steps = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 101, size)
+    name, scale = draw(st.sampled_from(sorted(WRITERS))), draw(st.sampled_from(TYPES[kind]))
+    return name, kind, scale, draw(st.booleans()), steps
+
+
+@settings(max_examples=110, derandomize=True, database=None, deadline=None)
+@given(stored_scenes())
+def test_one_scene_is_one_scene_however_it_is_written(drawn):
+    name, kind, scale, descending, steps = drawn
+    nm = np.linspace(420.0, 660.0, len(steps))
+    plain = kind[0] == "f" and scale == 1
+    stored = (steps / 100 if plain else steps * (scale // 100)).astype(kind)
+    turn = slice(None, None, -1 if descending else 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        reference = folder / "reference.npy", Options(bands_axis=0)
+        np.save(reference[0], steps / 100)
+        expected = read_scene(reference[0], Options(wavelengths_nm=nm, bands_axis=0))
+        (folder / "written").mkdir()
+        options = Options(**WRITERS[name](folder / "written/a", stored[turn], scale, nm[turn]))
+        (path,) = (p for p in (folder / "written").iterdir() if p.suffix != ".raw")
+        scene = read_scene(path, options)
+        np.testing.assert_allclose(scene.wavelengths_nm, nm, rtol=1e-12)
+        np.testing.assert_array_equal(scene.cube(), expected.cube())
+        if name != "netcdf":  # micrometres are rounded
+            assert scene.pixel_hash() == expected.pixel_hash()
+        scores = score_files((path, options), reference, 4, ["matlab"])
+        assert scores.values["matlab"]["psnr"] > 140
+        itself = score_files((path, options), (path, options), 4, ["matlab"])
+        assert itself.values["matlab"]["psnr"] == np.inf
 
 
 def test_emit_is_read_with_its_bands_and_gaps(tmp_path):
