@@ -140,6 +140,8 @@ class SceneSummary:
     """Band centres; None if they are unknown, or not needed because inputs are stored."""
     content: str
     """SHA-256 of the pixels, or of the prepared file."""
+    notes: tuple[str, ...] = ()
+    """Facts of the file that its reader used."""
 
     def fused_size(self) -> tuple[int, int]:
         """Return rows and columns of the fused image."""
@@ -174,7 +176,7 @@ def survey(config: DataConfig) -> Survey:
                 size = None if scene.msi_MHW is None else scene.msi_MHW.shape[1:]
                 nm = None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist())
                 summary = SceneSummary(
-                    part, name, scene.source, scene.raw_SHW.shape, size, nm, content
+                    part, name, scene.source, scene.raw_SHW.shape, size, nm, content, scene.notes
                 )
             scenes.append(summary)
             digest.update(f"{part}/{name}:{content}\n".encode())

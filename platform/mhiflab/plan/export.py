@@ -49,11 +49,13 @@ def export_runs(
     def resolve(config: DataConfig) -> DataConfig:
         resolved = resolve_data(config)
         known = survey(resolved)
-        # The files' location is no part of the data's identity.
-        scenes = tuple(replace(one, source=one.name) for one in known.scenes)
+        # Neither the files' location nor their readers' notes are part of the data's identity.
+        scenes = [{**asdict(one), "source": one.name} for one in known.scenes]
+        for scene in scenes:
+            del scene["notes"]
         data[data_name(config)] = {
             "resolved": asdict(replace(resolved, source=config.source)),
-            "survey": asdict(replace(known, scenes=scenes)),
+            "survey": {**asdict(known), "scenes": scenes},
         }
         return resolved
 

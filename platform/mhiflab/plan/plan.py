@@ -44,7 +44,7 @@ class Entry:
     state: str
     """One of `STATES`."""
     why: str = ""
-    """Reason why the trial is blocked, or failed."""
+    """Reason why the trial is blocked, or failed, or new although a run of it is finished."""
     run: RecordedRun | None = None
     """Its run on record."""
 
@@ -263,26 +263,35 @@ def reconcile(
         elif (lab.checkpoints(entry.key) / STATE).is_file():
             state = "resume"
         elif run is None and not new_data:
-            why = _began_on_other_data(entry, runs.values(), plan.name)
-            state = "blocked" if why else "new"
+            state, why = _on_other_data(entry, runs.values(), plan.name)
         entries.append(replace(entry, state=state, why=why, run=run))
     return replace(plan, entries=tuple(entries), searches=searches, recorded=tuple(runs.values()))
 
 
-def _began_on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> str:
-    """Return why a new trial is blocked: it began on data that have changed; empty if not."""
-    spec, survey = entry.trial.spec, entry.survey
+def _on_other_data(entry: Entry, runs: Iterable[Run], study: str) -> tuple[str, str]:
+    """Return the state of a trial without a run, and why it has none if its data have changed.
+
+    It is blocked if it began on other data, and new if it is finished on them.
+    """
+    spec, survey, finished = entry.trial.spec, entry.survey, ""
     assert survey is not None, "an entry with a key has a survey"
     for run in runs:
         tags = run.data.tags
         place = tags.get(tag.STUDY), tags.get(tag.CASE), tags.get(tag.SEED)
-        if run.info.status == "FINISHED" or place != (study, entry.trial.case, str(spec.seed)):
-            continue
         earlier = tags.get(tag.FINGERPRINT, "")
-        if tags.get(tag.SPEC_HASH) == spec_hash(spec) and earlier != survey.fingerprint:
-            return (
-                f"the data changed since this trial began (fingerprint {earlier[:12]} then, "
-                f"{survey.fingerprint[:12]} now): restore them, or start the trial again with "
-                "`mhiflab run --new-data`"
+        same = place == (study, entry.trial.case, str(spec.seed))
+        if not same or tags.get(tag.SPEC_HASH) != spec_hash(spec) or earlier == survey.fingerprint:
+            continue
+        change = f"(fingerprint {earlier[:12]} then, {survey.fingerprint[:12]} now)"
+        if run.info.status != "FINISHED":
+            return "blocked", (
+                f"the data changed since this trial began {change}: restore them, or start the "
+                "trial again with `mhiflab run --new-data`"
             )
-    return ""
+        notes = " ".join(dict.fromkeys(note for scene in survey.scenes for note in scene.notes))
+        said = f". What is read from files now: {notes}" if notes else ""
+        finished = (
+            f"its finished run has other data {change}: scenes have changed, or "
+            "an earlier version read them otherwise, which the record does not tell apart" + said
+        )
+    return "new", finished

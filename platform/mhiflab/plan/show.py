@@ -69,14 +69,15 @@ def _progress(entry: Entry) -> str:
 
 
 def remarks(plan: Plan) -> list[str]:
-    """Return the searches' progress, and why trials are blocked or failed."""
+    """Return the searches' progress, and why trials are blocked, failed or new again."""
     return [*(f"{one.base.case}: {one.line()}" for one in plan.searches), *reasons(plan)]
 
 
 def reasons(plan: Plan, at_most: int = 5) -> list[str]:
-    """Return a line for every reason why trials are blocked or failed, `at_most` of them."""
+    """Return a line for every reason why trials are blocked, failed or new again, `at_most`."""
     by_reason: dict[str, list[Entry]] = {}
-    for entry in plan.unique("blocked", "failed"):
+    again = [entry for entry in plan.unique("new") if entry.why]
+    for entry in (*plan.unique("blocked", "failed"), *again):
         by_reason.setdefault(f"{entry.state}: {entry.why}", []).append(entry)
     lines = []
     for text, entries in list(by_reason.items())[:at_most]:

@@ -101,12 +101,21 @@ def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, t
     assert "the data changed since this trial began (fingerprint 000000000000 then" in found.why
     (accepted,) = reconcile(wanted, begun, lab, new_data=True).entries
     assert accepted.state == "new"
-    # Another spec or a finished run on the old data is no reason.
-    for other in (
-        {"other": run_in("KILLED", **tags, **{tag.SPEC_HASH: "x"})},
-        {"other": run_in("FINISHED", **tags, **{tag.SPEC_HASH: spec_hash(entry.trial.spec)})},
-    ):
-        assert reconcile(wanted, other, lab).entries[0].state == "new"
+    # Another spec is no reason, and a finished run on the old data is told.
+    other = {"other": run_in("KILLED", **tags, **{tag.SPEC_HASH: "x"})}
+    again = {"other": run_in("FINISHED", **tags, **{tag.SPEC_HASH: spec_hash(entry.trial.spec)})}
+    for runs, lines in ((other, 0), (again, 1)):
+        found = reconcile(wanted, runs, lab)
+        assert found.entries[0].state == "new"
+        assert len(reasons(found)) == lines
+    (line,) = reasons(found)
+    assert "has other data (fingerprint 000000000000 then" in line
+    assert "or an earlier version read them otherwise, which the record does not tell apart" in line
+    scenes = [replace(x, notes=("The file declares it.",)) for x in entry.survey.scenes]
+    survey = replace(entry.survey, scenes=tuple(scenes))
+    declared = replace(wanted, entries=(replace(entry, survey=survey),))
+    (line,) = reasons(reconcile(declared, again, lab))
+    assert line.endswith(". What is read from files now: The file declares it.")
 
 
 def finished(trial: Trial, pace_s: float, device: str = "cpu/direct", **changes: str) -> Run:
