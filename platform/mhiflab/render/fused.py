@@ -96,12 +96,7 @@ def write_map(path: Path, fused_SHW: np.ndarray, maps: Mapping[str, Any], conven
 
 
 def quick_look(
-    lr_hsi_Shw: np.ndarray,
-    msi_MHW: np.ndarray,
-    fused_SHW: np.ndarray,
-    wavelengths_nm: np.ndarray | None,
-    msi_order: Sequence[str] = (),
-    reference_SHW: np.ndarray | None = None,
+    fused_SHW: np.ndarray, images: FusionImages, msi_order: Sequence[str] = ()
 ) -> Figure:
     """Draw LR-HSI, MSI and fused HSI in pseudo-RGB; also a given reference and the errors.
 
@@ -113,28 +108,27 @@ def quick_look(
     def white(values: np.ndarray) -> float:
         return max(float(np.nanquantile(values, WHITE)), 1e-9)
 
-    bands = rgb_bands(len(fused_SHW), wavelengths_nm)
+    msi_MHW, bands = images.msi.values_SHW, rgb_bands(len(fused_SHW), images.hsi.wavelengths_nm)
     named = len(msi_order) == len(msi_MHW) and {"R", "G", "B"} <= set(msi_order)
     msi_bands = [msi_order.index(c) for c in "RGB"] if named else rgb_bands(len(msi_MHW), None)
     msi, hsi_white = msi_MHW[msi_bands], white(fused_SHW[bands])
-    error = None if reference_SHW is None else np.abs(fused_SHW - reference_SHW).mean(axis=0)
+    error, references = None, []
+    if images.reference:
+        reference_SHW, valid = images.reference.values_SHW, images.reference.valid_HW
+        reference_SHW = np.where(True if valid is None else valid, reference_SHW, np.nan)
+        error = np.abs(fused_SHW - reference_SHW).mean(axis=0)
+        shown = np.nan_to_num(reference_SHW[bands])
+        references = [Panel("Reference", colours(shown, hsi_white))]
     panels = [
-        Panel("LR-HSI", colours(lr_hsi_Shw[bands], hsi_white)),
+        Panel("LR-HSI", colours(images.hsi.values_SHW[bands], hsi_white)),
         Panel("MSI", colours(msi, white(msi))),
         Panel("Fused", colours(np.nan_to_num(fused_SHW[bands]), hsi_white), error),
     ]
-    if reference_SHW is not None:
-        shown = np.nan_to_num(reference_SHW[bands])
-        panels.append(Panel("Reference", colours(shown, hsi_white)))
-    return fused_figure(panels)
+    return fused_figure([*panels, *references])
 
 
 def write_fusion(
-    path: Path,
-    fused_SHW: np.ndarray,
-    images: FusionImages,
-    trained: Trained,
-    run_key: str,
+    path: Path, fused_SHW: np.ndarray, images: FusionImages, trained: Trained, run_key: str
 ) -> Path:
     """Write the fused image and a picture of it beside its inputs; return the picture's path."""
     protocol = trained.protocol
@@ -146,20 +140,7 @@ def write_fusion(
         "mhiflab_version": version("mhiflab"),
     }
     origin = {name: text for name, text in origin.items() if text}
-    order = protocol.msi_order if protocol else ()
-    nm = images.hsi.wavelengths_nm
-    reference_SHW = None
-    if images.reference:
-        reference_SHW, valid = images.reference.values_SHW, images.reference.valid_HW
-        reference_SHW = np.where(True if valid is None else valid, reference_SHW, np.nan)
-    look = quick_look(
-        images.hsi.values_SHW,
-        images.msi.values_SHW,
-        fused_SHW,
-        nm,
-        order,
-        reference_SHW,
-    )
+    look = quick_look(fused_SHW, images, protocol.msi_order if protocol else ())
     picture, drawn = path.with_suffix(".png"), figure_bytes(look)
 
     def write_both(partial: Path) -> None:

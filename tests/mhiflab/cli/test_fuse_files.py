@@ -71,7 +71,7 @@ def as_integers(path: Path, full_scale: int, kind: type) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Return what was drawn: LR-HSI, MSI, fused HSI, wavelengths, order, reference."""
+    """Return what was drawn: the fused HSI, and the images of the fusion."""
     seen = []
     place = "mhiflab.render.fused.quick_look"
     monkeypatch.setattr(place, lambda *given: seen.append(given) or quick_look(*given))
@@ -88,17 +88,17 @@ def test_a_scale_is_shared_by_integers_of_one_type_alone(other, fuse_to, files, 
         if other[1] is np.int16:
             own = {"msi_full_scale": 4095.0, "reference_full_scale": 4095.0}
     fuse_to(hsi=hsi, msi=msi, reference=reference, full_scale=4095.0, **own)
-    (shown,) = drawn
+    ((fused, shown, _),) = drawn
     step = 0.51 / (other[0] if other else 4095)
     for name, found, limit in (
-        ("hsi", shown[0], 0.51 / 4095),
-        ("msi", shown[1], step),
-        ("reference", shown[5], step),
+        ("hsi", shown.hsi, 0.51 / 4095),
+        ("msi", shown.msi, step),
+        ("reference", shown.reference, step),
     ):
-        np.testing.assert_allclose(found, np.load(files[name]), rtol=0, atol=limit)
+        np.testing.assert_allclose(found.values_SHW, np.load(files[name]), rtol=0, atol=limit)
     own.pop("reference_full_scale", None)
     again = fuse_files(model, hsi, msi, full_scale=4095.0, **own)
-    np.testing.assert_array_equal(again, shown[2])
+    np.testing.assert_array_equal(again, fused)
 
 
 def test_units_that_are_not_known_are_asked_for_by_the_option_of_the_file(fuse_to, files):
@@ -129,7 +129,8 @@ def test_a_scale_in_an_envi_header_is_not_overruled(fuse_to, files, drawn):
     header = data.with_suffix(".hdr")
     header.write_text(header.read_text() + "reflectance scale factor = 10000\n")
     fuse_to(hsi=hsi, msi=header, full_scale=4095.0)
-    np.testing.assert_allclose(drawn[0][1], np.load(files["msi"]), rtol=0, atol=1e-4)
+    found = drawn[0][1].msi.values_SHW
+    np.testing.assert_allclose(found, np.load(files["msi"]), rtol=0, atol=1e-4)
 
 
 def test_one_file_of_both_images_is_read_by_its_keys(fuse_to, files, tmp_path, capsys):
