@@ -76,9 +76,6 @@ def frequency_response(model: FeINFN, inputs: Inputs, bands: int = 16) -> dict[s
         powers[f"layer_{i}"] = power(gated_CHW, bands)
     index_HW = radial_bands((spatial_BHWL.shape[1], spatial_BHWL.shape[2]), bands)
     bins_R = torch.bincount(index_HW[index_HW >= 0], minlength=bands).numpy()
-    return {name: _shares(mean_R * bins_R) for name, mean_R in powers.items()}
-
-
-def _shares(power_R: np.ndarray) -> np.ndarray:
-    """Return fractions of the sum; zeros if the sum is zero."""
-    return power_R / (np.nansum(power_R) or 1)
+    powers = {name: mean_R * bins_R for name, mean_R in powers.items()}
+    # A feature without power has zeros.
+    return {name: power_R / (np.nansum(power_R) or 1) for name, power_R in powers.items()}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
@@ -14,14 +14,6 @@ from mhiflab.cli import options
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab, study_name, study_path
 
-if TYPE_CHECKING:
-    from mhiflab.record.store import Store
-
-DASHBOARD = "http://127.0.0.1:8265"
-
-AddressOption = Annotated[
-    str, Option(help="The cluster's dashboard, usually the near end of a tunnel.")
-]
 TrackingOption = Annotated[
     str, Option(help="MLflow server of the job (default: the one set on the head).")
 ]
@@ -34,7 +26,9 @@ def submit(
             help="The file of a study or a paper, or the name of a shipped one.", metavar="[STUDY]"
         ),
     ] = "",
-    address: AddressOption = DASHBOARD,
+    address: Annotated[
+        str, Option(help="The cluster's dashboard, usually the near end of a tunnel.")
+    ] = "http://127.0.0.1:8265",
     lab: Annotated[
         str,
         Option(
@@ -138,39 +132,30 @@ def ui(
     port: Annotated[int, Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the lab's record, on this machine only (127.0.0.1)."""
+    from mhiflab.record import studies
     from mhiflab.record.database.errors import without_passwords
     from mhiflab.record.store import open_store, recorded_store
-    from mhiflab.record.studies import experiment_address
 
     folder = Lab(lab)
     store = recorded_store(folder)
-    uri = store.uri
+    uri, on_server = store.uri, store.uri.startswith("http")
+    server = without_passwords(uri) if on_server else f"http://127.0.0.1:{port}"
+    for file in options.study_files(study) if study else ():
+        address = studies.study_address(store, study_name(file, smoke), server)
+        out.print(address, markup=False, soft_wrap=True)
+        if browse:
+            webbrowser.open(address)
     if study:
-        server = without_passwords(uri) if uri.startswith("http") else f"http://127.0.0.1:{port}"
-        _print_addresses(store, study, smoke, server, browse)
         return
-    if uri.startswith("http"):
-        out.print(
-            f"The record is on a server with a UI of its own: [bold]{without_passwords(uri)}[/]"
-        )
+    if on_server:
+        out.print(f"The record is on a server with a UI of its own: [bold]{server}[/]")
         return
     # For MLflow itself, the record of a moved lab must name the artifacts beside it.
     open_store(folder, uri)
-    address = experiment_address(store, f"http://127.0.0.1:{port}")
+    address = studies.experiment_address(store, server)
     out.print(f"MLflow UI on [bold]{address}[/] (Ctrl-C ends it)", soft_wrap=True)
     # In the environment, because every user of a machine sees the words of a command.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     raise Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
-
-
-def _print_addresses(store: "Store", study: str, smoke: bool, server: str, browse: bool) -> None:
-    """Print the addresses of studies in MLflow's UI and nothing else, and open them if asked."""
-    from mhiflab.record.studies import study_address
-
-    for file in options.study_files(study):
-        address = study_address(store, study_name(file, smoke), server)
-        out.print(address, markup=False, soft_wrap=True)
-        if browse:
-            webbrowser.open(address)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 import pandas as pd
 
@@ -83,14 +82,10 @@ def _deviation(values: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
-def _seed(value: Any) -> str:
-    return "" if pd.isna(value) else str(int(value))
-
-
 def _cell(rows: pd.DataFrame, metric: str) -> Cell:
     by_seed = rows.groupby("seed", sort=True, dropna=False)[metric].agg(list)
     by_scene = rows.groupby("scene", sort=True)[metric].agg(list)
-    means = {_seed(seed): _mean(values) for seed, values in by_seed.items()}
+    means = {"" if pd.isna(x) else str(int(x)): _mean(values) for x, values in by_seed.items()}
     return Cell(
         _mean(list(means.values())),
         _deviation(list(means.values())),
