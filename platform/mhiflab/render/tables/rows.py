@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
+from typing import Any
 
 import pandas as pd
 
@@ -70,26 +71,26 @@ class Row:
     """Costs by name in `COSTS`: parameters, operations, seconds, MiB."""
 
 
-def _mean(values: Sequence[float]) -> float:
-    # Exactly rounded, so that every machine gives the same bits.
-    return math.fsum(values) / len(values)
-
-
 def _deviation(values: Sequence[float]) -> float | None:
-    mean = _mean(values)
+    # These sums are exactly rounded, so that every machine gives the same bits.
+    mean = fmean(values)
     if len(values) < 2 or not math.isfinite(mean):
         return None
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
 
 
+def _seed(value: Any) -> str:
+    return "" if pd.isna(value) else str(int(value))
+
+
 def _cell(rows: pd.DataFrame, metric: str) -> Cell:
     by_seed = rows.groupby("seed", sort=True, dropna=False)[metric].agg(list)
     by_scene = rows.groupby("scene", sort=True)[metric].agg(list)
-    means = {"" if pd.isna(x) else str(int(x)): _mean(values) for x, values in by_seed.items()}
+    means = {_seed(seed): fmean(values) for seed, values in by_seed.items()}
     return Cell(
-        _mean(list(means.values())),
+        fmean(list(means.values())),
         _deviation(list(means.values())),
-        _deviation([_mean(values) for values in by_scene]),
+        _deviation([fmean(values) for values in by_scene]),
         means,
     )
 
