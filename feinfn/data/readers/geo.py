@@ -174,6 +174,10 @@ def raster_arrays(path: Path) -> dict[str, Array]:
             crs=raster.crs.to_string() if raster.crs else None,
             transform=tuple(raster.transform)[:6],
         )
+        if not alpha and "alpha" in array.colours:
+            band = array.colours.index("alpha") + 1
+            note = f"Band {band} is called alpha but is no mask, so it is taken as a band."
+            array = replace(array, notes=(*array.notes, note))
         if alpha:
             array = take_bands(array, [i for i in range(raster.count) if i + 1 != alpha])
             array = replace(array, notes=(*array.notes, "An alpha band is taken as the mask."))

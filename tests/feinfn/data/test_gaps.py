@@ -139,6 +139,9 @@ def test_a_fourth_band_that_is_no_mask_stays(tmp_path):
     path = tiff(tmp_path / "a.tif", cube, photometric="RGB")
     image = read_image(path)
     assert (image.values_SHW.shape[0], image.valid_HW) == (4, None)
+    named = read_image(tiff(tmp_path / "b.tif", cube, photometric="RGB", ALPHA="YES"))
+    assert (named.values_SHW.shape[0], named.valid_HW) == (4, None)
+    assert "Band 4 is called alpha but is no mask, so it is taken as a band." in named.notes
 
 
 @pytest.fixture
