@@ -18,15 +18,26 @@ class Bands(Settings, section="model"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Physics(Bands):
+class Consistent(Bands):
+    """The field that every method has, learned or not."""
+
+    consistency: Literal["none", "msi", "both"] = "none"
+    """Inputs that the output is projected on, before loss and clipping: none, the MSI, or MSI and
+    LR-HSI (both)."""
+
+    @property
+    def needs_sensor(self) -> bool:
+        """True if the method must know the protocol that made its inputs."""
+        return self.consistency != "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Physics(Consistent):
     """Fields that every learned method has; the defaults add a residual to the LMS."""
 
     base: Literal["lms", "aligned", "gsa", "local"] = "lms"
     """Image to which the residual is added: the LMS, the LR-HSI interpolated from the true places
     of its pixels (aligned), or what a classical method makes of the inputs (gsa, local)."""
-    consistency: Literal["none", "msi", "both"] = "none"
-    """Inputs that the output is projected on, before loss and clipping: none, the MSI, or MSI and
-    LR-HSI (both)."""
     shown: Literal["image", "difference"] | None = None
     """Image in the LMS's place at the network's entrance: the base (image), or 10 x (aligned -
     base) (difference); null: difference with a base from a classical method, otherwise image."""
@@ -46,19 +57,17 @@ class Physics(Bands):
 
     @property
     def needs_sensor(self) -> bool:
-        """True if the network must know the protocol that made its inputs."""
-        return self.base != "lms" or self.consistency != "none"
+        return self.base != "lms" or super().needs_sensor
 
 
 def stated(config: Any) -> dict[str, Any]:
-    """Return a model's fields, those of `Physics` only if they differ from their defaults.
+    """Return a method's fields, those of physics only if they differ from their defaults.
 
     Keys, states and records of earlier versions lack these fields.
     """
-    values = asdict(config)
-    if not isinstance(config, Physics):
-        return values
-    plain, bands = asdict(Physics()), {field.name for field in fields(Bands)}
-    # With a base, `shown` has no default that would never change.
-    later = plain.keys() - bands - ({"shown"} if config.base != "lms" else set())
+    values, plain = asdict(config), asdict(Physics())
+    later = plain.keys() - {field.name for field in fields(Bands)}
+    if values.get("base", "lms") != "lms":
+        # With a base, `shown` has no default that would never change.
+        later -= {"shown"}
     return {k: v for k, v in values.items() if k not in later or v != plain[k]}

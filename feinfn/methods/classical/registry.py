@@ -5,14 +5,17 @@ Legend: S bands, M MSI bands, h w LR size, H W HR size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 
-from feinfn.errors import require_one_of
+from feinfn.errors import require, require_one_of
 from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
-from feinfn.physics import Bands
-from feinfn.protocols.simulate import Protocol
+from feinfn.physics import Consistent
+from feinfn.protocols.consistency import What, project
+from feinfn.protocols.simulate import Inputs, Protocol
 from feinfn.region import filled, fused_valid
 
 
@@ -24,6 +27,8 @@ class Method:
     solve: Callable[[Problem], np.ndarray]
     about: str
     source: str
+    consistency: Literal["none", "msi", "both"] = "none"
+    """Inputs that the result is projected on before it is clipped, see `Consistent`."""
 
     def fuse(
         self,
@@ -39,16 +44,32 @@ class Method:
         Methods that need the SRF read `wavelengths_nm` [S] if the protocol's is by wavelength.
         Masks are False for pixels without data, which take no part in any fit; what the images
         hold there changes nothing, and the result is NaN where `fused_valid` finds no data.
-        Raises `UserError` if images and protocol do not fit.
+        Raises `UserError` if images and protocol do not fit, and for consistency with both images
+        if there are gaps.
         """
         lr_hsi, msi = (
             np.asarray(filled(x, valid), dtype=np.float64)
             for x, valid in ((lr_hsi_Shw, lr_valid_hw), (msi_MHW, msi_valid_HW))
         )
         problem = Problem(lr_hsi, msi, protocol, wavelengths_nm, lr_valid_hw, msi_valid_HW)
-        fused_SHW = self.solve(problem).clip(0, 1).astype(np.float32)
+        fused_SHW = self.solve(problem)
+        if self.consistency != "none":
+            fused_SHW = _projected(fused_SHW, problem, self.consistency)
+        fused_SHW = fused_SHW.clip(0, 1).astype(np.float32)
         valid = fused_valid(msi_valid_HW, lr_valid_hw, problem.size)
         return fused_SHW if valid is None else np.where(valid, fused_SHW, np.float32(np.nan))
+
+
+def _projected(fused_SHW: np.ndarray, problem: Problem, what: What) -> np.ndarray:
+    gaps = problem.lr_valid_hw is not None or problem.msi_valid_HW is not None
+    expected = "none or msi, because images with gaps do not say what their LR pixels saw"
+    require(what == "msi" or not gaps, "model.consistency", what, expected)
+    lms, msi, lr_hsi = (
+        torch.from_numpy(np.ascontiguousarray(x))[None]
+        for x in (fused_SHW, problem.msi_MHW, problem.lr_hsi_Shw)
+    )
+    inputs = Inputs(msi, lms, lr_hsi)
+    return project(lms, inputs, problem.protocol, what, problem.wavelengths_nm)[0].numpy()
 
 
 CLASSICAL: dict[str, Method] = {
@@ -92,7 +113,7 @@ CLASSICAL: dict[str, Method] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalConfig(Bands):
+class ClassicalConfig(Consistent):
     """Configuration of a classical method in place of a network; nothing is trained."""
 
     name: str

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +101,8 @@ def _train(
     spec = job.spec
     reports: list[Report] = []
     if not spec.trained:
-        return by_classical(CLASSICAL[name_of(spec.model)], spec.protocol), {}, reports
+        method = replace(CLASSICAL[name_of(spec.model)], consistency=spec.model.consistency)
+        return by_classical(method, spec.protocol), {}, reports
     torch.manual_seed(spec.seed)
     sensor, resources = sensor_of(spec.model, spec.protocol, job.wavelengths_nm), job.resources
     model = build(spec.model, resources.memory_mib, resources.recompute, sensor).to(device)

@@ -60,8 +60,7 @@ def check_trial(trial: Trial, data: Survey) -> None:
             _check_evaluated(trial, scene)
     if spec.data.inputs == "stored":
         _check_stored(trial, data)
-    if spec.trained:
-        _check_physics(trial, data)
+    _check_physics(trial, data)
     batch, workers = spec.train.batch_size, max(resources.workers, 1)
     if batch % workers:
         raise UserError(
@@ -112,9 +111,9 @@ def _check_stored(trial: Trial, data: Survey) -> None:
 
 
 def _check_physics(trial: Trial, data: Survey) -> None:
-    """Raise `UserError` for a base or projection that the training's inputs do not support."""
+    """Raise `UserError` for a base or projection that the inputs do not support."""
     spec: Any = trial.spec
-    if spec.model.base != "lms" and spec.data.inputs == "scene":
+    if spec.trained and spec.model.base != "lms" and spec.data.inputs == "scene":
         check_same_draw(spec.protocol)
     wavelengths_nm = next((s.wavelengths_nm for s in data.scenes if s.part == "train"), None)
     sensor_of(spec.model, spec.protocol, wavelengths_nm)

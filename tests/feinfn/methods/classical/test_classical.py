@@ -95,6 +95,38 @@ def test_better_than_bicubic_on_the_sample(name, sample):
         assert scores[name]["sam"] < scores["bicubic"]["sam"], scene.name
 
 
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_result_that_is_projected_meets_the_msi_and_comes_closer(name, sample):
+    protocol = PROTOCOLS["cave_x4"]
+    scene, pair = sample[0]
+    errors = []
+    for what in ("none", "msi", "both"):
+        method = replace(CLASSICAL[name], consistency=what)
+        fused_SHW = method.fuse(*arrays(pair), protocol, scene.wavelengths_nm)
+        errors.append(np.square(fused_SHW - pair.reference_BSHW[0].numpy()).mean())
+        response_MS = protocol.response(31, scene.wavelengths_nm).matrix.numpy()
+        rest_MHW = np.tensordot(response_MS, fused_SHW, 1) - arrays(pair)[1]
+        # Clipping moves single pixels off the projection.
+        assert what == "none" or np.median(np.abs(rest_MHW)) < 1e-6
+    # What regresses on the MSI meets it already.
+    most = errors[0] / 4 if name == "bicubic" else errors[0] * (1 + 1e-6)
+    assert max(errors[1:]) < most
+
+
+def test_lr_pixels_of_images_with_gaps_are_not_projected_on(sample):
+    scene, pair = sample[0]
+    valid_HW = np.ones(scene.raw_SHW.shape[1:], bool)
+    valid_HW[:8, :8] = False
+    masks = (valid_HW[2::4, 2::4], valid_HW)
+    method = replace(CLASSICAL["gsa"], consistency="msi")
+    fused_SHW = method.fuse(*arrays(pair), PROTOCOLS["cave_x4"], scene.wavelengths_nm, *masks)
+    assert np.array_equal(np.isfinite(fused_SHW[0]), valid_HW)
+    with pytest.raises(UserError, match=r"model\.consistency: found 'both', expected none or msi"):
+        replace(method, consistency="both").fuse(
+            *arrays(pair), PROTOCOLS["cave_x4"], scene.wavelengths_nm, *masks
+        )
+
+
 @pytest.mark.skipif(not CROPS.is_dir(), reason="the CAVE crops are not part of the repository")
 @pytest.mark.parametrize("name", FUSING)
 def test_better_than_bicubic_on_a_cave_crop(name):
