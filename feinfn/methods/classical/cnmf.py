@@ -18,8 +18,14 @@ ENDMEMBERS = 20
 OUTER, INNER = 4, 150
 """Largest numbers of turns and of updates in each."""
 
+CHECK = 10
+"""Updates between two looks at the error; it divides INNER."""
+
 TOLERANCE = 1e-4
-"""Relative decrease of the error over ten updates below which a turn stops."""
+"""Relative decrease of the error between two looks below which a turn stops."""
+
+PIECE_PX = 1024
+"""Pixels whose abundances are fitted at a time."""
 
 SMALL = 1e-12
 
@@ -34,39 +40,59 @@ def solve(problem: Problem) -> np.ndarray:
     msi_MN = problem.pixels(problem.msi_MHW).clip(0)
     ends_SK = endmembers(hsi_Sn, min(ENDMEMBERS, *hsi_Sn.shape), np.random.default_rng(0))
     count = ends_SK.shape[1]
-    low_Kn = np.full((count, hsi_Sn.shape[1]), 1 / count)
-    _, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn, ends_fixed=True)
+    low_Kn = fit(hsi_Sn, ends_SK, np.full((count, hsi_Sn.shape[1]), 1 / count))
     ends_SK, low_Kn = factorise(hsi_Sn, ends_SK, low_Kn)
     high_KHW = problem.interpolate(spread(low_Kn, problem.kept_hw, low_size))
     high_KN = problem.pixels(high_KHW).clip(SMALL)
     for _ in range(OUTER):
-        _, high_KN = factorise(msi_MN, problem.response @ ends_SK, high_KN, ends_fixed=True)
+        high_KN = fit(msi_MN, problem.response @ ends_SK, high_KN)
         low_Kn = problem.samples(problem.degrade(spread(high_KN, valid, size)))
-        ends_SK, _ = factorise(hsi_Sn, ends_SK, low_Kn, abundances_fixed=True)
+        ends_SK = fit(hsi_Sn.T, low_Kn.T, ends_SK.T).T
     return spread(ends_SK @ high_KN, valid, size)
 
 
-def factorise(
-    data_SN: np.ndarray,
-    ends_SK: np.ndarray,
-    abundances_KN: np.ndarray,
-    *,
-    ends_fixed: bool = False,
-    abundances_fixed: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return non-negative factors after multiplicative updates (Lee and Seung, NIPS 2000).
+def fit(data_SN: np.ndarray, ends_SK: np.ndarray, start_KN: np.ndarray) -> np.ndarray:
+    """Return non-negative abundances [K, N] after multiplicative updates.
 
-    No update increases |data - ends abundances|^2. Factors marked as fixed stay unchanged.
+    No update increases |data - ends abundances|^2 (Lee and Seung, NIPS 2000). Pixels are
+    independent, so several updates are made of some pixels at a time, which stay in the cache.
+    """
+    square_KK, abundances_KN = ends_SK.T @ ends_SK, np.array(start_KN, order="C")
+    power, before = float((data_SN**2).sum()), np.inf
+    for _ in range(0, INNER, CHECK):
+        error = power
+        for first in range(0, data_SN.shape[1], PIECE_PX):
+            pixels = slice(first, first + PIECE_PX)
+            cross = ends_SK.T @ data_SN[:, pixels]
+            x = abundances_KN[:, pixels].copy()
+            model = np.empty_like(x)
+            for _ in range(CHECK):
+                np.matmul(square_KK, x, out=model)
+                model += SMALL
+                x *= cross
+                x /= model
+            abundances_KN[:, pixels] = x
+            error += float((x * (square_KK @ x - 2 * cross)).sum())
+        if before - error <= TOLERANCE * error:
+            break
+        before = error
+    return abundances_KN
+
+
+def factorise(
+    data_SN: np.ndarray, ends_SK: np.ndarray, abundances_KN: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both non-negative factors after multiplicative updates in turn.
+
+    No update increases |data - ends abundances|^2.
     """
     power, before = float((data_SN**2).sum()), np.inf
     for step in range(INNER):
-        if not ends_fixed:
-            square_KK = abundances_KN @ abundances_KN.T
-            ends_SK = ends_SK * (data_SN @ abundances_KN.T) / (ends_SK @ square_KK + SMALL)
+        square_KK = abundances_KN @ abundances_KN.T
+        ends_SK = ends_SK * (data_SN @ abundances_KN.T) / (ends_SK @ square_KK + SMALL)
         cross_KN, square_KK = ends_SK.T @ data_SN, ends_SK.T @ ends_SK
-        if not abundances_fixed:
-            abundances_KN = abundances_KN * cross_KN / (square_KK @ abundances_KN + SMALL)
-        if step % 10 == 9:
+        abundances_KN = abundances_KN * cross_KN / (square_KK @ abundances_KN + SMALL)
+        if step % CHECK == CHECK - 1:
             inner = square_KK @ abundances_KN - 2 * cross_KN
             error = power + float((abundances_KN * inner).sum())
             if before - error <= TOLERANCE * error:

@@ -12,9 +12,6 @@ from scipy.sparse.linalg import LinearOperator, cg
 from feinfn.methods.classical import gsa
 from feinfn.methods.classical.problem import Problem
 
-AXES = (1, 2)
-"""Row and column axes."""
-
 DIMENSIONS = 20
 """Largest dimension of the subspace."""
 
@@ -46,14 +43,19 @@ def solve(problem: Problem) -> np.ndarray:
     basis_SK = basis_SK[:, :DIMENSIONS]
     shape = (basis_SK.shape[1], *problem.size)
     response_MK = problem.response @ basis_SK
-    weights = [_weights(problem, axis) for axis in AXES]
+    weights = [_weights(problem, axis) for axis in (1, 2)]
+    coupling_KK = response_MK.T @ response_MK
 
     def normal(z: np.ndarray) -> np.ndarray:
         z_KHW = z.reshape(shape)
-        # E' E = 1, so the first term needs no E.
-        out_KHW = problem.adjoint(_without_gaps(problem.degrade(z_KHW), kept))
-        out_KHW += _without_gaps(np.tensordot(response_MK.T @ response_MK, z_KHW, 1), valid)
-        return (out_KHW + SMOOTHNESS * _roughness(z_KHW, weights)).ravel()
+        out_KHW = _without_gaps(np.tensordot(coupling_KK, z_KHW, 1), valid)
+        # Channel by channel, so that all stays in the cache.
+        for k, z_HW in enumerate(z_KHW):
+            # E' E = 1, so the first term needs no E.
+            low_1hw = _without_gaps(problem.degrade(z_HW[None]), kept)
+            out_KHW[k] += problem.adjoint(low_1hw)[0]
+            out_KHW[k] += SMOOTHNESS * _roughness(z_HW, weights)
+        return out_KHW.ravel()
 
     gains_SM, constants_S = problem.prediction
     prior_KHW = np.tensordot(basis_SK.T @ gains_SM, problem.msi_MHW, 1)
@@ -61,7 +63,7 @@ def solve(problem: Problem) -> np.ndarray:
     low_Khw = np.tensordot(basis_SK.T, problem.lr_hsi_Shw, 1)
     right_KHW = problem.adjoint(_without_gaps(low_Khw, kept))
     right_KHW += _without_gaps(np.tensordot(response_MK.T, problem.msi_MHW, 1), valid)
-    right_KHW += SMOOTHNESS * _roughness(prior_KHW, weights)
+    right_KHW += SMOOTHNESS * np.stack([_roughness(x_HW, weights) for x_HW in prior_KHW])
     start_KHW = np.tensordot(basis_SK.T, gsa.solve(problem), 1)
     count = right_KHW.size
     system = LinearOperator((count, count), matvec=normal, dtype=np.float64)
@@ -85,12 +87,10 @@ def _weights(problem: Problem, axis: int) -> np.ndarray:
     return weights * (first & last)
 
 
-def _roughness(z_KHW: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+def _roughness(z_HW: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """Return grad' w grad z: weighted differences from the neighbours inside the image."""
-    out_KHW = np.zeros_like(z_KHW)
-    for axis, weight in zip(AXES, weights, strict=True):
-        step = np.diff(z_KHW, axis=axis) * weight
-        pad = [(0, 0)] * 3
-        pad[axis] = (1, 1)
-        out_KHW -= np.diff(np.pad(step, pad), axis=axis)
-    return out_KHW
+    out_HW = np.zeros_like(z_HW)
+    for axis, weight in enumerate(weights):
+        step = np.diff(z_HW, axis=axis) * weight
+        out_HW -= np.diff(step, axis=axis, prepend=0, append=0)
+    return out_HW

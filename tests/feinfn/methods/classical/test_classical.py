@@ -227,6 +227,18 @@ def test_updates_never_increase_the_error():
         before = error
 
 
+def test_abundances_of_pixels_do_not_depend_on_how_they_are_cut(monkeypatch):
+    rng = np.random.default_rng(0)
+    data, ends, start = rng.random((9, 50)), rng.random((9, 4)), rng.random((4, 50))
+    whole = cnmf.fit(data, ends, start)
+    assert np.square(data - ends @ whole).sum() < np.square(data - ends @ start).sum()
+    monkeypatch.setattr(cnmf, "PIECE_PX", 7)
+    np.testing.assert_allclose(cnmf.fit(data, ends, start), whole, rtol=1e-12)
+    # The ends that fit given abundances are the abundances of the transposed problem.
+    fixed = cnmf.fit(data.T, start.T, ends.T).T
+    assert np.square(data - fixed @ start).sum() < np.square(data - ends @ start).sum()
+
+
 def test_vertex_components_are_the_pure_pixels():
     rng = np.random.default_rng(0)
     spectra, amounts = rng.random((20, 4)), rng.dirichlet(np.ones(4), 300).T
