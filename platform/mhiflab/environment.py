@@ -1,8 +1,10 @@
 """Settings of every process (driver, trial, worker), made before libraries are imported."""
 
+import ctypes
 import logging
 import os
 import warnings
+from contextlib import suppress
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,6 +28,43 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """Environment variables that turn off telemetry and chatter, and shorten polls."""
+
+
+KEEP_MEMORY = "MHIFLAB_KEEP_MEMORY"
+"""Environment variable of users: 0 returns freed memory to the system at once."""
+
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    # Other arenas than the first cannot hold large arrays.
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Environment variables by which glibc keeps the memory of freed arrays for the next ones."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Options of glibc's mallopt."""
+
+
+def keeps_memory() -> bool:
+    """Return False if the user wants freed memory returned at once."""
+    return os.environ.get(KEEP_MEMORY) != "0"
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a worker's process; glibc reads it when the process starts."""
+    return ENVIRONMENT | (MALLOC if keeps_memory() else {})
+
+
+def keep_memory() -> None:
+    """Make glibc keep freed memory in this running process; do nothing on other systems.
+
+    Otherwise the system takes back the memory of every large array and clears that of the next.
+    """
+    if keeps_memory():
+        with suppress(OSError, AttributeError, TypeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def quieten() -> None:

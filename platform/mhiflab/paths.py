@@ -92,6 +92,11 @@ class Lab:
         """Folder of training states, with one folder per run."""
         return self.root / "checkpoints"
 
+    @property
+    def cache(self) -> Path:
+        """Folder of scores that many trials share; what is missing is computed again."""
+        return self.root / "cache"
+
     def checkpoints(self, key: str) -> Path:
         """Return the folder of a trial's training state."""
         return self.states / key

@@ -62,10 +62,11 @@ def _root(
 
 def main() -> None:
     """Run the command: one line per error and exit code 1, unless --debug."""
-    from mhiflab.environment import quieten
+    from mhiflab.environment import keep_memory, quieten
 
     debug = "--debug" in sys.argv
     quieten()
+    keep_memory()
     try:
         app([word for word in sys.argv[1:] if word != "--debug"])
     except Exception as error:

@@ -17,7 +17,7 @@ from mhiflab.cluster.ray_private import (
     drop_worker_hints,
     local_address,
 )
-from mhiflab.environment import ENVIRONMENT
+from mhiflab.environment import worker_environment
 from mhiflab.study.spec import Resources
 
 DRIVER = {"node:__internal_head__": 0.0001}
@@ -53,7 +53,7 @@ def connected(dashboard: bool = False) -> Iterator[list[Node]]:
             logging_level="ERROR",
             configure_logging=True,
             runtime_env={
-                "env_vars": ENVIRONMENT,
+                "env_vars": worker_environment(),
                 "worker_process_setup_hook": "mhiflab.cluster.ray_private.delay_sigterm",
             },
             **local,

@@ -1,6 +1,7 @@
 """Evaluation of a finished network: metrics, pictures, seconds and memory of its test images."""
 
 import ctypes
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,13 +13,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+import feinfn.metrics
 from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import Images, NamedInputs
-from feinfn.evaluation import Fuse, compare_image, evaluate_method, scores_of
+from feinfn.evaluation import Fuse, compare_image, evaluate_method
+from feinfn.files import write_atomic
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
 from feinfn.metrics.evaluation import METRICS, Comparison, left_out_words
 from feinfn.metrics.no_reference import qnr
 from mhiflab.record import artifacts
+
+BAND_INDICES = ("psnr", "ssim", "rmse")
+"""Indices that are recorded of every band."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,12 @@ class Scores:
     """Mean seconds per fused image, and the largest peak of memory in MiB if it is known."""
 
 
-def score_tests(fuse: Fuse, images: Images) -> Scores:
-    """Fuse every image once; return its metrics in all conventions and per band, and pictures."""
-    protocol, conventions = images.protocol, tuple(CONVENTIONS)
+def score_tests(fuse: Fuse, images: Images, cache: Path) -> Scores:
+    """Fuse every image once; return its metrics in all conventions and per band, and pictures.
+
+    The scores of upsampled images do not depend on the method, so `cache` keeps them.
+    """
+    protocol = images.protocol
     rows: list[dict[str, object]] = []
     bands: list[pd.DataFrame] = []
     pictures: dict[str, np.ndarray] = {}
@@ -49,7 +58,7 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
         efforts.append(effort)
         return fused_SHW
 
-    for one in evaluate_method(measured, images, conventions):
+    for one in evaluate_method(measured, images, tuple(CONVENTIONS)):
         image, upsampled_SHW = one.image, one.image.inputs.lms_BSHW[0]
         if image.valid is not None:
             upsampled_SHW = torch.where(image.valid, upsampled_SHW, 0)
@@ -60,22 +69,24 @@ def score_tests(fuse: Fuse, images: Images) -> Scores:
         methods = {artifacts.FUSED: one.fused_SHW, artifacts.UPSAMPLED: upsampled_SHW}
         if not rows:
             pictures |= window(image, methods, protocol.ratio)
-        upsampled = compare_image(upsampled_SHW, image)
-        comparisons = {artifacts.FUSED: one.comparison, artifacts.UPSAMPLED: upsampled}
-        for method, comparison in comparisons.items():
-            fused_SHW = methods[method]
-            scores = scores_of(comparison, protocol.ratio, conventions)
+        parts = {
+            artifacts.FUSED: _parts(one.comparison, protocol.ratio),
+            artifacts.UPSAMPLED: _kept_parts(upsampled_SHW, image, protocol.ratio, cache),
+        }
+        for method, fused_SHW in methods.items():
             identity = {"scene": image.name, "method": method, "protocol": protocol.name}
             key = f"{image.name}/{method}"
             pictures[f"{key}/rgb"] = pseudo_rgb(fused_SHW.cpu().numpy(), image.wavelengths_nm)
-            rows += [identity | {"convention": c, **values} for c, values in scores.items()]
+            for convention, values in zip(
+                CONVENTIONS, parts[method].get("scores", ()), strict=False
+            ):
+                scores = dict(zip(METRICS, values.tolist(), strict=True))
+                rows.append(identity | {"convention": convention, **scores})
             if image.measured_msi:
                 rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
-            if comparison is not None:
-                bands.append(_bands(comparison, image).assign(**identity))
-                error_maps = comparison.maps()
-                for name, part in (("error", "error"), ("sam", "sam_deg")):
-                    pictures[f"{key}/{name}"] = error_maps[part].cpu().numpy().astype(np.float16)
+            if image.reference is not None:
+                bands.append(_bands(parts[method], image).assign(**identity))
+                pictures |= {f"{key}/{name}": parts[method][name] for name in ("error", "sam")}
     effort_values = {artifacts.FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:
@@ -121,9 +132,58 @@ def _without_reference(fused_SHW: Tensor, image: NamedInputs, ratio: int) -> dic
     return {"convention": artifacts.WITHOUT_REFERENCE, **values}
 
 
-def _bands(comparison: Comparison, image: NamedInputs) -> pd.DataFrame:
-    values = comparison.per_band(CONVENTION, ("psnr", "ssim", "rmse"))
-    table = pd.DataFrame({name: v.cpu().numpy() for name, v in values.items()})
+def _parts(comparison: Comparison | None, ratio: int) -> dict[str, np.ndarray]:
+    """Return all that is recorded of a fused image with a reference; nothing without one.
+
+    It is `scores` [conventions, metrics], the indices of every band [S], and `error` and `sam`,
+    [H, W] float16.
+    """
+    if comparison is None:
+        return {}
+    scores = [list(comparison.evaluate(ratio, name).values()) for name in CONVENTIONS]
+    error_maps = comparison.maps()
+    maps = {"error": error_maps["error"], "sam": error_maps["sam_deg"]}
+    return {
+        "scores": np.array(scores),
+        **{name: x.cpu().numpy() for name, x in comparison.per_band(indices=BAND_INDICES).items()},
+        **{name: x.cpu().numpy().astype(np.float16) for name, x in maps.items()},
+    }
+
+
+def _kept_parts(
+    upsampled_SHW: Tensor, image: NamedInputs, ratio: int, cache: Path
+) -> dict[str, np.ndarray]:
+    """Return the result of `_parts`, from a file if an earlier trial wrote it."""
+    if image.reference is None:
+        return {}
+    file = cache / f"{_content(upsampled_SHW, image, ratio)}.npz"
+    if not file.exists():
+        parts = _parts(compare_image(upsampled_SHW, image), ratio)
+
+        def write(path: Path) -> None:
+            with path.open("wb") as out:
+                np.savez(out, **parts)  # type: ignore[arg-type]
+
+        write_atomic(file, write)
+    with np.load(file) as stored:
+        return dict(stored)
+
+
+def _content(upsampled_SHW: Tensor, image: NamedInputs, ratio: int) -> str:
+    """Return a hash of all that determines the scores of an upsampled image, to the last bit."""
+    tensors = [x for x in (upsampled_SHW, image.reference, image.valid) if x is not None]
+    facts = [(x.shape, x.dtype, x.device.type) for x in tensors]
+    threads = torch.get_num_threads()
+    digest = hashlib.sha256(repr((facts, ratio, torch.__version__, threads)).encode())
+    for source in sorted(Path(feinfn.metrics.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    for x in tensors:
+        digest.update(np.ascontiguousarray(x.cpu().numpy()).data)
+    return digest.hexdigest()
+
+
+def _bands(parts: dict[str, np.ndarray], image: NamedInputs) -> pd.DataFrame:
+    table = pd.DataFrame({name: parts[name] for name in BAND_INDICES})
     table.insert(0, "band", range(1, len(table) + 1))
     nm = np.nan if image.wavelengths_nm is None else image.wavelengths_nm
     return table.assign(wavelength_nm=nm, convention=CONVENTION)

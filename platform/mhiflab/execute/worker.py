@@ -186,7 +186,8 @@ class SystemMetrics:
 def _record_tests(record: Record, job: Job, fuse: Fuse, test_images: Images) -> None:
     """Record the scores and pictures of the test images, and the trained network."""
     spec, folder = job.spec, job.lab.checkpoints(job.key)
-    scores, last_step = score_tests(fuse, test_images), spec.train.epochs if spec.trained else 0
+    scores = score_tests(fuse, test_images, job.lab.cache)
+    last_step = spec.train.epochs if spec.trained else 0
     images = scores.images
     fused = images[images["method"] == artifacts.FUSED]
     for convention in (CONVENTION, artifacts.WITHOUT_REFERENCE):

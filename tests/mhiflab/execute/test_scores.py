@@ -1,6 +1,7 @@
 """What is kept of a trial's test images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from networks import NARROW
 
 from feinfn.data.pairs import NamedInputs, ScenePairs
 from feinfn.data.scene import make_scene
+from feinfn.metrics.conventions import CONVENTIONS
+from feinfn.metrics.evaluation import Comparison
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs, Pair
-from mhiflab.execute.evaluate import score_tests, window
+from mhiflab.execute.evaluate import Scores, score_tests, window
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, WINDOW_PX, WINDOW_STEPS
 
 
@@ -57,14 +60,14 @@ def test_window_of_a_real_pair_has_no_reference():
     assert "one/window/reference" not in window(one, {UPSAMPLED: one.inputs.lms_BSHW[0]}, 4)
 
 
-def test_pixels_without_data_are_blank_in_pictures_and_counted(capsys):
+def test_pixels_without_data_are_blank_in_pictures_and_counted(capsys, tmp_path):
     cube = np.random.default_rng(0).random((31, 48, 64)).astype(np.float32)
     valid = np.ones((48, 64), bool)
     valid[:, :6] = False
     scene = make_scene("gaps", cube * valid, np.arange(400.0, 701.0, 10.0), "memory")
     scene = replace(scene, valid_HW=valid)
     images = ScenePairs([scene], PROTOCOLS["cave_x4"], NARROW, torch.device("cpu"))
-    scores = score_tests(lambda image: image.inputs.lms_BSHW[0], images)
+    scores = score_tests(lambda image: image.inputs.lms_BSHW[0], images, tmp_path)
     # The PSF of the second column of LR pixels reaches columns 5 to 7.
     blank = np.arange(64) < 8
     assert (images[0].valid.numpy() == ~blank).all()
@@ -78,3 +81,39 @@ def test_pixels_without_data_are_blank_in_pictures_and_counted(capsys):
     for row in fused.itertuples():
         assert means[row.method] == pytest.approx(row.psnr, rel=1e-12)
     assert "gaps: 384 of 3072 pixels have no data" in capsys.readouterr().out
+
+
+def test_upsampled_images_are_scored_once_for_all_trials(monkeypatch, tmp_path):
+    nm, draw = np.arange(400.0, 701.0, 10.0), np.random.default_rng(0)
+    scenes = [
+        make_scene(name, draw.random((31, 48, 64), np.float32), nm, "memory") for name in ("a", "b")
+    ]
+    images = ScenePairs(scenes, PROTOCOLS["cave_x4"], NARROW, torch.device("cpu"))
+    evaluations = []
+    evaluate = Comparison.evaluate
+
+    def counted(comparison, *given):
+        evaluations.append(given)
+        return evaluate(comparison, *given)
+
+    monkeypatch.setattr(Comparison, "evaluate", counted)
+
+    def trial(scale: float, cache: Path) -> tuple[Scores, int]:
+        evaluations.clear()
+        scores = score_tests(lambda image: scale * image.inputs.lms_BSHW[0], images, cache)
+        # A fused image is scored twice: as it is evaluated, then all in one table.
+        return scores, len(evaluations) // len(CONVENTIONS)
+
+    (_, first), (second, then) = trial(0.9, tmp_path / "a"), trial(0.8, tmp_path / "a")
+    alone, _ = trial(0.8, tmp_path / "b")
+    assert first - then == len(scenes)
+    for table in ("images", "bands"):
+        kept, fresh = (getattr(x, table).to_csv(index=False) for x in (second, alone))
+        assert kept == fresh
+    assert second.pictures.keys() == alone.pictures.keys()
+    for name, picture in alone.pictures.items():
+        np.testing.assert_array_equal(second.pictures[name], picture)
+    assert len(list((tmp_path / "a").iterdir())) == len(scenes)
+    images.protocol = PROTOCOLS["cave_x8"]
+    trial(0.8, tmp_path / "a")
+    assert len(list((tmp_path / "a").iterdir())) == 2 * len(scenes)
