@@ -129,9 +129,10 @@ def main() -> None:
     except NoDevice:
         os._exit(NO_DEVICE)
     except Exception as error:
-        lines = traceback.format_exc().splitlines()
-        summary = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        facts = {"end": "failed", "summary": summary[:300], "error": "\n".join(lines[-25:])}
+        # A message may be longer than its traceback.
+        summary = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        places = "".join(traceback.format_tb(error.__traceback__)[-8:])
+        facts = {"end": "failed", "summary": summary, "error": places}
     task.record.add(part, seconds=round(time.time() - began, 1), **facts)
     sys.stdout.flush()
     sys.stderr.flush()
