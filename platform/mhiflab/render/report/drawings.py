@@ -1,7 +1,6 @@
 """Figures of a report, each with a description in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -37,29 +36,12 @@ FIGURES: Sequence[tuple[str, str, dict[str, Any], str]] = (
 """Title, kind, options and caption of every figure of a page."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    title: str
-    png: bytes
-    caption: str
-    alt: str
-    """Text for readers who cannot see the picture."""
-
-    @property
-    def width(self) -> int:
-        """Width in CSS pixels at which letters are as large as the page's notes, in all figures."""
-        # The width is the first number of a PNG's header.
-        return round(int.from_bytes(self.png[16:20], "big") / DOTS_PER_CSS_PX)
-
-
-def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[Picture], list[str]]:
+def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[dict[str, Any]], list[str]]:
     """Draw the figures that finished runs allow; return them, and the reasons for missing ones.
 
     They take at most a share of `FIGURES_BYTES`.
     """
-    pictures: list[Picture] = []
+    pictures: list[dict[str, Any]] = []
     undrawn: list[str] = []
     size = 0
     for title, kind, options, caption in FIGURES:
@@ -69,13 +51,18 @@ def draw_figures(done: Plan, plan: Plan, share: float) -> tuple[list[Picture], l
             undrawn.append(f"{title}: {error}")
             continue
         labels, facts = _labels_and_facts(numbers)
-        picture = Picture(
-            title,
-            figure_bytes(figure),
-            f"{caption} {facts}{_left_out(kind, done, plan)}",
-            f"{title}: {caption} Shown: {labels}. {facts}",
-        )
-        size += len(picture.png)
+        png = figure_bytes(figure)
+        picture = {
+            "title": title,
+            "png": png,
+            "caption": f"{caption} {facts}{_left_out(kind, done, plan)}",
+            # For readers who cannot see it.
+            "alt": f"{title}: {caption} Shown: {labels}. {facts}",
+            # In CSS pixels, at which letters are as large as the page's notes, in all figures; a
+            # PNG's header begins with its width.
+            "width": round(int.from_bytes(png[16:20], "big") / DOTS_PER_CSS_PX),
+        }
+        size += len(png)
         if size > share * FIGURES_BYTES:
             command = f"{plan.command} --kind {kind}"
             command += "".join(f" --option {k}={x}" for k, x in options.items())

@@ -43,7 +43,11 @@ def report_page(plans: Sequence[Plan], title: str = "") -> str:
 
 def _study_values(plan: Plan, share: float) -> dict[str, Any]:
     """Return the template's values of a study, which may take a share of the page's room."""
-    plan = sections.with_distinct_labels(plan)
+    # Every case has a label of its own.
+    labelled = (
+        replace(e, trial=replace(e.trial, label=plan.labels[e.trial.case])) for e in plan.entries
+    )
+    plan = replace(plan, entries=tuple(labelled))
     done = replace(plan, entries=plan.finished)
     shared, runs = sections.origin(plan)
     values: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Sections of a report: statistics, images, settings and the origin of the numbers."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -19,14 +19,6 @@ from mhiflab.study.settings import flatten
 
 IMAGE_ROWS = 5000
 """Most rows of a page's table of images."""
-
-
-def with_distinct_labels(plan: Plan) -> Plan:
-    """Return the plan with a distinct label for every case."""
-    entries = [
-        replace(e, trial=replace(e.trial, label=plan.labels[e.trial.case])) for e in plan.entries
-    ]
-    return replace(plan, entries=tuple(entries))
 
 
 def image_grid(results: Results, share: float) -> Grid | None:
