@@ -304,7 +304,7 @@ def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch
                 path.write_bytes(content)
             yield path
 
-    monkeypatch.setattr("mhiflab.record.finished.artifact_file", damaged)
+    monkeypatch.setattr("mhiflab.record.artifacts.artifact_file", damaged)
     runs = [finished(e, RecordedRun(e.run.store, e.run.mlflow)) for e in once.finished]
     told = rf"^without seed 1 \(\w+\): found a damaged {QUICKLOOK_FILE} .* delete the run and run"
     with pytest.raises(UserError, match=told):

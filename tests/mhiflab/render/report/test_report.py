@@ -291,7 +291,7 @@ def test_runs_without_windows_and_equal_labels(made, monkeypatch):
                 np.savez(path, **kept)
             yield path
 
-    monkeypatch.setattr("mhiflab.record.finished.artifact_file", without_windows)
+    monkeypatch.setattr("mhiflab.record.artifacts.artifact_file", without_windows)
     monkeypatch.setattr("mhiflab.render.report.drawings.FIGURES", ())
     plan = made.plan()
     same = [replace(e, trial=replace(e.trial, label="Same")) for e in plan.entries]
@@ -312,7 +312,7 @@ def test_a_truncated_file_of_pictures_is_told_on_the_page(made, monkeypatch):
                 path.write_bytes(path.read_bytes()[:5000])
             yield path
 
-    monkeypatch.setattr("mhiflab.record.finished.artifact_file", truncated)
+    monkeypatch.setattr("mhiflab.record.artifacts.artifact_file", truncated)
     found = Read(report([made.plan()]))
     told = f"{EVIL} seed 1 ({broken.key[:8]}): found a damaged {QUICKLOOK_FILE}"
     # Below the viewer, and in place of the pictures that need it.
