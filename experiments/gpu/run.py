@@ -64,7 +64,10 @@ def run_part(part: str, options: argparse.Namespace, until: float) -> int:
     if not ended and status != NO_DEVICE:
         seconds = round(time.time() - began, 1)
         if status is None:
-            record.add(part, end="cut", seconds=seconds, summary="its time was over")
+            rows = record.rows(part)
+            bad = [name for name, row in rows.items() if row.get("outcome") == "failed"]
+            summary = f"its time was over after {len(rows)} rows, {len(bad)} failed"
+            record.add(part, end="failed" if bad else "cut", seconds=seconds, summary=summary)
         else:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
             summary = f"its process ended with {status}"
