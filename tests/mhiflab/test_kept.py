@@ -23,7 +23,7 @@ from mlflow.entities import Run
 
 # All that these tests import of both packages; the rest is the command, MLflow and files.
 from feinfn.config import DataConfig
-from feinfn.data.source import Survey
+from feinfn.data.source import EMBEDDED, Survey
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_files
 from mhiflab.plan.plan import read_plan
@@ -55,7 +55,7 @@ ARCHIVED = archived_data(experiments_dir() / "paper" / "record" / "laptop")
 
 
 def resolve(config: DataConfig) -> DataConfig:
-    if config.source == "sample":
+    if config.source in EMBEDDED:
         return ON_DISK.resolve(config)
     try:
         return ARCHIVED.resolve(config)
@@ -65,7 +65,7 @@ def resolve(config: DataConfig) -> DataConfig:
 
 def survey(config: DataConfig) -> Survey:
     """Tell data on no machine but their owner's to be empty: a key follows its spec alone then."""
-    if config.source == "sample":
+    if config.source in EMBEDDED:
         return ON_DISK.survey(config)
     try:
         return ARCHIVED.survey(config)

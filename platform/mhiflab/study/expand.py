@@ -39,6 +39,7 @@ def expand(
     """
     trials = []
     for case_name, case in study.cases.items():
+        _check_start(study, case_name, where)
         matched = _matched_case(study, case_name, where)
         for values in itertools.product(*study.axes.values()):
             point = dict(zip(study.axes, values, strict=True))
@@ -62,6 +63,15 @@ def expand(
             seeds = study.seeds if spec.trained else study.seeds[:1]
             trials += [Trial(name, label, replace(spec, seed=s), resources) for s in seeds]
     return trials
+
+
+def _check_start(study: Study, name: str, where: str) -> None:
+    """Raise `UserError` if a case starts at no other case of the study."""
+    start = study.cases[name].start
+    # The smoke variant may leave out the case.
+    if start is not None and not isinstance(study, SmokeVariant):
+        others = ["upsampled", *(case for case in study.cases if case != name)]
+        require_one_of(f"{where}: cases.{name}.start", start, others, "another case: ")
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:

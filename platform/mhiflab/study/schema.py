@@ -28,6 +28,9 @@ class Case(Settings):
     match_parameters: str | None = None
     """Another case, whose parameter count this one takes: model.feat_dim and model.guide_dim (set
     equal) are solved for."""
+    start: str | None = None
+    """What this training begins at, an untrained case or `upsampled`: a sentence under the table
+    says how far it came."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from feinfn.config import PRESETS, RECIPES
+from feinfn.data.source import EMBEDDED
 from feinfn.errors import UserError
 from feinfn.methods.cost import match_parameters, parameters_of
 from feinfn.protocols.named import PROTOCOLS
@@ -114,6 +115,10 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
             "leads through 'lr'",
         ),
         (
+            "title: t\ncases: {full: {label: F}, b: {label: B, start: ful}}",
+            "cases.b.start: found 'ful', did you mean 'full'",
+        ),
+        (
             "title: t\ncases: {full: {label: F}, b: {label: B, match_parameters: ful}}",
             "cases.b.match_parameters: found 'ful', did you mean 'full'",
         ),
@@ -145,7 +150,7 @@ def test_shipped_studies_are_valid(name):
     path = experiments_dir() / f"{name}.yaml"
     study = read_study(path)
     source = study.base.get("data", {}).get("source", "sample")
-    if source == "sample" or Path(source).exists():
+    if source in EMBEDDED or Path(source).exists():
         assert expand(study, str(path))
         return
     # Data that nobody may ship: the study says how to make it, and everything else is checked.

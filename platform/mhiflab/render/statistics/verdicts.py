@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, require_one_of
+from mhiflab.record.artifacts import UPSAMPLED
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
@@ -64,6 +65,36 @@ def sentences(comparisons: Sequence[Comparison]) -> list[str]:
     verdicts = [one.verdict() for one in comparisons if one.metric == comparisons[0].metric]
     warnings = dict.fromkeys(text for one in comparisons for text in one.warnings())
     return [*verdicts, *(f"Warning: {text}" for text in warnings), TEST_NOTE]
+
+
+def progress(results: Results) -> list[str]:
+    """Return a sentence per case that states its start: how far it came on the first metric.
+
+    Cases with axes, and those of which runs are missing, are left out.
+    """
+    metric = results.metrics[0]
+    label, labels = METRICS[metric], results.plan.labels | {UPSAMPLED: results.plan.upsampled_label}
+    images = results.fused()
+    frames = dict(list(images.groupby("method")))
+    frames[labels[UPSAMPLED]] = results.upsampled()
+    complete = {e.trial.case for e in results.plan.finished} - {
+        e.trial.case for e in results.plan.entries if e.state != "done"
+    }
+    lines = []
+    for name, case in results.plan.study.cases.items():
+        if case.start is None or not {name, case.start} <= complete | {UPSAMPLED}:
+            continue
+        start = frames[labels[case.start]].groupby("scene")[metric].mean()
+        rows = frames[labels[name]]
+        gains = rows[metric].to_numpy() - start.loc[rows["scene"]].to_numpy()
+        if not label.higher_is_better:
+            gains = -gains
+        lines.append(
+            f"{labels[name]} ends {abs(gains.mean()):.{label.digits}f}{label.words} "
+            f"{'above' if gains.mean() > 0 else 'below'} its start, {labels[case.start]}, in "
+            f"{label.name}; it is better in {(gains > 0).sum()} of {len(gains)} images x seeds."
+        )
+    return lines
 
 
 def statistics(comparisons: Sequence[Comparison]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from mhiflab.grid import Cell, Grid
 from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
-from mhiflab.render.statistics.verdicts import compare_cases, sentences
+from mhiflab.render.statistics.verdicts import compare_cases, progress, sentences
 from mhiflab.render.tables.published import COUNTED_RATIO, NOT_TOLD, QuotedRow
 from mhiflab.render.tables.rows import Row, rows
 
@@ -116,7 +116,8 @@ def verdicts(table: Table) -> list[str]:
     lines = []
     for block in table.blocks:
         prefix = f"{block.title}: " if block.title else ""
-        lines += [prefix + text for text in sentences(block.compared[0])]
+        texts = [*progress(block.results), *sentences(block.compared[0])]
+        lines += [prefix + text for text in texts]
     return lines
 
 

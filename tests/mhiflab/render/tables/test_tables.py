@@ -25,7 +25,7 @@ from mhiflab.plan.show import state_grid
 from mhiflab.record.store import tracking_uri
 from mhiflab.render.pages import latex_text, markdown_text
 from mhiflab.render.runs import Results, collect
-from mhiflab.render.statistics.verdicts import baseline_label, compare_cases
+from mhiflab.render.statistics.verdicts import baseline_label, compare_cases, progress
 from mhiflab.render.tables.formats import formatted, print_table, table_grid, write_table
 from mhiflab.render.tables.rows import Cell, Row, ranks
 from mhiflab.render.tables.table import Table, notes, sidecar, study_table
@@ -202,6 +202,25 @@ def test_baseline_of_a_case_with_axes_is_its_first_point(make_table):
     assert {one.baseline for one in compare_cases(against("gabor"))[0]} == {"b"}
     with pytest.raises(UserError, match=r"baseline: found 'gab', .*expected a case: plain"):
         baseline_label(against("gab"))
+
+
+def test_table_says_how_far_each_training_came_from_its_start(make_table):
+    values = {"a": {1: [20.0, 21.0], 2: [21.0, 22.0]}, "b": {1: [9.0, 11.0], 2: [9.5, 31.0]}}
+    table = make_table(values)
+    (block,) = table.blocks
+    plan = block.results.plan
+    cases = plan.study.cases
+    cases = {"a": replace(cases["a"], start="b"), "b": replace(cases["b"], start="upsampled")}
+    results = replace(block.results, plan=replace(plan, study=replace(plan.study, cases=cases)))
+    # b is 9.25 and 21 over its seeds, a 20.5 and 21.5, what was upsampled 10.
+    assert progress(results) == [
+        "a ends 5.88 dB above its start, b, in PSNR; it is better in 3 of 4 images x seeds.",
+        "b ends 5.12 dB above its start, Bicubic upsampling, in PSNR; it is better in 2 of 4 "
+        "images x seeds.",
+    ]
+    lacks = make_table({"a": values["a"], "b": {1: [9.0, 11.0]}}).blocks[0].results
+    lacking = replace(lacks.plan, study=replace(lacks.plan.study, cases=cases))
+    assert progress(replace(lacks, plan=lacking)) == []
 
 
 def test_parts_of_tables_say_what_is_there_and_what_is_not_compared(make_table):
