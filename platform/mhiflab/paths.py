@@ -10,6 +10,8 @@ from feinfn.errors import UserError
 
 _PACKAGE = Path(__file__).parent
 
+REPORT_FILE = "report.html"
+
 
 def checkout() -> Path | None:
     """Return the root of the source checkout that this package runs from, None if installed."""

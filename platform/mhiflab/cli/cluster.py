@@ -86,6 +86,11 @@ def doctor(
     """
     from mhiflab.cluster import submit as jobs
 
+    if migrate and (study or address):
+        raise UserError(
+            f"doctor: found --migrate with {address or study!r}, expected it with --lab or "
+            "--tracking-uri alone; run it on a machine that reaches the record"
+        )
     if address.startswith("http"):
         job = jobs.doctor_job(study, lab, tracking_uri)
         client = jobs.connect(address, out)

@@ -10,9 +10,8 @@ from typer import Option
 from feinfn.errors import UserError
 from mhiflab.cli import options
 from mhiflab.console import out
-from mhiflab.paths import DEFAULT_LAB, Lab, check_targets, study_path
+from mhiflab.paths import DEFAULT_LAB, REPORT_FILE, Lab, check_targets, study_path
 
-REPORT_FILE = "report.html"
 TEXTS = ("scene", "case")
 """Options that are names, even if they look like numbers."""
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from feinfn.errors import UserError
 from mhiflab.console import out
-from mhiflab.paths import Lab, study_name
+from mhiflab.paths import REPORT_FILE, Lab, study_name
 from mhiflab.record.artifacts import NotArchivedError
 from mhiflab.render.paper import opened_plans, raise_failures, render_parts
 from mhiflab.study.schema import Paper
@@ -42,6 +42,8 @@ def differences(committed: Path, fresh: Path, leave: Collection[str] = ()) -> li
         old, new = committed / name, fresh / name
         if not old.is_file():
             problems.append(f"{name}: is not there, the paper makes it; render it again")
+        elif name == REPORT_FILE and not new.is_file():
+            problems.append(f"{name}: a report is not verified; keep it elsewhere")
         elif name not in leave and not new.is_file():
             problems.append(f"{name}: nothing in the paper makes it; remove it")
         elif name not in leave:

@@ -125,6 +125,12 @@ def test_doctor_migrates_an_older_record_and_keeps_it_as_it_was(older, mhiflab):
     assert sorted(path.suffix for path in older.root.iterdir()) == [".backup", ".db", ".lock"]
 
 
+def test_doctor_migrates_nothing_on_a_cluster(mhiflab):
+    done = mhiflab("doctor", "--migrate", "--address", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "doctor: found --migrate with 'http://127.0.0.1:1', expected it with" in done.stderr
+
+
 def test_database_that_another_program_has_open_is_not_migrated(older):
     with closing(sqlite3.connect(older.database)) as other:
         other.execute("PRAGMA journal_mode = WAL")

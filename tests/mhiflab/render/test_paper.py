@@ -277,10 +277,12 @@ def test_one_changed_digit_is_named_by_its_cell(complete, call, tmp_path):
     changed = line[:place] + str((int(line[place]) + 1) % 10) + line[place + 1 :]
     (folder / "t2.md").write_text(text.replace(line, changed))
     (folder / "t9.csv").write_text("x\n")
+    (folder / "report.html").write_text("x\n")
     (folder / "t1.csv").unlink()
     refused = call("verify", "--rendered", folder)
     assert refused.returncode == 1
-    assert "3 differences" in refused.stderr
+    assert "4 differences" in refused.stderr
+    assert "report.html: a report is not verified; keep it elsewhere" in refused.stderr
     assert re.search(r"t2.md, line \d+ \(FeINFN, PSNR \(dB\) ↑\): found", refused.stderr)
     assert "t1.csv: is not there" in refused.stderr
     assert "t9.csv: nothing in the paper makes it" in refused.stderr
