@@ -254,5 +254,6 @@ def _record_end(
         trained_s = reports[-1].metrics["train_seconds"]
         flop = flop_per_pixel(job.spec.model, job.spec.protocol.ratio)
         speeds = speed_metrics(job.work, flop, trained_s, wall_s, forecast_s)
-        record.metrics(job.spec.train.epochs, speeds)
+        size = {"parameters": about["parameters"]}
+        record.metrics(job.spec.train.epochs, speeds | size)
     record.finish()

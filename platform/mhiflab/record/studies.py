@@ -32,7 +32,7 @@ COLUMNS = (
     *(f"tags.`{name}`" for name in (tag.CASE, tag.SEED)),
     FIRST,
     *(f"metrics.`test_{metric}`" for metric in ("sam", "ergas", "ssim")),
-    "metrics.`train_seconds`",
+    *(f"metrics.`{name}`" for name in ("parameters", "train_seconds")),
 )
 """Columns of the runs of a study, in the spelling of MLflow's UI."""
 

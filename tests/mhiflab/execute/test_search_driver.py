@@ -33,8 +33,8 @@ def trial_runs(lab: Path) -> list:
 
 def suggestions(runs: list) -> list[int]:
     """Return the indices of all suggestions on record."""
-    tags = [tag for run in runs for tag in run.data.tags if tag.startswith(tag.SEARCH)]
-    return sorted(int(tag.rsplit(".", 1)[-1]) for tag in tags)
+    tags = [name for run in runs for name in run.data.tags if name.startswith(tag.SEARCH)]
+    return sorted(int(name.rsplit(".", 1)[-1]) for name in tags)
 
 
 @pytest.mark.slow
