@@ -5,6 +5,7 @@ MLflow's monitors of CPU, memory and GPUs are read once per epoch.
 
 import platform
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
@@ -109,7 +110,11 @@ def _train(
     patches, validation = _patches(job, device, model), _images(job, "validation", device)
     system = SystemMetrics(device)
     warnings: list[str] = []
-    unreported = iter(warnings)
+    unreported: deque[str] = deque()
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        unreported.append(text)
 
     def on_epoch(result: Report) -> None:
         reports.append(result)
@@ -118,8 +123,7 @@ def _train(
             record.metrics(result.epoch, {**values, **system.sample()})
         line = " ".join(f"{name} {value:.6g}" for name, value in result.metrics.items())
         print(f"epoch {result.epoch}/{result.epochs} {line}", flush=True)
-        warning = next(unreported, None)
-        report({**values, "warning": warning} if warning else values)
+        report({**values, "warning": unreported.popleft()} if unreported else values)
 
     with deferred():
         best = train(
@@ -134,7 +138,7 @@ def _train(
             accumulate=resources.accumulate,
             checkpoint_every=resources.checkpoint_every,
             until=job.until,
-            warn=warnings.append,
+            warn=warn,
         )
     facts = {"parameters": count_parameters(model), "best_epoch": best["epoch"] + 1}
     return by_network(model), {"warnings": warnings, **facts}, reports
@@ -254,6 +258,8 @@ def _record_end(
         trained_s = reports[-1].metrics["train_seconds"]
         flop = flop_per_pixel(job.spec.model, job.spec.protocol.ratio)
         speeds = speed_metrics(job.work, flop, trained_s, wall_s, forecast_s)
-        size = {"parameters": about["parameters"]}
-        record.metrics(job.spec.train.epochs, speeds | size)
+        record.metrics(job.spec.train.epochs, speeds)
+    # A run that was lost while it was tested has no epoch to report.
+    if "parameters" in about:
+        record.metrics(job.spec.train.epochs, {"parameters": about["parameters"]})
     record.finish()

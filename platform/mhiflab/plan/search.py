@@ -130,6 +130,9 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
     """Return a trial with some values of its spec changed; raise `UserError` if one is invalid."""
     settings = settings_of(trial.spec)
     seed = settings.pop("seed")
+    if "model.base" in values:
+        # What follows from the trial's own base does not hold for another.
+        settings["model"]["shown"] = trial.shown
     for key, value in values.items():
         section, _, name = key.partition(".")
         settings[section][name] = value

@@ -97,13 +97,15 @@ def connect(lab: Lab, uri: str) -> Store:
     experiment = _find_experiment(client, uri)
     if experiment is None:
         try:
-            client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
+            made = client.create_experiment(EXPERIMENT, location, EXPERIMENT_TAGS)
+            experiment = client.get_experiment(made)
         except MlflowException as error:
-            # Another process has created it meanwhile.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        assert experiment is not None, "it exists under this name"
+            # Another process has created it meanwhile, unless the server hides it.
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                raise
     moved = _moved(lab, uri, experiment)
     if path and moved and not driver_lock(lab).holder():
         move(path, *moved)

@@ -1,7 +1,7 @@
 """Expand a study into trials: every case at every point of the axes with every seed."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -27,6 +27,8 @@ class Trial:
     """The name in tables and figures."""
     spec: Spec
     resources: Resources
+    shown: str | None = None
+    """`model.shown` as the study states it; without it, it follows from `model.base`."""
 
 
 def expand(
@@ -39,7 +41,6 @@ def expand(
     """
     trials = []
     for case_name, case in study.cases.items():
-        _check_start(study, case_name, where)
         matched = _matched_case(study, case_name, where)
         for values in itertools.product(*study.axes.values()):
             point = dict(zip(study.axes, values, strict=True))
@@ -61,17 +62,28 @@ def expand(
                 spec = replace(spec, model=match_parameters(spec.model, target))
             # Without training, nothing depends on the seed.
             seeds = study.seeds if spec.trained else study.seeds[:1]
-            trials += [Trial(name, label, replace(spec, seed=s), resources) for s in seeds]
+            shown = settings.get("model", {}).get("shown")
+            trials += [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
+    _check_starts(study, trials, where)
     return trials
 
 
-def _check_start(study: Study, name: str, where: str) -> None:
-    """Raise `UserError` if a case starts at no other case of the study."""
-    start = study.cases[name].start
+def _check_starts(study: Study, trials: Sequence[Trial], where: str) -> None:
+    """Raise `UserError` if a case starts at no other, untrained case, or a start may mean two."""
+    starts = {name: case.start for name, case in study.cases.items() if case.start is not None}
     # The smoke variant may leave out the case.
-    if start is not None and not isinstance(study, SmokeVariant):
-        others = ["upsampled", *(case for case in study.cases if case != name)]
-        require_one_of(f"{where}: cases.{name}.start", start, others, "another case: ")
+    if not starts or isinstance(study, SmokeVariant):
+        return
+    if "upsampled" in study.cases:
+        raise UserError(
+            f"{where}: cases: found a case upsampled in a study with starts, where this means the "
+            "upsampled LR-HSI, expected another name; rename the case"
+        )
+    trained = {trial.case.split("/")[0] for trial in trials if trial.spec.trained}
+    untrained = ["upsampled", *(case for case in study.cases if case not in trained)]
+    for name, start in starts.items():
+        others = [case for case in untrained if case != name]
+        require_one_of(f"{where}: cases.{name}.start", start, others, "another, untrained case: ")
 
 
 def _matched_case(study: Study, name: str, where: str) -> Case | None:
@@ -98,7 +110,8 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the base with a case's and an axis point's values, reduced in a smoke variant.
 
-    If a case names another model than the base, it inherits only the fields that both have.
+    If a case names another model than the base, a learned one inherits the base's physics from
+    another learned one; otherwise only the numbers of bands are inherited.
     """
     settings, varied = study.base, {**case.set, **point}
     model = settings.get("model", {})

@@ -29,7 +29,7 @@ class Case(Settings):
     """Another case, whose parameter count this one takes: model.feat_dim and model.guide_dim (set
     equal) are solved for."""
     start: str | None = None
-    """What this training begins at, an untrained case or `upsampled`: a sentence under the table
+    """Untrained case, or `upsampled`, at which this training begins; a sentence under the table
     says how far it came."""
 
 

@@ -160,6 +160,25 @@ def test_every_case_is_searched_around_its_own_settings(write_study):
     ]
 
 
+@pytest.mark.parametrize(
+    ("base", "stated", "tried", "shown"),
+    [
+        ("gsa", None, "lms", "image"),
+        ("lms", None, "gsa", "difference"),
+        ("lms", "image", "gsa", "image"),
+        ("gsa", "image", "local", "image"),
+    ],
+)
+def test_what_a_suggested_base_shows_is_what_the_case_states(
+    base, stated, tried, shown, write_study
+):
+    model = {**TINY["base"]["model"], "base": base, "shown": stated}
+    plan = read_plan(write_study(cases={}, base={**TINY["base"], "model": model, "resources": {}}))
+    (trial,) = (entry.trial for entry in plan.entries)
+    assert with_values(trial, {"model.base": tried}, "here").spec.model.shown == shown
+    assert with_values(trial, {"model.base": base}, "here").spec == trial.spec
+
+
 def test_search_leaves_test_scenes_closed_and_testing_later_trains_nothing(write_study, tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()

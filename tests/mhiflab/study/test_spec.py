@@ -115,8 +115,17 @@ def test_exponents_without_a_point_are_numbers(tmp_path):
             "leads through 'lr'",
         ),
         (
-            "title: t\ncases: {full: {label: F}, b: {label: B, start: ful}}",
-            "cases.b.start: found 'ful', did you mean 'full'",
+            "title: t\ncases: {gsa: {label: G, set: {model.name: gsa}}, b: {label: B, start: gs}}",
+            "cases.b.start: found 'gs', did you mean 'gsa'",
+        ),
+        (
+            "title: t\ncases: {full: {label: F}, b: {label: B, start: full}}",
+            "cases.b.start: found 'full', .*expected another, untrained case: upsampled",
+        ),
+        (
+            "title: t\ncases: {upsampled: {label: U, set: {model.name: bicubic}}, b: {label: B, "
+            "start: upsampled}}",
+            "cases: found a case upsampled in a study with starts",
         ),
         (
             "title: t\ncases: {full: {label: F}, b: {label: B, match_parameters: ful}}",

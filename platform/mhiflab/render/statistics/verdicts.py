@@ -89,9 +89,10 @@ def progress(results: Results) -> list[str]:
         gains = rows[metric].to_numpy() - start.loc[rows["scene"]].to_numpy()
         if not label.higher_is_better:
             gains = -gains
+        gain = gains.mean()
+        far = f"{abs(gain):.{label.digits}f}{label.words} {'above' if gain > 0 else 'below'}"
         lines.append(
-            f"{labels[name]} ends {abs(gains.mean()):.{label.digits}f}{label.words} "
-            f"{'above' if gains.mean() > 0 else 'below'} its start, {labels[case.start]}, in "
+            f"{labels[name]} ends {far if gain else 'at'} its start, {labels[case.start]}, in "
             f"{label.name}; it is better in {(gains > 0).sum()} of {len(gains)} images x seeds."
         )
     return lines

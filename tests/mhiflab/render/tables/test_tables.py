@@ -218,6 +218,9 @@ def test_table_says_how_far_each_training_came_from_its_start(make_table):
         "b ends 5.12 dB above its start, Bicubic upsampling, in PSNR; it is better in 2 of 4 "
         "images x seeds.",
     ]
+    same = make_table({"a": values["b"], "b": values["b"]}).blocks[0].results
+    same = replace(same, plan=replace(same.plan, study=replace(same.plan.study, cases=cases)))
+    assert progress(same)[0].startswith("a ends at its start, b, in PSNR; it is better in 2 of 4 ")
     lacks = make_table({"a": values["a"], "b": {1: [9.0, 11.0]}}).blocks[0].results
     lacking = replace(lacks.plan, study=replace(lacks.plan.study, cases=cases))
     assert progress(replace(lacks, plan=lacking)) == []
