@@ -87,7 +87,8 @@ def load_trained(
 
     If `upsampling` is None, the protocol beside the weights decides; without one it is bicubic.
     `memory_mib` bounds the memory of one fusion beyond its inputs. Raises `UserError` for anything
-    else, and for a budget that the network cannot keep.
+    else, for an upsampling that the network's base has no use for, and for a budget that the
+    network cannot keep.
     """
     try:
         torch.empty(0, device=device)
@@ -110,6 +111,12 @@ def load_trained(
         )
     if protocol is None and model.sensor is not None:
         protocol = model.sensor.protocol
+    if upsampling and model.config.base != "lms":
+        raise UserError(
+            f"found {upsampling!r}, expected none, because the network starts from base "
+            f"{model.config.base}, not from the upsampled LR-HSI; leave it out",
+            "upsampling",
+        )
     mode = upsampling or (protocol.upsampling if protocol else DEFAULT_UPSAMPLING)
     if mode not in SUPPORT_PX:
         raise UserError(f"found {mode!r}, expected one of {', '.join(SUPPORT_PX)}", "upsampling")

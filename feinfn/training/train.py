@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from feinfn.config import TrainConfig
+from feinfn.config import ModelConfig, TrainConfig
 from feinfn.data.pairs import Images
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.methods.network import Network
@@ -50,16 +51,26 @@ def check_batch(patches: Feed, config: TrainConfig, accumulate: int = 1) -> None
         )
 
 
-def explain_oom(error: BaseException, config: TrainConfig, accumulate: int) -> OutOfMemory:
-    """Return an error that states the demand on the accelerator's memory and the remedies."""
+def explain_oom(
+    error: BaseException, model: Any, config: TrainConfig, accumulate: int
+) -> OutOfMemory:
+    """Return an error that states the demand on the accelerator's memory and the remedies.
+
+    Remedies that `model`, the network's configuration, does not allow are left out.
+    """
     workers = world()[1]
     share = config.batch_size // workers
+    remedies = [f"raise resources.accumulate (up to {share})"]
+    if isinstance(model, ModelConfig):
+        remedies.append("set resources.recompute: true")
+    remedies.append("lower train.patch_px")
+    if isinstance(model, ModelConfig) and not model.needs_sensor:
+        remedies.append("if whole images are validated, lower resources.memory_mib")
     return OutOfMemory(
         f"out of memory: found train.batch_size {config.batch_size} on {workers} workers, so "
         f"{share // accumulate} patches of {config.patch_px} px at once (resources.accumulate "
-        f"{accumulate}), expected what fits; raise resources.accumulate (up to {share}), set "
-        "resources.recompute: true, lower train.patch_px, or, if whole images are validated, "
-        f"resources.memory_mib ({str(error).splitlines()[0]})"
+        f"{accumulate}), expected what fits; {', or '.join(remedies)} "
+        f"({str(error).splitlines()[0]})"
     )
 
 
@@ -114,7 +125,7 @@ def train(
         traceback.clear_frames(error.__traceback__)
         if not isinstance(error, torch.OutOfMemoryError):
             raise
-        out_of_memory = explain_oom(error, config, accumulate)
+        out_of_memory = explain_oom(error, model.config, config, accumulate)
     finally:
         # If freed after the process group has ended, the wrapped network would wait forever.
         trainer.network = model

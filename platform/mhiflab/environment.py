@@ -51,8 +51,19 @@ def keeps_memory() -> bool:
 
 
 def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker's process; glibc reads it when the process starts."""
-    return ENVIRONMENT | (MALLOC if keeps_memory() else {})
+    """Return the environment of a worker's process; glibc reads it when the process starts.
+
+    What the user set of it for glibc is left out, so that it holds.
+    """
+    kept = {k: v for k, v in MALLOC.items() if k not in os.environ} if keeps_memory() else {}
+    return ENVIRONMENT | kept
+
+
+def forget_malloc() -> None:
+    """Take `MALLOC` out of a worker's environment, which the programs it starts would inherit."""
+    for key, value in MALLOC.items():
+        if os.environ.get(key) == value:
+            del os.environ[key]
 
 
 def keep_memory() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mhiflab.environment import KEEP_MEMORY, MALLOC, worker_environment
+from mhiflab.environment import KEEP_MEMORY, MALLOC, forget_malloc, worker_environment
 
 FAULTS = """
 import resource, sys
@@ -40,6 +40,17 @@ def test_freed_memory_is_kept_in_commands_and_workers_unless_switched_off():
 
 def test_workers_are_told_by_the_driver(monkeypatch):
     monkeypatch.delenv(KEEP_MEMORY, raising=False)
+    for key in MALLOC:
+        monkeypatch.delenv(key, raising=False)
     assert worker_environment().items() >= MALLOC.items()
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert worker_environment().keys() & MALLOC == MALLOC.keys() - {"MALLOC_ARENA_MAX"}
     monkeypatch.setenv(KEEP_MEMORY, "0")
     assert not worker_environment().keys() & MALLOC
+
+
+def test_what_a_worker_starts_inherits_only_what_the_user_set(monkeypatch):
+    for key, value in (MALLOC | {"MALLOC_ARENA_MAX": "4"}).items():
+        monkeypatch.setenv(key, value)
+    forget_malloc()
+    assert {k: v for k, v in os.environ.items() if k in MALLOC} == {"MALLOC_ARENA_MAX": "4"}

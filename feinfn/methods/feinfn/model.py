@@ -129,7 +129,8 @@ class FeINFN(Network):
 
     `memory_mib` bounds the memory of a forward without gradients (see `strips_within`); `recompute`
     saves memory for a third more training time. Neither changes a result beyond rounding. Under
-    `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph.
+    `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph, without
+    a base and a projection.
     """
 
     name, config_type = "feinfn", ModelConfig

@@ -192,10 +192,15 @@ def _notes(trained: "Trained", upsampling: str | None, images: "FusionImages") -
     if protocol and not upsampling:
         why = f"as protocol {protocol.name} says"
     model: Any = trained.model
-    start = f"LR-HSI upsampled {trained.upsampling}, {why}"
-    if model.sensor is not None:
-        start = f"Base {model.config.base}, for the sensor of protocol {model.sensor.protocol.name}"
-    notes = [start, f"MSI bands taken {bands}"]
+    config, notes = model.config, [f"LR-HSI upsampled {trained.upsampling}, {why}"]
+    if config.needs_sensor:
+        sensor = f"for the sensor of protocol {model.sensor.protocol.name}"
+        if config.base != "lms":
+            notes = [f"Base {config.base}, {sensor}"]
+        if config.consistency != "none":
+            what = "MSI" if config.consistency == "msi" else "MSI and LR-HSI"
+            notes.append(f"Projected on the {what}, {sensor}")
+    notes.append(f"MSI bands taken {bands}")
     ratio = images.msi.values_SHW.shape[1] // images.hsi.values_SHW.shape[1]
     if protocol and ratio != protocol.ratio:
         notes.append(f"Trained at ratio {protocol.ratio}, used at ratio {ratio}")

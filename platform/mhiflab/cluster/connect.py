@@ -54,7 +54,7 @@ def connected(dashboard: bool = False) -> Iterator[list[Node]]:
             configure_logging=True,
             runtime_env={
                 "env_vars": worker_environment(),
-                "worker_process_setup_hook": "mhiflab.cluster.ray_private.delay_sigterm",
+                "worker_process_setup_hook": "mhiflab.cluster.ray_private.set_up_worker",
             },
             **local,
         )

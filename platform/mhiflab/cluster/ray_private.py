@@ -1,5 +1,6 @@
 """Parts of Ray that are not its public interface: all that this laboratory uses are named here.
 
+The hook of worker processes and what it serves, delayed SIGTERM, are here too.
 A test checks that they exist in the pinned version. Ray is imported inside the functions, because
 the hook of every worker process comes by here, and Ray Train takes seconds to load.
 """
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from feinfn.errors import Preempted
+from mhiflab.environment import forget_malloc
 
 TOKEN_REFUSED = 3
 """Exit code of `PROBE_PROGRAM` if the cluster refuses its token."""
@@ -76,8 +78,14 @@ def log_folder() -> Path:
 _sigterm_received, _deferring = threading.Event(), threading.Event()
 
 
+def set_up_worker() -> None:
+    """Prepare this worker process; Ray calls this when a worker starts."""
+    forget_malloc()
+    delay_sigterm()
+
+
 def delay_sigterm() -> None:
-    """Let SIGTERM in this worker process wait for `deferred`; Ray calls this when a worker starts.
+    """Let SIGTERM in this worker process wait for `deferred`.
 
     Training runs in a thread, which cannot set a signal handler, and Ray's worker sets its own in
     the main thread last of all. So this wraps the handler that Ray sets later.

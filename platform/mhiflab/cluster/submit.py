@@ -21,6 +21,7 @@ from rich.console import Console
 from feinfn.errors import UserError
 from mhiflab.cluster.connect import ANSWER_S
 from mhiflab.cluster.package import study_files, write_package
+from mhiflab.environment import KEEP_MEMORY
 
 STUDY, LAB, CODE = "mhiflab.study", "mhiflab.lab", "mhiflab.code"
 """Metadata of a job, by which it is found again."""
@@ -142,6 +143,8 @@ def submit(client: Any, address: str, job: ClusterJob, out: Console) -> str:
         environment = {"COLUMNS": str(out.width)}
         if job.tracking_uri:
             environment["MLFLOW_TRACKING_URI"] = job.tracking_uri
+        if KEEP_MEMORY in os.environ:
+            environment[KEEP_MEMORY] = os.environ[KEEP_MEMORY]
         job_id = client.submit_job(
             entrypoint=shlex.join(("python", "-m", "mhiflab", *job.command)),
             submission_id=f"{stem}{number}",

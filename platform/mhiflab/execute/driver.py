@@ -169,11 +169,11 @@ def stop_driver(lab: Lab, store: Store | None, parents: Iterable[str]) -> str:
         with suppress(ProcessLookupError):
             os.kill(driver.pid, signal.SIGTERM)
         return f"asked {driver.description} to stop; its trials continue with the next run"
-    for parent in parents if store else ():
-        assert store is not None
-        if holder := Lease(store, parent).holder():
-            write_tag(open_store(lab, store.uri), parent, STOP_TAG, "true")
-            return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
+    if store:
+        for parent in parents:
+            if holder := Lease(store, parent).holder():
+                write_tag(open_store(lab, store.uri), parent, STOP_TAG, "true")
+                return f"asked {holder.description} to stop; it checks every {HEARTBEAT_S:.0f} s"
     raise UserError(f"{lab.root}: no driver is at work here; nothing to stop")
 
 

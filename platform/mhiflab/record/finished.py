@@ -118,7 +118,7 @@ class RecordedRun:
         """Fingerprint, and number and names of the scenes by MLflow's context."""
         datasets = {}
         for item in self.mlflow.inputs.dataset_inputs:
-            contexts = [tag.value for tag in item.tags if tag.key == "mlflow.data.context"]
+            contexts = [t.value for t in item.tags if t.key == "mlflow.data.context"]
             scenes = json.loads(item.dataset.profile or "{}").get("scenes", [item.dataset.name])
             datasets[[*contexts, "data"][0]] = f"{len(scenes)}: {', '.join(scenes)}"
         return {"fingerprint": self.tags.get(tag.FINGERPRINT), **dict(sorted(datasets.items()))}

@@ -16,7 +16,7 @@ from feinfn.config import TrainConfig
 from feinfn.errors import OutOfMemory, UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.training.schedule import batches
-from feinfn.training.train import check_batch
+from feinfn.training.train import check_batch, explain_oom
 from feinfn.training.trainer import Trainer
 
 EVERY_LOSS = replace(CONFIG, ssim_weight=0.1, sam_weight=0.1, loss="charbonnier")
@@ -72,7 +72,7 @@ def test_parts_that_do_not_divide_the_share_are_refused(monkeypatch):
 def test_too_little_memory_is_explained_and_nothing_of_the_step_lives_on(tmp_path, monkeypatch):
     alive: list[weakref.ref] = []
 
-    def too_large(config: TrainConfig, fused, reference):
+    def too_large(config: TrainConfig, fused, reference, errors):
         alive.extend(weakref.ref(tensor) for tensor in (fused, reference))
         if len(alive) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
@@ -98,6 +98,8 @@ def test_too_little_memory_is_explained_and_nothing_of_the_step_lives_on(tmp_pat
     for word in ("accumulate (up to 6)", "recompute: true", "patch_px", "memory_mib", "2.00 GiB"):
         assert word in str(error)
     assert "more" not in str(error)
+    given = (torch.OutOfMemoryError("CUDA out of memory."), replace(NARROW, base="local"))
+    assert "memory_mib" not in str(explain_oom(*given, CONFIG, 1))
     # It crosses process boundaries.
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (OutOfMemory, str(error))

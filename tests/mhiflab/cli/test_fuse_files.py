@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from feinfn.errors import UserError
 from feinfn.inference import apply
 from feinfn.inference.apply import fuse_files
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.methods.sensor import sensor_of
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab.cli.fuse import fuse as fuse_command
@@ -287,3 +288,25 @@ def test_a_cut_between_the_two_files_leaves_none_of_them(fuse_to, tmp_path, monk
         assert list(out.iterdir()) == []
     fuse_to()
     assert sorted(p.name for p in out.iterdir()) == ["fused.npy", "fused.png"]
+
+
+@pytest.mark.parametrize(
+    ("base", "consistency", "first"),
+    [
+        ("lms", "msi", ["LR-HSI upsampled nearest, as was asked", "Projected on the MSI, SENSOR"]),
+        ("aligned", "none", ["Base aligned, SENSOR"]),
+        ("aligned", "both", ["Base aligned, SENSOR", "Projected on the MSI and LR-HSI, SENSOR"]),
+    ],
+)
+def test_base_and_projection_are_told(base, consistency, first, fuse_to, files, tmp_path, capsys):
+    config = replace(CONFIG, base=base, consistency=consistency)
+    sensor = sensor_of(config, PROTOCOLS["cave_x4"], np.arange(400, 701, 10.0))
+    weights = tmp_path / "physics.safetensors"
+    save_weights(weights, FeINFN(config).state_dict(), config, {}, sensor)
+    if base != "lms":
+        with pytest.raises(UserError, match="--upsampling: found 'nearest', expected none"):
+            fuse_to(weights=weights, upsampling="nearest")
+    fuse_to(weights=weights, upsampling="nearest" if base == "lms" else None)
+    told = capsys.readouterr().out.splitlines()[: len(first)]
+    sensor_words = "for the sensor of protocol cave_x4"
+    assert told == [line.replace("SENSOR", sensor_words) for line in first]

@@ -18,6 +18,7 @@ from tiny import TINY
 from feinfn.errors import UserError
 from mhiflab.cluster import package, submit
 from mhiflab.cluster.code import code_hash, code_provenance
+from mhiflab.environment import KEEP_MEMORY
 from mhiflab.paths import study_path
 from mhiflab.study.read import read_paper
 
@@ -173,14 +174,16 @@ class Jobs:
         return words["submission_id"]
 
 
-def test_the_same_study_and_lab_is_submitted_once_at_a_time(folder):
+def test_the_same_study_and_lab_is_submitted_once_at_a_time(folder, monkeypatch):
     client, out = Jobs(), Console(file=(folder / "log").open("w+"), width=200)
     wanted = submit.study_job("studies/mine.yaml", "/lab", "http://server:5000")
+    monkeypatch.setenv(KEEP_MEMORY, "0")
     first = submit.submit(client, "http://x", wanted, out)
     assert submit.submit(client, "http://x", wanted, out) == first
     (job,) = client.jobs
     assert job.entrypoint == "python -m mhiflab run study/studies/mine.yaml --lab /lab"
     assert job.runtime_env["env_vars"]["MLFLOW_TRACKING_URI"] == "http://server:5000"
+    assert job.runtime_env["env_vars"][KEEP_MEMORY] == "0"
     other = submit.submit(client, "http://x", submit.study_job("studies/mine.yaml", "/b", ""), out)
     job.ended = True
     again = submit.submit(client, "http://x", wanted, out)

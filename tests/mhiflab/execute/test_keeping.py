@@ -6,11 +6,19 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import pytest
+import torch
 from mlflow import MlflowClient
 from test_study import next_state, runs
-from tiny import ONE_OF_EACH, TINY
+from tiny import ONE_OF_EACH, TINY, job_of
 
+from feinfn.training.train import Report, train
+from mhiflab.execute import worker
+from mhiflab.paths import Lab
+from mhiflab.plan.plan import read_plan
 from mhiflab.record import tag
+from mhiflab.record.store import open_store, tracking_uri, trial_runs
+from mhiflab.record.studies import study_run
 
 
 def test_failures_wait_for_retry_and_gc_keeps_what_continues(
@@ -102,3 +110,34 @@ def stop_and_look(mhiflab, study, tmp_path, driver: subprocess.Popen) -> None:
     experiment = client.get_experiment_by_name("mhiflab")
     status = [r.info.status for r in client.search_runs([experiment.experiment_id])]
     assert "RUNNING" not in status
+
+
+def test_run_lost_in_its_tests_knows_its_size_and_late_warnings_are_reported(
+    write_study, tmp_path, monkeypatch
+):
+    def train_warning(*given, warn, **words):
+        *others, on_epoch = given
+
+        def then_warn(result: Report) -> None:
+            on_epoch(result)
+            warn(f"after {result.epoch}")
+
+        return train(*others, then_warn, warn=warn, **words)
+
+    def lose(*given) -> None:
+        raise SystemExit
+
+    (entry,) = read_plan(write_study(cases={})).entries
+    lab = Lab(tmp_path / "lab")
+    store = open_store(lab, tracking_uri(lab))
+    job = job_of(entry, lab, tracking_uri(lab), study_run(store, "tiny", ""))
+    told: list = []
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "train", train_warning)
+        patched.setattr(worker, "_record_tests", lose)
+        with pytest.raises(SystemExit):
+            worker.run_worker(job, torch.device("cpu"), told.append)
+    assert [values.get("warning") for values in told] == [None, "after 1"]
+    worker.run_worker(job, torch.device("cpu"), told.append)
+    assert len(told) == 2
+    assert trial_runs(store)[entry.key].data.metrics["parameters"] > 0

@@ -87,19 +87,19 @@ def test_deleted_run_that_was_unfinished_counts_as_new(done):
     assert done.states() == ["new", "done"]
 
 
-@pytest.mark.parametrize("tag", [tag.KIND, tag.KEY])
+@pytest.mark.parametrize("name", [tag.KIND, tag.KEY])
 @pytest.mark.parametrize("value", ["", "another"])
-def test_changed_tags_are_named(tag, value, done):
-    right = done.client.get_run(done.ids[1]).data.tags[tag]
+def test_changed_tags_are_named(name, value, done):
+    right = done.client.get_run(done.ids[1]).data.tags[name]
     if value:
-        done.client.set_tag(done.ids[1], tag, value)
+        done.client.set_tag(done.ids[1], name, value)
     else:
-        done.client.delete_tag(done.ids[1], tag)
+        done.client.delete_tag(done.ids[1], name)
     (_, entry) = done.plan().entries
     assert entry.state == "blocked"
     assert f"tags of its finished run {done.ids[1]} were changed" in entry.why
     assert f"expected trial and {entry.key}" in entry.why
-    done.client.set_tag(done.ids[1], tag, right)
+    done.client.set_tag(done.ids[1], name, right)
     assert done.states() == ["done", "done"]
 
 

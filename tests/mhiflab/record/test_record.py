@@ -17,12 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    TEMPORARILY_UNAVAILABLE,
+)
 from places import ROOT
 
 from feinfn.errors import UserError
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
+from mhiflab.record import store as store_module
 from mhiflab.record import tag
 from mhiflab.record import writer as record_module
 from mhiflab.record.database.errors import explain, without_passwords
@@ -384,3 +389,20 @@ def test_four_processes_write_one_database_and_lose_nothing(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "points               2000      2000" in done.stdout
+
+
+def test_experiment_that_a_server_hides_is_its_own_error(tmp_path, monkeypatch):
+    class Hiding:
+        def __init__(self, tracking_uri: str) -> None: ...
+
+        def get_experiment_by_name(self, name: str) -> None: ...
+
+        def search_experiments(self, stage: int) -> list:
+            return []
+
+        def create_experiment(self, *given: object) -> str:
+            raise MlflowException("it exists already", RESOURCE_ALREADY_EXISTS)
+
+    monkeypatch.setattr(store_module, "MlflowClient", Hiding)
+    with pytest.raises(MlflowException, match="it exists already"):
+        connect(Lab(tmp_path), "http://127.0.0.1:1")
