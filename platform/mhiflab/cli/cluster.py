@@ -92,8 +92,7 @@ def doctor(
             "--tracking-uri alone; run it on a machine that reaches the record"
         )
     if address.startswith("http"):
-        job = jobs.doctor_job(study, lab, tracking_uri)
-        client = jobs.connect(address, out)
+        job, client = jobs.doctor_job(study, lab, tracking_uri), jobs.connect(address, out)
         jobs.follow(client, address, jobs.submit(client, address, job, out), out)
         return
     if address:
@@ -109,13 +108,10 @@ def doctor(
     from mhiflab.grid import Cell, Grid, texts
 
     findings = examine(Lab(Path(lab)), study_path(study) if study else None, out.print)
-    rows = [
-        [
-            *texts(one.node, one.check, one.found),
-            Cell(one.fix or "ok", "failed" if one.fix else "done"),
-        ]
-        for one in findings
-    ]
+    rows = []
+    for one in findings:
+        verdict = Cell(one.fix or "ok", "failed" if one.fix else "done")
+        rows.append([*texts(one.node, one.check, one.found), verdict])
     out.print(Grid(("node", "check", "found", "to do"), rows))
     if wrong := sum(bool(finding.fix) for finding in findings):
         raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")
