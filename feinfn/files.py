@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -72,15 +73,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _partial(path: Path) -> Path:
+    """Return a new name for an unfinished file, also if processes of several machines write it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
 def _add_name(path: Path, other: Path) -> None:
     """Give a file a second name in its folder, replacing any file of that name.
 
     The first name stays valid throughout, so that a file exists under it even after a crash.
     """
-    link = other.with_name(f".{other.name}.{os.getpid()}.partial")
+    link = _partial(other)
     try:
-        with suppress(FileNotFoundError):
-            link.unlink()
         link.hardlink_to(path)
     except OSError:
         # A file system without hard links.
@@ -109,7 +113,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], previous: Path | N
     `write` fills the temporary file. An existing file is kept as `previous` if that is given.
     Raises `UserError` if the disk is full or the folder is not writable.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)

@@ -65,7 +65,7 @@ def largest_window(valid_HW: np.ndarray) -> tuple[tuple[int, int], tuple[int, in
 
 
 def in_all(*masks_HW: np.ndarray | None) -> np.ndarray | None:
-    """Return the pixels with data in every mask; None, which stands for all pixels, if all are."""
+    """Return the pixels with data in every mask; None, which stands for all, if none is given."""
     given = [mask for mask in masks_HW if mask is not None]
     return np.logical_and.reduce(given) if given else None
 

@@ -67,11 +67,17 @@ def _check_finer(scene: Scene, protocol: Protocol) -> None:
 def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> "NamedInputs":
     """Return a real pair without reference as it was measured, a batch of one.
 
-    Raises `UserError` if the grids differ by another ratio than the protocol's.
+    Raises `UserError` if the grids differ by another ratio than the protocol's, and if no pixel has
+    data.
     """
     _check_finer(scene, protocol)
     assert scene.msi_MHW is not None, "only real pairs have a finer MSI"
     valid = scene.valid_HW
+    if valid is not None and not valid.any():
+        raise UserError(
+            f"{scene.source}: found no pixel with data in both cube and MSI, expected some; choose "
+            "another scene or window"
+        )
     finer = None if valid is None else fused_valid(None, valid, scene.msi_MHW.shape[1:])
     lr_hsi = torch.from_numpy(filled(scene.cube(), valid))[None].to(device)
     msi = torch.tensor(filled(scene.msi_MHW, finer))[None].to(device)
@@ -131,7 +137,7 @@ class NamedInputs:
 
     @property
     def reference(self) -> Tensor | None:
-        """The reference [S, H, W], 0 without data; None for a real pair without one."""
+        """The reference [S, H, W], 0 where it has none itself; None for a real pair without one."""
         return self.inputs.reference_BSHW[0] if isinstance(self.inputs, Pair) else None
 
     @cached_property
@@ -262,5 +268,9 @@ def stored_pair(file: Prepared, index: int) -> Stored:
     msi, lms, lr_hsi = (image_of(file.image(index, key)) for key in ("RGB", "HSI_up", "LRHSI"))
     scene = scene_of(file.image(index))
     inputs = (filled(x.values_SHW, x.valid_HW) for x in (msi, lms, lr_hsi))
-    valid = in_all(msi.valid_HW, lms.valid_HW, scene.valid_HW)
-    return (*inputs, scene.cube()), valid, lr_hsi.valid_HW
+    lms_valid, lr_valid = lms.valid_HW, lr_hsi.valid_HW
+    ground = fused_valid(None, lr_valid, lms.values_SHW.shape[1:])
+    if lms_valid is not None and ground is not None:
+        # The ground of an LR pixel without data is no gap of the MSI.
+        lms_valid = lms_valid | ~ground
+    return (*inputs, scene.cube()), in_all(msi.valid_HW, lms_valid, scene.valid_HW), lr_valid

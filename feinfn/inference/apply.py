@@ -191,9 +191,14 @@ def fused_image(fused_SHW: np.ndarray, images: FusionImages) -> Image:
 def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
     """Return the fused HSI, float32 [S, H, W] in [0, 1], of images from `read_images`.
 
-    Pixels without data in either image are NaN.
+    Pixels without data in either image are NaN. Raises `UserError` if there are no others.
     """
     what = f"{images.hsi.path} and {images.msi.path}"
+    if images.valid is not None and not images.valid.any():
+        raise UserError(
+            f"{what}: found no pixel with data in both, expected some; choose images whose data "
+            "share some ground, or correct what means that there are none (--no-data)"
+        )
     device = next(trained.model.parameters()).device
     lr_hsi, fine = (
         torch.from_numpy(x.values_SHW)[None].to(device) for x in (images.hsi, images.msi)

@@ -148,7 +148,7 @@ def _check_place(target: Path) -> None:
             f"{target}: found a folder, expected a file; move it, or choose another name"
         )
     # Raises `OSError` if the name is too long with what it gets while the file is written.
-    (target.parent / f".{target.name}.{os.getpid()}.partial").exists()
+    (target.parent / f".{target.name}.{os.getpid()}-12345678.partial").exists()
     folder = nearest_existing(target.parent)
     if not folder.is_dir():
         raise UserError(

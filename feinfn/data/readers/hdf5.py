@@ -104,12 +104,12 @@ def _facts(dataset: Any, turned: bool) -> dict[str, Any]:
 
 def _conventions(dataset: Any, unit: str) -> dict[str, Any]:
     """Return scale, offset and no-data as the CF conventions state them."""
-    dtype = _stored_dtype(dataset)
+    dtype, marked = _stored_dtype(dataset), _stored_dtype(dataset) != dataset.dtype
     part = 0.01 if unit.strip().lower() in ("percent", "%") else 1.0
 
     def stored(name: str) -> tuple[float, ...]:
         values = np.ravel(dataset.attrs.get(name, ()))
-        if values.dtype.kind == "i" and dtype.kind == "u":
+        if marked and values.dtype.kind == "i" and values.itemsize == dtype.itemsize:
             values = values.astype(dtype)  # -1 stands for 65535
         return tuple(values.astype(float).tolist()) if values.dtype.kind in "uif" else ()
 

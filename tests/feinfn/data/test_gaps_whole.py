@@ -152,6 +152,12 @@ def test_gaps_of_a_pair_are_those_of_both_images(tmp_path):
     np.testing.assert_array_equal(degraded.valid_HW, expected & ~touched)
 
 
+def test_a_pair_without_any_common_ground_is_refused(tmp_path):
+    one = replace(real_pair(tmp_path), valid_HW=np.zeros((48, 64), bool))
+    with pytest.raises(UserError, match=r"pair.mat: found no pixel with data in both cube and MSI"):
+        observed_inputs(one, MEASURED, CPU)
+
+
 def test_indices_without_reference_leave_out_blocks_that_touch_gaps():
     fused, lr_hsi = torch.rand(4, 64, 96), torch.rand(4, 16, 24)
     msi = torch.rand(2, 64, 96)

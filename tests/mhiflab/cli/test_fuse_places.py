@@ -203,6 +203,16 @@ def test_borders_without_data_come_back_without_data(fuse_to, pair, files, model
     np.testing.assert_array_equal(again, fused)
 
 
+def test_images_whose_data_share_no_ground_are_refused(fuse_to, files, tmp_path):
+    msi, hsi = np.load(files["msi"]), np.load(files["hsi"])
+    msi[:, :, :8] = hsi[:, :, 2:] = -1
+    place = {"hsi": raster(tmp_path / "h.tif", hsi, COARSE, nodata=-1)}
+    place["msi"] = raster(tmp_path / "m.tif", msi, UP, nodata=-1, photometric="minisblack")
+    with pytest.raises(UserError, match=r"h\.tif and .*m\.tif: found no pixel with data in both"):
+        fuse_to(**place, fused=tmp_path / "f.npy")
+    assert not (tmp_path / "f.npy").exists()
+
+
 def test_scores_compare_places_and_turn_too(pair, files, tmp_path):
     cube = np.load(files["reference"])
     fused = raster(tmp_path / "a.tif", cube, UP)

@@ -63,6 +63,23 @@ def test_integers_marked_as_unsigned_are(tmp_path):
     np.testing.assert_allclose(scene.cube()[:, 1:], TRUTH[:, 1:] / 10000, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "attributes"),
+    [
+        ("u2", 55537, {"missing_value": np.int16(-9999)}),
+        ("u2", 55537, {"missing_value": np.int32(-9999)}),
+        ("u2", 60000, {"valid_max": np.int32(100000)}),
+        ("u1", 255, {"_FillValue": np.int8(-1)}),
+    ],
+)
+def test_numbers_that_a_type_cannot_hold_declare_nothing(dtype, value, attributes, tmp_path):
+    stored = (TRUTH // 100).astype(dtype)
+    stored[1, 0] = value
+    image = read_image(netcdf(tmp_path, stored, full_scale=65535.0, **attributes))
+    assert image.valid_HW is None
+    np.testing.assert_allclose(image.values_SHW[1, 0], value / 65535)
+
+
 @pytest.mark.parametrize("scale", [None, 0.5])
 def test_percent_is_a_hundredth(scale, tmp_path):
     factor = {} if scale is None else {"scale_factor": scale}

@@ -8,7 +8,9 @@ import torch
 from networks import NARROW
 
 from feinfn.config import DataConfig
-from feinfn.data.pairs import ScenePairs
+from feinfn.data.export import export, simulated_pairs
+from feinfn.data.pairs import ScenePairs, StoredPairs
+from feinfn.data.readers.formats import read_prepared
 from feinfn.data.scene import make_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
@@ -84,3 +86,23 @@ def test_scenes_with_gaps_are_fused_and_scored():
         assert torch.isfinite(one.fused_SHW).all()
         scores[fill] = one.scores
     assert scores[0.0] == scores[1.0]
+
+
+def test_scenes_with_gaps_and_their_exported_files_have_the_same_scores(tmp_path):
+    protocol, valid = PROTOCOLS["lso_x4"], np.ones((48, 64), bool)
+    valid[20:23, 50:] = False
+    cube = load_scene(DATA, f"{DATA.train[0]}[40:88, 30:94]").cube()
+    made = make_scene("gaps", np.where(valid, cube, 0), np.arange(400.0, 701.0, 10.0), "memory")
+    scene = replace(made, valid_HW=valid)
+    export(simulated_pairs([scene], protocol, None), tmp_path / "gaps.h5", {})
+    device = torch.device("cpu")
+    stored = StoredPairs([read_prepared(tmp_path / "gaps.h5")], protocol, NARROW, device)
+    ((one, own),) = zip(
+        *(
+            evaluate_method(by_classical(CLASSICAL["gsa"], protocol), images)
+            for images in (stored, ScenePairs([scene], protocol, NARROW, device))
+        ),
+        strict=True,
+    )
+    assert torch.equal(one.image.valid, own.image.valid)
+    assert one.scores == own.scores
