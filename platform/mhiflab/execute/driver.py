@@ -189,7 +189,7 @@ class Leftover:
 
 
 def leftovers(lab: Lab) -> list[Leftover]:
-    """Return training states that no run continues from, and Ray's folders of ended sweeps."""
+    """Return states that no run continues from, Ray's folders of ended sweeps, and the cache."""
     store = existing_store(lab)
     runs = trial_runs(store) if store else {}
     waiting = {folder.name for folder in waiting_folders(lab)}
@@ -204,6 +204,8 @@ def leftovers(lab: Lab) -> list[Leftover]:
         elif run.info.status == "FINISHED" and folder.name not in waiting:
             reasons[folder] = "its run is finished, and holds the weights"
     reasons |= dict.fromkeys(sorted(lab.ray.glob("*")), "left by an interrupted sweep")
+    if lab.cache.is_dir() and not lab.cache.is_symlink():
+        reasons[lab.cache] = "scores of upsampled images, made again when needed"
     return [Leftover(folder, _size(folder), why) for folder, why in reasons.items()]
 
 

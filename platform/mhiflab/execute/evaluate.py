@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+import feinfn.evaluation
 import feinfn.metrics
+import feinfn.protocols.filters
 from feinfn.data.images import pseudo_rgb
 from feinfn.data.pairs import Images, NamedInputs
+from feinfn.errors import UserError
 from feinfn.evaluation import Fuse, compare_image, evaluate_method
 from feinfn.files import write_atomic
 from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
@@ -25,6 +29,9 @@ from mhiflab.record import artifacts
 
 BAND_INDICES = ("psnr", "ssim", "rmse")
 """Indices that are recorded of every band."""
+
+PARTS = ("scores", *BAND_INDICES, "error", "sam")
+"""What is recorded of a fused image with a reference."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,12 @@ def score_tests(fuse: Fuse, images: Images, cache: Path) -> Scores:
         efforts.append(effort)
         return fused_SHW
 
-    for one in evaluate_method(measured, images, tuple(CONVENTIONS)):
+    for one in evaluate_method(measured, images, ()):
         image, upsampled_SHW = one.image, one.image.inputs.lms_BSHW[0]
         if image.valid is not None:
             upsampled_SHW = torch.where(image.valid, upsampled_SHW, 0)
-            print(f"{image.name}: {left_out_words(image.valid, METRICS)}", flush=True)
+            indices = () if image.reference is None else METRICS
+            print(f"{image.name}: {left_out_words(image.valid, indices)}", flush=True)
         if image.reference is not None:
             rgb = pseudo_rgb(image.reference.cpu().numpy(), image.wavelengths_nm)
             pictures[f"{image.name}/reference/rgb"] = rgb
@@ -77,16 +85,14 @@ def score_tests(fuse: Fuse, images: Images, cache: Path) -> Scores:
             identity = {"scene": image.name, "method": method, "protocol": protocol.name}
             key = f"{image.name}/{method}"
             pictures[f"{key}/rgb"] = pseudo_rgb(fused_SHW.cpu().numpy(), image.wavelengths_nm)
-            for convention, values in zip(
-                CONVENTIONS, parts[method].get("scores", ()), strict=False
-            ):
-                scores = dict(zip(METRICS, values.tolist(), strict=True))
-                rows.append(identity | {"convention": convention, **scores})
-            if image.measured_msi:
-                rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
             if image.reference is not None:
+                for convention, values in zip(CONVENTIONS, parts[method]["scores"], strict=True):
+                    scores = dict(zip(METRICS, values.tolist(), strict=True))
+                    rows.append(identity | {"convention": convention, **scores})
                 bands.append(_bands(parts[method], image).assign(**identity))
                 pictures |= {f"{key}/{name}": parts[method][name] for name in ("error", "sam")}
+            if image.measured_msi:
+                rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
     effort_values = {artifacts.FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:
@@ -100,7 +106,8 @@ def window(image: NamedInputs, methods: dict[str, Tensor], ratio: int) -> dict[s
 
     Keys are `<image>/window/<part>`: `reference` and every method, uint16 [S, H, W] in steps of
     1 / `WINDOW_STEPS`; the inputs `msi` [M, H, W] and `lr_hsi` [S, h, w], float32, of the same
-    place; `place`, its first row and column; and `wavelengths_nm` [S] if the scene has them.
+    place; `place`, its first row and column; and `wavelengths_nm` [S] if the scene has them. The
+    reference is 0 where the methods' images are, which are not compared there.
     """
     lr_hsi_Shw, msi_MHW = image.inputs.lr_hsi_BShw[0], image.inputs.msi_BMHW[0]
     lr_sizes = [min(n, artifacts.WINDOW_PX // ratio) for n in lr_hsi_Shw.shape[1:]]
@@ -112,7 +119,11 @@ def window(image: NamedInputs, methods: dict[str, Tensor], ratio: int) -> dict[s
         columns = slice(col * scale, (col + width) * scale)
         return x_CHW[:, rows, columns].cpu().numpy()
 
-    images = dict(methods) if image.reference is None else {"reference": image.reference, **methods}
+    images = dict(methods)
+    if (reference := image.reference) is not None:
+        if image.valid is not None:
+            reference = torch.where(image.valid, reference, 0)
+        images = {"reference": reference, **methods}
     arrays = {
         name: np.rint(cut(x, ratio).clip(0, 1) * artifacts.WINDOW_STEPS).astype(np.uint16)
         for name, x in images.items()
@@ -153,29 +164,35 @@ def _parts(comparison: Comparison | None, ratio: int) -> dict[str, np.ndarray]:
 def _kept_parts(
     upsampled_SHW: Tensor, image: NamedInputs, ratio: int, cache: Path
 ) -> dict[str, np.ndarray]:
-    """Return the result of `_parts`, from a file if an earlier trial wrote it."""
+    """Return the result of `_parts`, from a file if an earlier trial wrote it and it is whole."""
     if image.reference is None:
         return {}
     file = cache / f"{_content(upsampled_SHW, image, ratio)}.npz"
-    if not file.exists():
-        parts = _parts(compare_image(upsampled_SHW, image), ratio)
+    # A missing or damaged file, and one that cannot be written, cost time alone.
+    with suppress(OSError, EOFError, ValueError, KeyError, BadZipFile), np.load(file) as stored:
+        return {name: stored[name] for name in PARTS}
+    parts = _parts(compare_image(upsampled_SHW, image), ratio)
 
-        def write(path: Path) -> None:
-            with path.open("wb") as out:
-                np.savez(out, **parts)  # type: ignore[arg-type]
+    def write(path: Path) -> None:
+        with path.open("wb") as out:
+            np.savez(out, **parts)  # type: ignore[arg-type]
 
+    with suppress(UserError):
         write_atomic(file, write)
-    with np.load(file) as stored:
-        return dict(stored)
+    return parts
 
 
 def _content(upsampled_SHW: Tensor, image: NamedInputs, ratio: int) -> str:
     """Return a hash of all that determines the scores of an upsampled image, to the last bit."""
     tensors = [x for x in (upsampled_SHW, image.reference, image.valid) if x is not None]
     facts = [(x.shape, x.dtype, x.device.type) for x in tensors]
-    threads = torch.get_num_threads()
-    digest = hashlib.sha256(repr((facts, ratio, torch.__version__, threads)).encode())
-    for source in sorted(Path(feinfn.metrics.__file__).parent.glob("*.py")):
+    device = upsampled_SHW.device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    machine = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), gpu
+    digest = hashlib.sha256(repr((facts, ratio, torch.__version__, machine)).encode())
+    modules = feinfn.evaluation.__file__, feinfn.protocols.filters.__file__, __file__
+    metrics = Path(feinfn.metrics.__file__).parent.glob("*.py")
+    for source in (*sorted(metrics), *map(Path, modules)):
         digest.update(source.read_bytes())
     for x in tensors:
         digest.update(np.ascontiguousarray(x.cpu().numpy()).data)

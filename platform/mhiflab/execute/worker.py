@@ -197,7 +197,8 @@ def _record_tests(record: Record, job: Job, fuse: Fuse, test_images: Images) -> 
     for convention in (CONVENTION, artifacts.WITHOUT_REFERENCE):
         rows = fused[fused["convention"] == convention]
         metrics = artifacts.metrics_of(convention) if len(rows) else ()
-        record.metrics(last_step, {f"test_{name}": float(rows[name].mean()) for name in metrics})
+        means = {f"test_{name}": float(rows[name].mean(skipna=False)) for name in metrics}
+        record.metrics(last_step, means)
     record.metrics(last_step, scores.effort)
 
     def write_pictures(path: Path) -> None:

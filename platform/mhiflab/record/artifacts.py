@@ -3,7 +3,7 @@
 import io
 import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,12 @@ WINDOW_STEPS = 2**16 - 1
 def metrics_of(convention: str) -> tuple[str, ...]:
     """Return the metrics that are printed for a convention."""
     return WITHOUT_REFERENCE_METRICS if convention == WITHOUT_REFERENCE else METRICS
+
+
+def group_means(table: pd.DataFrame, by: list[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the metrics' means by group, in the table's order; NaN if one of the values is."""
+    groups = table.groupby(by, sort=False)[list(metrics)]
+    return groups.mean().where(groups.count().eq(groups.size(), axis=0))
 
 
 def usual_convention(images: pd.DataFrame) -> str:

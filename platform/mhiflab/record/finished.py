@@ -154,7 +154,7 @@ class RecordedRun:
         rows = table[(table["method"] == method) & (scene is None or table["scene"] == scene)]
         convention = artifacts.usual_convention(rows)
         rows = rows[rows["convention"] == convention]
-        means = rows[list(artifacts.metrics_of(convention))].mean().astype(object)
+        means = rows[list(artifacts.metrics_of(convention))].mean(skipna=False).astype(object)
         means["convention"] = convention
         return means
 

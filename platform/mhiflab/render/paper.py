@@ -21,7 +21,7 @@ from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
 from mhiflab.record.archive import data_access_of, opened_store
-from mhiflab.record.artifacts import FUSED, NotArchivedError
+from mhiflab.record.artifacts import FUSED, NotArchivedError, group_means
 from mhiflab.record.database.errors import without_passwords
 from mhiflab.record.store import Store, open_store, tracking_uri
 from mhiflab.record.studies import describe_study, study_note
@@ -252,7 +252,7 @@ def describe_plan(plan: Plan, smoke: bool, lab: Lab) -> None:
     fused = results.images[results.images["method"] == FUSED]
     means = {
         f"test_{metric}/{case}": float(value)
-        for case, row in fused.groupby("case")[results.metrics].mean().iterrows()
+        for case, row in group_means(fused, ["case"], results.metrics).iterrows()
         for metric, value in row.items()
     }
     note = f"{study_note(plan.study, str(plan.path))}\n{formatted(table, '.md')}"

@@ -57,6 +57,7 @@ def test_failures_wait_for_retry_and_gc_keeps_what_continues(
     told = mhiflab("gc", "--dry-run").stdout
     assert "no run on record" in told
     assert "its run is finished" in told
+    assert "cache  (scores of upsampled images, made again when needed)" in told
     assert sorted(p.name for p in folder.iterdir()) == kept
     assert mhiflab("gc").returncode == 0
     failed = next(
@@ -65,6 +66,7 @@ def test_failures_wait_for_retry_and_gc_keeps_what_continues(
     left = {p.name for p in folder.iterdir()}
     assert left <= {"notes", failed.data.tags[tag.KEY]}
     assert "notes" in left
+    assert not (tmp_path / "lab" / "cache").exists()
     assert "0.0 MiB in 0 places removed" in mhiflab("gc").stdout
 
 

@@ -80,6 +80,9 @@ def test_pixels_without_data_are_blank_in_pictures_and_counted(capsys, tmp_path)
     means = scores.bands.groupby("method").psnr.mean()
     for row in fused.itertuples():
         assert means[row.method] == pytest.approx(row.psnr, rel=1e-12)
+    for part in ("reference", FUSED, UPSAMPLED):
+        kept = scores.pictures[f"gaps/window/{part}"]
+        np.testing.assert_array_equal(~kept.any(axis=0), np.broadcast_to(blank, (48, 64)))
     assert "gaps: 384 of 3072 pixels have no data" in capsys.readouterr().out
 
 
@@ -101,12 +104,11 @@ def test_upsampled_images_are_scored_once_for_all_trials(monkeypatch, tmp_path):
     def trial(scale: float, cache: Path) -> tuple[Scores, int]:
         evaluations.clear()
         scores = score_tests(lambda image: scale * image.inputs.lms_BSHW[0], images, cache)
-        # A fused image is scored twice: as it is evaluated, then all in one table.
         return scores, len(evaluations) // len(CONVENTIONS)
 
     (_, first), (second, then) = trial(0.9, tmp_path / "a"), trial(0.8, tmp_path / "a")
     alone, _ = trial(0.8, tmp_path / "b")
-    assert first - then == len(scenes)
+    assert (first, then) == (2 * len(scenes), len(scenes))
     for table in ("images", "bands"):
         kept, fresh = (getattr(x, table).to_csv(index=False) for x in (second, alone))
         assert kept == fresh
@@ -114,6 +116,15 @@ def test_upsampled_images_are_scored_once_for_all_trials(monkeypatch, tmp_path):
     for name, picture in alone.pictures.items():
         np.testing.assert_array_equal(second.pictures[name], picture)
     assert len(list((tmp_path / "a").iterdir())) == len(scenes)
+    files = list((tmp_path / "a").iterdir())
+    for file, content in zip(files, (b"", files[1].read_bytes()[:-100]), strict=True):
+        file.write_bytes(content)
+    (tmp_path / "no folder").touch()
+    for cache in (tmp_path / "a", tmp_path / "no folder"):
+        again, scored = trial(0.8, cache)
+        assert again.images.equals(alone.images)
+        assert scored == first
+    assert trial(0.8, tmp_path / "a")[1] == then
     images.protocol = PROTOCOLS["cave_x8"]
     trial(0.8, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 2 * len(scenes)

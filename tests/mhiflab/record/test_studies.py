@@ -4,11 +4,17 @@ import json
 import shutil
 from urllib.parse import parse_qs
 
+import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 
+from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import plan_refresher
 from mhiflab.record import tag
+from mhiflab.record.artifacts import group_means
+from mhiflab.record.finished import RecordedRun
 from mhiflab.record.store import open_store, tracking_uri
 from mhiflab.record.studies import VIEW, describe_study, find_study, study_address, study_run
 from mhiflab.render.paper import describe_plan
@@ -71,3 +77,19 @@ def test_case_whose_name_no_metric_may_have_is_described(tmp_path):
     data = store.client.get_run(run).data
     assert data.metrics == {"test_psnr/lr__1e-3_": 30.0}
     assert data.tags[tag.NOTE] == "x" * 8000
+
+
+def test_mean_over_images_is_nan_if_one_has_none():
+    values = {"psnr": [30.0, 40.0, 20.0], "sam": [1.0, np.nan, 2.0], "ergas": 1.0, "ssim": 1.0}
+    table = pd.DataFrame({"case": ["b", "b", "a"], **values}).assign(
+        scene=["x", "y", "x"], method="fused", convention=CONVENTION
+    )
+    means = group_means(table, ["case"], METRICS)
+    assert means["psnr"].to_dict() == {"b": 35.0, "a": 20.0}
+    assert np.isnan(means["sam"]["b"])
+    assert means["sam"]["a"] == 2.0
+    run = RecordedRun(store=None, mlflow=None)
+    vars(run)["images"] = table
+    assert run.means()["psnr"] == 30.0
+    assert np.isnan(run.means()["sam"])
+    assert run.means("x")["sam"] == 1.5

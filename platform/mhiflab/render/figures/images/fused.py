@@ -44,7 +44,7 @@ class Fused(Images):
         for result in results:
             values, error = result.values, result.error()
             panels.append(style.Panel(values["label"], result.rgb, error, result.note))
-            mean = np.nan if error is None else error.astype(np.float64).mean()
+            mean = np.nan if error is None else np.nanmean(error.astype(np.float64))
             rows.append(values | {"mean_absolute_error": mean})
         numbers = pd.DataFrame(rows).assign(zoom_row=row, zoom_column=column, zoom_size=size)
         return fused_figure(panels, zoom), numbers

@@ -11,13 +11,13 @@ from feinfn.files import write_bytes
 from feinfn.metrics.evaluation import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Finished
-from mhiflab.record.artifacts import CELL_COLUMNS, ROBUSTNESS_PICTURE, add_artifact
+from mhiflab.record.artifacts import CELL_COLUMNS, ROBUSTNESS_PICTURE, add_artifact, group_means
 from mhiflab.render.figures.style import figure_bytes, new_figure, styled
 
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics of every cell, averaged over scenes."""
-    return table.groupby(CELL_COLUMNS, sort=False)[list(METRICS)].mean().reset_index()
+    return group_means(table, CELL_COLUMNS, METRICS).reset_index()
 
 
 def record_picture(entry: Finished, table: pd.DataFrame, lab: Lab) -> Path:
