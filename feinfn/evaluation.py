@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from feinfn.data.pairs import Images, NamedInputs
 from feinfn.methods.classical.registry import Method
-from feinfn.methods.network import fuse
+from feinfn.methods.network import check_gaps, fuse
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import Comparison
 from feinfn.protocols.simulate import Protocol
@@ -66,8 +66,14 @@ def scores_of(
 
 
 def by_network(model: nn.Module) -> Fuse:
-    """Return the fusion of a network."""
-    return lambda image: fuse(model, image.inputs)[0]
+    """Return the fusion of a network; it raises `UserError` as `check_gaps` does."""
+
+    def fuse_image(image: NamedInputs) -> Tensor:
+        if image.filled_apart and image.valid is not None:
+            check_gaps(model.config, image.name)
+        return fuse(model, image.inputs)[0]
+
+    return fuse_image
 
 
 def by_classical(method: Method, protocol: Protocol) -> Fuse:

@@ -1,4 +1,4 @@
-"""Regions: windows of scenes, as data settings name them, and pixels without data."""
+"""Regions: windows of scenes and their turns, and pixels without data."""
 
 import re
 from collections.abc import Sequence
@@ -91,3 +91,26 @@ def filled(values_SHW: np.ndarray, valid_HW: np.ndarray | None) -> np.ndarray:
 
     rows, columns = distance_transform_edt(~valid_HW, return_distances=False, return_indices=True)
     return np.ascontiguousarray(values_SHW[:, rows, columns])
+
+
+TURNS = 8
+"""Number of ways to turn and mirror a square."""
+
+
+def turned(x: np.ndarray, turn: int) -> np.ndarray:
+    """Return [..., H, W] mirrored (bit 1 of `turn`), flipped (bit 2) and transposed (bit 4)."""
+    x = x[..., ::-1] if turn & 1 else x
+    x = x[..., ::-1, :] if turn & 2 else x
+    return x.swapaxes(-1, -2) if turn & 4 else x
+
+
+def turned_corner(
+    corner: tuple[int, int], size_HW: tuple[int, ...], side: int, turn: int
+) -> tuple[int, int]:
+    """Return the top left corner of a square in an image that `turned` turned."""
+    top, left = corner
+    if turn & 1:
+        left = size_HW[1] - side - left
+    if turn & 2:
+        top = size_HW[0] - side - top
+    return (left, top) if turn & 4 else (top, left)

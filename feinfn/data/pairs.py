@@ -82,7 +82,7 @@ def observed_inputs(scene: Scene, protocol: Protocol, device: torch.device) -> "
     lr_hsi = torch.from_numpy(filled(scene.cube(), valid))[None].to(device)
     msi = torch.tensor(filled(scene.msi_MHW, finer))[None].to(device)
     inputs = Inputs(msi, upsample(lr_hsi, protocol), lr_hsi)
-    return NamedInputs(scene.name, inputs, scene.wavelengths_nm, True, finer, valid)
+    return NamedInputs(scene.name, inputs, scene.wavelengths_nm, True, finer, valid, True)
 
 
 def simulated_inputs(
@@ -134,6 +134,8 @@ class NamedInputs:
     """False for pixels without data in MSI and reference; None if every pixel has data."""
     lr_valid_hw: np.ndarray | None = None
     """False for pixels of the LR-HSI whose PSF touches a pixel without data; None if none does."""
+    filled_apart: bool = False
+    """True if gaps of MSI and LR-HSI were filled one by one, so that both need not agree there."""
 
     @property
     def reference(self) -> Tensor | None:
@@ -226,7 +228,9 @@ class StoredPairs(Images):
         file, image = self.images[index]
         name = file.path.stem if file.count == 1 else f"{file.path.stem}_{image:05d}"
         arrays, valid, lr_valid = stored_pair(file, image)
-        return NamedInputs(name, self._pair([arrays]), msi_valid_HW=valid, lr_valid_hw=lr_valid)
+        return NamedInputs(
+            name, self._pair([arrays]), msi_valid_HW=valid, lr_valid_hw=lr_valid, filled_apart=True
+        )
 
     def windows(self, seed: int, epoch: int) -> Sequence[int]:
         """Return the indices of an epoch's images: all of them."""

@@ -13,6 +13,7 @@ symmetric under mirroring, and cut like the rest. A patch degraded by itself has
 Legend: B batch, S bands, M MSI bands, H W rows and columns.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -26,7 +27,7 @@ from feinfn.data.source import check_same_draw
 from feinfn.errors import UserError
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.simulate import Batch, Inputs, Pair, Protocol, reach_px, simulate
-from feinfn.region import filled
+from feinfn.region import TURNS, filled, turned, turned_corner
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]
 """A turned window with its margin: stored cube, measured MSI, row and column of the patch in it."""
@@ -34,8 +35,8 @@ Cut = tuple[np.ndarray, np.ndarray | None, int, int]
 Start = Callable[[Inputs], tuple[Tensor, Tensor]]
 """A network's start: the interpolated LR-HSI and the base, [B, S, H, W], of images."""
 
-TURNS = 8
-"""Number of ways to turn and mirror a square."""
+CUBIC_PX = 2
+"""LR pixels on either side that the cubic interpolation of `Sensor.start` reads."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,6 @@ class Window:
     turn: int = 0
     noise_seed: int = 0
     """Seed of a noisy protocol: every patch draws new noise, scaled by its own power."""
-
-
-def turned(x: np.ndarray, turn: int) -> np.ndarray:
-    """Return [..., H, W] mirrored (bit 1 of `turn`), flipped (bit 2) and transposed (bit 4)."""
-    x = x[..., ::-1] if turn & 1 else x
-    x = x[..., ::-1, :] if turn & 2 else x
-    return x.swapaxes(-1, -2) if turn & 4 else x
-
-
-def turned_corner(
-    corner: tuple[int, int], size_HW: tuple[int, ...], side: int, turn: int
-) -> tuple[int, int]:
-    """Return the top left corner of a square in an image that `turned` turned."""
-    top, left = corner
-    if turn & 1:
-        left = size_HW[1] - side - left
-    if turn & 2:
-        top = size_HW[0] - side - top
-    return (left, top) if turn & 4 else (top, left)
 
 
 class Patches:
@@ -100,7 +82,7 @@ class Patches:
                 )
         for scene in scenes[1:]:
             _check_same_bands(scenes[0], scene)
-        self.margin = 0 if alone else reach_px(protocol)
+        self.margin = 0 if alone else reach_px(protocol, 0 if start is None else CUBIC_PX)
         self.step = 1 if alone else self.ratio
         self.keep_out = self.margin if protocol.psf_border == "circular" else 0
         self.grid = [
@@ -110,9 +92,9 @@ class Patches:
             for left in self._starts(scene, 2)
             if self._has_data(scene, top, left)
         ]
-        self.bases: dict[tuple[int, int], tuple[Tensor, float]] = {}
+        self.bases: dict[tuple[int, int], tuple[Tensor | None, float]] = {}
         self.has_bases = start is not None or config.loss == "relative"
-        if start is not None and not alone:
+        if self.cut_from_scenes:
             check_same_draw(protocol)
         self.places = {
             scene: self._places_with_data(scene)
@@ -196,14 +178,17 @@ class Patches:
 
     def _with_bases(self, pair: Pair, windows: Sequence[Window]) -> Batch:
         """Return patches with the bases of their scenes, or with their own if degraded alone."""
-        facts = [self._base(window.scene, window.turn) for window in windows]
+        facts: list[tuple[Tensor | None, float]] = [(None, math.nan)] * len(windows)
+        if self.config.loss == "relative" or self.cut_from_scenes:
+            facts = [self._base(window.scene, window.turn) for window in windows]
         if self.start is None:
             interpolated, base = pair.lms_BSHW, pair.lms_BSHW
         elif self.alone:
             interpolated, base = self.start(pair)
         else:
             parts = zip(windows, facts, strict=True)
-            base = torch.stack([self._cut_base(w, x) for w, (x, _) in parts]).to(self.device)
+            cuts = [self._cut_base(w, x) for w, (x, _) in parts if x is not None]
+            base = torch.stack(cuts).to(self.device)
             interpolated = pair.lms_BSHW
         images = (pair.msi_BMHW, interpolated, pair.lr_hsi_BShw, pair.reference_BSHW, base)
         return Batch(*images, torch.tensor([error for _, error in facts], device=self.device))
@@ -213,8 +198,16 @@ class Patches:
         top, left = turned_corner((window.top, window.left), ends, size, window.turn)
         return base_SHW[:, top : top + size, left : left + size]
 
-    def _base(self, index: int, turn: int) -> tuple[Tensor, float]:
-        """Return the base [S, H, W] of a turned scene, and its mean absolute error."""
+    @property
+    def cut_from_scenes(self) -> bool:
+        """True if patches take their bases from those of whole scenes."""
+        return self.start is not None and not self.alone
+
+    def _base(self, index: int, turn: int) -> tuple[Tensor | None, float]:
+        """Return the base [S, H, W] of a turned scene if it is cut, and its mean absolute error.
+
+        The error is that of pixels with data.
+        """
         if (index, turn) not in self.bases:
             scene = self.scenes[index]
             # Patches touch no gaps; filled ones keep regressions over the scene from seeing them.
@@ -223,8 +216,11 @@ class Patches:
                 msi = turned(filled(msi, scene.valid_HW), turn)
             pair = self._simulate([(raw, msi, 0, 0)], [scene.full_scale], [0])
             base_SHW = (pair.lms_BSHW if self.start is None else self.start(pair)[1])[0].cpu()
-            error = (base_SHW - pair.reference_BSHW[0].cpu()).abs().mean().item()
-            self.bases[index, turn] = (base_SHW, error)
+            error_SHW = (base_SHW - pair.reference_BSHW[0].cpu()).abs()
+            if scene.valid_HW is not None:
+                error_SHW = error_SHW[:, turned(scene.valid_HW, turn).copy()]
+            kept = base_SHW if self.cut_from_scenes else None
+            self.bases[index, turn] = (kept, error_SHW.mean().item())
         return self.bases[index, turn]
 
     def _cut(self, window: Window) -> Cut:
@@ -265,7 +261,7 @@ class Patches:
         """Return the inputs of windows without their margins."""
         pair = self._simulate(cuts, scales, seeds)
         lms_BSHW = pair.lms_BSHW
-        if self.start is not None and not self.alone:
+        if self.cut_from_scenes:
             lms_BSHW = aligned(pair.lr_hsi_BShw, self.protocol).clamp(0, 1)
         corners = [(top, left) for *_, top, left in cuts]
         size = self.config.patch_px

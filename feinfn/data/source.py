@@ -157,6 +157,12 @@ class Survey:
     """SHA-256 over every part's scene names and pixels."""
     scenes: tuple[SceneSummary, ...]
 
+    @property
+    def training_nm(self) -> tuple[float, ...] | None:
+        """Band centres [S] that all training scenes share; None if they are not known."""
+        grids = {scene.wavelengths_nm for scene in self.scenes if scene.part == "train"}
+        return grids.pop() if len(grids) == 1 else None
+
 
 def survey(config: DataConfig) -> Survey:
     """Read every scene once and return identity and shapes of the data; raise `UserError`."""

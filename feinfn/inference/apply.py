@@ -24,7 +24,7 @@ from feinfn.data.readers.array import Options
 from feinfn.errors import UserError
 from feinfn.files import BEST, file_sha256
 from feinfn.inference.inputs import FusionImages, read_images
-from feinfn.methods.network import fuse
+from feinfn.methods.network import check_gaps, fuse
 from feinfn.methods.weights import load_model
 from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
 
@@ -200,6 +200,8 @@ def fuse_images(trained: Trained, images: FusionImages) -> np.ndarray:
             "share some ground, or correct what means that there are none (--no-data)"
         )
     device = next(trained.model.parameters()).device
+    if images.valid is not None:
+        check_gaps(trained.model.config, what)
     lr_hsi, fine = (
         torch.from_numpy(x.values_SHW)[None].to(device) for x in (images.hsi, images.msi)
     )

@@ -150,6 +150,21 @@ def check_inputs(config: Bands, msi: Tensor, lms: Tensor, lr_hsi: Tensor) -> Non
         )
 
 
+def check_gaps(config: Any, where: str) -> None:
+    """Raise `UserError` for a network that needs images without gaps.
+
+    What fills the gaps of two images does not agree, so regressions of one on the other learn from
+    invented pixels, and LR pixels do not say what they saw.
+    """
+    fields = {"model.base": config.base, "model.consistency": config.consistency}
+    for field, value in fields.items():
+        if value in ("gsa", "local", "both"):
+            raise UserError(
+                f"{where}: found pixels without data, expected none for a network with {field} "
+                f"{value}; cut both images to a window with data, or use another network"
+            )
+
+
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -6,7 +6,7 @@ Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from feinfn.protocols.simulate import Inputs, Protocol
 KEPT_BYTES = 2**29
 """Memory for the bases that were used last, which each validation needs again."""
 
-_kept: dict[str, np.ndarray] = {}
-
 
 @dataclass(frozen=True)
 class Sensor:
@@ -32,14 +30,18 @@ class Sensor:
     protocol: Protocol
     response_MS: tuple[tuple[float, ...], ...] = ()
     """The protocol's response on the network's bands; empty if nothing is projected."""
+    kept: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """Bases by the content of their inputs; another training's do not count as known."""
 
     def start(self, base: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the LR-HSI interpolated from its true places, and the base, [B, S, H, W].
 
-        Both are in [0, 1]. The base (`Physics.base`, not `lms`) of an image is computed once.
+        Both are float32 in [0, 1], also under autocast. The base (`Physics.base`, not `lms`) of an
+        image is computed once.
         Raises `UserError` if images and protocol do not fit.
         """
-        interpolated = aligned(inputs.lr_hsi_BShw, self.protocol).clamp(0, 1)
+        with torch.autocast(inputs.lr_hsi_BShw.device.type, enabled=False):
+            interpolated = aligned(inputs.lr_hsi_BShw.float(), self.protocol).clamp(0, 1)
         if base == "aligned":
             return interpolated, interpolated
         images = (x.detach().float().cpu().numpy() for x in (inputs.lr_hsi_BShw, inputs.msi_BMHW))
@@ -60,17 +62,17 @@ class Sensor:
         for x in (lr_hsi_Shw, msi_MHW):
             digest.update(x.tobytes())
         key = digest.hexdigest()
-        image = _kept.pop(key, None)
+        image = self.kept.pop(key, None)
         if image is None:
             image = CLASSICAL[base].fuse(lr_hsi_Shw, msi_MHW, self.protocol)
-        _kept[key] = image
-        while sum(x.nbytes for x in _kept.values()) > KEPT_BYTES:
-            del _kept[next(iter(_kept))]
+        self.kept[key] = image
+        while sum(x.nbytes for x in self.kept.values()) > KEPT_BYTES:
+            del self.kept[next(iter(self.kept))]
         return image
 
     def text(self) -> str:
         """Return the sensor as JSON, for `from_text`."""
-        return json.dumps(asdict(self))
+        return json.dumps({"protocol": asdict(self.protocol), "response_MS": self.response_MS})
 
     @classmethod
     def from_text(cls, text: str) -> "Sensor":

@@ -188,7 +188,7 @@ class Batch(Pair):
     base_BSHW: Tensor
     """Bases; `lms_BSHW` is then the interpolation of `Sensor.start`."""
     base_error_B: Tensor
-    """Mean absolute errors of the bases over the whole scenes."""
+    """Mean absolute errors of the bases over whole scenes; NaN if no loss needs them."""
 
     def inputs(self) -> tuple[Tensor, ...]:
         """Return (MSI, interpolated LR-HSI, LR-HSI, base), the arguments of a network's forward."""
@@ -221,8 +221,7 @@ def simulate(
     `msi_BMHW` is the measured MSI on the reference's grid, read only by protocols that need it.
     Image b of the batch draws its noise from entry b of `noise_seed`; an integer stands for seed,
     seed + 1, ... Noise may take LR-HSI and MSI out of [0, 1] unless they are rounded to bits; LMS
-    is clipped to it. `valid_HW` is False for pixels without data, which hold some numbers and do
-    not count in the power that noise is scaled by.
+    is clipped to it. Pixels without data (`valid_HW` is False) do not count in the noise's power.
 
     Raises `UserError` if the size is not a multiple of the ratio, or bands or MSI do not fit.
     """
@@ -285,16 +284,17 @@ def _sensor(
     return Chain(tuple(steps))
 
 
-def reach_px(protocol: Protocol) -> int:
+def reach_px(protocol: Protocol, least_support_px: int = 0) -> int:
     """Return the HR pixels beyond a window that its simulation reads, a multiple of the ratio.
 
     A window with edges on multiples of the ratio (or on the image's edge) gets the inputs of the
     whole image if it is simulated with this margin, which is then cut off. Exceptions: a circular
-    border reads the opposite edge, and noise is scaled by the power of everything that is simulated
-    at once.
+    border reads the opposite edge, and noise is scaled by the power of all that is simulated at
+    once. `least_support_px` LR pixels are what an interpolation beside that of the LMS reads.
     """
-    support, ratio, phase = SUPPORT_PX[protocol.upsampling], protocol.ratio, protocol.phase_px
-    # LMS reaches `support` LR pixels out on both sides; they lie at `phase` in their cells.
+    ratio, phase = protocol.ratio, protocol.phase_px
+    support = max(SUPPORT_PX[protocol.upsampling], least_support_px)
+    # It reaches `support` LR pixels out on both sides, which lie at `phase` in their cells.
     before = support * ratio - phase + (protocol.psf_px - 1) // 2
     after = (support - 1) * ratio + 1 + phase + protocol.psf_px // 2
     return math.ceil(max(before, after, 0) / ratio) * ratio

@@ -15,6 +15,7 @@ import torch
 
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.data.pairs import Images
+from feinfn.data.patches import Patches
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.methods.network import Network
 from feinfn.training.trainer import Feed, Trainer
@@ -102,6 +103,12 @@ def train(
     or a state belongs to another training, and `OutOfMemory` if a step does not fit.
     """
     check_batch(patches, config, accumulate)
+    if isinstance(patches, Patches) and (patches.start is None) != (model.config.base == "lms"):
+        raise UserError(
+            f"model.base: found {model.config.base!r} with patches that have "
+            f"{'no' if patches.start is None else 'another'} base, expected those of the network; "
+            "give Patches the network's `start`, and None for lms"
+        )
     trainer = Trainer(model, config, seed, folder, warn)
     first = trainer.workers.rank == 0
     end = config.epochs if until is None else min(until, config.epochs)

@@ -87,12 +87,6 @@ class Job:
         return self.until is not None and self.until < self.spec.train.epochs
 
     @property
-    def wavelengths_nm(self) -> tuple[float, ...] | None:
-        """Band centres [S] that all training scenes share; None if they are not known."""
-        grids = {scene.wavelengths_nm for scene in self.survey.scenes if scene.part == "train"}
-        return grids.pop() if len(grids) == 1 else None
-
-    @property
     def work(self) -> Work:
         """Its computations, for forecasts."""
         return Work(self.spec, self.resources, self.survey)

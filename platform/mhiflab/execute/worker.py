@@ -105,7 +105,7 @@ def _train(
         method = replace(CLASSICAL[name_of(spec.model)], consistency=spec.model.consistency)
         return by_classical(method, spec.protocol), {}, reports
     torch.manual_seed(spec.seed)
-    sensor, resources = sensor_of(spec.model, spec.protocol, job.wavelengths_nm), job.resources
+    sensor, resources = sensor_of(spec.model, spec.protocol, job.survey.training_nm), job.resources
     model = build(spec.model, resources.memory_mib, resources.recompute, sensor).to(device)
     patches, validation = _patches(job, device, model), _images(job, "validation", device)
     system = SystemMetrics(device)
@@ -217,7 +217,7 @@ def _record_tests(record: Record, job: Job, fuse: Fuse, test_images: Images) -> 
         with TemporaryDirectory(prefix="mhiflab-") as temporary:
             model = Path(temporary) / "model"
             save_packaged(
-                model, folder / BEST, spec.model, spec.protocol, metadata, job.wavelengths_nm
+                model, folder / BEST, spec.model, spec.protocol, metadata, job.survey.training_nm
             )
             record.artifact(model)
 

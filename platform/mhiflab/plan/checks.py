@@ -115,5 +115,14 @@ def _check_physics(trial: Trial, data: Survey) -> None:
     spec: Any = trial.spec
     if spec.trained and spec.model.base != "lms" and spec.data.inputs == "scene":
         check_same_draw(spec.protocol)
-    wavelengths_nm = next((s.wavelengths_nm for s in data.scenes if s.part == "train"), None)
-    sensor_of(spec.model, spec.protocol, wavelengths_nm)
+    sensor_of(spec.model, spec.protocol, data.training_nm)
+    if spec.model.consistency == "none" or spec.protocol.srf_by != "wavelength":
+        return
+    for scene in data.scenes:
+        if spec.trained and scene.wavelengths_nm != data.training_nm:
+            raise UserError(
+                f"{scene.source}: found other band centres than those of the training, expected "
+                f"the same with model.consistency {spec.model.consistency}, because the network "
+                "projects with the response on the training's bands; leave it out, or use scenes "
+                "of one sensor"
+            )

@@ -10,14 +10,14 @@ import torch
 
 from feinfn.config import DataConfig, ModelConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs
-from feinfn.data.patches import TURNS, Patches, Window, turned, turned_corner
+from feinfn.data.patches import Patches, Window
 from feinfn.data.scene import Scene, make_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair, Protocol, simulate
-from feinfn.region import filled
+from feinfn.region import TURNS, filled, turned, turned_corner
 from feinfn.training.losses import training_loss
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
@@ -192,7 +192,8 @@ def test_relative_losses_need_the_errors_of_whole_scenes():
 
 def test_patches_alone_have_bases_of_their_own():
     one = scene()
-    patches = Patches([one], CAVE, CONFIG, CPU, alone=True, start=start_of(CAVE))
+    relative = replace(CONFIG, loss="relative")
+    patches = Patches([one], CAVE, relative, CPU, alone=True, start=start_of(CAVE))
     batch = patches.batch([Window(0, 16, 32)])
     cut = replace(one, raw_SHW=one.raw_SHW[:, 16:48, 32:64])
     interpolated, base = start_of(CAVE)(whole(cut, CAVE))
@@ -200,6 +201,33 @@ def test_patches_alone_have_bases_of_their_own():
     torch.testing.assert_close(batch.lms_BSHW, interpolated, rtol=0, atol=2e-6)
     pair = whole(one, CAVE)
     error = (start_of(CAVE)(pair)[1] - pair.reference_BSHW).abs().mean()
+    torch.testing.assert_close(batch.base_error_B, error[None], rtol=1e-5, atol=0)
+    # Only the error of a scene's base is read, and with another loss not even that.
+    assert [base for base, _ in patches.bases.values()] == [None]
+    patches = Patches([one], CAVE, CONFIG, CPU, alone=True, start=start_of(CAVE))
+    assert patches.batch([Window(0, 16, 32)]).base_error_B.isnan().all()
+    assert not patches.bases
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+def test_what_is_shown_beside_a_base_is_cut_from_the_whole_scene(upsampling):
+    one, protocol = scene(), replace(CAVE, upsampling=upsampling)
+    patches = Patches([one], protocol, CONFIG, CPU, start=start_of(protocol))
+    interpolated, _ = start_of(protocol)(whole(one, protocol))
+    batch = patches.batch([Window(0, 16, 40)])
+    inside = (..., slice(16, 48), slice(40, 72))
+    torch.testing.assert_close(batch.lms_BSHW, interpolated[inside], rtol=0, atol=2e-6)
+
+
+def test_errors_of_bases_are_those_of_pixels_with_data():
+    valid = np.ones((64, 96), bool)
+    valid[:, 48:] = False
+    config = replace(CONFIG, loss="relative")
+    patches = Patches([replace(scene(), valid_HW=valid)], CAVE, config, CPU)
+    batch = patches.batch([Window(0, 16, 8)])
+    filled_scene = replace(scene(), raw_SHW=filled(scene().raw_SHW, valid))
+    pair = whole(filled_scene, CAVE)
+    error = (pair.lms_BSHW - pair.reference_BSHW).abs()[..., :48].mean()
     torch.testing.assert_close(batch.base_error_B, error[None], rtol=1e-5, atol=0)
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from test_learned import SMALL
 
 from feinfn.config import DataConfig
-from feinfn.data.pairs import ScenePairs
+from feinfn.data.pairs import NamedInputs, ScenePairs
 from feinfn.data.source import load_scene
 from feinfn.errors import UserError
+from feinfn.evaluation import by_network
 from feinfn.methods import sensor as sensor_module
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.methods.cost import costs, parameters_of
@@ -108,7 +109,6 @@ def test_bases_are_computed_once_and_forgotten_beyond_the_memory_for_them(pair, 
         return problem.lms()
 
     monkeypatch.setitem(CLASSICAL, "gsa", replace(CLASSICAL["gsa"], solve=solve))
-    monkeypatch.setattr(sensor_module, "_kept", {})
     sensor, two = Sensor(CAVE), Pair(*(torch.cat([x, x / 2]) for x in vars(pair).values()))
     for _ in range(2):
         _, base = sensor.start("gsa", two)
@@ -117,9 +117,20 @@ def test_bases_are_computed_once_and_forgotten_beyond_the_memory_for_them(pair, 
     Sensor(replace(CAVE, phase_px=1)).start("gsa", pair)
     assert len(solved) == 3
     monkeypatch.setattr(sensor_module, "KEPT_BYTES", 0)
+    sensor = Sensor(replace(CAVE, phase_px=0))
     for count in (4, 5):
-        Sensor(replace(CAVE, phase_px=0)).start("gsa", pair)
+        sensor.start("gsa", pair)
         assert len(solved) == count
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_bases_are_float32_under_autocast(base, pair):
+    expected = Sensor(CAVE).start(base, pair)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        start = Sensor(CAVE).start(base, pair)
+    for one, other in zip(start, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -227,3 +238,23 @@ def test_another_ratio_than_the_sensor_has_is_named(pair):
     msi, lms, lr_hsi = pair.inputs()
     with pytest.raises(UserError, match=r"knows its sensor: found HR size .*expected HR = 4 x LR"):
         model(msi, lms, lr_hsi[..., ::2, ::2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base": "gsa"}, {"base": "local"}, {"consistency": "both"}, {}, {"base": "aligned"}],
+)
+def test_networks_that_need_whole_images_refuse_gaps_that_were_filled_apart(changes, pair):
+    model = network(replace(NARROW, **changes, shown=None))
+    valid_HW = np.ones((32, 48), bool)
+    valid_HW[:4, :4] = False
+    image = NamedInputs("a", pair, NM, msi_valid_HW=valid_HW)
+    assert by_network(model)(image).shape == (31, 32, 48)
+    apart = replace(image, filled_apart=True)
+    if set(changes.values()) & {"gsa", "local", "both"}:
+        with pytest.raises(UserError, match=r"a: found pixels without data, expected none for a"):
+            by_network(model)(apart)
+    else:
+        assert torch.equal(by_network(model)(apart), by_network(model)(image))
+    whole = replace(apart, msi_valid_HW=None)
+    assert torch.equal(by_network(model)(whole), by_network(model)(image))

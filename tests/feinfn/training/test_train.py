@@ -23,7 +23,7 @@ from feinfn.evaluation import by_network, evaluate_method
 from feinfn.files import BEST, STATE, write_atomic
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.registry import build
-from feinfn.methods.sensor import sensor_of
+from feinfn.methods.sensor import Sensor, sensor_of
 from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
@@ -205,3 +205,10 @@ def test_full_disk_is_named_and_leaves_nothing(tmp_path):
         write_atomic(tmp_path / "old.pt", write)
     assert (tmp_path / "old.pt").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_patches_of_another_base_than_the_networks_are_refused(tmp_path):
+    patches, validation = data()
+    model = build(replace(LEARNING, base="local", shown=None), sensor=Sensor(CAVE))
+    with pytest.raises(UserError, match=r"model\.base: found 'local' with patches that have no"):
+        train(model, patches, validation, CONFIG, 5, tmp_path, print)

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 from mlflow.entities import Run
+from tiny import TINY
 
 from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.execute.driver import only_driver
 from mhiflab.paths import Lab
+from mhiflab.plan.checks import check_trial
 from mhiflab.plan.forecast import (
     OVERHEAD,
     RATE,
@@ -88,6 +90,28 @@ def test_one_blocked_trial_leaves_the_others(write_study):
     assert "expected model.hsi_bands = 30" in line
     with pytest.raises(UserError, match=r"expected model\.hsi_bands = 30"):
         read_plan(write_study(cases={"odd": cases["odd"]}))
+
+
+def test_scenes_of_another_sensor_are_refused_with_a_projection(write_study):
+    cases = {
+        "none": {"label": "none"},
+        "msi": {"label": "msi", "set": {"model.consistency": "msi"}},
+        "gsa": {"label": "gsa", "set": {"model.name": "gsa", "model.consistency": "msi"}},
+    }
+    base = {**TINY["base"], "resources": {"workers": 0}}
+    entries = {e.trial.case: e for e in read_plan(write_study(base=base, cases=cases)).entries}
+    data = entries["msi"].survey
+    assert data is not None
+    shifted = tuple(550 + 0.99 * (nm - 550) for nm in data.training_nm or ())
+    scenes = tuple(
+        replace(s, wavelengths_nm=shifted) if s.part == "test" else s for s in data.scenes
+    )
+    other = replace(data, scenes=scenes)
+    for case in ("none", "gsa"):
+        check_trial(entries[case].trial, other)
+    check_trial(entries["msi"].trial, data)
+    with pytest.raises(UserError, match="found other band centres than those of the training"):
+        check_trial(entries["msi"].trial, other)
 
 
 def test_changed_data_block_a_begun_trial_until_they_are_accepted(write_study, tmp_path):
