@@ -86,11 +86,9 @@ def doctor(
     """
     from mhiflab.cluster import submit as jobs
 
-    if migrate and (study or address):
-        raise UserError(
-            f"doctor: found --migrate with {address or study!r}, expected it with --lab or "
-            "--tracking-uri alone; run it on a machine that reaches the record"
-        )
+    if migrate:
+        _migrate(lab, tracking_uri, address or study)
+        return
     if address.startswith("http"):
         job, client = jobs.doctor_job(study, lab, tracking_uri), jobs.connect(address, out)
         jobs.follow(client, address, jobs.submit(client, address, job, out), out)
@@ -99,11 +97,6 @@ def doctor(
         os.environ["RAY_ADDRESS"] = address
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
-    if migrate:
-        from mhiflab.record.store import migrate_record
-
-        out.print(migrate_record(Lab(Path(lab))) or "nothing to migrate", soft_wrap=True)
-        return
     from mhiflab.cluster.doctor import examine
     from mhiflab.grid import Cell, Grid, texts
 
@@ -115,6 +108,19 @@ def doctor(
     out.print(Grid(("node", "check", "found", "to do"), rows))
     if wrong := sum(bool(finding.fix) for finding in findings):
         raise UserError(f"{wrong} of {len(findings)} checks failed; the table says what to do")
+
+
+def _migrate(lab: str, tracking_uri: str, unused: str) -> None:
+    from mhiflab.record.store import migrate_record
+
+    if unused:
+        raise UserError(
+            f"doctor: found --migrate with {unused!r}, expected it with --lab or --tracking-uri "
+            "alone; run it on a machine that reaches the record"
+        )
+    if tracking_uri:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    out.print(migrate_record(Lab(Path(lab))) or "nothing to migrate", soft_wrap=True)
 
 
 def ui(
