@@ -125,10 +125,14 @@ def test_doctor_migrates_an_older_record_and_keeps_it_as_it_was(older, mhiflab):
     assert sorted(path.suffix for path in older.root.iterdir()) == [".backup", ".db", ".lock"]
 
 
-def test_doctor_migrates_nothing_on_a_cluster(mhiflab):
+def test_doctor_migrates_nothing_on_a_cluster_or_a_server(mhiflab):
     done = mhiflab("doctor", "--migrate", "--address", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "doctor: found --migrate with 'http://127.0.0.1:1', expected it with" in done.stderr
+    uri = "postgresql+psycopg2://u:secret@127.0.0.1:1/db"
+    done = mhiflab("doctor", "--migrate", "--tracking-uri", uri)
+    assert done.returncode == 1
+    assert "--migrate: found the record postgresql+psycopg2://u:***@127.0.0.1:1/db" in done.stderr
 
 
 def test_database_that_another_program_has_open_is_not_migrated(older):

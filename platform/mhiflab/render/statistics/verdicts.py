@@ -70,7 +70,7 @@ def sentences(comparisons: Sequence[Comparison]) -> list[str]:
 def progress(results: Results) -> list[str]:
     """Return a sentence per case that states its start: how far it came on the first metric.
 
-    Cases with axes, and those of which runs are missing, are left out.
+    Cases with axes are left out, and those of which runs are missing or numbers are not finite.
     """
     metric = results.metrics[0]
     label, labels = METRICS[metric], results.plan.labels | {UPSAMPLED: results.plan.upsampled_label}
@@ -87,6 +87,8 @@ def progress(results: Results) -> list[str]:
         start = frames[labels[case.start]].groupby("scene")[metric].mean()
         rows = frames[labels[name]]
         gains = rows[metric].to_numpy() - start.loc[rows["scene"]].to_numpy()
+        if not np.isfinite(gains).all():
+            continue
         if not label.higher_is_better:
             gains = -gains
         gain = gains.mean()
