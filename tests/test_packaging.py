@@ -138,7 +138,7 @@ print(mhiflab.__file__, checkout(), *shipped_studies(), len(read_plan(study_path
 """
     shown = python(code, empty, PYTHONPATH=str(site))
     studies = " ".join(sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml")))
-    assert shown == f"{site}/mhiflab/__init__.py None {studies} 4"
+    assert shown == f"{site}/mhiflab/__init__.py None {studies} 10"
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +167,7 @@ start()
 """
     shown = python(code, tmp_path, PYTHONPATH=str(site))
     assert shown.startswith(f"{site}/mhiflab/")
-    assert "4 of 4 trials to execute" in shown
+    assert "10 of 10 trials to execute" in shown
 
 
 TYPED = """

@@ -31,7 +31,7 @@ def save_mat73(path, cube):
 
 def save_h5(path, cube):
     with h5py.File(path, "w") as file:
-        file["GT"], file["wavelength_nm"] = cube, np.arange(len(cube))
+        file["GT"], file["wavelength_nm"] = cube, 400 + np.arange(len(cube))
 
 
 SAVE = {

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from feinfn.data.source import EMBEDDED
 from feinfn.errors import UserError
 from mhiflab.paths import experiments_dir, shipped_studies
 from mhiflab.plan.plan import read_plan
@@ -74,10 +75,10 @@ def test_smoke_keeps_what_is_compared_and_reduces_the_rest(write_study):
 
 
 @pytest.mark.parametrize("name", shipped_studies())
-def test_every_shipped_study_has_a_small_smoke_variant_on_the_sample(name):
+def test_every_shipped_study_has_a_small_smoke_variant_on_embedded_scenes(name):
     plan = read_plan(experiments_dir() / f"{name}.yaml", smoke=True)
     assert plan.name == f"{name}-smoke"
     assert len(plan.entries) <= 12
     for entry in plan.entries:
-        assert entry.trial.spec.data.source == "sample"
+        assert entry.trial.spec.data.source in EMBEDDED
         assert entry.trial.spec.train.epochs <= 2
