@@ -34,14 +34,19 @@ def baseline_label(results: Results) -> str:
     return labels[fitting[0]]
 
 
+def complete_cases(results: Results) -> list[str]:
+    """Return the cases all of whose runs are finished, in the study's order."""
+    incomplete = {e.trial.case for e in results.plan.entries if e.state != "done"}
+    return [case for case in results.plan.labels if case not in incomplete]
+
+
 def compare_cases(results: Results) -> tuple[list[Comparison], str]:
     """Compare every case whose runs are complete with the baseline.
 
     Returns also the reason if several cases are not compared. Raises `UserError` if the baseline is
     not a case.
     """
-    incomplete = {e.trial.case for e in results.plan.entries if e.state != "done"}
-    complete = [label for case, label in results.plan.labels.items() if case not in incomplete]
+    complete = [results.plan.labels[case] for case in complete_cases(results)]
     base = baseline_label(results)
     if len(results.plan.labels) < 2:
         return [], ""
@@ -77,12 +82,9 @@ def progress(results: Results) -> list[str]:
     images = results.fused()
     frames = dict(list(images.groupby("method")))
     frames[labels[UPSAMPLED]] = results.upsampled()
-    complete = {e.trial.case for e in results.plan.finished} - {
-        e.trial.case for e in results.plan.entries if e.state != "done"
-    }
-    lines = []
+    known, lines = {*complete_cases(results), UPSAMPLED}, []
     for name, case in results.plan.study.cases.items():
-        if case.start is None or not {name, case.start} <= complete | {UPSAMPLED}:
+        if case.start is None or not {name, case.start} <= known:
             continue
         start = frames[labels[case.start]].groupby("scene")[metric].mean()
         rows = frames[labels[name]]
