@@ -111,7 +111,9 @@ def doctor(
 
 
 def _migrate(lab: str, tracking_uri: str, unused: str) -> None:
-    from mhiflab.record.store import migrate_record
+    from mhiflab.record import store
+    from mhiflab.record.database.condition import database_file
+    from mhiflab.record.database.errors import without_passwords
 
     if unused:
         raise UserError(
@@ -120,7 +122,13 @@ def _migrate(lab: str, tracking_uri: str, unused: str) -> None:
         )
     if tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
-    out.print(migrate_record(Lab(Path(lab))) or "nothing to migrate", soft_wrap=True)
+    uri = store.tracking_uri(Lab(Path(lab)))
+    if database_file(uri) is None:
+        raise UserError(
+            f"--migrate: found the record {without_passwords(uri)}, expected an SQLite file; let "
+            "whoever keeps it migrate it, after a backup: mlflow db upgrade URI"
+        )
+    out.print(store.migrate_record(Lab(Path(lab))) or "nothing to migrate", soft_wrap=True)
 
 
 def ui(

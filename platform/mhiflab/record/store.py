@@ -116,18 +116,12 @@ def migrate_record(lab: Lab) -> str:
     """Migrate the lab's record if an older MLflow made it; return in words what was done.
 
     The record of a moved lab names the artifacts beside it from then on, for other programs too.
-    Raises `UserError` for a record on a server.
+    A record on a server is left to whoever keeps it.
     """
-    uri = tracking_uri(lab)
-    path = database_file(uri)
-    if path is None:
-        raise UserError(
-            f"--migrate: found the record {without_passwords(uri)}, expected an SQLite file; let "
-            "whoever keeps it migrate it, after a backup: mlflow db upgrade URI"
-        )
-    backup = migrate(path) if condition(path) == "older" else None
-    if condition(path) == "current":
-        open_store(lab, uri)
+    path = database_file(tracking_uri(lab))
+    backup = migrate(path) if path and condition(path) == "older" else None
+    if path and condition(path) == "current":
+        open_store(lab, tracking_uri(lab))
     if backup is None:
         return ""
     return f"{path}: migrated to the schema of this MLflow; as it was, it is kept in {backup.name}"

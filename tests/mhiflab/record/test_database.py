@@ -135,6 +135,11 @@ def test_doctor_migrates_nothing_on_a_cluster_or_a_server(mhiflab):
     assert "--migrate: found the record postgresql+psycopg2://u:***@127.0.0.1:1/db" in done.stderr
 
 
+def test_a_run_leaves_the_record_of_a_server_to_whoever_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert migrate_record(Lab(tmp_path / "lab")) == ""
+
+
 def test_database_that_another_program_has_open_is_not_migrated(older):
     with closing(sqlite3.connect(older.database)) as other:
         other.execute("PRAGMA journal_mode = WAL")
