@@ -23,7 +23,7 @@ from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
 from feinfn.methods.registry import FEINFN, MODELS
 from feinfn.metrics.conventions import CONVENTIONS
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from mhiflab.cli.main import DATA, GROUPS, app
 from mhiflab.render.figures.registry import KINDS
 from mhiflab.study.schema import (

@@ -50,7 +50,8 @@ _NAMES = {
     "feinfn.methods.weights": ("load_model",),
     "feinfn.metrics.evaluation": ("compare", "evaluate"),
     "feinfn.protocols.named": ("PROTOCOLS",),
-    "feinfn.protocols.simulate": ("Protocol", "simulate"),
+    "feinfn.protocols.protocol": ("Protocol",),
+    "feinfn.protocols.simulate": ("simulate",),
     "feinfn.training.train": ("train",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -67,7 +68,8 @@ if TYPE_CHECKING:
     from feinfn.methods.weights import load_model
     from feinfn.metrics.evaluation import compare, evaluate
     from feinfn.protocols.named import PROTOCOLS
-    from feinfn.protocols.simulate import Protocol, simulate
+    from feinfn.protocols.protocol import Protocol
+    from feinfn.protocols.simulate import simulate
     from feinfn.training.train import train
 else:
     # Hidden from type checkers, which would take any name for known.

@@ -14,7 +14,7 @@ from feinfn.methods.classical.registry import Method
 from feinfn.methods.network import check_gaps, fuse
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import Comparison
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 
 Fuse = Callable[[NamedInputs], Tensor]
 """A method that is ready: it returns the fused HSI [S, H, W] in [0, 1] of one image."""

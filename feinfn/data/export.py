@@ -26,7 +26,8 @@ from feinfn.data.readers.array import NM, import_optional
 from feinfn.data.scene import Scene
 from feinfn.errors import UserError
 from feinfn.files import write_atomic, write_bytes, write_hdf5
-from feinfn.protocols.simulate import Pair, Protocol
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Pair
 from feinfn.region import fused_valid
 
 RASTERS = (".tif", ".tiff", ".hdr")

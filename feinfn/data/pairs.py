@@ -28,7 +28,8 @@ from feinfn.data.scene import Scene, scene_of
 from feinfn.data.source import check_fit
 from feinfn.errors import UserError
 from feinfn.physics import Bands
-from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate, upsample
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Inputs, Pair, lr_pixels_with_data, simulate, spatial, upsample
 from feinfn.region import filled, fused_valid, in_all
 
 
@@ -49,8 +50,8 @@ def with_reference(scene: Scene, protocol: Protocol) -> Scene:
     _check_finer(scene, protocol)
     if valid is not None:
         finer = fused_valid(None, valid, msi.shape[2:])
-        valid = valid & protocol.lr_valid(finer)
-    return replace(scene, msi_MHW=protocol.spatial()(msi)[0].numpy(), valid_HW=valid)
+        valid = valid & lr_pixels_with_data(protocol, finer)
+    return replace(scene, msi_MHW=spatial(protocol)(msi)[0].numpy(), valid_HW=valid)
 
 
 def _check_finer(scene: Scene, protocol: Protocol) -> None:
@@ -110,7 +111,7 @@ def simulated_inputs(
     )
     if valid is not None:
         pair = replace(pair, reference_BSHW=torch.from_numpy(cube_SHW)[None].to(device))
-    measured, lr_valid = msi_MHW is not None, protocol.lr_valid(valid)
+    measured, lr_valid = msi_MHW is not None, lr_pixels_with_data(protocol, valid)
     image = NamedInputs(scene.name, pair, scene.wavelengths_nm, measured, valid, lr_valid)
     if image.valid is not None and not image.valid.any():
         raise UserError(

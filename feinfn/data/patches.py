@@ -26,7 +26,8 @@ from feinfn.data.scene import Scene
 from feinfn.data.source import check_same_draw
 from feinfn.errors import UserError
 from feinfn.protocols.aligned import aligned
-from feinfn.protocols.simulate import Batch, Inputs, Pair, Protocol, reach_px, simulate
+from feinfn.protocols.protocol import Protocol, reach_px
+from feinfn.protocols.simulate import Batch, Inputs, Pair, simulate
 from feinfn.region import TURNS, filled, turned, turned_corner
 
 Cut = tuple[np.ndarray, np.ndarray | None, int, int]

@@ -19,7 +19,7 @@ from feinfn.data.splits import PARTS
 from feinfn.errors import UserError, require, require_one_of
 from feinfn.files import file_sha256
 from feinfn.physics import Bands
-from feinfn.protocols.simulate import Protocol, check_ratio
+from feinfn.protocols.protocol import Protocol, check_ratio
 from feinfn.region import Region
 
 EMBEDDED = ("sample", "demo")

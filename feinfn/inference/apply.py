@@ -26,7 +26,8 @@ from feinfn.files import BEST, file_sha256
 from feinfn.inference.inputs import FusionImages, read_images
 from feinfn.methods.network import check_gaps, fuse
 from feinfn.methods.weights import load_model
-from feinfn.protocols.simulate import SUPPORT_PX, Inputs, Protocol, enlarge
+from feinfn.protocols.protocol import SUPPORT_PX, Protocol
+from feinfn.protocols.simulate import Inputs, enlarge
 
 T = TypeVar("T")
 

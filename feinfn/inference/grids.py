@@ -14,8 +14,8 @@ from feinfn.data.images import Image
 from feinfn.data.readers.array import Array
 from feinfn.data.readers.numbers import take_bands
 from feinfn.errors import UserError
+from feinfn.protocols.protocol import Protocol
 from feinfn.protocols.response import read_srf
-from feinfn.protocols.simulate import Protocol
 
 COLOURS = {"b": "blue", "g": "green", "r": "red", "nir": "nir", "pan": "pan"}
 """Names of MSI bands in protocols, and the words that files use for them."""

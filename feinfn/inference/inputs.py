@@ -15,7 +15,7 @@ from feinfn.data.readers.array import Options
 from feinfn.data.readers.formats import open_file
 from feinfn.errors import UserError
 from feinfn.inference.grids import on_the_same_ground, ordered_msi
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from feinfn.region import filled, fused_valid
 
 BEYOND = 0.25

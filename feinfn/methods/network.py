@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
 from feinfn.physics import Bands, Physics
-from feinfn.protocols.simulate import Inputs, check_ratio
+from feinfn.protocols.protocol import check_ratio
+from feinfn.protocols.simulate import Inputs
 
 DIFFERENCE = 10.0
 """Factor of the difference that a network is shown: a residual of 0.002 cannot be read off images

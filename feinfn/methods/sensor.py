@@ -17,7 +17,8 @@ from feinfn.errors import UserError
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.consistency import meet
-from feinfn.protocols.simulate import Inputs, Protocol
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Inputs
 
 KEPT_BYTES = 2**29
 """Memory for the bases that were used last, which each validation needs again."""
@@ -97,7 +98,7 @@ def sensor_of(
         return Sensor(protocol)
     try:
         nm = None if wavelengths_nm is None else np.asarray(wavelengths_nm)
-        matrix = protocol.response(config.hsi_bands, nm).matrix
+        matrix = protocol.response(config.hsi_bands, nm)
     except UserError as error:
         raise UserError(
             f"found {config.consistency!r}, expected none, because the response is not known "

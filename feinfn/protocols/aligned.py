@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 
 
 def aligned(lr_BShw: Tensor, protocol: Protocol) -> Tensor:

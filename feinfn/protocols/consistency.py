@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from feinfn.errors import UserError, require, require_one_of
 from feinfn.protocols.operators import PAD_MODES, Blur
-from feinfn.protocols.simulate import Inputs, Protocol
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Inputs, spatial
 
 What = Literal["msi", "hsi", "both"]
 """Measurements that an image shall meet."""
@@ -126,7 +127,7 @@ def known_response(
             "use scenes with wavelengths and a protocol with a response table",
             "consistency",
         )
-    return protocol.response(bands, wavelengths_nm).matrix.double()
+    return torch.from_numpy(protocol.response(bands, wavelengths_nm))
 
 
 def _noisy(snr_db: float | None, bits: int | None) -> bool:
@@ -163,7 +164,7 @@ class Axis:
         With `cut`, LR pixels whose PSF leaves the image are ignored. Raises `UserError` if all do.
         """
         taps_T, mode = torch.ones(1, dtype=torch.float64), "constant"
-        for one in protocol.spatial().operators:
+        for one in spatial(protocol).operators:
             if isinstance(one, Blur):
                 taps_T, mode = one.kernel.double().flip(0), PAD_MODES[one.border]
         count = len(taps_T)

@@ -6,7 +6,7 @@ A line is a group of papers that share prepared data and tables.
 import math
 from typing import Any
 
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 
 LINE = "descriptions of the prepared files of the FeINFN line"
 

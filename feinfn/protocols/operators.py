@@ -9,19 +9,15 @@ Legend: B batch, S bands, M MSI bands, H W rows and columns.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.errors import UserError, require
-from feinfn.fields import Bound, Count, Finite, Positive, check, check_fields
+from feinfn.fields import Count, Finite, Positive, check, check_fields
 from feinfn.protocols.filters import filter_bands, filter_window, gaussian_taps
-
-Border = Literal["zero", "reflect", "replicate", "circular"]
-
-Bits = Annotated[int, Bound(ge=1, le=16)]
+from feinfn.protocols.protocol import Bits, Border
 
 Size = tuple[int, int]
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from feinfn.errors import UserError, require_one_of
 
@@ -55,7 +53,7 @@ class ResponseTable:
         bands: int,
         wavelengths_nm: np.ndarray | None,
         by: Literal["wavelength", "index"] = "wavelength",
-    ) -> Tensor:
+    ) -> np.ndarray:
         """Return the response [M, S] of MSI bands `columns` on a scene's bands, float64.
 
         By wavelength, the table is interpolated linearly at the band centres. By index, entry i
@@ -80,7 +78,7 @@ class ResponseTable:
                     f"response {self.source}: MSI band {name} sees nothing of the scene's bands; "
                     "use scenes that cover it or another protocol"
                 )
-        return torch.from_numpy(rows / totals if self.normalised else rows.copy())
+        return rows / totals if self.normalised else rows.copy()
 
     def _resample(self, rows: np.ndarray, wavelengths_nm: np.ndarray | None) -> np.ndarray:
         grid = self.grid_nm

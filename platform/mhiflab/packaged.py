@@ -20,7 +20,7 @@ from feinfn.errors import UserError
 from feinfn.files import BEST
 from feinfn.inference.apply import PROTOCOL_FILE, WAVELENGTHS_FILE, load_trained
 from feinfn.inference.inputs import check_unit
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 
 REQUIREMENTS = ("torch", "numpy", "scipy", "h5py", "safetensors", "mhiflab")
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from feinfn.errors import UserError
 from feinfn.protocols.aligned import cubic_weights
-from feinfn.protocols.simulate import Protocol, check_ratio, upsample
+from feinfn.protocols.protocol import Protocol, check_ratio
+from feinfn.protocols.simulate import lr_pixels_with_data, spatial, upsample
 from feinfn.region import filled, in_all
 
 
@@ -56,11 +57,11 @@ class Problem:
 
     def degrade(self, x_CHW: np.ndarray) -> np.ndarray:
         """Return every channel after PSF and sampling of the protocol, [C, h, w]."""
-        return _numpy(self.protocol.spatial()(_torch(x_CHW)))
+        return _numpy(spatial(self.protocol)(_torch(x_CHW)))
 
     def adjoint(self, y_Chw: np.ndarray) -> np.ndarray:
         """Return the adjoint of `degrade`, [C, H, W]."""
-        return _numpy(self.protocol.spatial().adjoint(_torch(y_Chw), self.size))
+        return _numpy(spatial(self.protocol).adjoint(_torch(y_Chw), self.size))
 
     def interpolate(self, y_Chw: np.ndarray) -> np.ndarray:
         """Return channels [C, H, W] interpolated from the true places of the protocol's LR pixels.
@@ -76,7 +77,7 @@ class Problem:
 
         None stands for all. Raises `UserError` if there is none.
         """
-        kept = in_all(self.lr_valid_hw, self.protocol.lr_valid(self.msi_valid_HW))
+        kept = in_all(self.lr_valid_hw, lr_pixels_with_data(self.protocol, self.msi_valid_HW))
         if kept is not None and not kept.any():
             raise UserError(
                 "images: found no LR pixel with data whose PSF touches pixels of the MSI with data "
@@ -106,7 +107,7 @@ class Problem:
         """
         bands = len(self.lr_hsi_Shw)
         if self.protocol.srf != "measured":
-            return self.protocol.response(bands, self.wavelengths_nm).matrix.numpy()
+            return self.protocol.response(bands, self.wavelengths_nm)
         # Imported here, because it takes every command a quarter of a second.
         from scipy.optimize import nnls
 

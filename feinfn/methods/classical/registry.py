@@ -15,7 +15,8 @@ from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.physics import Consistent
 from feinfn.protocols.consistency import What, project
-from feinfn.protocols.simulate import Inputs, Protocol
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Inputs
 from feinfn.region import filled, fused_valid
 
 

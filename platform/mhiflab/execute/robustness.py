@@ -24,7 +24,7 @@ from feinfn.files import BEST, write_atomic
 from feinfn.methods.weights import load_model
 from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import METRICS
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import (

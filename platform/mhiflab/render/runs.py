@@ -12,7 +12,7 @@ import pandas as pd
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, require_one_of
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, metrics_of, usual_convention
 

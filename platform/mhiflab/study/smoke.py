@@ -10,7 +10,7 @@ from feinfn.config import DataConfig
 from feinfn.data.source import EMBEDDED, embedded_scenes, load_scene
 from feinfn.errors import UserError, require_one_of
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from mhiflab.study.schema import SmokeVariant, Study
 from mhiflab.study.search import Scheduler
 

@@ -14,7 +14,7 @@ from feinfn.methods.network import NetworkConfig
 from feinfn.methods.registry import FEINFN, config_type
 from feinfn.physics import stated
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Protocol
+from feinfn.protocols.protocol import Protocol
 from mhiflab.study.yaml_values import build
 
 

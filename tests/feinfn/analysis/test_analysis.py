@@ -26,7 +26,7 @@ from feinfn.errors import UserError
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import fuse
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair
+from feinfn.protocols.simulate import Pair, spatial
 
 SMALL = ModelConfig(feat_dim=6, guide_dim=6, mlp_widths=(8,), decoder_width=8, spectral_blocks=1)
 
@@ -177,7 +177,7 @@ def test_codes_of_one_band_limited_image_are_one_at_any_offset():
 def test_protocols_tell_where_their_lr_pixels_lie(name):
     protocol, rows = PROTOCOLS[name], torch.arange(64.0, dtype=torch.float64)
     ramp = rows[:, None].expand(64, 64)[None, None]
-    found = protocol.spatial()(ramp)[0, 0, :, 4]
+    found = spatial(protocol)(ramp)[0, 0, :, 4]
     expected = protocol.offset_px + protocol.ratio * torch.arange(64 // protocol.ratio)
     # Borders bend the ramp.
     torch.testing.assert_close(found[2:-2], expected[2:-2].double())

@@ -18,7 +18,7 @@ from feinfn.data.store import read_stored
 from feinfn.errors import UserError
 from feinfn.metrics.evaluation import ALL_INDICES, compare, evaluate, windows_left_out
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import reach_px
+from feinfn.protocols.protocol import reach_px
 from feinfn.region import largest_window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -31,6 +31,7 @@ from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import Comparison, compare, left_out_words
 from feinfn.metrics.no_reference import qnr
 from feinfn.protocols.named import PROTOCOLS
+from feinfn.protocols.simulate import lr_pixels_with_data, spatial
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 NM = np.arange(400.0, 701.0, 10.0)
@@ -61,12 +62,12 @@ def test_lr_pixels_without_data_are_those_that_see_a_gap(name):
     protocol = PROTOCOLS_OF_PSFS[name]
     x = torch.from_numpy(CUBE[:1]).double()[None]
     changed = torch.where(torch.from_numpy(VALID), x, x + 1e9)
-    blur = protocol.spatial()
+    blur = spatial(protocol)
     seen = (blur(changed) != blur(x))[0, 0].numpy()
-    lr_valid = protocol.lr_valid(VALID)
+    lr_valid = lr_pixels_with_data(protocol, VALID)
     np.testing.assert_array_equal(~lr_valid, seen)
     assert 0 < seen.mean() < 1
-    assert protocol.lr_valid(None) is None
+    assert lr_pixels_with_data(protocol, None) is None
 
 
 @pytest.mark.parametrize("snr_db", [None, 20.0])
@@ -83,7 +84,7 @@ def test_what_lies_in_gaps_changes_nothing(snr_db):
         assert all(map(torch.equal, inputs, others))
         assert torch.equal(one.fused_SHW, first.fused_SHW)
         assert one.scores == first.scores
-    expected = VALID & protocol.lr_valid(VALID).repeat(4, 0).repeat(4, 1)
+    expected = VALID & lr_pixels_with_data(protocol, VALID).repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(first.image.valid, expected)
     assert (first.fused_SHW[:, ~expected] == 0).all()
     assert (first.image.reference[:, ~VALID] == 0).all()
@@ -148,7 +149,7 @@ def test_gaps_of_a_pair_are_those_of_both_images(tmp_path):
     assert (observed.inputs.lr_hsi_BShw[0, :, :, :3] > 0).all()
     degraded = with_reference(one, MEASURED)
     finer = torch.from_numpy(~expected.repeat(4, 0).repeat(4, 1)).double()[None, None]
-    touched = MEASURED.spatial()(finer)[0, 0].numpy() > 0
+    touched = spatial(MEASURED)(finer)[0, 0].numpy() > 0
     np.testing.assert_array_equal(degraded.valid_HW, expected & ~touched)
 
 

@@ -21,7 +21,7 @@ from feinfn.data.readers.formats import read_prepared
 from feinfn.data.scene import Scene, make_scene
 from feinfn.errors import UserError
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import simulate
+from feinfn.protocols.simulate import simulate, spatial
 
 CPU = torch.device("cpu")
 MEASURED = replace(PROTOCOLS["paris_x4"], msi_order=("A", "B"))
@@ -50,7 +50,7 @@ def test_pair_without_reference_is_trained_on_its_degraded_self():
     assert not has_reference(scene)
     found = simulated_inputs(scene, MEASURED, CPU).inputs
     # Wald's protocol: the same degradation for both sensors, the cube as reference.
-    expected = MEASURED.spatial()(torch.tensor(scene.msi_MHW)[None])
+    expected = spatial(MEASURED)(torch.tensor(scene.msi_MHW)[None])
     torch.testing.assert_close(found.msi_BMHW, expected, rtol=0, atol=0)
     np.testing.assert_array_equal(found.reference_BSHW[0], scene.cube())
 

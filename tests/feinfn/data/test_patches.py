@@ -16,7 +16,8 @@ from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair, Protocol, simulate
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Pair, simulate
 from feinfn.region import TURNS, filled, turned, turned_corner
 from feinfn.training.losses import training_loss
 

@@ -27,7 +27,8 @@ from feinfn.physics import stated
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.consistency import project
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair, simulate
+from feinfn.protocols.operators import SpectralResponse
+from feinfn.protocols.simulate import Pair, simulate, spatial
 
 CAVE, CPU = PROTOCOLS["cave_x4"], torch.device("cpu")
 BASES = ("aligned", "gsa", "local")
@@ -43,7 +44,7 @@ def pair() -> Pair:
 
 
 NM = np.arange(400, 701, 10.0)
-RESPONSE = CAVE.response(31, NM)
+RESPONSE = SpectralResponse(torch.from_numpy(CAVE.response(31, NM)))
 
 
 def network(config, protocol=CAVE):
@@ -140,7 +141,7 @@ def test_projected_outputs_meet_the_inputs_and_pass_gradients(name, consistency,
     model = network(config)
     fused = model(*pair.inputs())
     torch.testing.assert_close(RESPONSE(fused), pair.msi_BMHW, rtol=0, atol=1e-5)
-    rest = (CAVE.spatial()(fused) - pair.lr_hsi_BShw).abs().max()
+    rest = (spatial(CAVE)(fused) - pair.lr_hsi_BShw).abs().max()
     assert (rest < 1e-5) == (consistency == "both")
     free = network(replace(config, consistency="none"))(*pair.inputs())
     assert (RESPONSE(free) - pair.msi_BMHW).abs().max() > 1e-3
@@ -158,7 +159,7 @@ def test_patches_ignore_lr_pixels_that_see_beyond_them(pair):
     model = network(replace(NARROW, consistency="both"), protocol)
     inputs = simulate(pair.reference_BSHW, NM, protocol).inputs()
     training, whole = model(*inputs), model.eval()(*inputs)
-    rest = [(protocol.spatial()(x) - inputs[2]).abs() for x in (training, whole)]
+    rest = [(spatial(protocol)(x) - inputs[2]).abs() for x in (training, whole)]
     assert rest[1].max() < 1e-5
     assert rest[0][..., 2:-2, 2:-2].max() < 1e-5
     assert rest[0].max() > 1e-3

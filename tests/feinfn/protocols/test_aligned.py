@@ -6,7 +6,8 @@ import torch
 
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Protocol, simulate
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import simulate
 
 NM = np.linspace(400, 700, 31)
 

@@ -11,7 +11,9 @@ from feinfn.errors import UserError
 from feinfn.protocols import consistency
 from feinfn.protocols.consistency import project
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Inputs, Pair, Protocol, simulate
+from feinfn.protocols.operators import SpectralResponse
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import Inputs, Pair, simulate, spatial
 
 BANDS = 5
 NM = np.linspace(420, 700, BANDS)
@@ -51,8 +53,8 @@ def operators(pair: Inputs, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]
     size = pair.msi_BMHW.shape[-2:]
     pixels = size[0] * size[1]
     eye = torch.eye(pixels, dtype=torch.float64).view(pixels, 1, *size)
-    degraded = protocol.spatial()(eye).flatten(1).T
-    return degraded.numpy(), protocol.response(BANDS, NM).matrix.numpy()
+    degraded = spatial(protocol)(eye).flatten(1).T
+    return degraded.numpy(), protocol.response(BANDS, NM)
 
 
 def dense(x: Tensor, pair: Inputs, protocol: Protocol, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +104,7 @@ def test_equals_the_dense_estimate_under_noise(name, noise, what):
         noise_var = np.concatenate(variances)
         prior = np.ones(BANDS)
         if noise_var.any():
-            rest = pair.lr_hsi_BShw[n] - protocol.spatial()(base[n : n + 1])[0]
+            rest = pair.lr_hsi_BShw[n] - spatial(protocol)(base[n : n + 1])[0]
             power = rest.square().mean(dim=(-2, -1)).numpy()
             noise_S = _variance(pair.lr_hsi_BShw[n], protocol.hsi_snr_db, protocol.lr_bits)
             prior = np.maximum(power - noise_S, consistency.LEAST_PRIOR * power)
@@ -127,10 +129,10 @@ def test_meets_what_it_shall_and_is_idempotent(what, protocol):
     pair, x = made(protocol)
     found = project(x, pair, protocol, what, NM)
     if what != "hsi":
-        seen = protocol.response(BANDS, NM)(found)
+        seen = SpectralResponse(torch.from_numpy(protocol.response(BANDS, NM)))(found)
         torch.testing.assert_close(seen, pair.msi_BMHW, rtol=0, atol=1e-12)
     if what != "msi":
-        degraded = protocol.spatial()(found)
+        degraded = spatial(protocol)(found)
         torch.testing.assert_close(degraded, pair.lr_hsi_BShw, rtol=0, atol=1e-12)
     again = project(found, pair, protocol, what, NM)
     torch.testing.assert_close(again, found, rtol=0, atol=1e-12)
@@ -192,7 +194,7 @@ def test_windows_of_a_larger_image_count_lr_pixels_inside_alone(what, protocol):
     torch.testing.assert_close(kept, reference, rtol=0, atol=1e-12)
     if what != "msi":
         found = project(0 * reference, cut, protocol, what, NM, cut=True)
-        met = (protocol.spatial()(found) - cut.lr_hsi_BShw).abs().amax(dim=(0, 1)) < 1e-12
+        met = (spatial(protocol)(found) - cut.lr_hsi_BShw).abs().amax(dim=(0, 1)) < 1e-12
         assert met[2:-2, 2:-2].all()
 
 
@@ -204,8 +206,8 @@ def test_more_noise_moves_less():
         x = 0.9 * pair.reference_BSHW
         moved = project(x, pair, protocol, "both", NM) - x
         # Along the measurements, relative to what would meet them.
-        rest = pair.lr_hsi_BShw - protocol.spatial()(x)
-        moves.append((protocol.spatial()(moved).norm() / rest.norm()).item())
+        rest = pair.lr_hsi_BShw - spatial(protocol)(x)
+        moves.append((spatial(protocol)(moved).norm() / rest.norm()).item())
     assert moves == sorted(moves, reverse=True)
     assert moves[0] > 0.95
 

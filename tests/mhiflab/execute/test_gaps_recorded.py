@@ -11,6 +11,7 @@ from tiny import TINY, job_of
 from feinfn.config import DataConfig
 from feinfn.data.prepare import prepare
 from feinfn.data.source import load_scene, resolve_data
+from feinfn.protocols.simulate import lr_pixels_with_data
 from feinfn.region import fused_valid
 from mhiflab.console import out
 from mhiflab.execute.robustness import Grid, evaluate_grid
@@ -57,7 +58,7 @@ def test_a_study_of_scenes_with_gaps_is_recorded(tmp_path, capsys):
     assert entries[0].run.metrics["val_psnr"] > 10
     # Gaps are 0 in the reference: a method that was scored on them could not be this good.
     assert entries[1].run.metrics["test_psnr"] > 25
-    lr_valid = entries[0].trial.spec.protocol.lr_valid(valid)
+    lr_valid = lr_pixels_with_data(entries[0].trial.spec.protocol, valid)
     missing = (~fused_valid(valid, lr_valid, valid.shape)).sum()
     assert missing > (~valid).sum()
     assert f"c: {missing} of 16384 pixels have no data" in capsys.readouterr().out

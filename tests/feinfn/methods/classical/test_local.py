@@ -8,7 +8,8 @@ from feinfn.methods.classical import local
 from feinfn.methods.classical.problem import Problem
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Protocol, simulate
+from feinfn.protocols.protocol import Protocol
+from feinfn.protocols.simulate import simulate
 
 NM = np.linspace(400, 700, 31)
 
