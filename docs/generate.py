@@ -19,8 +19,9 @@ import typer
 
 from feinfn.config import PRESETS, RECIPES, Change, DataConfig, ModelConfig, TrainConfig
 from feinfn.fields import noun_of, words
-from feinfn.methods.classical.registry import CLASSICAL, ClassicalConfig
-from feinfn.methods.registry import FEINFN, MODELS
+from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.methods.configs import FEINFN, ClassicalConfig
+from feinfn.methods.registry import MODELS
 from feinfn.metrics.conventions import CONVENTIONS
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.protocol import Protocol

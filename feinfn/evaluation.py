@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from feinfn.data.pairs import Images, NamedInputs
 from feinfn.methods.classical.registry import Method
 from feinfn.methods.network import check_gaps, fuse
-from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import Comparison
+from feinfn.metrics.label import CONVENTION
 from feinfn.protocols.protocol import Protocol
 
 Fuse = Callable[[NamedInputs], Tensor]

@@ -23,7 +23,8 @@ from feinfn.data.scene import Scene, make_scene
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.evaluation import by_classical
 from feinfn.methods.classical.registry import CLASSICAL
-from feinfn.metrics.evaluation import ALL_INDICES, METRICS, compare
+from feinfn.metrics.evaluation import ALL_INDICES, compare
+from feinfn.metrics.label import METRICS
 from feinfn.protocols.named import PROTOCOLS
 from mhiflab.environment import keep_memory
 from mhiflab.execute.evaluate import score_tests

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.methods.classical.registry import ClassicalConfig
+from feinfn.methods.configs import ClassicalConfig
 from feinfn.methods.network import count_parameters
 from feinfn.methods.registry import build
 

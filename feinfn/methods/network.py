@@ -3,7 +3,6 @@
 Legend: B batch, C channels, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,21 +10,13 @@ from torch import Tensor, nn
 
 from feinfn.errors import UserError
 from feinfn.methods.sensor import Sensor
-from feinfn.physics import Bands, Physics
+from feinfn.physics import Bands
 from feinfn.protocols.protocol import check_ratio
 from feinfn.protocols.simulate import Inputs
 
 DIFFERENCE = 10.0
 """Factor of the difference that a network is shown: a residual of 0.002 cannot be read off images
 of size 0.3."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Physics):
-    """Configuration of a network besides FeINFN; subclasses add a name and further sizes.
-
-    The name is a field, so that a spec and a weights file state the model to which they belong.
-    """
 
 
 def pad_to_multiple(x_BCHW: Tensor, multiple: int) -> Tensor:

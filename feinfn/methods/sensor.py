@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feinfn.errors import UserError
 from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.methods.configs import known_response
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.consistency import meet
 from feinfn.protocols.protocol import Protocol
@@ -94,15 +94,6 @@ def sensor_of(
     """
     if not config.needs_sensor:
         return None
-    if config.consistency == "none":
-        return Sensor(protocol)
-    try:
-        nm = None if wavelengths_nm is None else np.asarray(wavelengths_nm)
-        matrix = protocol.response(config.hsi_bands, nm)
-    except UserError as error:
-        raise UserError(
-            f"found {config.consistency!r}, expected none, because the response is not known "
-            f"({error}); leave it out, or use another protocol",
-            "model.consistency",
-        ) from None
-    return Sensor(protocol, tuple(map(tuple, matrix.tolist())))
+    response_MS = known_response(config, protocol, wavelengths_nm)
+    rows = () if response_MS is None else map(tuple, response_MS.tolist())
+    return Sensor(protocol, tuple(rows))

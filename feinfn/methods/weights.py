@@ -11,8 +11,9 @@ from torch import Tensor
 
 from feinfn.errors import UserError
 from feinfn.files import DamagedError, write_atomic
+from feinfn.methods.configs import FEINFN
 from feinfn.methods.network import Network
-from feinfn.methods.registry import FEINFN, MODELS, build
+from feinfn.methods.registry import MODELS, build
 from feinfn.methods.sensor import Sensor
 from feinfn.physics import stated
 

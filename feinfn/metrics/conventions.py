@@ -15,9 +15,6 @@ from feinfn.metrics.indices import mse_per_band, products, reference_maximum, re
 from feinfn.metrics.pieces import Quantities
 from feinfn.metrics.windows import ssim_gaussian, ssim_uniform
 
-CONVENTION = "matlab"
-"""Convention of every number that does not name another."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:

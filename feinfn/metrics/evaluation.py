@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from feinfn.errors import UserError, require_one_of
-from feinfn.metrics.conventions import CONVENTION, CONVENTIONS, Convention, find_convention
+from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
 from feinfn.metrics.hypercomplex import q2n, whole_blocks
 from feinfn.metrics.indices import cc_per_band, mean_error, mse_per_band, scc
-from feinfn.metrics.label import Label
+from feinfn.metrics.label import CONVENTION, METRICS, Label
 from feinfn.metrics.pieces import Quantities, Seen
 from feinfn.metrics.windows import uiqi_per_band, whole_windows
 
@@ -81,8 +81,6 @@ INDICES: dict[str, Index] = {
 """Every index with a reference by name; one more is one entry here."""
 PER_BAND = {name: index.per_band for name, index in INDICES.items() if index.per_band}
 ALL_INDICES = tuple(INDICES)
-METRICS = ALL_INDICES[:4]
-"""The printed ones."""
 
 
 def smallest_px(index: str, convention: str = CONVENTION) -> int:

@@ -1,6 +1,12 @@
-"""Labels: the way people write a metric in tables, sentences and notes."""
+"""Labels: the way people write a metric in tables, sentences and notes; and what is printed."""
 
 from dataclasses import dataclass
+
+METRICS = ("psnr", "sam", "ergas", "ssim")
+"""The printed indices, which every test records."""
+
+CONVENTION = "matlab"
+"""Convention of every number that does not name another."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from feinfn.files import BEST, STATE, DamagedError
 from feinfn.methods.network import Network
 from feinfn.methods.sensor import Sensor
 from feinfn.methods.weights import check_weights, save_weights
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from feinfn.physics import stated
 from feinfn.protocols.simulate import Batch, Pair
 from feinfn.training.checkpoint import epochs_begun, newest_state, parse_state, save_state

@@ -12,8 +12,9 @@ from feinfn.data.scene import make_scene
 from feinfn.evaluation import by_classical, by_network, evaluate_method
 from feinfn.methods.classical.registry import CLASSICAL
 from feinfn.methods.registry import build
-from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
-from feinfn.metrics.evaluation import METRICS, evaluate
+from feinfn.metrics.conventions import CONVENTIONS
+from feinfn.metrics.evaluation import evaluate
+from feinfn.metrics.label import CONVENTION, METRICS
 from feinfn.protocols.named import PROTOCOLS
 
 

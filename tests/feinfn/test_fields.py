@@ -8,7 +8,7 @@ import pytest
 from feinfn.config import ModelConfig, TrainConfig
 from feinfn.errors import UserError
 from feinfn.fields import Bound, Counts, Items, Natural, Positive, Settings, bounded_fields, words
-from feinfn.methods.classical.registry import ClassicalConfig
+from feinfn.methods.configs import ClassicalConfig
 from feinfn.methods.registry import MODELS
 from feinfn.protocols.named import PROTOCOLS
 

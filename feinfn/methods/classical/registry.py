@@ -10,10 +10,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from feinfn.errors import require, require_one_of
+from feinfn.errors import require
 from feinfn.methods.classical import cnmf, gsa, local, sfim_hs, subspace
 from feinfn.methods.classical.problem import Problem
-from feinfn.physics import Consistent
 from feinfn.protocols.consistency import What, project
 from feinfn.protocols.protocol import Protocol
 from feinfn.protocols.simulate import Inputs
@@ -111,15 +110,3 @@ CLASSICAL: dict[str, Method] = {
     ]
 }
 """Every classical method by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassicalConfig(Consistent):
-    """Configuration of a classical method in place of a network; nothing is trained."""
-
-    name: str
-    """One of `CLASSICAL`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of("model.name", self.name, CLASSICAL)

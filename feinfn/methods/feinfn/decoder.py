@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.config import Activation, ModelConfig
-from feinfn.methods.feinfn.strips import for_products, slices, strip_size, widen
+from feinfn.methods.feinfn.implicit import for_products, widen
+from feinfn.methods.feinfn.strips import slices, strip_size
 
 _aten = torch.ops.aten
 PLAIN: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {

@@ -21,10 +21,25 @@ from torch.nn import functional as F
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.geometry import Geometry
-from feinfn.methods.feinfn.strips import QUERIES, for_products, slices, strip_size, widen
+from feinfn.methods.feinfn.strips import QUERIES, slices, strip_size
 
 OCTAVES = 2
 """Octaves of the Fourier features of an offset."""
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in float32 or wider, the type in which gradients of strips are summed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def for_products(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors in the type that matrix products have under autocast."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    # Like autocast, keep float64.
+    dtype = torch.get_autocast_dtype(device)
+    return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]
 
 
 def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:

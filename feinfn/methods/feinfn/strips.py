@@ -10,12 +10,14 @@ Legend: Q queries (HR pixels of all images of the batch, in raster order), C cha
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
+
+if TYPE_CHECKING:
+    # Plans ask for strips without torch.
+    from torch import Tensor
 
 QUERIES = 1024
 """Queries per strip on a CPU (a few MB); a GPU takes all at once."""
@@ -117,23 +119,8 @@ def halo_strips(rows: int, size: int, halo: int) -> Iterator[tuple[slice, slice,
         yield strip, wide, slice(strip.start - wide.start, strip.stop - wide.start)
 
 
-def strip_size(map_QC: Tensor, size: int | None) -> int:
+def strip_size(map_QC: "Tensor", size: int | None) -> int:
     """Return `size`, or a size that suits the device."""
     if size is not None:
         return size
     return QUERIES if map_QC.device.type == "cpu" else len(map_QC)
-
-
-def widen(x: Tensor) -> Tensor:
-    """Return `x` in float32 or wider, the type in which gradients of strips are summed."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def for_products(*tensors: Tensor) -> list[Tensor]:
-    """Return the tensors in the type that matrix products have under autocast."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    # Like autocast, keep float64.
-    dtype = torch.get_autocast_dtype(device)
-    return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]

@@ -10,38 +10,21 @@ Legend: B batch, S bands, M MSI bands, F features, G guide features, K hidden wi
 rows of the table of LR codes, h w LR size, H W HR size, Q queries (HR pixels of the batch).
 """
 
-from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.fields import Count, Counts
+from feinfn.methods.configs import ImplicitConfig
 from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.model import Encoder
 from feinfn.methods.feinfn.strips import slices
-from feinfn.methods.network import Network, NetworkConfig
+from feinfn.methods.network import Network
 
 QUERIES = 65536
 """Queries processed at a time, which bounds memory for large images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImplicitConfig(NetworkConfig):
-    """Shape of the network; defaults are FeINFN's encoders and LIIF's pointwise network."""
-
-    name: Literal["implicit"] = "implicit"
-    feat_dim: Count = 128
-    """Channels of the LR-HSI latent code."""
-    guide_dim: Count = 128
-    """Channels of the HR guide latent code."""
-    blocks: Count = 4
-    """Residual blocks of each encoder."""
-    mlp_widths: Counts = (256, 256, 256, 256)
-    """Hidden widths of the pointwise network."""
 
 
 class ImplicitFusion(Network):

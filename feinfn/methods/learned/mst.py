@@ -11,29 +11,13 @@ Legend: B batch, S bands, M MSI bands, C channels, D channels of a head, h w LR 
 = H * W (h, in `_BhDD` and `_BhDN`, counts heads).
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.fields import Count, Counts
+from feinfn.methods.configs import MSTConfig
 from feinfn.methods.feinfn.model import conv3
-from feinfn.methods.network import Network, NetworkConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class MSTConfig(NetworkConfig):
-    """Shape of the network; the default has FeINFN's number of parameters."""
-
-    name: Literal["mst"] = "mst"
-    width: Count = 48
-    """Channels at full size and of every head; channels and heads double at each smaller scale."""
-    blocks: Counts = (2, 2, 5)
-    """Blocks at each scale, from full size down; the last number is that of the bottom."""
-    expansion: Count = 4
-    """Widening factor of the feed-forward halves."""
+from feinfn.methods.network import Network
 
 
 class SpectralAttention(nn.Module):

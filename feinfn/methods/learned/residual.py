@@ -3,26 +3,12 @@
 Legend: B batch, S bands, M MSI bands, C width, h w LR size, H W HR size.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from feinfn.fields import Count
+from feinfn.methods.configs import ResidualConfig
 from feinfn.methods.feinfn.model import ResidualBlock, conv3
-from feinfn.methods.network import Network, NetworkConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResidualConfig(NetworkConfig):
-    """Shape of the network."""
-
-    name: Literal["residual"] = "residual"
-    width: Count = 64
-    """Channels C."""
-    blocks: Count = 6
-    """Residual blocks."""
+from feinfn.methods.network import Network
 
 
 class ResidualNetwork(Network):

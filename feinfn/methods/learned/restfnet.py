@@ -7,24 +7,12 @@ batch normalisation, so that an image's result does not depend on its batch.
 Legend: B batch, S bands, M MSI bands, C width, h w LR size, H W HR size.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from feinfn.fields import Count
+from feinfn.methods.configs import ResTFNetConfig
 from feinfn.methods.feinfn.model import conv3
-from feinfn.methods.network import Network, NetworkConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResTFNetConfig(NetworkConfig):
-    """Shape of the network; the default is the paper's."""
-
-    name: Literal["restfnet"] = "restfnet"
-    width: Count = 32
-    """Channels C of each encoder at full size; 2C at half, 8C after fusion at a quarter."""
+from feinfn.methods.network import Network
 
 
 class Residual(nn.Module):

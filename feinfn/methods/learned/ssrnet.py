@@ -9,30 +9,13 @@ its input, the first one to the LMS.
 Legend: B batch, S bands, M MSI bands, h w LR size, H W HR size.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feinfn.errors import require
+from feinfn.methods.configs import SSRNetConfig
 from feinfn.methods.feinfn.model import conv3
-from feinfn.methods.network import Network, NetworkConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class SSRNetConfig(NetworkConfig):
-    """Shape of the network, which follows from the band counts."""
-
-    name: Literal["ssrnet"] = "ssrnet"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expected = f"at most model.hsi_bands = {self.hsi_bands}, whose places MSI bands take"
-        require(self.msi_bands <= self.hsi_bands, "model.msi_bands", self.msi_bands, expected)
-        expected = "false, because each of its three stages adds to the image"
-        require(not self.zero_start, "model.zero_start", self.zero_start, expected)
+from feinfn.methods.network import Network
 
 
 class SSRNet(Network):

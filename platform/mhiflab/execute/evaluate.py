@@ -22,8 +22,9 @@ from feinfn.data.pairs import Images, NamedInputs
 from feinfn.errors import UserError
 from feinfn.evaluation import Fuse, compare_image, evaluate_method
 from feinfn.files import write_atomic
-from feinfn.metrics.conventions import CONVENTION, CONVENTIONS
-from feinfn.metrics.evaluation import METRICS, Comparison, left_out_words
+from feinfn.metrics.conventions import CONVENTIONS
+from feinfn.metrics.evaluation import Comparison, left_out_words
+from feinfn.metrics.label import CONVENTION, METRICS
 from feinfn.metrics.no_reference import qnr
 from mhiflab.record import artifacts
 

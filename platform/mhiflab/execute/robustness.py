@@ -22,8 +22,7 @@ from feinfn.evaluation import by_network, evaluate_method
 from feinfn.fields import Positive, Settings
 from feinfn.files import BEST, write_atomic
 from feinfn.methods.weights import load_model
-from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import CONVENTION, METRICS
 from feinfn.protocols.protocol import Protocol
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Finished

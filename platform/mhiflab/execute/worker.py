@@ -25,11 +25,12 @@ from feinfn.data.patches import Patches
 from feinfn.evaluation import Fuse, by_classical, by_network
 from feinfn.files import BEST, write_atomic
 from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.methods.configs import name_of
 from feinfn.methods.cost import flop_per_pixel
 from feinfn.methods.network import Network, count_parameters
-from feinfn.methods.registry import build, name_of
+from feinfn.methods.registry import build
 from feinfn.methods.sensor import sensor_of
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from feinfn.training.train import Report, train
 from feinfn.training.workers import world
 from mhiflab.cluster.ray_private import deferred, preempted

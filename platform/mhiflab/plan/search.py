@@ -9,7 +9,6 @@ from functools import cached_property
 from feinfn.config import Change
 from feinfn.data.source import Survey
 from feinfn.files import STATE
-from feinfn.methods.cost import flop_per_pixel, parameters_of
 from mhiflab.paths import Lab
 from mhiflab.plan.suggest import (
     Suggestion,
@@ -242,6 +241,9 @@ def _objectives(
     search: Search, one: Suggestion, history: Mapping[str, Mapping[int, float]]
 ) -> tuple[float, ...]:
     """Return a suggestion's objectives at the epoch whose weights are kept."""
+    # Not above: plans of other studies need no torch.
+    from feinfn.methods.cost import flop_per_pixel, parameters_of
+
     psnr, spec = history["val_psnr"], one.trial.spec
     # The first of equal epochs, as training keeps it.
     best_epoch = max(sorted(psnr), key=lambda epoch: psnr[epoch])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,12 +15,13 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from feinfn.errors import UserError
-from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS
-from feinfn.protocols.simulate import Inputs, Pair
+from feinfn.metrics.label import CONVENTION, METRICS
 from mhiflab.record import tag
 from mhiflab.record.database.errors import explained, without_passwords
 from mhiflab.record.store import Store
+
+if TYPE_CHECKING:
+    from feinfn.protocols.simulate import Inputs, Pair
 
 IMAGES_FILE, BANDS_FILE = "metrics_test.csv", "metrics_bands.csv"
 QUICKLOOK_FILE, ERROR_FILE = "quicklook.npz", "error.txt"
@@ -179,15 +180,33 @@ class Window:
     scene: str
     place: tuple[int, int]
     """Its first row and column in the image."""
-    inputs: Inputs
-    """A `Pair` if the image has a reference; batch of one."""
+    msi_MHW: np.ndarray
+    lms_SHW: np.ndarray
+    lr_hsi_Shw: np.ndarray
+    reference_SHW: np.ndarray | None
     fused_SHW: np.ndarray
     wavelengths_nm: np.ndarray | None
 
-    def pair(self, who: str) -> Pair:
+    @property
+    def inputs(self) -> "Inputs":
+        """The inputs as a batch of one, a `Pair` if the image has a reference."""
+        # Not above: records are read without torch.
+        import torch
+
+        from feinfn.protocols.simulate import Inputs, Pair
+
+        arrays = self.msi_MHW, self.lms_SHW, self.lr_hsi_Shw
+        msi, lms, lr_hsi = (torch.from_numpy(array)[None] for array in arrays)
+        if self.reference_SHW is None:
+            return Inputs(msi, lms, lr_hsi)
+        return Pair(msi, lms, lr_hsi, torch.from_numpy(self.reference_SHW)[None])
+
+    def pair(self, who: str) -> "Pair":
         """Return the inputs with their reference; raise `UserError` if there is none."""
-        if isinstance(self.inputs, Pair):
-            return self.inputs
+        from feinfn.protocols.simulate import Pair
+
+        if isinstance(inputs := self.inputs, Pair):
+            return inputs
         raise UserError(
             f"{who}: found no reference of test image {self.scene}, expected one, which this "
             "figure compares with; choose a study of simulated pairs"

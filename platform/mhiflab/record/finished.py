@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 from mlflow.entities import Run
 
 from feinfn.errors import UserError
 from feinfn.files import BEST
-from feinfn.methods.classical.registry import CLASSICAL
-from feinfn.methods.weights import load_model
-from feinfn.protocols.simulate import Inputs, Pair
+from feinfn.methods.configs import CLASSICAL_NAMES
 from mhiflab.record import artifacts, tag
 from mhiflab.record.database.errors import explained, without_passwords
 from mhiflab.record.store import Store, trial_runs
 from mhiflab.study.settings import flatten
+
+if TYPE_CHECKING:
+    from feinfn.methods.network import Network
 
 LEAST_DIGITS = 6
 """Digits of a run key that a prefix needs."""
@@ -84,7 +84,8 @@ class RecordedRun:
     @cached_property
     def name(self) -> str:
         """Label, seed if it is trained, and the key's first digits, for people."""
-        seed = "" if self.spec.get("model.name") in CLASSICAL else f" seed {self.tags[tag.SEED]}"
+        trained = self.spec.get("model.name") not in CLASSICAL_NAMES
+        seed = f" seed {self.tags[tag.SEED]}" if trained else ""
         return f"{self.tags.get('mhiflab.label', '?')}{seed} ({self.key[:8]})"
 
     def has(self, name: str) -> bool:
@@ -138,8 +139,11 @@ class RecordedRun:
         return artifacts.Pictures(content, self.name)
 
     @cached_property
-    def network(self) -> torch.nn.Module:
+    def network(self) -> "Network":
         """The trained network."""
+        # Not above: records are found without torch.
+        from feinfn.methods.weights import load_model
+
         return self.read(f"model/{BEST}", load_model)
 
     def history(self, name: str) -> dict[int, float]:
@@ -178,19 +182,19 @@ class RecordedRun:
             )
         key = f"{scenes[0]}/window"
 
-        def image(name: str) -> torch.Tensor:
-            return torch.from_numpy(
-                arrays[f"{key}/{name}"].astype(np.float32) / artifacts.WINDOW_STEPS
-            )[None]
+        def image(name: str) -> np.ndarray:
+            return arrays[f"{key}/{name}"].astype(np.float32) / artifacts.WINDOW_STEPS
 
-        msi, lr_hsi = (torch.from_numpy(arrays[f"{key}/{w}"])[None] for w in ("msi", "lr_hsi"))
-        inputs = Inputs(msi, image(artifacts.UPSAMPLED), lr_hsi)
-        if f"{key}/reference" in arrays:
-            inputs = Pair(msi, image(artifacts.UPSAMPLED), lr_hsi, image("reference"))
         row, col = (int(n) for n in arrays[f"{key}/place"])
-        wavelengths_nm = arrays.get(f"{key}/wavelengths_nm")
         return artifacts.Window(
-            scenes[0], (row, col), inputs, image(artifacts.FUSED)[0].numpy(), wavelengths_nm
+            scenes[0],
+            (row, col),
+            msi_MHW=arrays[f"{key}/msi"],
+            lms_SHW=image(artifacts.UPSAMPLED),
+            lr_hsi_Shw=arrays[f"{key}/lr_hsi"],
+            reference_SHW=image("reference") if f"{key}/reference" in arrays else None,
+            fused_SHW=image(artifacts.FUSED),
+            wavelengths_nm=arrays.get(f"{key}/wavelengths_nm"),
         )
 
     @contextmanager

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, nearest
-from feinfn.methods.classical.registry import CLASSICAL
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.methods.configs import CLASSICAL_NAMES
+from feinfn.metrics.label import CONVENTION
 from mhiflab.grid import Cell, Grid, texts
 from mhiflab.record import artifacts, tag
 from mhiflab.record.finished import RecordedRun
@@ -144,7 +144,7 @@ def _paired(runs: Sequence[RecordedRun], convention: str) -> tuple[pd.DataFrame,
         if len(changed):
             sentences.append(f"Not paired, because their pixels differ: {', '.join(changed)}.")
     frame = fused[fused["scene"].isin(shared)]
-    untrained = [run.name for run in runs if run.spec.get("model.name") in CLASSICAL]
+    untrained = [run.name for run in runs if run.spec.get("model.name") in CLASSICAL_NAMES]
     seeds = np.where(frame["run"].isin(untrained), math.nan, 1.0)
     return frame.assign(method=frame["run"], seed=seeds), sentences
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from rich.markup import escape
 
 from feinfn.errors import UserError
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile

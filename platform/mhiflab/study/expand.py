@@ -8,8 +8,7 @@ from typing import Any
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, require_one_of
-from feinfn.methods.cost import match_parameters, parameters_of
-from feinfn.methods.registry import FEINFN, MODELS
+from feinfn.methods.configs import FEINFN, LEARNED
 from feinfn.physics import Bands, Physics
 from mhiflab.study.schema import Case, SmokeVariant, Study
 from mhiflab.study.settings import with_keys
@@ -52,6 +51,9 @@ def expand(
                 settings, study.seeds[0], f"{where}: case {name}", resolve
             )
             if matched is not None:
+                # Networks are counted for such cases alone: torch takes seconds to import.
+                from feinfn.methods.cost import match_parameters, parameters_of
+
                 like = settings_at(study, matched, point, where)
                 target = parameters_of(parse_trial(like, study.seeds[0], where, resolve)[0].model)
                 if not isinstance(spec.model, ModelConfig):
@@ -118,7 +120,7 @@ def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> 
     base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
     name = varied.get("model.name", base_name)
     if name != base_name:
-        shared = _names(Physics if name in MODELS and base_name in MODELS else Bands)
+        shared = _names(Physics if name in LEARNED and base_name in LEARNED else Bands)
         settings = {**settings, "model": {k: v for k, v in model.items() if k in shared}}
     layers = [varied]
     if isinstance(study, SmokeVariant):

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from mhiflab.study.spec import Spec, settings_of
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from feinfn.config import CHANGEABLE, ModelConfig, TrainConfig
 from feinfn.errors import require, require_one_of
 from feinfn.fields import Bound, Count, Finite, Items, Positive, Settings
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import METRICS
 
 Values = dict[str, Any]
 """Searched keys and their values."""

@@ -9,9 +9,7 @@ from feinfn.config import PRESETS, RECIPES, DataConfig, ModelConfig, TrainConfig
 from feinfn.data.source import Survey, resolve_data, survey
 from feinfn.errors import UserError, require, require_one_of
 from feinfn.fields import Bound, Count, Natural, NonNegative, Positive, Settings
-from feinfn.methods.classical.registry import ClassicalConfig
-from feinfn.methods.network import NetworkConfig
-from feinfn.methods.registry import FEINFN, config_type
+from feinfn.methods.configs import FEINFN, ClassicalConfig, NetworkConfig, config_type
 from feinfn.physics import stated
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.protocol import Protocol

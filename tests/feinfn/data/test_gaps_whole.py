@@ -27,8 +27,8 @@ from feinfn.data.scene import Scene, make_scene, read_scene
 from feinfn.errors import UserError
 from feinfn.evaluation import by_network, evaluate_method
 from feinfn.methods.registry import build
-from feinfn.metrics.conventions import CONVENTION
 from feinfn.metrics.evaluation import Comparison, compare, left_out_words
+from feinfn.metrics.label import CONVENTION
 from feinfn.metrics.no_reference import qnr
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import lr_pixels_with_data, spatial

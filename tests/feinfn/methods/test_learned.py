@@ -16,15 +16,19 @@ from feinfn.data.patches import Patches
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.evaluation import evaluate_method
+from feinfn.methods.configs import (
+    ImplicitConfig,
+    MSTConfig,
+    NetworkConfig,
+    ResidualConfig,
+    ResTFNetConfig,
+    SSRNetConfig,
+)
 from feinfn.methods.cost import costs, parameters_of
-from feinfn.methods.learned.liif import ImplicitConfig, ImplicitFusion
-from feinfn.methods.learned.mst import MSTConfig
-from feinfn.methods.learned.residual import ResidualConfig
-from feinfn.methods.learned.restfnet import ResTFNetConfig
-from feinfn.methods.learned.ssrnet import SSRNetConfig
-from feinfn.methods.network import NetworkConfig, fuse, pad_to_multiple
+from feinfn.methods.learned.liif import ImplicitFusion
+from feinfn.methods.network import fuse, pad_to_multiple
 from feinfn.methods.registry import MODELS, build
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Inputs
 from feinfn.training.train import train
@@ -61,6 +65,7 @@ def test_every_entry_is_tested_and_named_by_its_key():
     assert set(SMALL) == set(MODELS)
     assert all(name == network.name for name, network in MODELS.items())
     assert all(type(SMALL[name]) is network.config_type for name, network in MODELS.items())
+    assert {name: network.config_type for name, network in MODELS.items()} == LEARNED
 
 
 @pytest.mark.parametrize("name", MODELS)

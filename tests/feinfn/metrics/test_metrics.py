@@ -10,8 +10,9 @@ from device import put
 from reference import GOLDENS, arrays
 
 from feinfn.errors import UserError
-from feinfn.metrics.evaluation import METRICS, Comparison, evaluate
+from feinfn.metrics.evaluation import Comparison, evaluate
 from feinfn.metrics.hypercomplex import q2n
+from feinfn.metrics.label import METRICS
 
 PAIRS = json.loads((GOLDENS / "metrics.json").read_text())["pairs"]
 MATLAB_NAMES = {"uiqi": "Q_avg"}

@@ -17,7 +17,8 @@ from feinfn.config import DataConfig
 from feinfn.data.pairs import simulated_inputs
 from feinfn.data.source import load_scene, resolve_data
 from feinfn.metrics.conventions import CONVENTIONS
-from feinfn.metrics.evaluation import METRICS, compare, evaluate
+from feinfn.metrics.evaluation import compare, evaluate
+from feinfn.metrics.label import METRICS
 from feinfn.protocols.named import PROTOCOLS
 
 TEXTS = ("about", "source")

@@ -25,7 +25,7 @@ from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.registry import build
 from feinfn.methods.sensor import Sensor, sensor_of
 from feinfn.methods.weights import load_model
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.training.checkpoint import parse_state, read_state
 from feinfn.training.schedule import batches, learning_rate

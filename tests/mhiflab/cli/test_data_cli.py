@@ -181,12 +181,6 @@ def test_splits_and_protocols_are_listed(mhiflab: Run):
         assert word in shown
 
 
-def test_help_needs_no_heavy_library():
-    code = "import sys, mhiflab.cli.main; print({'torch', 'numpy', 'h5py'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-
-
 @here
 @pytest.mark.parametrize(
     ("source", "scenes", "watercolors"), [(PNGS, 2, True), (CROPS, 18, False)], ids=["png", "h5"]

@@ -21,7 +21,8 @@ from feinfn.errors import UserError
 from feinfn.inference import apply
 from feinfn.inference.apply import Trained, fuse_files, load_trained
 from feinfn.inference.inputs import BEYOND
-from feinfn.methods.learned.ssrnet import SSRNet, SSRNetConfig
+from feinfn.methods.configs import SSRNetConfig
+from feinfn.methods.learned.ssrnet import SSRNet
 from feinfn.methods.network import fuse
 from feinfn.methods.weights import save_weights
 from feinfn.protocols.named import PROTOCOLS

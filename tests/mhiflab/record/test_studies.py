@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
-from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import CONVENTION, METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import plan_refresher
 from mhiflab.record import tag

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feinfn.errors import UserError, require
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import METRICS
 from mhiflab.study.yaml_values import check_line
 
 COUNTED_RATIO = 4

@@ -14,6 +14,7 @@ from feinfn.errors import UserError
 from feinfn.methods.classical import cnmf, subspace
 from feinfn.methods.classical.problem import Problem
 from feinfn.methods.classical.registry import CLASSICAL
+from feinfn.methods.configs import CLASSICAL_NAMES
 from feinfn.metrics.evaluation import evaluate
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.protocol import Protocol
@@ -22,6 +23,10 @@ from feinfn.protocols.simulate import Pair, simulate
 CROPS = SHARED_DATA / "cave_crop256"
 FUSING = sorted(set(CLASSICAL) - {"bicubic"})
 NM = {"cave": np.linspace(400, 700, 31), "vnir": np.linspace(400, 1000, 102)}
+
+
+def test_every_name_has_a_method():
+    assert tuple(CLASSICAL) == CLASSICAL_NAMES
 
 
 def smooth_cube(bands: int, rows: int, cols: int) -> torch.Tensor:

@@ -23,8 +23,7 @@ from feinfn.analysis.response import frequency_response
 from feinfn.config import DataConfig
 from feinfn.data import source
 from feinfn.errors import UserError
-from feinfn.methods.classical.registry import ClassicalConfig
-from feinfn.methods.learned.ssrnet import SSRNetConfig
+from feinfn.methods.configs import ClassicalConfig, SSRNetConfig
 from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.simulate import Pair

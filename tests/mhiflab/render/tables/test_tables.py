@@ -16,8 +16,7 @@ from rich.console import Console
 from tiny import TINY, finished
 
 from feinfn.errors import UserError
-from feinfn.metrics.conventions import CONVENTION
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import CONVENTION, METRICS
 from mhiflab.console import out
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feinfn.files import write_bytes
-from feinfn.metrics.evaluation import METRICS
+from feinfn.metrics.label import METRICS
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Finished
 from mhiflab.record.artifacts import CELL_COLUMNS, ROBUSTNESS_PICTURE, add_artifact, group_means

@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 
 from feinfn.errors import UserError
 from feinfn.methods.cost import flop_per_pixel, parameters_of
-from feinfn.metrics.conventions import CONVENTION
+from feinfn.metrics.label import CONVENTION
 from mhiflab.plan.plan import Finished, Plan
 from mhiflab.render.figures.kind import Cases, Drawing
 from mhiflab.render.figures.style import COLOURS, COLUMN_IN, new_figure, styled, wrapped
