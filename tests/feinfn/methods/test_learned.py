@@ -17,6 +17,7 @@ from feinfn.data.source import load_scene, resolve_data
 from feinfn.errors import UserError
 from feinfn.evaluation import evaluate_method
 from feinfn.methods.configs import (
+    LEARNED,
     ImplicitConfig,
     MSTConfig,
     NetworkConfig,
