@@ -2,6 +2,9 @@
 
 python experiments/bench/bench.py            all, results in experiments/bench/results/
 python experiments/bench/bench.py --quick    the training step at x4 only, nothing written
+
+Every result is printed as it is measured. Products of bfloat16 are left out on a CPU that would
+emulate them.
 """
 
 import argparse
@@ -20,9 +23,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
 from feinfn.config import PRESETS, ModelConfig, TrainConfig
@@ -30,6 +30,7 @@ from feinfn.methods.cost import costs
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.feinfn.plain import PlainFeINFN, plain_loss
 from feinfn.training.losses import training_loss
+from feinfn.training.precision import native_bfloat16
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN, OURS, HALF = "plain", "ours", "ours bf16"
@@ -162,18 +163,15 @@ def field_costs(device: torch.device) -> dict[str, float]:
         if value != getattr(released, one.name):
             configs[f"{one.name}: {value}"] = replace(released, **{one.name: value})
     steps = {name: train_step(OURS, 4, device, config) for name, config in configs.items()}
-    seconds = in_turns(steps, 5, device)
+    seconds = in_turns(steps, 3, device)
     return {name: value / seconds["released"] for name, value in seconds.items()}
 
 
-def floors(device: torch.device) -> dict[str, float]:
-    """Return the measured GFLOP/s of this machine, and the floor of a x4 training step in seconds.
-
-    The floor is the time of three forward passes (the backward pass counts twice) of the network's
-    products and convolutions, at the rates of its most frequent product and convolution.
-    """
+def rates(device: torch.device, half: bool) -> dict[str, float]:
+    """Return the measured GFLOP/s of the network's most frequent shapes, and GB/s of a copy."""
     found = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    for name, dtype in types.items() if half else [("float32", torch.float32)]:
         image = torch.rand(4, 128, 64, 64, device=device, dtype=dtype)
         image = image.contiguous(memory_format=torch.channels_last)
         kernel = torch.rand(128, 128, 3, 3, device=device, dtype=dtype)
@@ -187,20 +185,53 @@ def floors(device: torch.device) -> dict[str, float]:
         flop = {"convolution": 2 * 16384 * 9 * 128 * 128, "product": 2 * 16384 * 256 * 128}
         for kind, value in seconds.items():
             found[f"{kind} {name} GFLOP/s"] = flop[kind] / value / 1e9
+    large = torch.rand(2**26, device=device)
+    other = torch.empty_like(large)
+    (copy_s,) = in_turns({"copy": partial(other.copy_, large)}, 5, device).values()
+    found["copy GB/s"] = 2 * large.nbytes / copy_s / 1e9
+    return found
+
+
+def floors(rate: dict[str, float], half: bool) -> dict[str, float]:
+    """Return floors of a x4 training step in seconds, at the measured rates of this machine.
+
+    By operations: three forward passes (the backward pass counts twice) of products and
+    convolutions. By bytes: every output of a convolution is written, read by the next layer and by
+    the backward pass, and its gradient is written and read; what runs in strips stays in the cache.
+    """
     by_module = {cost.module: cost.flop_per_pixel * 16384 / 1e9 for cost in costs(ModelConfig(), 4)}
     encoders = by_module["FeINFN.spatial_encoder"] + by_module["FeINFN.spectral_encoder"]
     products = by_module["FeINFN"] - encoders
     fourier = by_module["FeINFN.fourier_fusion"]
-    rate = found.__getitem__
-    found["floor float32 s"] = 3 * (
-        encoders / rate("convolution float32 GFLOP/s") + products / rate("product float32 GFLOP/s")
-    )
-    # The Fourier branch stays in float32.
-    found["floor bfloat16 s"] = 3 * (
-        encoders / rate("convolution bfloat16 GFLOP/s")
-        + (products - fourier) / rate("product bfloat16 GFLOP/s")
-        + fourier / rate("product float32 GFLOP/s")
-    )
+    found = {
+        "floor of operations, float32, s": 3
+        * (
+            encoders / rate["convolution float32 GFLOP/s"]
+            + products / rate["product float32 GFLOP/s"]
+        )
+    }
+    if half:
+        # The Fourier branch stays in float32.
+        found["floor of operations, bfloat16, s"] = 3 * (
+            encoders / rate["convolution bfloat16 GFLOP/s"]
+            + (products - fourier) / rate["product bfloat16 GFLOP/s"]
+            + fourier / rate["product float32 GFLOP/s"]
+        )
+    written = 0
+
+    def count(module: nn.Module, given: object, output: Tensor) -> None:
+        nonlocal written
+        written += output.nbytes
+
+    model = FeINFN(ModelConfig())
+    for encoder in (model.spatial_encoder, model.spectral_encoder):
+        for module in encoder.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(count)
+    *data, _ = inputs(4, 64, 4, torch.device("cpu"))
+    with torch.no_grad():
+        model(*data)
+    found["floor of bytes, float32, s"] = 5 * written / rate["copy GB/s"] / 1e9
     return found
 
 
@@ -228,6 +259,11 @@ def print_peak(case: str, kind: str, device: torch.device) -> None:
         print(high_water_mib() - rest)
 
 
+def say(line: str) -> None:
+    """Print a line at once, also into a file."""
+    print(line, flush=True)
+
+
 def cpu_name() -> str:
     """Return the processor's name."""
     info = Path("/proc/cpuinfo")
@@ -247,52 +283,51 @@ def main() -> None:
         return
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
     hardware = f"{hardware}, {torch.get_num_threads()} threads"
+    half = device.type == "cuda" or native_bfloat16()
+    say(f"{hardware}, torch {torch.__version__}")
+    if not half:
+        say(f"{HALF}: left out, because this CPU would emulate products of bfloat16")
+    kinds = [k for k in (*EAGER, *ON_GPU * (device.type == "cuda")) if half or k != HALF]
     rows = []
-    cases = ["train x4"] if options.quick else list(CASES)
-    kinds = [*EAGER, *ON_GPU * (device.type == "cuda")]
-    for case in track(cases, "Measuring"):
-        seconds = measure(case, 2 if case == "forward 512" else 5, device, kinds)
+    for case in ["train x4"] if options.quick else CASES:
+        rounds = 5 if case.startswith("train") else 2 if case == "forward 512" else 3
+        seconds = measure(case, rounds, device, kinds)
         rest = [BUDGET] * (case == "forward 512" and device.type == "cpu")
         memory = {kind: peak_mib(case, kind) for kind in (PLAIN, OURS, *rest)}
         rows.append({"case": case, "seconds": seconds, "peak_mib": memory})
-    console = Console()
-    console.print(case_table(rows, hardware))
+        print_case(case, seconds, memory)
     if options.quick:
         return
     about = {"hardware": hardware, "torch": torch.__version__, "python": sys.version.split()[0]}
-    found = {**about, "cases": rows, "rates": floors(device), "fields": field_costs(device)}
-    for title, values in (("Rates and floors", found["rates"]), ("Fields", found["fields"])):
-        table = Table(title=title)
-        for column in ("what", "value"):
-            table.add_column(column)
-        for name, value in values.items():
-            table.add_row(name, f"{value:.2f}")
-        console.print(table)
+    rate = rates(device, half)
+    found = {**about, "cases": rows, "rates": rate | floors(rate, half)}
+    print_values(found["rates"])
+    say("Seconds of a training step with a field of `described`, relative to `released`:")
+    found["fields"] = field_costs(device)
+    print_values(found["fields"])
     RESULTS.mkdir(exist_ok=True)
     name = re.sub("[^a-z0-9]+", "-", hardware.lower()).strip("-")
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
-    console.print(f"Written to {path}")
+    say(f"Written to {path}")
 
 
-def case_table(rows: list[dict], hardware: str) -> Table:
-    """Return the cases with their times, memory and ratios to the plain network."""
-    table = Table(title=hardware)
-    for column in ("case", "kind", "s", "faster", "MiB", "memory"):
-        table.add_column(column, justify="left" if column in ("case", "kind") else "right")
-    for row in rows:
-        seconds, memory = row["seconds"], row["peak_mib"]
-        for kind in dict.fromkeys([*seconds, *memory]):
-            words = [row["case"] if kind == PLAIN else "", kind, "", "", "", ""]
-            if kind in seconds:
-                words[2] = f"{seconds[kind]:.3f}"
-                words[3] = f"{seconds[PLAIN] / seconds[kind]:.2f}x"
-            if kind in memory:
-                words[4] = f"{memory[kind]:.0f}"
-                words[5] = f"{memory[kind] / memory[PLAIN]:.2f}x"
-            table.add_row(*words)
-        table.add_section()
-    return table
+def print_case(case: str, seconds: dict[str, float], memory: dict[str, float]) -> None:
+    """Print a case's times and memory, and their ratios to the plain network."""
+    for kind in dict.fromkeys([*seconds, *memory]):
+        words = f"{case:<12} {kind:<24}"
+        if kind in seconds:
+            words += f" {seconds[kind]:8.3f} s {seconds[PLAIN] / seconds[kind]:6.2f}x faster"
+        if kind in memory:
+            gap = "" if kind in seconds else " " * 25
+            words += f"{gap} {memory[kind]:8.0f} MiB {memory[kind] / memory[PLAIN]:6.2f}x"
+        say(words)
+
+
+def print_values(values: dict[str, float]) -> None:
+    """Print numbers below their titles."""
+    for name, value in values.items():
+        say(f"  {name:<40} {value:10.3f}")
 
 
 if __name__ == "__main__":

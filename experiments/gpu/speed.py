@@ -22,6 +22,7 @@ from experiments.bench.bench import (
     floors,
     in_turns,
     inputs,
+    rates,
     tf32,
 )
 from experiments.gpu.part import Task
@@ -51,7 +52,7 @@ def speed(task: Task) -> str:
     for case in ON_GPU if task.on_gpu else ON_PROCESSOR:
         measure(task, case, kinds)
     if task.on_gpu:
-        once(task, "rate", floors)
+        once(task, "rate", rates_and_floors)
         once(task, "step with a field, in released steps", field_costs)
         for case in COMPILED_CASES:
             for kind in (COMPILED, COMPILED_HALF):
@@ -61,6 +62,12 @@ def speed(task: Task) -> str:
     best = max(times, key=lambda name: plain[name] / times[name])
     faster = plain[best] / times[best]
     return f"{len(times)} rows, {best} {faster:.1f}x as fast as the plain network"
+
+
+def rates_and_floors(device: torch.device) -> dict[str, float]:
+    """Return the measured rates of the device, and the floors of a step that follow."""
+    rate = rates(device, half=True)
+    return rate | floors(rate, half=True)
 
 
 def errors(task: Task) -> None:

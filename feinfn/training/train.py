@@ -18,6 +18,7 @@ from feinfn.data.pairs import Images
 from feinfn.data.patches import Patches
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from feinfn.methods.network import Network
+from feinfn.training.precision import check_precision
 from feinfn.training.trainer import Feed, Trainer
 from feinfn.training.workers import world
 
@@ -99,10 +100,12 @@ def train(
     `until` epochs, if that is before the last, training pauses with its state saved. Rank 0 reports
     damaged files to `warn`.
 
-    Returns the best epoch (from 0) and its validation PSNR. Raises `UserError` if the loss diverges
-    or a state belongs to another training, and `OutOfMemory` if a step does not fit.
+    Returns the best epoch (from 0) and its validation PSNR. Raises `UserError` if the loss
+    diverges, a state belongs to another training, or the CPU would emulate bfloat16, and
+    `OutOfMemory` if a step does not fit.
     """
     check_batch(patches, config, accumulate)
+    check_precision(config, next(model.parameters()).device)
     if isinstance(patches, Patches) and (patches.start is None) != (model.config.base == "lms"):
         raise UserError(
             f"model.base: found {model.config.base!r} with patches that have "

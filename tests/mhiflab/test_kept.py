@@ -230,9 +230,9 @@ def test_a_new_run_is_recorded_under_the_names_of_old_ones(case, lab, recorded):
     assert new.params == old.params
     # The search, which the lab holds too, marks its default; the rest is MLflow's own.
     assert own(new.tags) == {name for name in own(old.tags) if "search" not in name}
-    # Only a driver makes a forecast; the size of a network is a metric since.
+    # Only a driver makes a forecast; size of a network and seconds of a test are metrics since.
     of_old = {name for name in old.metrics if "forecast" not in name}
-    assert new.metrics.keys() == of_old | {"parameters"}
+    assert new.metrics.keys() == of_old | {"parameters", "test_s_per_mpx"}
 
 
 def test_a_run_that_waited_in_an_earlier_lab_is_uploaded_whole(lab, call):

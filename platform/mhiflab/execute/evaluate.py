@@ -3,7 +3,7 @@
 import ctypes
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,16 @@ class Scores:
     """Mean seconds per fused image, and the largest peak of memory in MiB if it is known."""
 
 
-def score_tests(fuse: Fuse, images: Images, cache: Path) -> Scores:
+def score_tests(
+    fuse: Fuse,
+    images: Images,
+    cache: Path,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> Scores:
     """Fuse every image once; return its metrics in all conventions and per band, and pictures.
 
-    The scores of upsampled images do not depend on the method, so `cache` keeps them.
+    The scores of upsampled images do not depend on the method, so `cache` keeps them. `on_image` is
+    called with the number of images done after each.
     """
     protocol = images.protocol
     rows: list[dict[str, object]] = []
@@ -94,6 +100,7 @@ def score_tests(fuse: Fuse, images: Images, cache: Path) -> Scores:
                 pictures |= {f"{key}/{name}": parts[method][name] for name in ("error", "sam")}
             if image.measured_msi:
                 rows.append(identity | _without_reference(fused_SHW, image, protocol.ratio))
+        on_image(len(efforts))
     effort_values = {artifacts.FUSE_SECONDS: sum(one.seconds for one in efforts) / len(efforts)}
     peaks = [one.memory_mib for one in efforts if one.memory_mib is not None]
     if peaks:

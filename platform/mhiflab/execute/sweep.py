@@ -12,7 +12,6 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from feinfn.errors import UserError
 from mhiflab.cluster.connect import connected, trial_request, with_gpu_memory
@@ -22,9 +21,11 @@ from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.execute.job import Job, check_disk, make_jobs
 from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
-from mhiflab.plan.forecast import Forecast
+from mhiflab.plan.forecast import Forecast, Speed, Work
 from mhiflab.plan.forecast import forecast as forecast_from
 from mhiflab.plan.plan import Entry, Plan
+from mhiflab.plan.show import work_of
+from mhiflab.progress import Steps, TrialBar
 from mhiflab.record.store import (
     Store,
     clear_stop,
@@ -58,11 +59,9 @@ _COLOURS = {"done": "green", "failed": "red", "lost": "yellow"}
 class TrialMonitor(Callback):
     """A callback that shows each report of a trial, in place of Tune's output."""
 
-    def __init__(self, jobs: dict[str, Job], forecast: Forecast, bar: Progress) -> None:
+    def __init__(self, jobs: dict[str, Job], forecast: Forecast, bar: TrialBar) -> None:
         self.jobs, self.forecast, self.bar = jobs, forecast, bar
         self.outcome = Outcome([], {}, {})
-        self.epochs: dict[str, int] = {}
-        """Epochs that trainings have done, by lane."""
         self.lanes: dict[str, str] = {}
         """Lane of the bar that a run moves, by run key, unless it is the key itself."""
 
@@ -77,33 +76,43 @@ class TrialMonitor(Callback):
         key, name = trial.config["key"], self._name(trial)
         if "warning" in result:
             out.print(f"[yellow]warning[/] {escape(name)}: {escape(result['warning'])}")
+        work = self.jobs[key].work
         if "epoch" in result:
             self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
-            self._advance(key, result["epoch"], name)
-            # If this is the first training that tells, forecast the trials that had none.
-            speed = self.jobs[key].work.speed(result["epoch"], result["train_seconds"])
-            expected = forecast_from(self.forecast.unknown, [speed])
-            if expected.seconds:
-                out.print(expected.line)
-                self.forecast = expected
+            self._move(key, Steps(epochs=result["epoch"]), name)
+            self._forecast(work.speed(result["epoch"], result["train_seconds"]))
+        elif "images" in result:
+            images, total = result["images"], result["of_images"]
+            self.outcome.unfinished[key] = f"interrupted after {images} of {total} test images"
+            self._move(key, Steps(images=images), f"{name}, test")
+            if not work.spec.trained:
+                self._forecast(work.speed(test_s=result["expected_test_s"]))
         elif result.get("state") in _COLOURS:
             self._end(trial, result["state"], result.get("error", ""))
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Move the bar past the epochs that a trial did not need."""
+        """Move the bar past the steps that a trial did not need."""
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
-            self._advance(key, self.jobs[key].spec.train.epochs, self._name(trial))
+            self._move(key, steps_of(self.jobs[key].work, self.jobs[key].test), self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process died more often than it may."""
         self._end(trial, "lost", "its process ended")
 
-    def _advance(self, key: str, epoch: int, description: str) -> None:
-        lane = self.lanes.get(key, key)
-        self.epochs[lane] = max(self.epochs.get(lane, 0), epoch)
-        done, text = sum(self.epochs.values()), escape(description)
-        self.bar.update(self.bar.task_ids[0], completed=done, description=text)
+    def _move(self, key: str, done: Steps, text: str) -> None:
+        job = self.jobs[key]
+        self.bar.move(self.lanes.get(key, key), done, steps_of(job.work, job.test), text)
+
+    def _forecast(self, speed: Speed) -> None:
+        """Forecast the trials that had none, if this is the first of their model that tells."""
+        expected = forecast_from(self.forecast.unknown, [speed])
+        if not expected.seconds:
+            return
+        self.bar.expect(expected.seconds)
+        if len(expected.seconds) > 1:
+            out.print(expected.line)
+        self.forecast = expected
 
     def _name(self, trial: Any) -> str:
         job = self.jobs[trial.config["key"]]
@@ -119,6 +128,11 @@ class TrialMonitor(Callback):
         else:
             self.outcome.unfinished[key] = f"lost: {reason}"
         out.print(f"[{_COLOURS[state]}]{state}[/]{' ' * (7 - len(state))}{escape(text)}")
+
+
+def steps_of(work: Work, test: bool = True) -> Steps:
+    """Return the epochs of a trial, and the images of its test."""
+    return Steps(work.spec.train.epochs * work.spec.trained, work.test_images * test)
 
 
 class StopRules(Stopper):
@@ -170,11 +184,14 @@ def execute(
     driver is at work.
     """
     check_disk(entries, lab)
+    works = {entry.key: work_of(entry) for entry in entries}
+    steps = {key: steps_of(work, test=drive is None) for key, work in works.items()}
+    bar = TrialBar(steps, forecast.seconds, forecast.at_once, out)
     # When Tune stops a trial, the dashboard's state service frees its workers' resources.
     needs_dashboard = dashboard or plan.study.stop != Stop()
     with (
         only_driver(lab, plan.name) as driver,
-        _progress(entries) as bar,
+        bar.progress,
         connected(dashboard=needs_dashboard) as nodes,
     ):
         take_sigterm_as_ctrl_c()
@@ -202,22 +219,6 @@ def execute(
                 _close(store, lab, plan.name, jobs)
     shutil.rmtree(scratch, ignore_errors=True)
     return monitor.outcome
-
-
-def _progress(entries: Sequence[Entry]) -> Progress:
-    bar = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        console=out,
-        # ETA from all epochs so far: trials report in waves with pauses between.
-        speed_estimate_period=3600,
-    )
-    bar.add_task("starting Ray", total=sum(entry.trial.spec.train.epochs for entry in entries))
-    return bar
 
 
 def _close(store: Store, lab: Lab, study: str, jobs: dict[str, Job]) -> None:

@@ -45,14 +45,14 @@ from mhiflab.study.identity import canonical, spec_hash
 from mhiflab.study.settings import flatten
 from mhiflab.study.spec import settings_of
 
-ReportEpoch = Callable[[dict[str, Any]], None]
+ReportProgress = Callable[[dict[str, Any]], None]
 
 
-def run_worker(job: Job, device: torch.device, report: ReportEpoch) -> None:
+def run_worker(job: Job, device: torch.device, report: ReportProgress) -> None:
     """Train this worker's share of a trial; on rank 0 also evaluate it once and record all.
 
-    `report` is called on every rank after every epoch. Test scenes stay closed until training has
-    ended.
+    `report` is called on every rank after every epoch, and by a single worker after every test
+    image. Test scenes stay closed until training has ended.
     """
     rank, workers = world()
     with job.record() if rank == 0 else nullcontext() as record:
@@ -69,9 +69,14 @@ def run_worker(job: Job, device: torch.device, report: ReportEpoch) -> None:
             dist.barrier()
         fuse, about, reports = _train(job, device, report, record)
         if record and not job.pauses:
+            test_s = 0.0
             if job.test:
-                _record_tests(record, job, fuse, _images(job, "test", device))
-            _record_end(record, job, device, about, reports, started)
+                opened = time.perf_counter()
+                # Ray's report waits for all workers, of which the others have ended.
+                tell = report if workers == 1 else lambda values: None
+                _record_tests(record, job, fuse, _images(job, "test", device), tell)
+                test_s = time.perf_counter() - opened
+            _record_end(record, job, device, about, reports, started, test_s)
 
 
 def _record_start(record: Record, job: Job) -> None:
@@ -97,7 +102,7 @@ def _record_start(record: Record, job: Job) -> None:
 
 
 def _train(
-    job: Job, device: torch.device, report: ReportEpoch, record: Record | None
+    job: Job, device: torch.device, report: ReportProgress, record: Record | None
 ) -> tuple[Fuse, dict[str, Any], list[Report]]:
     """Return the trained method, facts for its provenance, and the report of every epoch."""
     spec = job.spec
@@ -188,10 +193,18 @@ class SystemMetrics:
         return {f"system/{name}": value for name, value in values.items()}
 
 
-def _record_tests(record: Record, job: Job, fuse: Fuse, test_images: Images) -> None:
+def _record_tests(
+    record: Record, job: Job, fuse: Fuse, test_images: Images, report: ReportProgress
+) -> None:
     """Record the scores and pictures of the test images, and the trained network."""
     spec, folder = job.spec, job.lab.checkpoints(job.key)
-    scores = score_tests(fuse, test_images, job.lab.cache)
+    started, total = time.perf_counter(), len(test_images)
+
+    def on_image(done: int) -> None:
+        test_s = (time.perf_counter() - started) * total / done
+        report({"images": done, "of_images": total, "expected_test_s": test_s})
+
+    scores = score_tests(fuse, test_images, job.lab.cache, on_image)
     last_step = spec.train.epochs if spec.trained else 0
     images = scores.images
     fused = images[images["method"] == artifacts.FUSED]
@@ -230,6 +243,7 @@ def _record_end(
     about: dict[str, Any],
     reports: list[Report],
     started: float,
+    test_s: float,
 ) -> None:
     """Record provenance and speed, and close the run."""
     record.settings({}, {tag.TESTED: str(job.test).lower()})
@@ -253,15 +267,17 @@ def _record_end(
     )
     if job.code["git_diff"]:
         record.text(job.code["git_diff"], "uncommitted.diff")
+    spec, wall_s = job.spec, time.perf_counter() - started
     if reports:
         # A continued run cannot check the forecast of a whole one.
         forecast_s = job.forecast_s if reports[0].epoch == 1 else None
-        wall_s = time.perf_counter() - started
         trained_s = reports[-1].metrics["train_seconds"]
-        flop = flop_per_pixel(job.spec.model, job.spec.protocol.ratio)
-        speeds = speed_metrics(job.work, flop, trained_s, wall_s, forecast_s)
-        record.metrics(job.spec.train.epochs, speeds)
+        flop = flop_per_pixel(spec.model, spec.protocol.ratio)
+        speeds = speed_metrics(job.work, flop, trained_s, test_s, wall_s, forecast_s)
+        record.metrics(spec.train.epochs, speeds)
+    elif not spec.trained:
+        record.metrics(0, speed_metrics(job.work, 0.0, 0.0, test_s, wall_s, job.forecast_s))
     # A run that was lost while it was tested has no epoch to report.
     if "parameters" in about:
-        record.metrics(job.spec.train.epochs, {"parameters": about["parameters"]})
+        record.metrics(spec.train.epochs, {"parameters": about["parameters"]})
     record.finish()

@@ -1,6 +1,7 @@
 """Forecasts from the record: device-hours, and the time until the last trial ends.
 
-A trial takes as long per step and pixel as the nearest recorded runs took.
+A trial takes as long per step and pixel, and per pixel of its test images, as the nearest recorded
+runs took.
 """
 
 import math
@@ -13,13 +14,15 @@ from mlflow.entities import Run
 from feinfn.data.source import Survey
 from mhiflab.cluster.connect import usable_cpus
 from mhiflab.record import tag
-from mhiflab.record.artifacts import FUSE_SECONDS
 from mhiflab.study.settings import flatten
 from mhiflab.study.spec import Resources, Spec, settings_of
 
-RATE, STEP_FLOP, OVERHEAD = "train_flop_per_s", "step_flop", "overhead_s"
-"""Metrics of a finished run: operations a second of one processor, operations of an optimiser step,
-and seconds outside all steps."""
+RATE, STEP_FLOP = "train_flop_per_s", "step_flop"
+"""Metrics of a finished training: operations a second of one processor, and of a step."""
+
+TEST_PACE, OVERHEAD = "test_s_per_mpx", "overhead_s"
+"""Metrics of a finished run: seconds that its test took per million pixels, and all others outside
+of steps. Earlier versions recorded both together."""
 
 BACKWARD = 3.0
 """Operations of a training step in units of its forward pass."""
@@ -44,10 +47,12 @@ class Speed:
     """`gpu` or `cpu`, and the model's name."""
     settings: frozenset[tuple[str, str]]
     """Names and texts of all settings."""
-    pace_s: float
-    """Seconds of one processor per unit of `Work.amount`."""
-    overhead_s: float
-    """Seconds that do not grow with it."""
+    pace_s: float = 0.0
+    """Seconds of one processor per step and pixel of a training."""
+    test_s: float = 0.0
+    """Seconds per pixel of the test images, which one process fuses and scores."""
+    overhead_s: float = 0.0
+    """Seconds that grow with neither."""
 
 
 @dataclass(frozen=True)
@@ -71,41 +76,52 @@ class Work:
         return max(self.resources.workers, 1) * (gpus or self.resources.cpus_per_worker)
 
     @property
-    def amount(self) -> int:
-        """Steps of an epoch times pixels of a step; if nothing is trained, test images."""
-        if not self.spec.trained:
-            return sum(scene.part == "test" for scene in self.survey.scenes)
+    def epoch_px(self) -> int:
+        """Steps of an epoch times pixels of a step."""
         train = self.spec.train
         return steps_per_epoch(self.spec, self.survey) * train.batch_size * train.patch_px**2
 
-    def speed(self, epochs: int, seconds: float) -> Speed:
-        """Return the speed of a training of which so many epochs took some seconds."""
-        pace_s = seconds * self.processors / (epochs * self.amount)
-        return _speed(self.device, flatten(settings_of(self.spec)), pace_s)
+    @property
+    def test_images(self) -> int:
+        """Number of test images."""
+        return sum(scene.part == "test" for scene in self.survey.scenes)
+
+    @property
+    def test_px(self) -> int:
+        """Pixels of all test images."""
+        sizes = (scene.fused_size() for scene in self.survey.scenes if scene.part == "test")
+        return sum(rows * columns for rows, columns in sizes)
+
+    def speed(self, epochs: int = 0, seconds: float = 0.0, test_s: float = 0.0) -> Speed:
+        """Return the speed of a trial of which so many epochs, or all tests, took some seconds."""
+        pace_s = seconds * self.processors / (epochs * self.epoch_px) if epochs else 0.0
+        settings = flatten(settings_of(self.spec))
+        return _speed(self.device, settings, pace_s=pace_s, test_s=test_s / self.test_px)
 
     def seconds(self, speeds: Iterable[Speed]) -> float | None:
         """Return the expected seconds from the nearest speeds; None if none is of such a model.
 
         The nearest have the most settings in common.
         """
-        own = self.speed(1, 0.0)
+        own = self.speed()
         near: dict[int, list[Speed]] = {}
         for speed in speeds:
             if speed.kind == own.kind:
                 near.setdefault(len(own.settings - speed.settings), []).append(speed)
         if not near:
             return None
-        pace_s = median(speed.pace_s for speed in near[min(near)])
-        overhead_s = median(speed.overhead_s for speed in near[min(near)])
-        epochs = self.spec.train.epochs if self.spec.trained else 1
-        return epochs * self.amount * pace_s / self.processors + overhead_s
+        pace_s, test_s, overhead_s = (
+            median(getattr(speed, name) for speed in near[min(near)])
+            for name in ("pace_s", "test_s", "overhead_s")
+        )
+        epochs = self.spec.train.epochs if self.spec.trained else 0
+        trained_s = epochs * self.epoch_px * pace_s / self.processors
+        return trained_s + self.test_px * test_s + overhead_s
 
 
-def _speed(
-    device: str, settings: Mapping[str, object], pace_s: float, overhead_s: float = 0.0
-) -> Speed:
+def _speed(device: str, settings: Mapping[str, object], **seconds: float) -> Speed:
     texts = frozenset((name, str(value)) for name, value in settings.items())
-    return Speed((device, settings.get("model.name")), texts, pace_s, overhead_s)
+    return Speed((device, settings.get("model.name")), texts, **seconds)
 
 
 @dataclass(frozen=True)
@@ -151,33 +167,42 @@ def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
     speeds = []
     for run in runs:
         metrics, params = run.data.metrics, run.data.params
-        pace_s = None if "epoch" in metrics else metrics.get(FUSE_SECONDS)
-        if RATE in metrics:
-            pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2
-            pace_s = metrics[STEP_FLOP] / metrics[RATE] / pixels
-        if pace_s is not None and tag.DEVICE in run.data.tags:
+        if (RATE in metrics or TEST_PACE in metrics) and tag.DEVICE in run.data.tags:
+            seconds = {"overhead_s": metrics.get(OVERHEAD, 0.0)}
+            seconds["test_s"] = metrics.get(TEST_PACE, 0.0) / 1e6
+            if RATE in metrics:
+                pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2
+                seconds["pace_s"] = metrics[STEP_FLOP] / metrics[RATE] / pixels
             device = run.data.tags[tag.DEVICE].split("/")[0]
-            speeds.append(_speed(device, params, pace_s, metrics.get(OVERHEAD, 0.0)))
+            speeds.append(_speed(device, params, **seconds))
     return speeds
 
 
 def speed_metrics(
-    work: Work, flop_per_pixel: float, trained_s: float, wall_s: float, forecast_s: float | None
+    work: Work,
+    flop_per_pixel: float,
+    trained_s: float,
+    test_s: float,
+    wall_s: float,
+    forecast_s: float | None,
 ) -> dict[str, float]:
-    """Return the metrics of a finished training's speed, which `recorded_speeds` reads.
+    """Return the metrics of a finished trial's speed, which `recorded_speeds` reads.
 
-    `flop_per_pixel` are those of a forward pass. `trained_s` and `wall_s` are the seconds of its
-    steps and of the whole trial; `forecast_s` is the expected `wall_s`, None if unknown.
+    `flop_per_pixel` are those of a forward pass. `trained_s` and `test_s` are the seconds of its
+    steps and of its test, 0 without them, and `wall_s` those of the whole trial; `forecast_s` is
+    the expected `wall_s`, None if unknown.
     """
-    train = work.spec.train
-    flop = BACKWARD * flop_per_pixel
     metrics = {
-        RATE: flop / work.speed(train.epochs, trained_s).pace_s,
-        STEP_FLOP: flop * train.batch_size * train.patch_px**2,
-        OVERHEAD: max(0.0, wall_s - trained_s),
+        OVERHEAD: max(0.0, wall_s - trained_s - test_s),
         "wall_s": wall_s,
         "device_hours": wall_s * work.processors / 3600,
     }
+    if test_s:
+        metrics[TEST_PACE] = test_s / work.test_px * 1e6
+    if trained_s:
+        train, flop = work.spec.train, BACKWARD * flop_per_pixel
+        metrics[RATE] = flop / work.speed(train.epochs, trained_s).pace_s
+        metrics[STEP_FLOP] = flop * train.batch_size * train.patch_px**2
     if forecast_s is not None:
         metrics |= {"forecast_s": forecast_s, "forecast_error": wall_s / forecast_s - 1}
     return metrics

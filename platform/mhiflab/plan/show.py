@@ -105,11 +105,14 @@ def print_forecast(plan: Plan, entries: Sequence[Entry]) -> Forecast:
 
 def forecast_of(plan: Plan, entries: Sequence[Entry]) -> Forecast:
     """Return the forecast of some trials of a plan, from all runs on record."""
-    works = {}
-    for entry in entries:
-        assert entry.survey is not None, "a trial that is not blocked has a survey"
-        works[entry.key] = Work(entry.trial.spec, entry.trial.resources, entry.survey)
+    works = {entry.key: work_of(entry) for entry in entries}
     return forecast(works, recorded_speeds(plan.recorded))
+
+
+def work_of(entry: Entry) -> Work:
+    """Return the computations of a trial that is not blocked."""
+    assert entry.survey is not None, "a trial that is not blocked has a survey"
+    return Work(entry.trial.spec, entry.trial.resources, entry.survey)
 
 
 def show_status(files: Sequence[Path], smoke: bool, lab: Lab, watch: bool = False) -> None:

@@ -28,6 +28,7 @@ from feinfn.methods.weights import load_model
 from feinfn.metrics.label import CONVENTION
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.training.checkpoint import parse_state, read_state
+from feinfn.training.precision import check_precision, native_bfloat16
 from feinfn.training.schedule import batches, learning_rate
 from feinfn.training.train import train
 from feinfn.training.trainer import Trainer
@@ -61,13 +62,43 @@ def saved(folder: Path) -> dict:
     return parse_state(read_state(path), CPU, path)
 
 
-def test_bfloat16_training_learns_nearly_as_float32(tmp_path):
+def test_bfloat16_training_learns_nearly_as_float32(tmp_path, monkeypatch):
+    # Emulated where the CPU has no such products, with the same results.
+    monkeypatch.setattr("feinfn.training.precision.native_bfloat16", lambda: True)
     scores = {}
     for precision in ("float32", "bfloat16"):
         _, best = fit(tmp_path / precision, replace(CONFIG, precision=precision))
         scores[precision] = best["val_psnr"]
     assert scores["float32"] != scores["bfloat16"]
     assert abs(scores["float32"] - scores["bfloat16"]) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "capabilities", "native"),
+    [
+        ("x86_64", {"avx512_bf16": True, "amx_bf16": False}, True),
+        ("x86_64", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("x86_64", {"avx512_bf16": False, "amx_bf16": False, "avx2": True}, False),
+        ("aarch64", {"bf16": True}, True),
+        ("aarch64", {"bf16": False}, False),
+        ("ppc64le", {}, True),
+    ],
+)
+def test_bfloat16_is_refused_where_the_cpu_would_emulate_it(
+    architecture, capabilities, native, tmp_path, monkeypatch
+):
+    found = {"architecture": architecture, **capabilities}
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found)
+    assert native_bfloat16() == native
+    config = replace(CONFIG, precision="bfloat16", epochs=1)
+    if native:
+        check_precision(config, CPU)
+        return
+    with pytest.raises(UserError, match=r"train.precision: found 'bfloat16', expected float32, be"):
+        fit(tmp_path, config)
+    assert not list(tmp_path.iterdir()), "nothing was trained"
+    check_precision(config, torch.device("cuda"))
+    check_precision(CONFIG, CPU)
 
 
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):

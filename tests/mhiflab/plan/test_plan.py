@@ -21,10 +21,11 @@ from mhiflab.plan.forecast import (
     Work,
     forecast,
     recorded_speeds,
+    speed_metrics,
     steps_per_epoch,
 )
 from mhiflab.plan.plan import Plan, plan_refresher, read_plan, reconcile
-from mhiflab.plan.show import counts_line, reasons
+from mhiflab.plan.show import counts_line, reasons, work_of
 from mhiflab.record import tag
 from mhiflab.study import spec
 from mhiflab.study.expand import Trial
@@ -174,6 +175,41 @@ def test_forecast_follows_the_nearest_recorded_runs(write_study):
     assert seconds(finished(trial, 1e-3, **{"model.name": "mst"})) is None
     assert seconds(run_in("FINISHED")) is None
     assert work.speed(2, 1e-3 * pixels).pace_s == pytest.approx(1e-3)
+
+
+def test_forecast_of_tests_scales_with_their_pixels(write_study):
+    unbounded = {"resources.memory_mib": None, "resources.recompute": False}
+    (entry,) = read_plan(
+        write_study(cases={"gsa": {"label": "GSA", "set": {"model.name": "gsa", **unbounded}}})
+    ).entries
+    work, survey = work_of(entry), entry.survey
+    assert survey is not None
+    doubled = tuple(
+        replace(scene, shape_SHW=(31, 2 * scene.shape_SHW[1], scene.shape_SHW[2]))
+        for scene in survey.scenes
+    )
+    larger = replace(work, survey=replace(survey, scenes=doubled))
+    assert larger.test_px == 2 * work.test_px
+    runs = []
+    for test_s in (3.0, 4.0, 8.0):
+        run = run_in("FINISHED", **{tag.DEVICE: "cpu/direct"})
+        run.data.params.update({"model.name": "gsa"})
+        run.data.metrics.update(speed_metrics(work, 0.0, 0.0, test_s, test_s + 1.0, None))
+        runs.append(run)
+    assert work.seconds(recorded_speeds(runs)) == pytest.approx(5)
+    assert larger.seconds(recorded_speeds(runs)) == pytest.approx(9)
+
+
+def test_forecast_of_a_training_counts_its_test_by_pixels_too(write_study):
+    (entry,) = read_plan(write_study(cases={})).entries
+    work = work_of(entry)
+    run = run_in("FINISHED", **{tag.DEVICE: "cpu/direct"})
+    settings = flatten(asdict(work.spec))
+    run.data.params.update({name: str(value) for name, value in settings.items()})
+    run.data.metrics.update(speed_metrics(work, 1e3, 60.0, 10.0, 75.0, 60.0))
+    assert run.data.metrics["overhead_s"] == pytest.approx(5)
+    assert run.data.metrics["forecast_error"] == pytest.approx(0.25)
+    assert work.seconds(recorded_speeds([run])) == pytest.approx(75)
 
 
 def test_forecast_without_records_waits_for_an_epoch(write_study, monkeypatch):
