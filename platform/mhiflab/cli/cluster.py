@@ -1,13 +1,12 @@
 """Commands of the cluster and of the record: submit, doctor, ui."""
 
 import os
-import subprocess
 import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Exit, Option
+from typer import Argument, Option
 
 from feinfn.errors import UserError
 from mhiflab.cli import options
@@ -173,4 +172,6 @@ def ui(
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     words = ["server", "--artifacts-destination", str(folder.artifacts.resolve())]
     words += ["--host", "127.0.0.1", "--port", str(port)]
-    raise Exit(subprocess.call([sys.executable, "-m", "mlflow", *words], env=environment))
+    # In place of this process, so that whoever ends it ends the server.
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *words], environment)  # noqa: S606
