@@ -11,7 +11,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from experiments.bench.bench import high_water_mib, inputs, sync
+from experiments.bench.bench import high_water_mib
+from experiments.bench.measure import inputs, sync
 from experiments.gpu.part import Task
 from feinfn.config import DataConfig, TrainConfig
 from feinfn.data.pairs import ScenePairs

@@ -19,12 +19,9 @@ from experiments.bench.bench import (
     TF32,
     autocast,
     field_costs,
-    floors,
-    in_turns,
-    inputs,
-    rates,
     tf32,
 )
+from experiments.bench.measure import floors, in_turns, inputs, rates
 from experiments.gpu.part import Task
 from feinfn.methods.feinfn.model import FeINFN
 

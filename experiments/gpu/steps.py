@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.bench.bench import in_turns, inputs, sync
+from experiments.bench.measure import in_turns, inputs, sync
 from experiments.gpu.part import Skipped, Task
 from feinfn.config import TrainConfig
 from feinfn.methods.feinfn.model import FeINFN

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.bench.bench import inputs
+from experiments.bench.measure import inputs
 from experiments.gpu.memory import fit
 from experiments.gpu.part import Skipped, Task
 from feinfn.config import TrainConfig

@@ -142,6 +142,8 @@ class SceneSummary:
     """SHA-256 of the pixels, or of the prepared file."""
     notes: tuple[str, ...] = ()
     """Facts of the file that its reader used."""
+    images: int = 1
+    """Number of images; a prepared file may hold more."""
 
     def fused_size(self) -> tuple[int, int]:
         """Return rows and columns of the fused image."""
@@ -174,7 +176,8 @@ def survey(config: DataConfig) -> Survey:
                 file = read_prepared(Path(config.source) / f"{name}.h5")
                 content = file_sha256(file.path)
                 summary = SceneSummary(
-                    part, name, str(file.path), file.shape_SHW, None, None, content
+                    *(part, name, str(file.path), file.shape_SHW, None, None, content),
+                    images=file.count,
                 )
             else:
                 scene = load_scene(config, name)

@@ -121,7 +121,7 @@ def name_of(config: Any) -> str:
     return getattr(config, "name", FEINFN)
 
 
-def known_response(
+def response_to_meet(
     config: Any, protocol: Protocol, wavelengths_nm: Sequence[float] | None
 ) -> np.ndarray | None:
     """Return the response [M, S] on bands at these wavelengths that a method's projection needs.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from feinfn.methods.classical.registry import CLASSICAL
-from feinfn.methods.configs import known_response
+from feinfn.methods.configs import response_to_meet
 from feinfn.protocols.aligned import aligned
 from feinfn.protocols.consistency import meet
 from feinfn.protocols.protocol import Protocol
@@ -94,6 +94,6 @@ def sensor_of(
     """
     if not config.needs_sensor:
         return None
-    response_MS = known_response(config, protocol, wavelengths_nm)
+    response_MS = response_to_meet(config, protocol, wavelengths_nm)
     rows = () if response_MS is None else map(tuple, response_MS.tolist())
     return Sensor(protocol, tuple(rows))

@@ -23,7 +23,7 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
     """Raise `UserError` for a training in bfloat16 on a CPU that would emulate it."""
     emulated = config.precision == "bfloat16" and device.type == "cpu" and not native_bfloat16()
     expected = (
-        "float32, because this machine's CPU has no products of bfloat16 (AVX512_BF16 or AMX) and "
-        "emulates them many times slower; train on another node, or set it to float32"
+        "float32, because this machine's CPU has no products of bfloat16 (on x86, AVX512_BF16 or "
+        "AMX) and emulates them many times slower; train on another node, or set it to float32"
     )
     require(not emulated, "train.precision", config.precision, expected)

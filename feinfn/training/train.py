@@ -105,7 +105,6 @@ def train(
     `OutOfMemory` if a step does not fit.
     """
     check_batch(patches, config, accumulate)
-    check_precision(config, next(model.parameters()).device)
     if isinstance(patches, Patches) and (patches.start is None) != (model.config.base == "lms"):
         raise UserError(
             f"model.base: found {model.config.base!r} with patches that have "
@@ -115,6 +114,8 @@ def train(
     trainer = Trainer(model, config, seed, folder, warn)
     first = trainer.workers.rank == 0
     end = config.epochs if until is None else min(until, config.epochs)
+    if trainer.epoch < end:
+        check_precision(config, trainer.device)
     try:
         while trainer.epoch < end:
             metrics = _epoch(trainer, patches, accumulate, preempted)

@@ -12,28 +12,42 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 MEASURED = 0.1
-"""Share of all steps after which their speed counts more than a forecast: they come in waves."""
+"""Share of all work after which its measured speed counts more than a forecast."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a trial does: epochs, and then test images that it fuses and scores."""
+    """Epochs of a trial, and the test images that it fuses and scores after them."""
 
     epochs: int = 0
     images: int = 0
 
     def share(self, whole: "Steps") -> float:
-        """Return the share of the whole: of its epochs, or of its images if it has no epochs."""
-        if whole.epochs:
-            return self.epochs / whole.epochs
-        return self.images / whole.images if whole.images else 0.0
+        """Return the share of the whole, from 0 to 1, if the test is as long as one epoch."""
+        tests = self.images / whole.images if whole.images else 0.0
+        parts = whole.epochs + (whole.images > 0)
+        return min(1.0, (self.epochs + tests) / parts) if parts else 1.0
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """One trial of the bar."""
+
+    whole: Steps
+    done: Steps
+    before: float
+    """Share that it did not do while the bar was shown: earlier, or never because it ended."""
+
+    @property
+    def share(self) -> float:
+        return self.done.share(self.whole)
 
 
 class TrialBar:
     """A bar over trials, each as long as its expected seconds; `progress` shows it.
 
-    The time left follows from the forecast, if all trials have one, and later from the speed since
-    the first step that was told.
+    The time left follows from the forecast, if all trials have one, and later from the speed of the
+    steps that were told.
     """
 
     def __init__(
@@ -47,9 +61,9 @@ class TrialBar:
         """Take the steps of every trial, and the expected seconds of some, by name."""
         self._trials, self._seconds, self._at_once = trials, dict(seconds), at_once
         self._get_time = get_time
-        self._started = get_time()
-        self._done: dict[str, tuple[Steps, Steps]] = {}
-        self._told: list[tuple[float, dict[str, tuple[Steps, Steps]]]] = []
+        self._began_s = self._last_s = get_time()
+        # Replaced, never changed: another thread draws the bar.
+        self._lanes: dict[str, _Lane] = {}
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -66,7 +80,7 @@ class TrialBar:
         parts = []
         for kind in ("epochs", "images"):
             total = sum(getattr(steps, kind) for steps in self._trials.values())
-            done = sum(getattr(steps, kind) for steps, _ in self._done.values())
+            done = sum(getattr(lane.done, kind) for lane in self._lanes.values())
             if total:
                 parts.append(f"{done}/{total} {kind}")
         return ", ".join(parts)
@@ -74,45 +88,64 @@ class TrialBar:
     @property
     def share(self) -> float:
         """Share of all expected seconds that is done, from 0 to 1."""
-        return self._share(self._done)
+        return self._sum({name: lane.share for name, lane in self._lanes.items()})
 
     @property
     def left_s(self) -> float | None:
         """Seconds that the rest takes; None if they are not known yet."""
-        last = self._told[-1][0] if self._told else self._started
         known = self._trials.keys() <= self._seconds.keys()
-        done = self.share - self._share(self._told[0][1]) if self._told else 0.0
-        if done > MEASURED * known:
-            total = (last - self._told[0][0]) / done
+        lanes = self._lanes
+        measured = self._sum({name: lane.share - lane.before for name, lane in lanes.items()})
+        if measured > MEASURED * known:
+            total = (self._last_s - self._began_s) / measured
         elif known:
-            total = sum(self._seconds[name] for name in self._trials) / self._at_once
+            seconds = [self._seconds[name] for name in self._trials]
+            # As the forecast is worded: never less than the longest trial.
+            total = max(sum(seconds) / self._at_once, *seconds)
         else:
             return None
-        return max(0.0, (1 - self.share) * total - (self._get_time() - last))
+        return max(0.0, (1 - self.share) * total - (self._get_time() - self._last_s))
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Take the expected seconds of more trials; the rest counts as their mean."""
-        self._seconds |= seconds
+        self._seconds = {**self._seconds, **seconds}
         self.progress.update(self._task, completed=self.share)
 
-    def move(self, trial: str, done: Steps, whole: Steps, text: str) -> None:
-        """Show that a trial has done some of its steps; never less than it had done before."""
-        before, _ = self._done.get(trial, (Steps(), whole))
-        most = Steps(max(before.epochs, done.epochs), max(before.images, done.images))
-        self._done[trial] = most, whole
-        self._told[1:] = [(self._get_time(), dict(self._done))]
+    def move(self, trial: str, done: Steps, whole: Steps, step_s: float, text: str) -> None:
+        """Show that a trial has done one more step, which took some seconds, or several.
+
+        It is never shown to have done less than before, as one that begins again would have.
+        """
+        self._last_s = self._get_time()
+        if not self._lanes:
+            self._began_s = self._last_s - step_s
+        lane = self._lanes.get(trial)
+        if lane is None:
+            # A continued trial made its other steps before this bar was shown.
+            one = Steps(min(1, done.epochs), 0) if done.images == 0 else Steps(0, 1)
+            before = Steps(done.epochs - one.epochs, done.images - one.images).share(whole)
+            lane = _Lane(whole, Steps(), before)
+        most = Steps(max(lane.done.epochs, done.epochs), max(lane.done.images, done.images))
+        self._show(trial, _Lane(whole, most, lane.before), text)
+
+    def end(self, trial: str, whole: Steps, text: str) -> None:
+        """Show that a trial has ended; steps that it did not need tell no speed."""
+        lane = self._lanes.get(trial, _Lane(whole, Steps(), 0.0))
+        self._show(trial, _Lane(whole, whole, lane.before + 1 - lane.share), text)
+
+    def _show(self, trial: str, lane: _Lane, text: str) -> None:
+        self._lanes = {**self._lanes, trial: lane}
         self.progress.update(
             self._task, completed=self.share, description=escape(text), counts=self.counts
         )
 
-    def _share(self, done: Mapping[str, tuple[Steps, Steps]]) -> float:
-        rest = mean(self._seconds.values()) if self._seconds else 1.0
-        total = sum(self._seconds.get(name, rest) for name in self._trials)
-        sizes = (
-            self._seconds.get(name, rest) * steps.share(whole)
-            for name, (steps, whole) in done.items()
-        )
-        return min(1.0, sum(sizes) / total) if total else 0.0
+    def _sum(self, shares: Mapping[str, float]) -> float:
+        """Return the share of all expected seconds that shares of trials make."""
+        seconds = self._seconds
+        rest = mean(seconds.values()) if seconds else 1.0
+        total = sum(seconds.get(name, rest) for name in self._trials)
+        part = sum(seconds.get(name, rest) * share for name, share in shares.items())
+        return min(1.0, part / total) if total else 0.0
 
 
 class _TimeLeft(ProgressColumn):

@@ -79,12 +79,15 @@ class TrialMonitor(Callback):
         work = self.jobs[key].work
         if "epoch" in result:
             self.outcome.unfinished[key] = f"interrupted after epoch {result['epoch']}"
-            self._move(key, Steps(epochs=result["epoch"]), name)
+            epoch_s = result["train_seconds"] / result["epoch"]
+            self._move(key, Steps(epochs=result["epoch"]), epoch_s, name)
             self._forecast(work.speed(result["epoch"], result["train_seconds"]))
         elif "images" in result:
             images, total = result["images"], result["of_images"]
             self.outcome.unfinished[key] = f"interrupted after {images} of {total} test images"
-            self._move(key, Steps(images=images), f"{name}, test")
+            # Tests begin when all epochs are done, perhaps by an earlier driver.
+            steps, image_s = steps_of(work), result["expected_test_s"] / total
+            self._move(key, replace(steps, images=images), image_s, f"{name}, test")
             if not work.spec.trained:
                 self._forecast(work.speed(test_s=result["expected_test_s"]))
         elif result.get("state") in _COLOURS:
@@ -94,15 +97,18 @@ class TrialMonitor(Callback):
         """Move the bar past the steps that a trial did not need."""
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
-            self._move(key, steps_of(self.jobs[key].work, self.jobs[key].test), self._name(trial))
+            job = self.jobs[key]
+            whole = steps_of(job.work, job.test)
+            self.bar.end(self.lanes.get(key, key), whole, self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Log a trial whose process died more often than it may."""
         self._end(trial, "lost", "its process ended")
 
-    def _move(self, key: str, done: Steps, text: str) -> None:
+    def _move(self, key: str, done: Steps, step_s: float, text: str) -> None:
         job = self.jobs[key]
-        self.bar.move(self.lanes.get(key, key), done, steps_of(job.work, job.test), text)
+        whole = steps_of(job.work, job.test)
+        self.bar.move(self.lanes.get(key, key), done, whole, step_s, text)
 
     def _forecast(self, speed: Speed) -> None:
         """Forecast the trials that had none, if this is the first of their model that tells."""

@@ -37,7 +37,7 @@ from mhiflab.cluster.ray_private import deferred, preempted
 from mhiflab.execute.evaluate import score_tests
 from mhiflab.execute.job import Job
 from mhiflab.packaged import save_packaged
-from mhiflab.plan.forecast import speed_metrics
+from mhiflab.plan.forecast import pace_of_test, speed_metrics
 from mhiflab.record import artifacts, tag
 from mhiflab.record.studies import dataset_inputs
 from mhiflab.record.writer import Record
@@ -76,6 +76,8 @@ def run_worker(job: Job, device: torch.device, report: ReportProgress) -> None:
                 tell = report if workers == 1 else lambda values: None
                 _record_tests(record, job, fuse, _images(job, "test", device), tell)
                 test_s = time.perf_counter() - opened
+                last_step = job.spec.train.epochs if job.spec.trained else 0
+                record.metrics(last_step, pace_of_test(job.work, test_s))
             _record_end(record, job, device, about, reports, started, test_s)
 
 

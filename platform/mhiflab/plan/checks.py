@@ -7,7 +7,7 @@ import numpy as np
 from feinfn.config import ModelConfig
 from feinfn.data.source import SceneSummary, Survey, check_fit, check_same_draw
 from feinfn.errors import UserError, require
-from feinfn.methods.configs import check_parts, known_response
+from feinfn.methods.configs import check_parts, response_to_meet
 from feinfn.methods.feinfn.strips import strips_within
 from mhiflab.plan.search import SearchPlan, with_values
 from mhiflab.plan.suggest import text_of
@@ -114,7 +114,7 @@ def _check_physics(trial: Trial, data: Survey) -> None:
     spec: Any = trial.spec
     if spec.trained and spec.model.base != "lms" and spec.data.inputs == "scene":
         check_same_draw(spec.protocol)
-    known_response(spec.model, spec.protocol, data.training_nm)
+    response_to_meet(spec.model, spec.protocol, data.training_nm)
     if spec.model.consistency == "none" or spec.protocol.srf_by != "wavelength":
         return
     for scene in data.scenes:

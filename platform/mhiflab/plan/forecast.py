@@ -35,7 +35,7 @@ def steps_per_epoch(spec: Spec, survey: Survey) -> int:
         if scene.part == "train":
             size = scene.shape_SHW[1:]
             starts = [max(0, (n - train.patch_px) // train.stride_px + 1) for n in size]
-            patches += math.prod(starts) if spec.data.inputs != "stored" else 1
+            patches += math.prod(starts) if spec.data.inputs != "stored" else scene.images
     return max(1, patches // train.batch_size)
 
 
@@ -49,8 +49,9 @@ class Speed:
     """Names and texts of all settings."""
     pace_s: float = 0.0
     """Seconds of one processor per step and pixel of a training."""
-    test_s: float = 0.0
-    """Seconds per pixel of the test images, which one process fuses and scores."""
+    test_s: float | None = None
+    """Seconds per pixel of the test images, which one process fuses and scores; None if the trial
+    was not tested, or an earlier version counted them as overhead."""
     overhead_s: float = 0.0
     """Seconds that grow with neither."""
 
@@ -84,19 +85,19 @@ class Work:
     @property
     def test_images(self) -> int:
         """Number of test images."""
-        return sum(scene.part == "test" for scene in self.survey.scenes)
+        return sum(scene.images for scene in self.survey.scenes if scene.part == "test")
 
     @property
     def test_px(self) -> int:
         """Pixels of all test images."""
-        sizes = (scene.fused_size() for scene in self.survey.scenes if scene.part == "test")
-        return sum(rows * columns for rows, columns in sizes)
+        tests = (scene for scene in self.survey.scenes if scene.part == "test")
+        return sum(scene.images * math.prod(scene.fused_size()) for scene in tests)
 
-    def speed(self, epochs: int = 0, seconds: float = 0.0, test_s: float = 0.0) -> Speed:
+    def speed(self, epochs: int = 0, seconds: float = 0.0, test_s: float | None = None) -> Speed:
         """Return the speed of a trial of which so many epochs, or all tests, took some seconds."""
         pace_s = seconds * self.processors / (epochs * self.epoch_px) if epochs else 0.0
-        settings = flatten(settings_of(self.spec))
-        return _speed(self.device, settings, pace_s=pace_s, test_s=test_s / self.test_px)
+        per_pixel = None if test_s is None else test_s / self.test_px
+        return _speed(self.device, flatten(settings_of(self.spec)), pace_s, per_pixel)
 
     def seconds(self, speeds: Iterable[Speed]) -> float | None:
         """Return the expected seconds from the nearest speeds; None if none is of such a model.
@@ -110,18 +111,25 @@ class Work:
                 near.setdefault(len(own.settings - speed.settings), []).append(speed)
         if not near:
             return None
-        pace_s, test_s, overhead_s = (
-            median(getattr(speed, name) for speed in near[min(near)])
-            for name in ("pace_s", "test_s", "overhead_s")
-        )
+        nearest = near[min(near)]
+        pace_s = median(speed.pace_s for speed in nearest)
         epochs = self.spec.train.epochs if self.spec.trained else 0
         trained_s = epochs * self.epoch_px * pace_s / self.processors
-        return trained_s + self.test_px * test_s + overhead_s
+        # Where tests count as overhead, or were not made, their share is not known.
+        tested = [speed for speed in nearest if speed.test_s is not None] or nearest
+        test_s = median(speed.test_s or 0.0 for speed in tested)
+        return trained_s + self.test_px * test_s + median(speed.overhead_s for speed in tested)
 
 
-def _speed(device: str, settings: Mapping[str, object], **seconds: float) -> Speed:
+def _speed(
+    device: str,
+    settings: Mapping[str, object],
+    pace_s: float,
+    test_s: float | None,
+    overhead_s: float = 0.0,
+) -> Speed:
     texts = frozenset((name, str(value)) for name, value in settings.items())
-    return Speed((device, settings.get("model.name")), texts, **seconds)
+    return Speed((device, settings.get("model.name")), texts, pace_s, test_s, overhead_s)
 
 
 @dataclass(frozen=True)
@@ -168,14 +176,19 @@ def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
     for run in runs:
         metrics, params = run.data.metrics, run.data.params
         if (RATE in metrics or TEST_PACE in metrics) and tag.DEVICE in run.data.tags:
-            seconds = {"overhead_s": metrics.get(OVERHEAD, 0.0)}
-            seconds["test_s"] = metrics.get(TEST_PACE, 0.0) / 1e6
+            pace_s = 0.0
             if RATE in metrics:
                 pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2
-                seconds["pace_s"] = metrics[STEP_FLOP] / metrics[RATE] / pixels
+                pace_s = metrics[STEP_FLOP] / metrics[RATE] / pixels
+            test_s = metrics[TEST_PACE] / 1e6 if TEST_PACE in metrics else None
             device = run.data.tags[tag.DEVICE].split("/")[0]
-            speeds.append(_speed(device, params, **seconds))
+            speeds.append(_speed(device, params, pace_s, test_s, metrics.get(OVERHEAD, 0.0)))
     return speeds
+
+
+def pace_of_test(work: Work, test_s: float) -> dict[str, float]:
+    """Return the metric of a test that took some seconds, which `recorded_speeds` reads."""
+    return {TEST_PACE: test_s / work.test_px * 1e6}
 
 
 def speed_metrics(
@@ -189,16 +202,14 @@ def speed_metrics(
     """Return the metrics of a finished trial's speed, which `recorded_speeds` reads.
 
     `flop_per_pixel` are those of a forward pass. `trained_s` and `test_s` are the seconds of its
-    steps and of its test, 0 without them, and `wall_s` those of the whole trial; `forecast_s` is
-    the expected `wall_s`, None if unknown.
+    steps and of its test (see `pace_of_test`), 0 without them, and `wall_s` those of the whole
+    trial; `forecast_s` is the expected `wall_s`, None if unknown.
     """
     metrics = {
         OVERHEAD: max(0.0, wall_s - trained_s - test_s),
         "wall_s": wall_s,
         "device_hours": wall_s * work.processors / 3600,
     }
-    if test_s:
-        metrics[TEST_PACE] = test_s / work.test_px * 1e6
     if trained_s:
         train, flop = work.spec.train, BACKWARD * flop_per_pixel
         metrics[RATE] = flop / work.speed(train.epochs, trained_s).pace_s

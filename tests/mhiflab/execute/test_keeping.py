@@ -141,5 +141,5 @@ def test_run_lost_in_its_tests_knows_its_size_and_late_warnings_are_reported(
             worker.run_worker(job, torch.device("cpu"), told.append)
     assert [values.get("warning") for values in told] == [None, "after 1"]
     worker.run_worker(job, torch.device("cpu"), told.append)
-    assert len(told) == 2
+    assert len([values for values in told if "epoch" in values]) == 2
     assert trial_runs(store)[entry.key].data.metrics["parameters"] > 0

@@ -241,7 +241,7 @@ def test_test_scenes_are_not_opened_before_training_has_ended(write_study, tmp_p
         (scenes / f"{name}.h5").rename(away / f"{name}.h5")
 
     def report(metrics: dict) -> None:
-        if metrics["epoch"] == entry.trial.spec.train.epochs:
+        if metrics.get("epoch") == entry.trial.spec.train.epochs:
             for name in parts["test"]:
                 (away / f"{name}.h5").rename(scenes / f"{name}.h5")
 

@@ -20,6 +20,7 @@ from mhiflab.plan.forecast import (
     STEP_FLOP,
     Work,
     forecast,
+    pace_of_test,
     recorded_speeds,
     speed_metrics,
     steps_per_epoch,
@@ -190,26 +191,40 @@ def test_forecast_of_tests_scales_with_their_pixels(write_study):
     )
     larger = replace(work, survey=replace(survey, scenes=doubled))
     assert larger.test_px == 2 * work.test_px
-    runs = []
-    for test_s in (3.0, 4.0, 8.0):
-        run = run_in("FINISHED", **{tag.DEVICE: "cpu/direct"})
-        run.data.params.update({"model.name": "gsa"})
-        run.data.metrics.update(speed_metrics(work, 0.0, 0.0, test_s, test_s + 1.0, None))
-        runs.append(run)
+    runs = [timed(work, 0.0, test_s) for test_s in (3.0, 4.0, 8.0)]
     assert work.seconds(recorded_speeds(runs)) == pytest.approx(5)
     assert larger.seconds(recorded_speeds(runs)) == pytest.approx(9)
+    # A prepared file may hold several images.
+    stored = tuple(replace(scene, images=3) for scene in survey.scenes)
+    several = replace(work, survey=replace(survey, scenes=stored))
+    assert several.test_images == 3 * work.test_images
+    assert several.seconds(recorded_speeds(runs)) == pytest.approx(13)
 
 
 def test_forecast_of_a_training_counts_its_test_by_pixels_too(write_study):
     (entry,) = read_plan(write_study(cases={})).entries
     work = work_of(entry)
+    tested, untested = timed(work, 60.0, 10.0), timed(work, 60.0, None)
+    assert tested.data.metrics["overhead_s"] == pytest.approx(1)
+    assert tested.data.metrics["forecast_error"] == pytest.approx(71 / 50 - 1)
+    assert work.seconds(recorded_speeds([tested])) == pytest.approx(71)
+    # Suggestions of a search are not tested: they say nothing about a test.
+    assert work.seconds(recorded_speeds([tested, untested, untested])) == pytest.approx(71)
+    # Earlier versions counted the test as overhead.
+    untested.data.metrics["overhead_s"] = 11.0
+    assert work.seconds(recorded_speeds([untested])) == pytest.approx(71)
+
+
+def timed(work: Work, trained_s: float, test_s: float | None) -> Run:
+    """Return a run with an overhead of a second and a forecast of 50."""
     run = run_in("FINISHED", **{tag.DEVICE: "cpu/direct"})
-    settings = flatten(asdict(work.spec))
+    settings = flatten(spec.settings_of(work.spec))
     run.data.params.update({name: str(value) for name, value in settings.items()})
-    run.data.metrics.update(speed_metrics(work, 1e3, 60.0, 10.0, 75.0, 60.0))
-    assert run.data.metrics["overhead_s"] == pytest.approx(5)
-    assert run.data.metrics["forecast_error"] == pytest.approx(0.25)
-    assert work.seconds(recorded_speeds([run])) == pytest.approx(75)
+    if test_s is not None:
+        run.data.metrics.update(pace_of_test(work, test_s))
+    wall_s = trained_s + (test_s or 0.0) + 1.0
+    run.data.metrics.update(speed_metrics(work, 1e3, trained_s, test_s or 0.0, wall_s, 50.0))
+    return run
 
 
 def test_forecast_without_records_waits_for_an_epoch(write_study, monkeypatch):
