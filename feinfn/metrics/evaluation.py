@@ -14,7 +14,7 @@ from feinfn.errors import UserError, require_one_of
 from feinfn.metrics.conventions import CONVENTIONS, Convention, find_convention
 from feinfn.metrics.hypercomplex import q2n, whole_blocks
 from feinfn.metrics.indices import cc_per_band, mean_error, mse_per_band, scc
-from feinfn.metrics.label import CONVENTION, METRICS, Label
+from feinfn.metrics.label import CONVENTION, LABELS, METRICS
 from feinfn.metrics.pieces import Quantities, Seen
 from feinfn.metrics.windows import uiqi_per_band, whole_windows
 
@@ -23,7 +23,6 @@ from feinfn.metrics.windows import uiqi_per_band, whole_windows
 class Index:
     """An index of a fused image and its reference under a convention."""
 
-    label: Label
     value: Callable[[Convention, Quantities, int], float] | None = None
     """Value at a ratio; None: the mean over bands."""
     per_band: Callable[[Convention, Quantities], Tensor] | None = None
@@ -42,43 +41,20 @@ class Index:
 
 
 INDICES: dict[str, Index] = {
-    "psnr": Index(
-        Label("PSNR", 2, True, unit="dB", words=" dB", sign=" dB"),
-        lambda rule, images, ratio: rule.psnr(images),
-        Convention.psnr_per_band,
-    ),
-    "sam": Index(
-        Label("SAM", 3, False, unit="deg", words=" degrees", sign="°"),
-        lambda rule, images, ratio: rule.sam(images),
-    ),
-    "ergas": Index(Label("ERGAS", 3, False), Convention.ergas),
-    "ssim": Index(Label("SSIM", 4, True), per_band=Convention.ssim_per_band, windows=True),
+    "psnr": Index(lambda rule, images, ratio: rule.psnr(images), Convention.psnr_per_band),
+    "sam": Index(lambda rule, images, ratio: rule.sam(images)),
+    "ergas": Index(Convention.ergas),
+    "ssim": Index(per_band=Convention.ssim_per_band, windows=True),
     "rmse": Index(
-        Label("RMSE", 5, False),
         lambda rule, images, ratio: images.of(mse_per_band).mean().sqrt().item(),
         lambda rule, images: images.of(mse_per_band).sqrt(),
     ),
-    "cc": Index(Label("CC", 4, True), per_band=lambda rule, images: images.of(cc_per_band)),
-    "scc": Index(
-        Label("SCC", 4, True),
-        lambda rule, images, ratio: images.of(scc),
-        side_px=3,
-        windows=True,
-    ),
-    "uiqi": Index(
-        Label("UIQI", 4, True),
-        per_band=lambda rule, images: images.of(uiqi_per_band),
-        side_px=32,
-        windows=True,
-    ),
-    "q2n": Index(
-        Label("Q2n", 4, True),
-        lambda rule, images, ratio: images.of(q2n),
-        side_px=32,
-        windows=True,
-    ),
+    "cc": Index(per_band=lambda rule, images: images.of(cc_per_band)),
+    "scc": Index(lambda rule, images, ratio: images.of(scc), side_px=3, windows=True),
+    "uiqi": Index(per_band=lambda rule, images: images.of(uiqi_per_band), side_px=32, windows=True),
+    "q2n": Index(lambda rule, images, ratio: images.of(q2n), side_px=32, windows=True),
 }
-"""Every index with a reference by name; one more is one entry here."""
+"""Every index with a reference by name; one more is one entry here, and its label."""
 PER_BAND = {name: index.per_band for name, index in INDICES.items() if index.per_band}
 ALL_INDICES = tuple(INDICES)
 
@@ -186,7 +162,7 @@ def left_out_words(valid_HW: Tensor, indices: Sequence[str]) -> str:
     """Return a sentence about what indices leave out of an image that has pixels without data."""
     missing, total = int((~valid_HW).sum()), valid_HW.numel()
     counts = windows_left_out(valid_HW, indices).items()
-    windows = ", ".join(f"{INDICES[name].label.name} {n} of {m}" for name, (n, m) in counts)
+    windows = ", ".join(f"{LABELS[name].name} {n} of {m}" for name, (n, m) in counts)
     return (
         f"{missing} of {total} pixels have no data and are left out"
         f"{', and the windows that touch them: ' * bool(windows)}{windows}"

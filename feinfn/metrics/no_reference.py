@@ -13,15 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feinfn.errors import UserError
-from feinfn.metrics.label import Label
 from feinfn.metrics.windows import universal_quality
-
-LABELS = {
-    "d_lambda": Label("D_lambda", 4, False),
-    "d_s": Label("D_S", 4, False),
-    "qnr": Label("QNR", 4, True),
-}
-"""The labels of the indices of `qnr`."""
 
 
 def _blocks(image_SHW: Tensor, side: int) -> Tensor:

@@ -56,8 +56,8 @@ def evaluate(
     from feinfn.data.readers.array import Options
     from feinfn.files import write_atomic
     from feinfn.inference.scores import score_files
+    from feinfn.metrics.label import LABELS
     from mhiflab.render.fused import convention_grid, write_csv, write_map, write_mat
-    from mhiflab.render.metrics import METRICS
 
     told = Options(key=key, full_scale=full_scale, bands_axis=bands_axis, no_data=no_data)
     reference_told = replace(
@@ -73,7 +73,7 @@ def evaluate(
     if gaps := scores.gaps():
         out.print(gaps)
     if scores.left_out:
-        names = ", ".join(METRICS[index].name for index in scores.left_out)
+        names = ", ".join(LABELS[index].name for index in scores.left_out)
         out.print(f"Left out, their windows are larger than the image: {names}")
     for rule in scores.conventions:
         out.print(f"[bold]{rule.name}[/]: {escape(rule.about)} Source: {escape(rule.source)}.")

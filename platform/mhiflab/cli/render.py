@@ -46,12 +46,13 @@ def table(
     Every number comes from MLflow; scenes are read only to identify the runs. The same runs
     give the same bytes.
     """
-    from mhiflab.render.paper import checked_paper, opened_plans, render, with_tables
+    from mhiflab.render.paper import opened_plans, render, with_tables
+    from mhiflab.study.read import read_paper
 
     path = study_path(paper)
     target = folder or Lab(lab).rendered_of(path, smoke)
     check_targets((target / "table.md",))
-    chosen = with_tables(checked_paper(path), name or (), convention or (), costs)
+    chosen = with_tables(read_paper(path), name or (), convention or (), costs)
     parts = [*chosen.tables, *(chosen.figures if chosen.study and not name else ())]
     with opened_plans(chosen, smoke, Lab(lab), record) as plans:
         render(plans, target, parts, name or (), partial)

@@ -12,11 +12,6 @@ from typing import Any
 
 import torch
 from ray import get_runtime_context, tune
-from ray import train as ray_train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from feinfn.errors import OutOfMemory, Preempted, UserError
 from mhiflab.cluster.connect import selector, worker_request
@@ -54,9 +49,7 @@ def _end_state(job: Job) -> dict[str, Any]:
         except Exception as error:
             if not job.resources.workers:
                 error.add_note(f"Its last lines:\n{log_tail()}")
-            causes: list[BaseException] = [error]
-            if isinstance(error, WorkerGroupError) and error.worker_failures:
-                causes = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+            causes = _causes(error)
         if _is_lost(causes):
             losses += 1
             if losses > job.retry.lost:
@@ -73,7 +66,18 @@ def _end_state(job: Job) -> dict[str, Any]:
         gc.collect()
 
 
+def _causes(error: Exception) -> list[BaseException]:
+    """Return the errors of a group's workers by rank, or the error itself."""
+    failures = getattr(error, "worker_failures", None)
+    return [failures[rank] for rank in sorted(failures)] if failures else [error]
+
+
 def _train_with_workers(job: Job) -> None:
+    # Not above: a direct trial would wait for Ray Train to load.
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
     resources = job.resources
     trainer = TorchTrainer(
         _worker_loop,
@@ -96,6 +100,9 @@ def _train_with_workers(job: Job) -> None:
 
 
 def _worker_loop(config: dict[str, Any]) -> None:
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
     try:
         run_worker(config["job"], get_device(), ray_train.report)
     except Exception as error:

@@ -13,14 +13,13 @@ import pandas as pd
 
 from feinfn.errors import UserError, nearest
 from feinfn.methods.configs import CLASSICAL_NAMES
-from feinfn.metrics.label import CONVENTION
+from feinfn.metrics.label import CONVENTION, LABELS
 from mhiflab.grid import Cell, Grid, texts
 from mhiflab.record import artifacts, tag
 from mhiflab.record.finished import RecordedRun
 from mhiflab.render.compare_page import Section
 from mhiflab.render.figures.style import COLOURS, figure_bytes
 from mhiflab.render.figures.training.curves import curves_figure
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
 
 AT_MOST = len(COLOURS)
@@ -172,7 +171,7 @@ def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
     chance = _other_seeds(runs)
     verdicts = [one.verdict() for one in comparisons if one.shown and one.method not in chance]
     sentences += verdicts or ["No difference was shown."]
-    heads = [f"{METRICS[m].name}{METRICS[m].words}" for m in metrics]
+    heads = [f"{LABELS[m].name}{LABELS[m].words}" for m in metrics]
     interval = f"{100 * comparisons[0].level:g}% interval"
     p_value = f"p (Holm over {comparisons[0].family})"
     differences = Grid(
@@ -185,7 +184,7 @@ def _metrics(runs: Sequence[RecordedRun], requested: str | None) -> Section:
 
 
 def _line(comparison: Comparison, chance: bool) -> list[Cell]:
-    metric = METRICS[comparison.metric]
+    metric = LABELS[comparison.metric]
     ends = [
         f"{x:+z.{metric.digits}f}"
         for x in (comparison.effect.mean, comparison.low, comparison.high)
@@ -211,7 +210,7 @@ def _images(frame: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -
         for name in names:
             cells = texts(scene, name)
             for metric in metrics:
-                digits = METRICS[metric].digits
+                digits = LABELS[metric].digits
                 value, base = (table.loc[(scene, run), metric] for run in (name, names[0]))
                 difference = "" if name == names[0] else f"({value - base:+z.{digits}f})"
                 cells.append(Cell(f"{value:.{digits}f}", "", difference, value))

@@ -15,10 +15,10 @@ from feinfn.errors import UserError
 from feinfn.files import write_atomic
 from feinfn.inference.apply import Trained, fused_image
 from feinfn.inference.inputs import FusionImages
+from feinfn.metrics.label import LABELS
 from mhiflab.grid import Cell, Grid
 from mhiflab.render.figures.images.fused import fused_figure
 from mhiflab.render.figures.style import MAPS, Panel, error_limit, figure_bytes
-from mhiflab.render.metrics import METRICS
 
 LEAST_DIGITS = 3
 """Conventions may differ by less than a table shows."""
@@ -32,9 +32,9 @@ def convention_grid(by_convention: Mapping[str, Mapping[str, float]]) -> Grid:
     first = next(iter(by_convention.values()))
     rows = []
     for index, base in first.items():
-        digits = max(METRICS[index].digits, LEAST_DIGITS)
+        digits = max(LABELS[index].digits, LEAST_DIGITS)
         cells = [_cell(values[index], base, digits) for values in by_convention.values()]
-        rows.append([Cell(METRICS[index].heading), *cells])
+        rows.append([Cell(LABELS[index].heading), *cells])
     heads = [name.replace("_", "_\n") for name in by_convention]
     return Grid(["index", *heads], rows)
 

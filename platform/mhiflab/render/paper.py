@@ -25,8 +25,6 @@ from mhiflab.record.artifacts import FUSED, NotArchivedError, group_means
 from mhiflab.record.database.errors import without_passwords
 from mhiflab.record.store import Store, open_store, tracking_uri
 from mhiflab.record.studies import describe_study, study_note
-from mhiflab.render.figures.registry import FORMATS, KINDS, draw, find_kind
-from mhiflab.render.figures.training.search import write_searches
 from mhiflab.render.runs import collect
 from mhiflab.render.tables.formats import formatted, print_table, write_table
 from mhiflab.render.tables.published import QuotedRow, read_published
@@ -43,6 +41,9 @@ ALL = "all"
 def checked_paper(path: Path) -> Paper:
     """Read a paper or a study; raise `UserError` if the file or a figure's option is invalid."""
     paper = read_paper(path)
+    if paper.figures:
+        # Not above, here and below: figures load matplotlib and torch, which tables do without.
+        from mhiflab.render.figures.registry import find_kind
     for name, part in paper.figures.items():
         try:
             build(find_kind(part.kind), part.options, "options")
@@ -90,6 +91,8 @@ def with_figures(paper: Paper, names: Sequence[str], kind: str, options: dict[st
             f"{''.join(f' --option {key}' for key in options)}, expected --name, or for a single "
             f"study --kind, with --option unless it is {ALL}; leave the others out"
         )
+    from mhiflab.render.figures.registry import KINDS, find_kind
+
     kinds = KINDS if kind == ALL else {kind: find_kind(kind)}
     (study,) = studies
     figures = {x: PaperFigure(title=x, study=study, kind=x, options=options) for x in kinds}
@@ -145,20 +148,25 @@ def make_table(plans: Plans, name: str, partial: bool = False) -> Table:
             published = part.published[heading]
             quoted = tuple(read_published(paper.published, published.data, published.ratio))
         title = heading if len(part.studies) > 1 else ""
-        blocks.append(Block(results, title, quoted))
+        blocks.append(Block(results, title, quoted, tuple(part.costs)))
     if len({tuple(block.results.metrics) for block in blocks}) > 1:
         raise UserError(
             f"{paper.path}: tables.{name}: found studies of different metrics, expected one kind; "
             "set its convention or make two tables"
         )
     title = part.title + (" (smoke)" if plans.smoke else "")
-    return Table(title, tuple(blocks), tuple(part.costs))
+    return Table(title, tuple(blocks))
 
 
 def draw_figure(
     plans: Plans, name: str, folder: Path, formats: Sequence[str], partial: bool = False
 ) -> list[Path]:
-    """Draw one figure of a paper, or with `partial` its finished runs; return its files."""
+    """Draw one figure of a paper, or with `partial` its finished runs; return its files.
+
+    Without `formats`, in all of them.
+    """
+    from mhiflab.render.figures.registry import FORMATS, draw
+
     part = plans.paper.figures[name]
     options = dict(part.options)
     published = options.pop("published", None)
@@ -168,7 +176,7 @@ def draw_figure(
     plan = plans.plan(part.study)
     if partial:
         plan = replace(plan, entries=plan.finished)
-    return draw(part.kind, options, plan, folder, name, formats)
+    return draw(part.kind, options, plan, folder, name, formats or FORMATS)
 
 
 Files = dict[str, list[Path]]
@@ -180,7 +188,7 @@ def render_parts(
     folder: Path,
     names: Iterable[str],
     partial: bool = False,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = (),
     quiet: bool = False,
 ) -> tuple[Files, Failures]:
     """Write some tables and figures; print the tables if `quiet` is false.
@@ -196,6 +204,8 @@ def render_parts(
                 files[name] = draw_figure(plans, name, folder, formats, partial)
                 continue
             if paper.study and (plan := plans.plan(paper.path.stem)).searches:
+                from mhiflab.render.figures.training.search import write_searches
+
                 files["search"] = write_searches(plan, folder)
             table = make_table(plans, name, partial)
             # The file of a study's table names a convention that is not the usual one.
@@ -226,7 +236,7 @@ def render(
     papers.
     """
     paper = plans.paper
-    formats = formats or (("png",) if paper.study else FORMATS)
+    formats = formats or (("png",) if paper.study else ())
     files, failed = render_parts(plans, folder, names, partial, formats)
     for name, paths in files.items():
         out.print(f"{name:8} " + escape("  ".join(map(str, paths))), soft_wrap=True)

@@ -5,16 +5,20 @@ Numbers, artifacts and histories come from the record alone (`record.finished.Re
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError, require_one_of
-from feinfn.methods.feinfn.model import FeINFN
 from feinfn.protocols.protocol import Protocol
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, SAME_IMAGE, UPSAMPLED, metrics_of, usual_convention
+
+if TYPE_CHECKING:
+    # Tables need no torch.
+    from feinfn.methods.feinfn.model import FeINFN
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,10 @@ def networks(
     return fitting
 
 
-def trained_feinfn(entry: Finished) -> FeINFN:
+def trained_feinfn(entry: Finished) -> "FeINFN":
     """Return a run's trained network; raise `UserError` if it is not a FeINFN."""
+    from feinfn.methods.feinfn.model import FeINFN
+
     config = entry.trial.spec.model
     if isinstance(config, ModelConfig) and isinstance(network := entry.run.network, FeINFN):
         return network

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from device import DEVICE, put
-from pace_of_test import PAIRS, pair
+from test_metrics import PAIRS, pair
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from feinfn.config import DataConfig

@@ -5,18 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from pace_of_test import pair
+from test_metrics import pair
 from reference import arrays
 
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS, find_convention
 from feinfn.metrics.evaluation import (
     ALL_INDICES,
-    INDICES,
     Comparison,
     compare,
     evaluate,
 )
+from feinfn.metrics.label import LABELS
 
 
 def test_black_pixels():
@@ -69,9 +69,7 @@ def test_identical_images_are_perfect(convention):
     # acos near 1: one unit in the last place of the cosine is 1e-6 degrees; sfno's epsilon more.
     assert values.pop("sam") < (0.02 if convention == "sfno" else 2e-6)
     for index, value in values.items():
-        assert value == pytest.approx(float(INDICES[index].label.higher_is_better), abs=1e-12), (
-            index
-        )
+        assert value == pytest.approx(float(LABELS[index].higher_is_better), abs=1e-12), index
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pace_of_test import PAIRS, pair
+from test_metrics import PAIRS, pair
 
 from feinfn.errors import UserError
 from feinfn.metrics.evaluation import evaluate

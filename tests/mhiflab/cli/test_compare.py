@@ -13,6 +13,7 @@ from printed import LONG, check_printed
 from tiny import changed
 
 from feinfn.errors import UserError
+from feinfn.metrics.label import LABELS
 from mhiflab.cli.compare import compare as compare_command
 from mhiflab.console import out
 from mhiflab.grid import Grid
@@ -25,7 +26,6 @@ from mhiflab.record.writer import trial_record
 from mhiflab.render.choose import runs_of_study
 from mhiflab.render.compare import AT_MOST, compare_runs
 from mhiflab.render.compare_page import print_sections
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.pages import page
 
 
@@ -132,9 +132,9 @@ def test_differences_are_those_of_the_recorded_images(compared, lab, keys):
     differences, images = section.grids
     assert len(images.rows) == 2 * len(tables[0])
     for metric, place in zip(("psnr", "sam", "ergas", "ssim"), range(2, 6), strict=True):
-        digits = METRICS[metric].digits
+        digits = LABELS[metric].digits
         change = tables[1][metric] - tables[0][metric]
-        line = next(x for x in texts(differences) if x[1].startswith(METRICS[metric].name))
+        line = next(x for x in texts(differences) if x[1].startswith(LABELS[metric].name))
         assert float(line[2]) == pytest.approx(change.mean(), abs=0.51 * 10**-digits)
         low, high = map(float, line[3].split(" to "))
         assert low <= float(line[2]) <= high

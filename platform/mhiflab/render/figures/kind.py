@@ -13,9 +13,9 @@ from feinfn.config import ModelConfig
 from feinfn.errors import require_one_of
 from feinfn.fields import Settings
 from feinfn.methods.feinfn.model import FeINFN
+from feinfn.metrics.label import LABELS
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, metrics_of
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import networks, runs_of_one_seed, trained_feinfn
 
 Drawing = tuple[Figure, pd.DataFrame]
@@ -109,7 +109,7 @@ class MethodImage:
         values = self.values
         lines = []
         for name in metrics_of(values["convention"])[:2]:
-            label, number = METRICS[name], f"{values[name]:.{METRICS[name].digits}f}"
+            label, number = LABELS[name], f"{values[name]:.{LABELS[name].digits}f}"
             lines.append(f"{number}{label.sign}" if label.sign else f"{label.name} {number}")
         return "\n".join(lines)
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from feinfn.errors import UserError
+from feinfn.metrics.label import LABELS, headings
 from mhiflab.grid import Cell, Grid, texts
 from mhiflab.plan.plan import Finished, Plan
 from mhiflab.record import tag
 from mhiflab.render.compare import difference_grid, differing_names
-from mhiflab.render.metrics import METRICS, headings
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import compare_methods
 from mhiflab.render.statistics.verdicts import TEST_NOTE, baseline_label
@@ -32,7 +32,7 @@ def image_grid(results: Results, share: float) -> Grid | None:
         seed = -1 if pd.isna(row["seed"]) else int(row["seed"])
         line = texts(row["scene"], row["method"])
         line.append(Cell("–" if seed < 0 else str(seed), value=seed))
-        line += [Cell(f"{row[m]:.{METRICS[m].digits}f}", value=row[m]) for m in results.metrics]
+        line += [Cell(f"{row[m]:.{LABELS[m].digits}f}", value=row[m]) for m in results.metrics]
         lines.append(line)
     head = ["Image", "Method", "Seed", *headings(results.metrics)]
     return Grid(head, lines, names=2) if len(lines) <= share * IMAGE_ROWS else None

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError
-from mhiflab.render.metrics import METRICS
+from feinfn.metrics.label import LABELS
 from mhiflab.render.statistics import significance
 
 FEW_IMAGES = 6
@@ -56,11 +56,11 @@ class Comparison:
     @property
     def better(self) -> bool:
         """True if a difference was shown in the method's favour."""
-        return self.shown and (self.effect.mean > 0) == METRICS[self.metric].higher_is_better
+        return self.shown and (self.effect.mean > 0) == LABELS[self.metric].higher_is_better
 
     def verdict(self) -> str:
         """Return the result as one sentence."""
-        metric, mean = METRICS[self.metric], self.effect.mean
+        metric, mean = LABELS[self.metric], self.effect.mean
         # Show two significant digits of a difference, however small.
         tiny = 1 - math.floor(math.log10(abs(mean))) if self.shown else 0
         form = f"z.{max(metric.digits, tiny)}f"
@@ -114,7 +114,7 @@ class Comparison:
             )
         if self.without:
             sentences.append(
-                f"{METRICS[self.metric].name}: without {', '.join(self.without)}, on which "
+                f"{LABELS[self.metric].name}: without {', '.join(self.without)}, on which "
                 f"{self.method} or {self.baseline} has no finite value."
             )
         if self.seeds == 2:

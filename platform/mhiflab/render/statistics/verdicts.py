@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from feinfn.errors import UserError, require_one_of
+from feinfn.metrics.label import LABELS
 from mhiflab.record.artifacts import UPSAMPLED
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison, compare_methods
 
@@ -78,7 +78,7 @@ def progress(results: Results) -> list[str]:
     Cases with axes are left out, and those of which runs are missing or numbers are not finite.
     """
     metric = results.metrics[0]
-    label, labels = METRICS[metric], results.plan.labels | {UPSAMPLED: results.plan.upsampled_label}
+    label, labels = LABELS[metric], results.plan.labels | {UPSAMPLED: results.plan.upsampled_label}
     images = results.fused()
     frames = dict(list(images.groupby("method")))
     frames[labels[UPSAMPLED]] = results.upsampled()
@@ -112,7 +112,7 @@ def statistics(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         # Share of the images; a difference of zero counts as half.
         superiority = effect.pop("superiority")
         row |= {f"effect_{name}": value for name, value in effect.items()}
-        higher = METRICS[one.metric].higher_is_better
+        higher = LABELS[one.metric].higher_is_better
         row["share_better"] = superiority if higher else 1 - superiority
         rows.append(
             {

@@ -8,9 +8,9 @@ import pandas as pd
 from rich.markup import escape
 
 from feinfn.files import write_bytes
+from feinfn.metrics.label import LABELS, headings
 from mhiflab.console import out
 from mhiflab.grid import Cell, Grid
-from mhiflab.render.metrics import METRICS, headings
 from mhiflab.render.pages import fill
 from mhiflab.render.statistics.verdicts import statistics
 from mhiflab.render.tables.published import NOT_TOLD, QuotedRow
@@ -41,7 +41,7 @@ def _line(row: Row, marks: dict[str, str], table: Table) -> list[Cell]:
         if not row.values:
             line.append(Cell(NOT_TOLD))
             continue
-        cell, digits = row.values[metric], METRICS[metric].digits
+        cell, digits = row.values[metric], LABELS[metric].digits
         over_seeds, over_images = cell.std_over_seeds, cell.std_over_images
         spreads = [] if over_seeds is None else [f"± {over_seeds:.{digits}f}"]
         spreads += [] if over_images is None else [f"({over_images:.{digits}f})"]

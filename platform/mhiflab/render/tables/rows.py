@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from feinfn.methods.cost import flop_per_pixel, parameters_of
+from feinfn.metrics.label import LABELS
 from mhiflab.plan.plan import Entry, Finished
 from mhiflab.record.artifacts import FUSE_MEMORY, FUSE_SECONDS
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 
 COST_PX = 512
@@ -95,10 +94,13 @@ def _cell(rows: pd.DataFrame, metric: str) -> Cell:
     )
 
 
-def _costs(entries: Sequence[Entry]) -> dict[str, float]:
+def _costs(entries: Sequence[Entry], names: Sequence[str]) -> dict[str, float]:
     spec = entries[0].trial.spec
     known_costs: dict[str, float] = {}
-    if spec.trained:
+    if spec.trained and {"parameters", "flops"} & set(names):
+        # Not above: other tables need no torch.
+        from feinfn.methods.cost import flop_per_pixel, parameters_of
+
         known_costs["parameters"] = parameters_of(spec.model)
         known_costs["flops"] = flop_per_pixel(spec.model, spec.protocol.ratio) * COST_PX**2
     for name, metric in (("seconds", FUSE_SECONDS), ("memory", FUSE_MEMORY)):
@@ -109,8 +111,11 @@ def _costs(entries: Sequence[Entry]) -> dict[str, float]:
     return known_costs
 
 
-def rows(results: Results) -> list[Row]:
-    """Return one row per method in the order of the file, after the upsampled LR-HSI."""
+def rows(results: Results, costs: Sequence[str]) -> list[Row]:
+    """Return one row per method in the order of the file, after the upsampled LR-HSI.
+
+    `costs` are the names in `COSTS` that the table shows.
+    """
     upsampled = results.upsampled().assign(seed=math.nan)
     values = {metric: _cell(upsampled, metric) for metric in results.metrics}
     table = [Row(results.plan.upsampled_label, values=values)]
@@ -126,7 +131,7 @@ def rows(results: Results) -> list[Row]:
                 {str(e.trial.spec.seed) if e.trial.spec.trained else "": e.key for e in done},
                 len(entries) - len(done),
                 {metric: _cell(case_images, metric) for metric in results.metrics} if done else {},
-                _costs(entries),
+                _costs(entries, costs),
             )
         )
     return table
@@ -143,6 +148,6 @@ def ranks(table: Sequence[Row], metric: str) -> list[str]:
         for row in table
     ]
     competing = [mean for mean in means if math.isfinite(mean)]
-    order = sorted(set(competing), reverse=METRICS[metric].higher_is_better)
+    order = sorted(set(competing), reverse=LABELS[metric].higher_is_better)
     names = dict(zip(order, ("best", "second")[: 2 if len(competing) > 2 else 1], strict=False))
     return [names.get(mean, "") for mean in means]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from feinfn.metrics.label import LABELS
 from mhiflab.grid import Cell, Grid
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import Results
 from mhiflab.render.statistics.comparison import Comparison
 from mhiflab.render.statistics.verdicts import compare_cases, progress, sentences
@@ -26,11 +26,13 @@ class Block:
     """Heading over the rows if a table has several blocks."""
     quoted: tuple[QuotedRow, ...] = ()
     """Published numbers below the rows."""
+    costs: tuple[str, ...] = ()
+    """Names in `rows.COSTS` of the columns of costs."""
 
     @cached_property
     def rows(self) -> list[Row]:
         """Rows of the methods, after the upsampled LR-HSI."""
-        return rows(self.results)
+        return rows(self.results, self.costs)
 
     @cached_property
     def compared(self) -> tuple[list[Comparison], str]:
@@ -40,12 +42,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to print: blocks of rows with a title and columns of costs."""
+    """A table to print: blocks of rows with a title, and the same columns."""
 
     title: str
     blocks: tuple[Block, ...]
-    costs: tuple[str, ...] = ()
-    """Names in `rows.COSTS` of the columns of costs."""
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Columns of costs of the first block."""
+        return self.blocks[0].costs
 
     @property
     def metrics(self) -> list[str]:
@@ -187,10 +192,10 @@ def frame_grid(frame: pd.DataFrame, title: str) -> Grid:
     def cell(column: str, value: Any) -> Cell:
         if not isinstance(value, float):
             return Cell(str(value))
-        digits = f".{METRICS[column].digits}f" if column in METRICS else "g"
+        digits = f".{LABELS[column].digits}f" if column in LABELS else "g"
         return Cell(f"{value:{digits}}", value=value)
 
-    heads = [METRICS[name].heading if name in METRICS else name for name in frame.columns]
+    heads = [LABELS[name].heading if name in LABELS else name for name in frame.columns]
     rows = [
         [cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")
     ]

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from feinfn.errors import UserError
+from feinfn.metrics.label import LABELS
 from mhiflab.plan.forecast import steps_per_epoch
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.render.figures.kind import Cases, Drawing, run_columns
 from mhiflab.render.figures.style import COLUMN_IN, legend_above, line_style, new_figure, styled
-from mhiflab.render.metrics import METRICS
 from mhiflab.render.runs import chosen_entries
 
 FEW = 20
@@ -59,7 +59,7 @@ class Curves(Cases):
             numbers["step"] = [r["epoch"] * per_epoch[r["run_key"]] for r in rows]
             at = numbers["step"]
         points = numbers.rename(columns={"label": "method"}).assign(step=at)
-        y = f"validation {METRICS[self.metric].heading}"
+        y = f"validation {LABELS[self.metric].heading}"
         return curves_figure(points, x, y), numbers
 
 

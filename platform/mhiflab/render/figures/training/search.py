@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from feinfn.files import write_bytes
+from feinfn.metrics.label import LABELS
 from mhiflab.plan.plan import Plan
 from mhiflab.plan.search import SearchPlan
 from mhiflab.render.figures.style import COLOURS, figure_bytes, new_figure, styled
-from mhiflab.render.metrics import METRICS
 from mhiflab.study.search import COSTS
 
 BEST = COLOURS[2]
@@ -87,7 +87,7 @@ def search_figure(plan: SearchPlan) -> Figure:
 
 def _name(objective: str) -> str:
     kind, _, metric = objective.partition("_")
-    return f"validation {METRICS[metric].heading}" if kind == "val" else objective.replace("_", " ")
+    return f"validation {LABELS[metric].heading}" if kind == "val" else objective.replace("_", " ")
 
 
 def _draw_points(axis: Axes, plan: SearchPlan, x: Sequence[Any]) -> None:
