@@ -10,7 +10,6 @@ from feinfn.config import DataConfig
 from feinfn.data.scene import Scene
 from feinfn.data.source import Survey, load_scene
 from feinfn.errors import UserError
-from feinfn.methods.cost import parameters_of
 from mhiflab.cluster.code import code_provenance
 from mhiflab.paths import Lab, nearest_existing
 from mhiflab.plan.forecast import Forecast, Work
@@ -161,6 +160,9 @@ def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
 
 def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
     """Raise `UserError` if the lab folder's disk is too small for the files of these trials."""
+    # Not above: torch takes seconds to load, and drivers need it for this alone.
+    from feinfn.methods.cost import parameters_of
+
     sizes = [parameters_of(e.trial.spec.model) for e in entries]
     need = ROOM_FOR_STUDY + ROOM_FOR_TRIAL * sum(sizes)
     free = shutil.disk_usage(nearest_existing(lab.root)).free

@@ -5,6 +5,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,8 @@ from mhiflab.cluster.fit import Fit, fit
 from mhiflab.console import out
 from mhiflab.execute.driver import leased, only_driver, take_sigterm_as_ctrl_c
 from mhiflab.execute.job import Job, check_disk, make_jobs
-from mhiflab.execute.trial import run_trial
 from mhiflab.paths import Lab
-from mhiflab.plan.forecast import Forecast, Speed, Work
+from mhiflab.plan.forecast import Forecast, Speed
 from mhiflab.plan.forecast import forecast as forecast_from
 from mhiflab.plan.plan import Entry, Plan
 from mhiflab.plan.show import work_of
@@ -86,7 +86,7 @@ class TrialMonitor(Callback):
             images, total = result["images"], result["of_images"]
             self.outcome.unfinished[key] = f"interrupted after {images} of {total} test images"
             # Tests begin when all epochs are done, perhaps by an earlier driver.
-            steps, image_s = steps_of(work), result["expected_test_s"] / total
+            steps, image_s = work.steps(), result["expected_test_s"] / total
             self._move(key, replace(steps, images=images), image_s, f"{name}, test")
             if not work.spec.trained:
                 self._forecast(work.speed(test_s=result["expected_test_s"]))
@@ -98,7 +98,7 @@ class TrialMonitor(Callback):
         key = trial.config["key"]
         if trial.last_result.get("state") != "paused":
             job = self.jobs[key]
-            whole = steps_of(job.work, job.test)
+            whole = job.work.steps(job.test)
             self.bar.end(self.lanes.get(key, key), whole, self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -107,7 +107,7 @@ class TrialMonitor(Callback):
 
     def _move(self, key: str, done: Steps, step_s: float, text: str) -> None:
         job = self.jobs[key]
-        whole = steps_of(job.work, job.test)
+        whole = job.work.steps(job.test)
         self.bar.move(self.lanes.get(key, key), done, whole, step_s, text)
 
     def _forecast(self, speed: Speed) -> None:
@@ -134,11 +134,6 @@ class TrialMonitor(Callback):
         else:
             self.outcome.unfinished[key] = f"lost: {reason}"
         out.print(f"[{_COLOURS[state]}]{state}[/]{' ' * (7 - len(state))}{escape(text)}")
-
-
-def steps_of(work: Work, test: bool = True) -> Steps:
-    """Return the epochs of a trial, and the images of its test."""
-    return Steps(work.spec.train.epochs * work.spec.trained, work.test_images * test)
 
 
 class StopRules(Stopper):
@@ -189,9 +184,9 @@ def execute(
     before anything is written, if the disk or the cluster's resources are too small or another
     driver is at work.
     """
-    check_disk(entries, lab)
-    works = {entry.key: work_of(entry) for entry in entries}
-    steps = {key: steps_of(work, test=drive is None) for key, work in works.items()}
+    # Counting networks loads torch, and starting Ray waits for other processes.
+    disk = ThreadPoolExecutor(1).submit(check_disk, entries, lab)
+    steps = {entry.key: work_of(entry).steps(test=drive is None) for entry in entries}
     bar = TrialBar(steps, forecast.seconds, forecast.at_once, out)
     # When Tune stops a trial, the dashboard's state service frees its workers' resources.
     needs_dashboard = dashboard or plan.study.stop != Stop()
@@ -200,6 +195,7 @@ def execute(
         bar.progress,
         connected(dashboard=needs_dashboard) as nodes,
     ):
+        disk.result()
         take_sigterm_as_ctrl_c()
         resource_kinds = dict.fromkeys(entry.trial.resources for entry in entries)
         if any(resources.gpu_memory_gib for resources in resource_kinds):
@@ -248,7 +244,7 @@ def _tune_jobs(sweep: Sweep) -> None:
         if not sweep.stop.stop_all():
             run_tuner(
                 sweep,
-                tune.with_parameters(run_trial, jobs=jobs),
+                tune.with_parameters(_run_trial, jobs=jobs),
                 placed[0][0],
                 space={"key": tune.grid_search(list(jobs))},
                 max_concurrent_trials=placed[0][1],
@@ -256,6 +252,13 @@ def _tune_jobs(sweep: Sweep) -> None:
                 # scheduler stops these trials halfway.
                 reuse_actors=True,
             )
+
+
+def _run_trial(config: dict[str, Any], jobs: dict[str, Job]) -> None:
+    """Execute a trial; its process alone loads what that needs."""
+    from mhiflab.execute.trial import run_trial
+
+    run_trial(config, jobs)
 
 
 def run_tuner(

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 
 from feinfn.data.source import Survey
 from mhiflab.cluster.connect import usable_cpus
+from mhiflab.progress import Steps
 from mhiflab.record import tag
 from mhiflab.study.settings import flatten
 from mhiflab.study.spec import Resources, Spec, settings_of
@@ -92,6 +93,10 @@ class Work:
         """Pixels of all test images."""
         tests = (scene for scene in self.survey.scenes if scene.part == "test")
         return sum(scene.images * math.prod(scene.fused_size()) for scene in tests)
+
+    def steps(self, test: bool = True) -> Steps:
+        """Return its epochs, and the images of its test, for a bar."""
+        return Steps(self.spec.train.epochs * self.spec.trained, self.test_images * test)
 
     def speed(self, epochs: int = 0, seconds: float = 0.0, test_s: float | None = None) -> Speed:
         """Return the speed of a trial of which so many epochs, or all tests, took some seconds."""

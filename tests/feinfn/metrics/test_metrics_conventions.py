@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from device import DEVICE, put
-from test_metrics import PAIRS, pair
 from scipy.ndimage import gaussian_filter, uniform_filter
+from test_metrics import PAIRS, pair
 
 from feinfn.config import DataConfig
 from feinfn.data.pairs import simulated_inputs

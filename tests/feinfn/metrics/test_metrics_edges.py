@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_metrics import pair
 from reference import arrays
+from test_metrics import pair
 
 from feinfn.errors import UserError
 from feinfn.metrics.conventions import CONVENTIONS, find_convention

@@ -8,7 +8,7 @@ import pytest
 from tiny import job_of
 
 from mhiflab.console import out
-from mhiflab.execute.sweep import TrialMonitor, steps_of
+from mhiflab.execute.sweep import TrialMonitor
 from mhiflab.paths import Lab
 from mhiflab.plan.forecast import Forecast, forecast
 from mhiflab.plan.plan import read_plan
@@ -24,7 +24,7 @@ class Sweep:
         self.keys = {entry.trial.case: entry.key for entry in entries}
         jobs = {e.key: job_of(e, Lab(study.parent / "lab"), "", "") for e in entries}
         works = {entry.key: work_of(entry) for entry in entries}
-        steps = {key: steps_of(work) for key, work in works.items()}
+        steps = {key: work.steps() for key, work in works.items()}
         self.expected: Forecast = forecast(works, [])
         self.bar = TrialBar(steps, {}, 1, out)
         self.monitor = TrialMonitor(jobs, self.expected, self.bar)
