@@ -180,7 +180,9 @@ def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:
     speeds = []
     for run in runs:
         metrics, params = run.data.metrics, run.data.params
-        if (RATE in metrics or TEST_PACE in metrics) and tag.DEVICE in run.data.tags:
+        # A training that was lost before its test has no rate.
+        known = RATE in metrics or (TEST_PACE in metrics and "epoch" not in metrics)
+        if known and tag.DEVICE in run.data.tags:
             pace_s = 0.0
             if RATE in metrics:
                 pixels = int(params["train.batch_size"]) * int(params["train.patch_px"]) ** 2

@@ -210,6 +210,10 @@ def test_forecast_of_a_training_counts_its_test_by_pixels_too(write_study):
     assert work.seconds(recorded_speeds([tested])) == pytest.approx(71)
     # Suggestions of a search are not tested: they say nothing about a test.
     assert work.seconds(recorded_speeds([tested, untested, untested])) == pytest.approx(71)
+    # A training that was lost before its test has no rate.
+    lost = timed(work, 0.0, 10.0)
+    lost.data.metrics["epoch"] = 2
+    assert work.seconds(recorded_speeds([lost])) is None
     # Earlier versions counted the test as overhead.
     untested.data.metrics["overhead_s"] = 11.0
     assert work.seconds(recorded_speeds([untested])) == pytest.approx(71)
