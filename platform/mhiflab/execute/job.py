@@ -160,7 +160,7 @@ def share_scenes(entries: Sequence[Entry]) -> dict[DataConfig, dict[str, Any]]:
 
 def check_disk(entries: Sequence[Entry], lab: Lab) -> None:
     """Raise `UserError` if the lab folder's disk is too small for the files of these trials."""
-    # Not above: torch takes seconds to load, and drivers need it for this alone.
+    # Not above: whoever only makes jobs needs no torch.
     from feinfn.methods.cost import parameters_of
 
     sizes = [parameters_of(e.trial.spec.model) for e in entries]

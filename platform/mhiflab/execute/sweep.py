@@ -5,7 +5,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -184,8 +183,7 @@ def execute(
     before anything is written, if the disk or the cluster's resources are too small or another
     driver is at work.
     """
-    # Counting networks loads torch, and starting Ray waits for other processes.
-    disk = ThreadPoolExecutor(1).submit(check_disk, entries, lab)
+    check_disk(entries, lab)
     steps = {entry.key: work_of(entry).steps(test=drive is None) for entry in entries}
     bar = TrialBar(steps, forecast.seconds, forecast.at_once, out)
     # When Tune stops a trial, the dashboard's state service frees its workers' resources.
@@ -195,7 +193,6 @@ def execute(
         bar.progress,
         connected(dashboard=needs_dashboard) as nodes,
     ):
-        disk.result()
         take_sigterm_as_ctrl_c()
         resource_kinds = dict.fromkeys(entry.trial.resources for entry in entries)
         if any(resources.gpu_memory_gib for resources in resource_kinds):

@@ -53,6 +53,9 @@ def export_runs(
         scenes = [{**asdict(one), "source": one.name} for one in known.scenes]
         for scene in scenes:
             del scene["notes"]
+            if scene["images"] == 1:
+                # As archives were before there were several.
+                del scene["images"]
         data[data_name(config)] = {
             "resolved": asdict(replace(resolved, source=config.source)),
             "survey": {**asdict(known), "scenes": scenes},

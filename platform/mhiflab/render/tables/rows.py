@@ -111,7 +111,7 @@ def _costs(entries: Sequence[Entry], names: Sequence[str]) -> dict[str, float]:
     return known_costs
 
 
-def rows(results: Results, costs: Sequence[str]) -> list[Row]:
+def rows(results: Results, costs: Sequence[str] = ()) -> list[Row]:
     """Return one row per method in the order of the file, after the upsampled LR-HSI.
 
     `costs` are the names in `COSTS` that the table shows.

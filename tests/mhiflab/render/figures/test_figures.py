@@ -26,7 +26,6 @@ from feinfn.errors import UserError
 from feinfn.methods.configs import ClassicalConfig, SSRNetConfig
 from feinfn.methods.network import count_parameters
 from feinfn.protocols.named import PROTOCOLS
-from feinfn.protocols.simulate import Pair
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import Entry, Plan, read_plan, reconcile
 from mhiflab.record.artifacts import QUICKLOOK_FILE, WITHOUT_REFERENCE, artifact_file
@@ -241,9 +240,13 @@ def test_a_default_frequency_fits_a_small_window(once, tmp_path, monkeypatch):
 
     def small(self, scene=None):
         found = window(self, scene)
-        x = found.inputs
-        cut = Pair(*(t[..., :n, :n] for t, n in zip(x.inputs(), (12, 12, 3), strict=True)), None)
-        return replace(found, inputs=cut)
+        return replace(
+            found,
+            msi_MHW=found.msi_MHW[:, :12, :12],
+            lms_SHW=found.lms_SHW[:, :12, :12],
+            lr_hsi_Shw=found.lr_hsi_Shw[:, :3, :3],
+            reference_SHW=None,
+        )
 
     monkeypatch.setattr(RecordedRun, "window", small)
     found = numbers("change", {}, once, tmp_path).set_index("change")
