@@ -147,10 +147,10 @@ def high_water_mib() -> float:
 
 
 def print_peak(case: str, kind: str, device: torch.device) -> None:
-    """Print the peak memory of three steps in MiB."""
+    """Print the peak memory of two steps in MiB."""
     step = CASES[case](kind, device)
     rest = high_water_mib()
-    for _ in range(3):
+    for _ in range(2):
         step()
     if device.type == "cuda":
         print(torch.cuda.max_memory_allocated() / 2**20)
@@ -189,7 +189,7 @@ def main() -> None:
     kinds = [k for k in (*EAGER, *ON_GPU * (device.type == "cuda")) if half or k != HALF]
     rows = []
     for case in ["train x4"] if options.quick else CASES:
-        rounds = 5 if case.startswith("train") else 2 if case == "forward 512" else 3
+        rounds = 5 if case.startswith("train") else 1 if case == "forward 512" else 3
         seconds = measure(case, rounds, device, kinds)
         rest = [BUDGET] * (case == "forward 512" and device.type == "cpu")
         memory = {kind: peak_mib(case, kind) for kind in (PLAIN, OURS, *rest)}
