@@ -201,7 +201,7 @@ def main() -> None:
     rate = rates(device, half)
     found = {**about, "cases": rows, "rates": rate | floors(rate, half)}
     print_values(found["rates"])
-    say("Seconds of a training step with a field of `described`, relative to `released`:")
+    say("Time of a training step with a field of `described`, relative to `released`:")
     found["fields"] = field_costs(device)
     print_values(found["fields"])
     RESULTS.mkdir(exist_ok=True)
