@@ -26,7 +26,7 @@ from feinfn.metrics.conventions import CONVENTIONS
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.protocol import Protocol
 from mhiflab.cli.main import DATA, GROUPS, app
-from mhiflab.render.figures.registry import KINDS
+from mhiflab.render.figures.registry import KINDS, find_kind
 from mhiflab.study.schema import (
     Case,
     PaperFigure,
@@ -332,7 +332,8 @@ def names() -> list[str]:
 def figure_options() -> list[str]:
     """Return the options of every kind of figure."""
     parts = []
-    for name, kind in KINDS.items():
+    for name in KINDS:
+        kind = find_kind(name)
         parts += [f"### `{name}`", first_line(kind), fields_table(kind)]
     return parts
 

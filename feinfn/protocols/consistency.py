@@ -18,12 +18,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from feinfn.errors import UserError, require, require_one_of
-from feinfn.protocols.operators import PAD_MODES, Blur
 from feinfn.protocols.protocol import Protocol
-from feinfn.protocols.simulate import Inputs, spatial
+from feinfn.protocols.simulate import Inputs, axis_matrix
 
 What = Literal["msi", "hsi", "both"]
 """Measurements that an image shall meet."""
@@ -163,20 +161,11 @@ class Axis:
 
         With `cut`, LR pixels whose PSF leaves the image are ignored. Raises `UserError` if all do.
         """
-        taps_T, mode = torch.ones(1, dtype=torch.float64), "constant"
-        for one in spatial(protocol).operators:
-            if isinstance(one, Blur):
-                taps_T, mode = one.kernel.double().flip(0), PAD_MODES[one.border]
-        count = len(taps_T)
-        pads = [(count - 1) // 2, count // 2]
-        # Pixels are numbered from 1; column 0 collects the zeros of a zero border.
-        pixels = F.pad(torch.arange(1.0, size + 1)[None, None], pads, mode=mode)[0, 0].long()
-        windows_hT = pixels.unfold(0, count, 1)[protocol.phase_px :: protocol.ratio]
-        low = len(windows_hT)
-        matrix_hH = torch.zeros(low, size + 1, dtype=torch.float64)
-        matrix_hH = matrix_hH.scatter_add(1, windows_hT, taps_T.expand(low, -1))[:, 1:]
+        matrix_hH = axis_matrix(size, protocol)
         if cut:
-            first = torch.arange(low) * protocol.ratio + protocol.phase_px - pads[0]
+            count = protocol.psf_px
+            first = torch.arange(len(matrix_hH)) * protocol.ratio + protocol.phase_px
+            first -= (count - 1) // 2
             matrix_hH[(first < 0) | (first + count > size)] = 0
             expected = f"an image of at least {protocol.phase_px + count + protocol.ratio} px"
             require(bool(matrix_hH.any()), "consistency", f"{size} px", expected)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from feinfn.errors import UserError
 from feinfn.protocols.operators import (
+    PAD_MODES,
     Blur,
     Chain,
     Decimate,
@@ -68,6 +69,24 @@ def spatial(protocol: Protocol) -> Chain:
     assert protocol.psf_sigma_px is not None
     blur = Blur.gaussian(protocol.psf_px, protocol.psf_sigma_px, protocol.psf_border)
     return Chain((blur, sample))
+
+
+def axis_matrix(size: int, protocol: Protocol) -> Tensor:
+    """Return PSF and sampling along one axis of `size` HR pixels, float64 [h, H].
+
+    Degrading is this matrix for rows and for columns: D x = rows x cols'.
+    """
+    taps_T, mode = torch.ones(1, dtype=torch.float64), "constant"
+    for one in spatial(protocol).operators:
+        if isinstance(one, Blur):
+            taps_T, mode = one.kernel.double().flip(0), PAD_MODES[one.border]
+    count = len(taps_T)
+    pads = [(count - 1) // 2, count // 2]
+    # Pixels are numbered from 1; column 0 collects the zeros of a zero border.
+    pixels = F.pad(torch.arange(1.0, size + 1)[None, None], pads, mode=mode)[0, 0].long()
+    windows_hT = pixels.unfold(0, count, 1)[protocol.phase_px :: protocol.ratio]
+    matrix_hH = torch.zeros(len(windows_hT), size + 1, dtype=torch.float64)
+    return matrix_hH.scatter_add(1, windows_hT, taps_T.expand(len(windows_hT), -1))[:, 1:]
 
 
 def lr_pixels_with_data(protocol: Protocol, valid_HW: np.ndarray | None) -> np.ndarray | None:

@@ -7,10 +7,12 @@ Legend: S bands, M MSI bands, K dimensions of the subspace, H W HR size, n LR pi
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, cg
 
 from feinfn.methods.classical import gsa
 from feinfn.methods.classical.problem import Problem
+from feinfn.protocols.simulate import axis_matrix
 
 DIMENSIONS = 20
 """Largest dimension of the subspace."""
@@ -43,8 +45,10 @@ def solve(problem: Problem) -> np.ndarray:
     basis_SK = basis_SK[:, :DIMENSIONS]
     shape = (basis_SK.shape[1], *problem.size)
     response_MK = problem.response @ basis_SK
-    weights = [_weights(problem, axis) for axis in (1, 2)]
+    weights = [_weights(problem, 1), _weights(problem, 2).T]
     coupling_KK = response_MK.T @ response_MK
+    # Sparse: few of the pixels that a blur computes are sampled.
+    rows_hH, cols_wW = (csr_array(axis_matrix(n, problem.protocol)) for n in problem.size)
 
     def normal(z: np.ndarray) -> np.ndarray:
         z_KHW = z.reshape(shape)
@@ -52,8 +56,8 @@ def solve(problem: Problem) -> np.ndarray:
         # Channel by channel, so that all stays in the cache.
         for k, z_HW in enumerate(z_KHW):
             # E' E = 1, so the first term needs no E.
-            low_1hw = _without_gaps(problem.degrade(z_HW[None]), kept)
-            out_KHW[k] += problem.adjoint(low_1hw)[0]
+            low_hw = _without_gaps((cols_wW @ (rows_hH @ z_HW).T).T, kept)
+            out_KHW[k] += (cols_wW.T @ (rows_hH.T @ low_hw).T).T
             out_KHW[k] += SMOOTHNESS * _roughness(z_HW, weights)
         return out_KHW.ravel()
 
@@ -88,9 +92,13 @@ def _weights(problem: Problem, axis: int) -> np.ndarray:
 
 
 def _roughness(z_HW: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    """Return grad' w grad z: weighted differences from the neighbours inside the image."""
+    """Return grad' w grad z: weighted differences from the neighbours inside the image.
+
+    The weights of steps along rows are transposed, like the image along which they are taken.
+    """
     out_HW = np.zeros_like(z_HW)
-    for axis, weight in enumerate(weights):
-        step = np.diff(z_HW, axis=axis) * weight
-        out_HW -= np.diff(step, axis=axis, prepend=0, append=0)
+    for z_XY, out_XY, weight in zip((z_HW, z_HW.T), (out_HW, out_HW.T), weights, strict=True):
+        step = (z_XY[1:] - z_XY[:-1]) * weight
+        out_XY[:-1] -= step
+        out_XY[1:] += step
     return out_HW

@@ -156,7 +156,7 @@ def gc(
 
 
 def demo(lab: options.LabOption = DEFAULT_LAB) -> None:
-    """Run the shipped demo study: FeINFN with and without its Fourier branch, two seeds each.
+    """Run the shipped demo study: FeINFN, the same with the MSI given, without its Fourier branch.
 
     Trains on real hyperspectral crops that come with the package; a few minutes on two cores.
     """

@@ -93,7 +93,9 @@ def with_figures(paper: Paper, names: Sequence[str], kind: str, options: dict[st
         )
     from mhiflab.render.figures.registry import KINDS, find_kind
 
-    kinds = KINDS if kind == ALL else {kind: find_kind(kind)}
+    kinds = [*KINDS] if kind == ALL else [kind]
+    for one in kinds:
+        find_kind(one)
     (study,) = studies
     figures = {x: PaperFigure(title=x, study=study, kind=x, options=options) for x in kinds}
     return replace(paper, figures=figures)

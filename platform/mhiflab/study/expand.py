@@ -14,6 +14,7 @@ from mhiflab.study.schema import Case, SmokeVariant, Study
 from mhiflab.study.settings import with_keys
 from mhiflab.study.smoke import NARROW, SHORT, on_sample
 from mhiflab.study.spec import Resources, Spec, parse_trial
+from mhiflab.study.yaml_values import build
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ def expand(
             # Without training, nothing depends on the seed.
             seeds = study.seeds if spec.trained else study.seeds[:1]
             shown = settings.get("model", {}).get("shown")
-            trials += [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
+            each = [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
+            if case.first_seed and not isinstance(study, SmokeVariant):
+                first = {**settings.get("resources", {}), **case.first_seed}
+                at = f"{where}: cases.{case_name}.first_seed"
+                each[0] = replace(each[0], resources=build(Resources, first, at, "resources"))
+            trials += each
     _check_starts(study, trials, where)
     return trials
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +26,8 @@ class Case(Settings):
     """Name of its row in tables and figures."""
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted keys of the base and their values, such as `model.fourier_branch: false`."""
+    first_seed: dict[str, Any] = field(default_factory=dict)
+    """Resources of the first seed alone, such as `workers: 2`, which no result depends on."""
     match_parameters: str | None = None
     """Another case, whose parameter count this one takes: model.feat_dim and model.guide_dim (set
     equal) are solved for."""
@@ -118,8 +121,8 @@ class PaperTable(Settings):
     title: str
     """Caption."""
     studies: dict[str, str]
-    """Heading and study of each block. A study is a file beside the paper's, without .yaml. The
-    heading of a single study is not printed."""
+    """Heading and study of each block. A study is a file, without .yaml, relative to the paper's.
+    The heading of a single study is not printed."""
     costs: list[Cost] = field(default_factory=list)
     """Columns beside the metrics."""
     published: dict[str, Published] = field(default_factory=dict)
@@ -138,7 +141,7 @@ class PaperFigure(Settings):
     title: str
     """Title, which says what the figure shows."""
     study: str
-    """Study whose runs it shows: a file beside the paper's, without .yaml."""
+    """Study whose runs it shows: a file, without .yaml, relative to the paper's."""
     kind: str
     """Kind of figure."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -179,7 +182,7 @@ class Paper:
 
     def file(self, study: str) -> Path:
         """Return the file of one of its studies."""
-        return self.path if self.study else self.path.parent / f"{study}.yaml"
+        return self.path if self.study else Path(normpath(self.path.parent / f"{study}.yaml"))
 
     def files(self, names: Iterable[str] = ()) -> list[Path]:
         """Return the files of the studies of some parts, by default of all, each once."""

@@ -33,7 +33,9 @@ def test_help_needs_no_large_library(tmp_path):
 
 def test_questions_about_recorded_studies_need_neither_torch_nor_ray(recorded):
     study, _ = recorded
-    found = imported(study.parent, ("plan", study.name), ("status", study.name), ("gc",))
+    found = imported(
+        study.parent, ("plan", study.name), ("status", study.name), ("gc",), ("table", study.name)
+    )
     assert found == "['h5py', 'mlflow', 'numpy']"
 
 

@@ -30,6 +30,19 @@ def test_cases_axes_and_seeds_expand_in_the_order_of_the_file(write_study):
     assert trials[-1].spec.model.fourier_branch
 
 
+def test_one_trial_of_a_case_may_have_resources_of_its_own(write_study):
+    base = {"resources": {"workers": 0, "cpus_per_worker": 2}}
+    cases = {"a": {"label": "a", "first_seed": {"workers": 2}}, "b": {"label": "b"}}
+    path = write_study(base=base, cases=cases, seeds=[3, 1])
+    trials = expand(read_study(path), str(path))
+    assert [(t.spec.seed, t.resources.workers) for t in trials] == [(3, 2), (1, 0), (3, 0), (1, 0)]
+    assert {t.resources.cpus_per_worker for t in trials} == {2}
+    assert {t.resources.workers for t in expand(read_study(path, smoke=True), "")} == {0}
+    path = write_study(cases={"a": {"label": "a", "first_seed": {"worker": 2}}})
+    with pytest.raises(UserError, match=r"cases.a.first_seed.*resources.worker.*workers"):
+        expand(read_study(path), str(path))
+
+
 def test_preset_fills_fields_and_other_keys_override_it():
     spec, _ = parse_trial({"model": {"preset": "released", "feat_dim": 32}}, 1, "here")
     assert spec.model.feat_dim == 32

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from feinfn.config import ModelConfig
 from feinfn.errors import require_one_of
 from feinfn.fields import Settings
-from feinfn.methods.feinfn.model import FeINFN
 from feinfn.metrics.label import LABELS
 from mhiflab.plan.plan import Entry, Finished, Plan
 from mhiflab.record.artifacts import FUSED, UPSAMPLED, metrics_of
 from mhiflab.render.runs import networks, runs_of_one_seed, trained_feinfn
+
+if TYPE_CHECKING:
+    from feinfn.methods.feinfn.model import FeINFN
 
 Drawing = tuple[Figure, pd.DataFrame]
 """A figure and the numbers behind it."""
@@ -69,7 +71,7 @@ class Network(Kind):
 
     def trained(
         self, plan: Plan, part: str, has: Callable[[ModelConfig], bool] = lambda _: True
-    ) -> tuple[Finished, FeINFN]:
+    ) -> tuple[Finished, "FeINFN"]:
         """Return the run and its network; raise `UserError` if the case, or each, lacks `part`."""
         fitting = networks(plan, part, has)
         (entry,) = runs_of_one_seed(plan, [self.case or fitting[0]], self.seed)

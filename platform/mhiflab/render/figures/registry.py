@@ -1,34 +1,32 @@
 """Kinds of figures by name; write a figure with the numbers behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from feinfn.errors import require_one_of
 from feinfn.files import write_bytes
 from mhiflab.paths import check_targets
 from mhiflab.plan.plan import Plan
-from mhiflab.render.figures.images.errors import Errors
-from mhiflab.render.figures.images.fused import Fused
-from mhiflab.render.figures.images.spectra import Spectra
 from mhiflab.render.figures.kind import Drawing, Kind
-from mhiflab.render.figures.network.change import Change
-from mhiflab.render.figures.network.gabor import Gabor
-from mhiflab.render.figures.network.latent import Latent
-from mhiflab.render.figures.network.response import Response
 from mhiflab.render.figures.style import add_footer, figure_bytes
-from mhiflab.render.figures.training.cost import Cost
-from mhiflab.render.figures.training.curves import Curves
 from mhiflab.study.smoke import MARK
 from mhiflab.study.yaml_values import build
 
-KINDS: dict[str, type[Kind]] = {
-    kind.__name__.lower(): kind
-    for kind in (Fused, Spectra, Curves, Cost, Latent, Gabor, Response, Change, Errors)
+KINDS = {
+    "fused": "images",
+    "spectra": "images",
+    "curves": "training",
+    "cost": "training",
+    "latent": "network",
+    "gabor": "network",
+    "response": "network",
+    "change": "network",
+    "errors": "images",
 }
-"""Kinds of figures by name: that of the class in small letters."""
+"""Kinds of figures by name, with their folders: `fused` is the class Fused of images/fused.py."""
 
 FORMATS = ("png", "pdf")
 """Formats of a figure."""
@@ -37,7 +35,10 @@ FORMATS = ("png", "pdf")
 def find_kind(name: str) -> type[Kind]:
     """Return a kind of figure; raise `UserError` if the name is unknown."""
     require_one_of("figure kind", name, KINDS)
-    return KINDS[name]
+    # Imported only if it is drawn: some kinds need torch, which takes seconds.
+    module = import_module(f"mhiflab.render.figures.{KINDS[name]}.{name}")
+    kind: type[Kind] = getattr(module, name.title())
+    return kind
 
 
 def draw(
@@ -72,13 +73,21 @@ def draw(
 def make_drawing(kind: str, options: dict[str, Any], plan: Plan) -> Drawing:
     """Return a figure and its numbers from recorded artifacts, as `draw` writes them."""
     figure_kind: Kind = build(find_kind(kind), options, f"figure {kind}: options")
-    threads = torch.get_num_threads()
-    # With one thread, the order of sums does not depend on the number of cores.
-    torch.set_num_threads(1)
-    try:
+    with _one_thread() if KINDS[kind] == "network" else nullcontext():
         figure, numbers = figure_kind.draw(plan)
-    finally:
-        torch.set_num_threads(threads)
     if plan.smoke:
         figure, numbers = add_footer(figure, MARK), numbers.assign(form="smoke")
     return figure, numbers
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, so that the order of sums does not depend on the machine's cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ import pandas as pd
 from feinfn.errors import UserError
 from mhiflab.plan.plan import Plan
 from mhiflab.render.figures.kind import Cases, Images
-from mhiflab.render.figures.registry import KINDS, make_drawing
+from mhiflab.render.figures.registry import find_kind, make_drawing
 from mhiflab.render.figures.style import figure_bytes
 
 FIGURES_BYTES = 6_500_000
@@ -89,7 +89,7 @@ def _labels_and_facts(numbers: pd.DataFrame) -> tuple[str, str]:
 
 def _left_out(kind: str, done: Plan, plan: Plan) -> str:
     """Return a sentence on the cases that a figure leaves out, as they have no finished run."""
-    figure_kind = KINDS[kind]
+    figure_kind = find_kind(kind)
     if not issubclass(figure_kind, Cases):
         return ""
     # The default seed of `runs_of_one_seed`.
