@@ -54,7 +54,7 @@ class TrialBar:
         self,
         trials: Mapping[str, Steps],
         seconds: Mapping[str, float],
-        at_once: int,
+        at_once: float,
         console: Console,
         get_time: Callable[[], float] = time.monotonic,
     ) -> None:

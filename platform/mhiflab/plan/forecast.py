@@ -145,8 +145,8 @@ class Forecast:
     """Seconds by run key, for every trial with a forecast."""
     device_hours: float
     """CPU-hours, or GPU-hours of trials that use GPUs."""
-    at_once: int
-    """Number of trials that this machine's CPUs hold at once."""
+    at_once: float
+    """Number of trials that this machine's CPUs hold at once, on average."""
     unknown: dict[str, Work]
     """Trials by run key that no speed is known of."""
 
@@ -160,7 +160,7 @@ class Forecast:
         eta = clock(max(total / self.at_once, max(self.seconds.values())))
         rest = f"; {len(self.unknown)} not known yet" if self.unknown else ""
         cost = f"about {self.device_hours:.2g} device-hours"
-        return f"Expected: {cost}, {eta} with {self.at_once} at once{rest}"
+        return f"Expected: {cost}, {eta} with {self.at_once:.2g} at once{rest}"
 
 
 def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
@@ -170,9 +170,10 @@ def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
     known = {key: seconds for key, seconds in expected.items() if seconds is not None}
     hours = sum(seconds * works[key].processors / 3600 for key, seconds in known.items())
     resources = [work.resources for work in works.values()]
-    cpus = max((max(one.workers, 1) * one.cpus_per_worker for one in resources), default=1)
+    cpus = [max(one.workers, 1) * one.cpus_per_worker for one in resources]
+    shares = [1 / max(1, usable_cpus() // n) for n in cpus]
     unknown = {key: work for key, work in works.items() if key not in known}
-    return Forecast(known, hours, max(1, int(usable_cpus() // cpus)), unknown)
+    return Forecast(known, hours, len(shares) / sum(shares) if shares else 1, unknown)
 
 
 def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:

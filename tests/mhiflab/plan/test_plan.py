@@ -248,7 +248,9 @@ def test_forecast_without_records_waits_for_an_epoch(write_study, monkeypatch):
     # Three workers with two CPUs each hold six of thirteen.
     monkeypatch.setattr("mhiflab.plan.forecast.usable_cpus", lambda: 13)
     large = replace(work, resources=replace(work.resources, workers=3, cpus_per_worker=2.0))
-    assert forecast({"a": work, "b": large}, []).at_once == 2
+    assert forecast({"b": large}, []).at_once == 2
+    # Of each two places, one trial takes a thirteenth of the machine and the other a half.
+    assert forecast({"a": work, "b": large}, []).at_once == pytest.approx(2 / (1 / 13 + 1 / 2))
 
 
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):
