@@ -1,4 +1,4 @@
-"""Overhead of the laboratory beside training: seconds and memory per trial, and of planning.
+"""Overhead of the laboratory beside training: of trials, and of commands on a large record.
 
     python experiments/bench/overhead.py              # everything, about 15 minutes on two cores
     python experiments/bench/overhead.py --trials 20  # a shorter long study
@@ -23,6 +23,7 @@ from mlflow.entities import Param, RunTag
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan
 from mhiflab.record import tag
+from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.store import open_store, tracking_uri, trial_runs
 from mhiflab.study.identity import spec_hash
 
@@ -94,8 +95,11 @@ def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
     }
 
 
-def planning(folder: Path, count: int) -> tuple[float, float]:
-    """Return the seconds of `plan` and of `status` for a study whose trials are all recorded."""
+def time_commands(folder: Path, count: int, scores: Path) -> dict[str, float]:
+    """Return the seconds of commands by name for a study whose trials are all recorded.
+
+    Every run holds the scores of a real one.
+    """
     study, lab = write(folder, "many", 0, count), Lab(folder / "lab-many")
     plan = read_plan(study)
     store = open_store(lab, tracking_uri(lab))
@@ -117,15 +121,17 @@ def planning(folder: Path, count: int) -> tuple[float, float]:
         run = client.create_run(store.experiment_id, tags=tags)
         params = [Param(f"p{i}", str(i)) for i in range(60)]
         client.log_batch(run.info.run_id, params=params, tags=[RunTag("mhiflab.x", "y")])
+        client.log_artifact(run.info.run_id, str(scores))
         client.set_terminated(run.info.run_id, "FINISHED")
-    times = []
-    for command in ("plan", "status"):
+    seconds = {}
+    for command, options in (("plan", ()), ("status", ()), ("table", ("--name", "table"))):
         words = [sys.executable, "-m", "mhiflab", command, str(study), "--lab", str(lab.root)]
         started = time.perf_counter()
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - started)
-        assert f"{count} done" in done.stdout, done.stdout[-500:]
-    return times[0], times[1]
+        done = subprocess.run([*words, *options], capture_output=True, text=True, check=True)
+        seconds[command] = time.perf_counter() - started
+        expected = "overhead" if command == "table" else f"{count} done"
+        assert expected in done.stdout, done.stdout[-500:]
+    return seconds
 
 
 def main() -> None:
@@ -134,7 +140,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=200, help="trials of the long study")
-    parser.add_argument("--recorded", type=int, default=1000, help="runs on record while planning")
+    parser.add_argument("--recorded", type=int, default=1000, help="runs of the recorded study")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mhiflab-overhead-") as name:
         folder = Path(name)
@@ -149,8 +155,10 @@ def main() -> None:
                 f"{found['peak_gib']:10.2f}{found['processes']:11.0f}",
                 flush=True,
             )
-        plan_s, status_s = planning(folder, options.recorded)
-        print(f"{options.recorded} recorded runs: plan {plan_s:.1f} s, status {status_s:.1f} s")
+        scores = next((folder / "lab-w0n1").rglob(IMAGES_FILE))
+        seconds = time_commands(folder, options.recorded, scores)
+        line = ", ".join(f"{command} {took:.1f} s" for command, took in seconds.items())
+        print(f"{options.recorded} recorded runs: {line}")
 
 
 if __name__ == "__main__":

@@ -80,8 +80,9 @@ class Blur(Operator):
         check("size_px", size_px, Count)
         return cls(torch.full((size_px,), 1 / size_px, dtype=torch.float64), border)
 
-    def __call__(self, x_BSHW: Tensor) -> Tensor:
-        height, width = x_BSHW.shape[-2:]
+    def check_fits(self, size_HW: Size) -> None:
+        """Raise `UserError` if an image is too small for the border."""
+        height, width = size_HW
         rows, cols = self.kernel.shape[0], self.kernel.shape[-1]
         # Mirroring skips the edge pixel, so it needs one pixel more; torch wraps around only once.
         spare = {"reflect": 1, "circular": 0}.get(self.border)
@@ -91,6 +92,10 @@ class Blur(Operator):
                 f"{height}x{width}, expected an image of at least {rows // 2 + spare}x"
                 f"{cols // 2 + spare}; use a larger image, a smaller PSF or the border 'zero'"
             )
+
+    def __call__(self, x_BSHW: Tensor) -> Tensor:
+        self.check_fits((x_BSHW.shape[-2], x_BSHW.shape[-1]))
+        rows, cols = self.kernel.shape[0], self.kernel.shape[-1]
         pads = [(cols - 1) // 2, cols // 2, (rows - 1) // 2, rows // 2]
         padded = F.pad(x_BSHW, pads, mode=PAD_MODES[self.border])
         return _correlate(padded, self.kernel.flip(tuple(range(self.kernel.ndim))))

@@ -74,11 +74,13 @@ def spatial(protocol: Protocol) -> Chain:
 def axis_matrix(size: int, protocol: Protocol) -> Tensor:
     """Return PSF and sampling along one axis of `size` HR pixels, float64 [h, H].
 
-    Degrading is this matrix for rows and for columns: D x = rows x cols'.
+    Degrading is this matrix for rows and for columns: D x = rows x cols'. Raises `UserError` if the
+    image is too small for the border.
     """
     taps_T, mode = torch.ones(1, dtype=torch.float64), "constant"
     for one in spatial(protocol).operators:
         if isinstance(one, Blur):
+            one.check_fits((size, size))
             taps_T, mode = one.kernel.double().flip(0), PAD_MODES[one.border]
     count = len(taps_T)
     pads = [(count - 1) // 2, count // 2]

@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from feinfn.errors import UserError
 
@@ -61,6 +63,12 @@ def study_path(study: str) -> Path:
 def study_name(path: Path, smoke: bool) -> str:
     """Return a study's name: its file's stem, with `-smoke` for its smoke variant."""
     return path.stem + ("-smoke" if smoke else "")
+
+
+def path_of(uri: str) -> Path | None:
+    """Return the path that a file's URI or a plain path names; None for other schemes."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 @dataclass(frozen=True)

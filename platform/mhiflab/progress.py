@@ -29,6 +29,18 @@ class Steps:
         return min(1.0, (self.epochs + tests) / parts) if parts else 1.0
 
 
+def span_s(seconds: Mapping[str, float], slots: Mapping[str, int]) -> float:
+    """Return the seconds from the first trial to the last, as a sweep executes them.
+
+    Trials of one size spread evenly over their slots, but never take less than the longest. Those
+    of other sizes follow when they are done.
+    """
+    by_slots: dict[int, list[float]] = {}
+    for name, one in seconds.items():
+        by_slots.setdefault(slots[name], []).append(one)
+    return sum(max(sum(group) / n, *group) for n, group in by_slots.items())
+
+
 @dataclass(frozen=True)
 class _Lane:
     """One trial of the bar."""
@@ -54,12 +66,12 @@ class TrialBar:
         self,
         trials: Mapping[str, Steps],
         seconds: Mapping[str, float],
-        at_once: float,
+        slots: Mapping[str, int],
         console: Console,
         get_time: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the steps of every trial, and the expected seconds of some, by name."""
-        self._trials, self._seconds, self._at_once = trials, dict(seconds), at_once
+        """Take every trial's steps, the expected seconds of some, and the slots, by name."""
+        self._trials, self._seconds, self._slots = trials, dict(seconds), slots
         self._get_time = get_time
         self._began_s = self._last_s = get_time()
         # Replaced, never changed: another thread draws the bar.
@@ -99,9 +111,7 @@ class TrialBar:
         if measured > MEASURED * known:
             total = (self._last_s - self._began_s) / measured
         elif known:
-            seconds = [self._seconds[name] for name in self._trials]
-            # As the forecast is worded: never less than the longest trial.
-            total = max(sum(seconds) / self._at_once, *seconds)
+            total = span_s({name: self._seconds[name] for name in self._trials}, self._slots)
         else:
             return None
         return max(0.0, (1 - self.share) * total - (self._get_time() - self._last_s))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mhiflab.progress import Steps, TrialBar
+from mhiflab.progress import Steps, TrialBar, span_s
 
 
 class Clock:
@@ -22,7 +22,13 @@ def clock() -> Clock:
 
 def bar_of(trials: dict[str, Steps], clock: Clock, at_once: int = 2, **seconds: float) -> TrialBar:
     console = Console(file=io.StringIO(), width=200)
-    return TrialBar(trials, seconds, at_once, console, clock)
+    return TrialBar(trials, seconds, dict.fromkeys(trials, at_once), console, clock)
+
+
+def test_trials_of_several_sizes_follow_one_another():
+    seconds = {"a": 60.0, "b": 60.0, "c": 60.0, "wide": 100.0}
+    assert span_s(seconds, {"a": 2, "b": 2, "c": 2, "wide": 1}) == 90 + 100
+    assert span_s({"a": 60.0, "b": 10.0}, {"a": 2, "b": 2}) == 60
 
 
 def test_classical_trials_count_images_and_no_epochs(clock):

@@ -185,7 +185,7 @@ def execute(
     """
     check_disk(entries, lab)
     steps = {entry.key: work_of(entry).steps(test=drive is None) for entry in entries}
-    bar = TrialBar(steps, forecast.seconds, forecast.at_once, out)
+    bar = TrialBar(steps, forecast.seconds, forecast.slots, out)
     # When Tune stops a trial, the dashboard's state service frees its workers' resources.
     needs_dashboard = dashboard or plan.study.stop != Stop()
     with (

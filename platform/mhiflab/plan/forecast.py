@@ -13,7 +13,7 @@ from mlflow.entities import Run
 
 from feinfn.data.source import Survey
 from mhiflab.cluster.connect import usable_cpus
-from mhiflab.progress import Steps
+from mhiflab.progress import Steps, span_s
 from mhiflab.record import tag
 from mhiflab.study.settings import flatten
 from mhiflab.study.spec import Resources, Spec, settings_of
@@ -145,8 +145,8 @@ class Forecast:
     """Seconds by run key, for every trial with a forecast."""
     device_hours: float
     """CPU-hours, or GPU-hours of trials that use GPUs."""
-    at_once: float
-    """Number of trials that this machine's CPUs hold at once, on average."""
+    slots: dict[str, int]
+    """Number of trials like each, by run key, that this machine's CPUs hold at once."""
     unknown: dict[str, Work]
     """Trials by run key that no speed is known of."""
 
@@ -155,12 +155,12 @@ class Forecast:
         """Forecast as a sentence, empty without trials."""
         if not self.seconds:
             return "Expected: not known yet" if self.unknown else ""
-        total = sum(self.seconds.values())
-        # An even spread over the slots, but never less than the longest trial.
-        eta = clock(max(total / self.at_once, max(self.seconds.values())))
+        eta = clock(span_s(self.seconds, self.slots))
+        counts = sorted({self.slots[key] for key in self.seconds})
+        at_once = " or ".join(str(n) for n in counts)
         rest = f"; {len(self.unknown)} not known yet" if self.unknown else ""
         cost = f"about {self.device_hours:.2g} device-hours"
-        return f"Expected: {cost}, {eta} with {self.at_once:.2g} at once{rest}"
+        return f"Expected: {cost}, {eta} with {at_once} at once{rest}"
 
 
 def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
@@ -169,11 +169,14 @@ def forecast(works: Mapping[str, Work], speeds: Iterable[Speed]) -> Forecast:
     expected = {key: work.seconds(speeds) for key, work in works.items()}
     known = {key: seconds for key, seconds in expected.items() if seconds is not None}
     hours = sum(seconds * works[key].processors / 3600 for key, seconds in known.items())
-    resources = [work.resources for work in works.values()]
-    cpus = [max(one.workers, 1) * one.cpus_per_worker for one in resources]
-    shares = [1 / max(1, usable_cpus() // n) for n in cpus]
     unknown = {key: work for key, work in works.items() if key not in known}
-    return Forecast(known, hours, len(shares) / sum(shares) if shares else 1, unknown)
+    return Forecast(
+        known, hours, {key: _slots(one.resources) for key, one in works.items()}, unknown
+    )
+
+
+def _slots(resources: Resources) -> int:
+    return max(1, int(usable_cpus() // (max(resources.workers, 1) * resources.cpus_per_worker)))
 
 
 def recorded_speeds(runs: Iterable[Run]) -> list[Speed]:

@@ -6,11 +6,10 @@ Somebody deleted a run in MLflow, changed its tags, or put an earlier database i
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow.entities import Run, ViewType
 
+from mhiflab.paths import path_of
 from mhiflab.record import tag
 from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.database.errors import explained, without_passwords
@@ -65,9 +64,8 @@ class LostRuns:
         """Return the artifacts of finished runs that the record does not know, by run key."""
         with explained(self.store.uri):
             experiment = self.store.client.get_experiment(self.store.experiment_id)
-        location = urlsplit(experiment.artifact_location)
-        root = Path(url2pathname(location.path))
-        if location.scheme not in ("", "file") or not root.is_dir():
+        root = path_of(experiment.artifact_location)
+        if root is None or not root.is_dir():
             return {}
         results = {}
         for folder in root.iterdir():

@@ -47,7 +47,8 @@ def state_grid(plan: Plan, progress: bool = False) -> Grid:
         states = [Cell(e.state, e.state, _progress(e) if progress else "") for e in entries]
         # A case that is not trained has one trial for all seeds.
         states += [Cell("-")] * (len(plan.study.seeds) - len(states))
-        workers = Cell(str(trial.resources.workers or "in process"))
+        counts = dict.fromkeys(e.trial.resources.workers for e in entries)
+        workers = Cell(", ".join(str(n or "in process") for n in counts))
         epochs = trial.spec.train.epochs
         count = Cell(str(epochs) if trial.spec.trained else "-", value=epochs)
         rows.append([Cell(trial.label), *states, workers, count])

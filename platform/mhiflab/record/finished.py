@@ -94,7 +94,8 @@ class RecordedRun:
 
     def read(self, name: str, load: Callable[[Path], T]) -> T:
         """Return an artifact as `load` reads it; raise `UserError` if it is missing."""
-        with artifacts.artifact_file(self.store, self.id, name) as path:
+        folder_uri = self.mlflow.info.artifact_uri
+        with artifacts.artifact_file(self.store, self.id, name, folder_uri) as path:
             return load(path)
 
     @cached_property
@@ -199,7 +200,7 @@ class RecordedRun:
 
     @contextmanager
     def packaged_model(self) -> Iterator[Path]:
-        """Yield the folder of a local copy of the run's packaged model.
+        """Yield the folder of the run's packaged model, to be read.
 
         Raise `UserError` if it has none, like classical methods and a search's untested runs.
         """
@@ -208,7 +209,8 @@ class RecordedRun:
                 f"run {self.key}: found no model with it, expected a run that was trained and "
                 "tested; choose another, or give weights with --weights"
             )
-        with artifacts.artifact_file(self.store, self.id, "model") as folder:
+        uri = self.mlflow.info.artifact_uri
+        with artifacts.artifact_file(self.store, self.id, "model", uri) as folder:
             yield folder
 
 

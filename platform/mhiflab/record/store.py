@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
@@ -17,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from feinfn.errors import UserError
 from mhiflab.exclusion import driver_lock
-from mhiflab.paths import Lab
+from mhiflab.paths import Lab, path_of
 from mhiflab.record import tag
 from mhiflab.record.database.condition import condition, database_file, has_record
 from mhiflab.record.database.errors import explained, without_passwords
@@ -140,9 +138,9 @@ def _moved(lab: Lab, uri: str, experiment: Experiment) -> tuple[str, str] | None
     Raise `UserError` if the database was copied alone.
     """
     before, location = experiment.artifact_location, _location(lab, uri)
-    if location is None or location == before or not before.startswith("file:"):
+    original = path_of(before) if before.startswith("file:") else None
+    if location is None or location == before or original is None:
         return None
-    original = Path(url2pathname(urlsplit(before).path))
     if original.is_dir() and not lab.artifacts.is_dir():
         raise UserError(
             f"{lab.database}: found a record whose artifacts lie in {original}, expected them in "

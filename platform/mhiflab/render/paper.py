@@ -42,7 +42,7 @@ def checked_paper(path: Path) -> Paper:
     """Read a paper or a study; raise `UserError` if the file or a figure's option is invalid."""
     paper = read_paper(path)
     if paper.figures:
-        # Not above, here and below: figures load matplotlib and torch, which tables do without.
+        # Not above, here and below: figures load matplotlib, and those of networks torch.
         from mhiflab.render.figures.registry import find_kind
     for name, part in paper.figures.items():
         try:
@@ -94,8 +94,8 @@ def with_figures(paper: Paper, names: Sequence[str], kind: str, options: dict[st
     from mhiflab.render.figures.registry import KINDS, find_kind
 
     kinds = [*KINDS] if kind == ALL else [kind]
-    for one in kinds:
-        find_kind(one)
+    if kind != ALL:
+        find_kind(kind)
     (study,) = studies
     figures = {x: PaperFigure(title=x, study=study, kind=x, options=options) for x in kinds}
     return replace(paper, figures=figures)

@@ -66,14 +66,32 @@ def expand(
             # Without training, nothing depends on the seed.
             seeds = study.seeds if spec.trained else study.seeds[:1]
             shown = settings.get("model", {}).get("shown")
-            each = [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
-            if case.first_seed and not isinstance(study, SmokeVariant):
-                first = {**settings.get("resources", {}), **case.first_seed}
-                at = f"{where}: cases.{case_name}.first_seed"
-                each[0] = replace(each[0], resources=build(Resources, first, at, "resources"))
-            trials += each
+            ones = [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
+            if case.first_seed:
+                ones[0] = replace(
+                    ones[0], resources=_first_resources(study, case_name, settings, where)
+                )
+            trials += ones
     _check_starts(study, trials, where)
     return trials
+
+
+def _first_resources(study: Study, name: str, settings: Mapping[str, Any], where: str) -> Resources:
+    """Return the resources of a case's first seed; the smoke variant has those of the others.
+
+    Raise `UserError` if they are invalid, or if the study searches, where one trial stands for all.
+    """
+    where = f"{where}: cases.{name}.first_seed"
+    if study.search:
+        raise UserError(
+            f"{where}: found it in a study with a search, expected none, because the suggestions "
+            "have the resources of the case; set them there"
+        )
+    usual = settings.get("resources", {})
+    first: Resources = build(
+        Resources, {**usual, **study.cases[name].first_seed}, where, "resources"
+    )
+    return build(Resources, usual, where, "resources") if isinstance(study, SmokeVariant) else first
 
 
 def _check_starts(study: Study, trials: Sequence[Trial], where: str) -> None:

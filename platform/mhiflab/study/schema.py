@@ -27,7 +27,8 @@ class Case(Settings):
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted keys of the base and their values, such as `model.fourier_branch: false`."""
     first_seed: dict[str, Any] = field(default_factory=dict)
-    """Resources of the first seed alone, such as `workers: 2`, which no result depends on."""
+    """Resources of the first seed alone, at every point of the axes, such as `workers: 2`. The
+    smoke variant leaves them out, and so does a study that is based on this case."""
     match_parameters: str | None = None
     """Another case, whose parameter count this one takes: model.feat_dim and model.guide_dim (set
     equal) are solved for."""

@@ -16,7 +16,7 @@ from feinfn.protocols.filters import MATMUL_SIDE, filter_bands, gaussian_taps
 from feinfn.protocols.named import PROTOCOLS
 from feinfn.protocols.protocol import Protocol, reach_px
 from feinfn.protocols.response import ResponseTable, read_srf
-from feinfn.protocols.simulate import simulate
+from feinfn.protocols.simulate import axis_matrix, simulate, spatial
 
 CAVE, HARVARD = PROTOCOLS["cave_x4"], PROTOCOLS["harvard_x4"]
 BANDS_NM = np.arange(400, 701, 10.0)
@@ -67,6 +67,21 @@ def test_every_protocol_simulates_a_scene(name):
     assert all((protocol.about, protocol.known, protocol.inferred, protocol.source))
     again = replace(protocol, name="x", about="", known="", inferred="", source="")
     assert again.hash() == protocol.hash()
+
+
+@pytest.mark.parametrize("border", ["zero", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_degrading_is_a_matrix_for_each_axis(name, border):
+    protocol = replace(PROTOCOLS[name], psf_border=border)
+    x = torch.rand(1, 2, 2 * protocol.ratio, 3 * protocol.ratio, dtype=torch.float64)
+    rows, cols = (axis_matrix(n, protocol) for n in x.shape[-2:])
+    torch.testing.assert_close(rows @ x @ cols.T, spatial(protocol)(x))
+
+
+def test_axis_shorter_than_a_mirrored_psf_is_refused():
+    protocol = replace(CAVE, psf_px=9, psf_border="reflect")
+    with pytest.raises(UserError, match="PSF of 9x9 on an image of 4x4"):
+        axis_matrix(4, protocol)
 
 
 def test_dhif_averages_the_cell_of_each_lr_pixel():

@@ -26,7 +26,7 @@ class Sweep:
         works = {entry.key: work_of(entry) for entry in entries}
         steps = {key: work.steps() for key, work in works.items()}
         self.expected: Forecast = forecast(works, [])
-        self.bar = TrialBar(steps, {}, 1, out)
+        self.bar = TrialBar(steps, {}, {}, out)
         self.monitor = TrialMonitor(jobs, self.expected, self.bar)
 
     def report(self, case: str, **result: Any) -> None:

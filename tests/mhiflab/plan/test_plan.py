@@ -241,16 +241,18 @@ def test_forecast_without_records_waits_for_an_epoch(write_study, monkeypatch):
     assert known.seconds == pytest.approx({"a": 3600, "b": 3600})
     assert known.device_hours == pytest.approx(2)
     assert known.unknown == {}
-    assert replace(known, at_once=1).line == (
+    assert replace(known, slots={"a": 1, "b": 1}).line == (
         "Expected: about 2 device-hours, 2.0 h with 1 at once"
+    )
+    # Trials that take the whole machine wait for the others.
+    assert replace(known, slots={"a": 128, "b": 1}).line == (
+        "Expected: about 2 device-hours, 2.0 h with 1 or 128 at once"
     )
     assert forecast({}, []).line == ""
     # Three workers with two CPUs each hold six of thirteen.
     monkeypatch.setattr("mhiflab.plan.forecast.usable_cpus", lambda: 13)
     large = replace(work, resources=replace(work.resources, workers=3, cpus_per_worker=2.0))
-    assert forecast({"b": large}, []).at_once == 2
-    # Of each two places, one trial takes a thirteenth of the machine and the other a half.
-    assert forecast({"a": work, "b": large}, []).at_once == pytest.approx(2 / (1 / 13 + 1 / 2))
+    assert forecast({"a": work, "b": large}, []).slots == {"a": 13, "b": 2}
 
 
 def test_reading_a_plan_leaves_collections_of_garbage_as_they_were(write_study, tmp_path):

@@ -30,6 +30,7 @@ from mhiflab.paths import Lab
 from mhiflab.record import store as store_module
 from mhiflab.record import tag
 from mhiflab.record import writer as record_module
+from mhiflab.record.artifacts import artifact_file
 from mhiflab.record.database.errors import explain, without_passwords
 from mhiflab.record.finished import RecordedRun
 from mhiflab.record.run_folder import Part, RunFolder
@@ -406,3 +407,23 @@ def test_experiment_that_a_server_hides_is_its_own_error(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "MlflowClient", Hiding)
     with pytest.raises(MlflowException, match="it exists already"):
         connect(Lab(tmp_path), "http://127.0.0.1:1")
+
+
+def test_artifacts_of_this_machine_are_read_in_place_and_others_are_copied(tmp_path):
+    lab = Lab(tmp_path / "a bä")
+    store = open_store(lab, tracking_uri(lab))
+    run = store.client.create_run(store.experiment_id)
+    run_id, uri = run.info.run_id, run.info.artifact_uri
+    store.client.log_text(run_id, "text", "a.txt")
+    with artifact_file(store, run_id, "a.txt", uri) as path:
+        assert path.is_relative_to(lab.artifacts.resolve())
+        assert path.read_text() == "text"
+    for other in ("", "mlflow-artifacts:/1", tmp_path.as_uri()):
+        with artifact_file(store, run_id, "a.txt", other) as copy:
+            assert copy != path
+            assert copy.read_text() == "text"
+    with (
+        pytest.raises(UserError, match=r"artifact b\.txt is missing"),
+        artifact_file(store, run_id, "b.txt", uri),
+    ):
+        pass

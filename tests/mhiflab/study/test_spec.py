@@ -38,8 +38,17 @@ def test_one_trial_of_a_case_may_have_resources_of_its_own(write_study):
     assert [(t.spec.seed, t.resources.workers) for t in trials] == [(3, 2), (1, 0), (3, 0), (1, 0)]
     assert {t.resources.cpus_per_worker for t in trials} == {2}
     assert {t.resources.workers for t in expand(read_study(path, smoke=True), "")} == {0}
+    path = write_study(cases=cases, axes={"model.omega_0": [1, 2]}, seeds=[3, 1])
+    counts = [t.resources.workers for t in expand(read_study(path), "")]
+    assert counts[:4] == [2, counts[1], 2, counts[1]]
+    assert set(counts[4:]) == {counts[1]}
     path = write_study(cases={"a": {"label": "a", "first_seed": {"worker": 2}}})
-    with pytest.raises(UserError, match=r"cases.a.first_seed.*resources.worker.*workers"):
+    for smoke in (False, True):
+        with pytest.raises(UserError, match=r"cases.a.first_seed.*resources.worker.*workers"):
+            expand(read_study(path, smoke), str(path))
+    search = {"space": {"train.lr": {"uniform": [1, 2]}}, "objectives": {"val_psnr": "max"}}
+    path = write_study(cases=cases, search=search)
+    with pytest.raises(UserError, match=r"cases.a.first_seed: found it in a study with a search"):
         expand(read_study(path), str(path))
 
 
