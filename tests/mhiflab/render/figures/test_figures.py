@@ -291,7 +291,7 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_drawn(
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
 def test_a_damaged_file_of_pictures_is_named(damage, once, tmp_path, monkeypatch):
     @contextmanager
-    def damaged(store, run_id, name):
+    def damaged(store, run_id, name, folder_uri):
         with artifact_file(store, run_id, name) as path:
             if name == QUICKLOOK_FILE and damage == "missing":
                 np.savez(path, other=np.zeros(3))

@@ -283,7 +283,7 @@ def test_large_pictures_and_tables_are_replaced_by_where_they_are(made, page, mo
 
 def test_runs_without_windows_and_equal_labels(made, monkeypatch):
     @contextmanager
-    def without_windows(store: Store, run_id: str, name: str) -> Iterator[Path]:
+    def without_windows(store: Store, run_id: str, name: str, folder_uri: str) -> Iterator[Path]:
         with artifact_file(store, run_id, name) as path:
             if name == QUICKLOOK_FILE:
                 with np.load(path) as arrays:
@@ -306,7 +306,7 @@ def test_a_truncated_file_of_pictures_is_told_on_the_page(made, monkeypatch):
     broken = made.plan().finished[1].run
 
     @contextmanager
-    def truncated(store: Store, run_id: str, name: str) -> Iterator[Path]:
+    def truncated(store: Store, run_id: str, name: str, folder_uri: str) -> Iterator[Path]:
         with artifact_file(store, run_id, name) as path:
             if (run_id, name) == (broken.id, QUICKLOOK_FILE):
                 path.write_bytes(path.read_bytes()[:5000])
