@@ -55,7 +55,7 @@ def artifact_file(store: Store, run_id: str, name: str, folder_uri: str = "") ->
     `NotArchivedError` if the run's archive does not hold it.
     """
     local = path_of(folder_uri) if folder_uri else None
-    # A copy by MLflow takes forty milliseconds, and a table may need a thousand.
+    # A copy by MLflow takes twenty milliseconds, and a table may need a thousand.
     if local and os.access(local / name, os.R_OK):
         yield local / name
         return
