@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,9 +94,12 @@ class RecordedRun:
 
     def read(self, name: str, load: Callable[[Path], T]) -> T:
         """Return an artifact as `load` reads it; raise `UserError` if it is missing."""
-        folder_uri = self.mlflow.info.artifact_uri
-        with artifacts.artifact_file(self.store, self.id, name, folder_uri) as path:
+        with self._artifact(name) as path:
             return load(path)
+
+    def _artifact(self, name: str) -> AbstractContextManager[Path]:
+        uri = self.mlflow.info.artifact_uri
+        return artifacts.artifact_file(self.store, self.id, name, uri)
 
     @cached_property
     def spec(self) -> Mapping[str, Any]:
@@ -209,8 +212,7 @@ class RecordedRun:
                 f"run {self.key}: found no model with it, expected a run that was trained and "
                 "tested; choose another, or give weights with --weights"
             )
-        uri = self.mlflow.info.artifact_uri
-        with artifacts.artifact_file(self.store, self.id, "model", uri) as folder:
+        with self._artifact("model") as folder:
             yield folder
 
 

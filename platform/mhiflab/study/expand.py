@@ -68,16 +68,17 @@ def expand(
             shown = settings.get("model", {}).get("shown")
             ones = [Trial(name, label, replace(spec, seed=s), resources, shown) for s in seeds]
             if case.first_seed:
-                ones[0] = replace(
-                    ones[0], resources=_first_resources(study, case_name, settings, where)
-                )
+                first = _first_resources(study, case_name, settings, where)
+                # Checked there too, but the smoke variant trains in its own small way.
+                if not isinstance(study, SmokeVariant):
+                    ones[0] = replace(ones[0], resources=first)
             trials += ones
     _check_starts(study, trials, where)
     return trials
 
 
 def _first_resources(study: Study, name: str, settings: Mapping[str, Any], where: str) -> Resources:
-    """Return the resources of a case's first seed; the smoke variant has those of the others.
+    """Return the resources of a case's first seed.
 
     Raise `UserError` if they are invalid, or if the study searches, where one trial stands for all.
     """
@@ -87,11 +88,9 @@ def _first_resources(study: Study, name: str, settings: Mapping[str, Any], where
             f"{where}: found it in a study with a search, expected none, because the suggestions "
             "have the resources of the case; set them there"
         )
-    usual = settings.get("resources", {})
-    first: Resources = build(
-        Resources, {**usual, **study.cases[name].first_seed}, where, "resources"
-    )
-    return build(Resources, usual, where, "resources") if isinstance(study, SmokeVariant) else first
+    changed = {**settings.get("resources", {}), **study.cases[name].first_seed}
+    first: Resources = build(Resources, changed, where, "resources")
+    return first
 
 
 def _check_starts(study: Study, trials: Sequence[Trial], where: str) -> None:
