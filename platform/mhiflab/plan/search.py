@@ -135,7 +135,8 @@ def with_values(trial: Trial, values: Values, where: str) -> Trial:
     for key, value in values.items():
         section, _, name = key.partition(".")
         settings[section][name] = value
-    spec, _ = parse_trial(settings, seed, where)
+    # The data are the trial's own, which need not be on this machine if a record is read.
+    spec, _ = parse_trial(settings, seed, where, lambda _: trial.spec.data)
     return replace(trial, spec=spec)
 
 
