@@ -3,8 +3,9 @@
     python experiments/bench/overhead.py              # everything, about 15 minutes on two cores
     python experiments/bench/overhead.py --trials 20  # a shorter long study
 
-Trials train for about a second. Their own training time is subtracted; the rest is Ray's processes,
-imports, evaluation and the record. Memory is the sum of the unique set sizes of all processes.
+Trials train for about a second. Their own training time is given beside; the rest is Ray's
+processes, imports, evaluation and the record. Ray's floor (ray_floor.py) is a program that does
+nothing else. Memory is the sum of the unique set sizes of all processes.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from mhiflab.record import tag
 from mhiflab.record.artifacts import IMAGES_FILE
 from mhiflab.record.store import open_store, tracking_uri, trial_runs
 from mhiflab.study.identity import spec_hash
+
+RAY_FLOOR = Path(__file__).parent / "ray_floor.py"
 
 STUDY_TEXT: dict = {
     "title": "overhead",
@@ -73,11 +76,8 @@ class Memory(threading.Thread):
             time.sleep(0.5)
 
 
-def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
-    """Run a study; return its seconds, memory and number of processes."""
-    name = f"w{workers}n{seeds}"
-    study, lab = write(folder, name, workers, seeds), folder / f"lab-{name}"
-    words = [sys.executable, "-m", "mhiflab", "run", str(study), "--lab", str(lab)]
+def run_watched(words: list[str]) -> dict[str, float]:
+    """Run a program; return its seconds, and the memory and number of all its processes."""
     started = time.perf_counter()
     driver = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     memory = Memory(driver.pid)
@@ -85,14 +85,16 @@ def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
     text = driver.communicate()[0]
     wall = time.perf_counter() - started
     assert driver.returncode == 0, text
+    return {"wall": wall, "peak_gib": memory.peak / 2**30, "processes": memory.count}
+
+
+def measure(folder: Path, workers: int, seeds: int) -> dict[str, float]:
+    """Run a study; return its seconds, memory and number of processes."""
+    name = f"w{workers}n{seeds}"
+    study, lab = write(folder, name, workers, seeds), folder / f"lab-{name}"
+    figures = run_watched([sys.executable, "-m", "mhiflab", "run", str(study), "--lab", str(lab)])
     runs = trial_runs(open_store(Lab(lab), tracking_uri(Lab(lab)))).values()
-    trained = sum(run.data.metrics["train_seconds"] for run in runs)
-    return {
-        "wall": wall,
-        "trained": trained,
-        "peak_gib": memory.peak / 2**30,
-        "processes": memory.count,
-    }
+    return {**figures, "trained": sum(run.data.metrics["train_seconds"] for run in runs)}
 
 
 def time_commands(folder: Path, count: int, scores: Path) -> dict[str, float]:
@@ -134,6 +136,16 @@ def time_commands(folder: Path, count: int, scores: Path) -> dict[str, float]:
     return seconds
 
 
+def print_row(label: str, figures: dict[str, float]) -> None:
+    """Print one row of the table as soon as it is measured."""
+    trained = f"{figures['trained']:11.1f}" if "trained" in figures else f"{'-':>11}"
+    print(
+        f"{label:34}{figures['wall']:8.1f}{trained}{figures['peak_gib']:10.2f}"
+        f"{figures['processes']:11.0f}",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Measure all cases and print them as a table."""
     parser = argparse.ArgumentParser(
@@ -145,16 +157,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mhiflab-overhead-") as name:
         folder = Path(name)
         print(f"{'':34}{'wall s':>8}{'trained s':>11}{'peak GiB':>10}{'processes':>11}")
+        for workers in (0, 1):
+            words = [sys.executable, str(RAY_FLOOR), str(workers), name]
+            what = "Train worker" if workers else "Tune function"
+            print_row(f"Ray's floor, empty {what}", run_watched(words))
         rows = [("one trial, direct", 0, 1), ("one trial, 1 worker", 1, 1)]
         rows += [("one trial, 2 workers", 2, 1), ("four trials, direct", 0, 4)]
         rows += [(f"{options.trials} trials, direct", 0, options.trials)]
         for label, workers, seeds in rows:
-            found = measure(folder, workers, seeds)
-            print(
-                f"{label:34}{found['wall']:8.1f}{found['trained']:11.1f}"
-                f"{found['peak_gib']:10.2f}{found['processes']:11.0f}",
-                flush=True,
-            )
+            print_row(label, measure(folder, workers, seeds))
         scores = next((folder / "lab-w0n1").rglob(IMAGES_FILE))
         seconds = time_commands(folder, options.recorded, scores)
         line = ", ".join(f"{command} {took:.1f} s" for command, took in seconds.items())

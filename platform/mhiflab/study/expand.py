@@ -8,10 +8,10 @@ from typing import Any
 from feinfn.config import DataConfig, ModelConfig
 from feinfn.data.source import resolve_data
 from feinfn.errors import UserError, require_one_of
-from feinfn.methods.configs import FEINFN, LEARNED
-from feinfn.physics import Bands, Physics
+from feinfn.methods.configs import FEINFN
+from feinfn.physics import Bands
 from mhiflab.study.schema import Case, SmokeVariant, Study
-from mhiflab.study.settings import with_keys
+from mhiflab.study.settings import inherited, model_name, with_keys
 from mhiflab.study.smoke import NARROW, SHORT, on_sample
 from mhiflab.study.spec import Resources, Spec, parse_trial
 from mhiflab.study.yaml_values import build
@@ -133,18 +133,10 @@ def _matched_case(study: Study, name: str, where: str) -> Case | None:
 
 
 def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the base with a case's and an axis point's values, reduced in a smoke variant.
-
-    If a case names another model than the base, a learned one inherits the base's physics from
-    another learned one; otherwise only the numbers of bands are inherited.
-    """
-    settings, varied = study.base, {**case.set, **point}
-    model = settings.get("model", {})
-    base_name = model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
-    name = varied.get("model.name", base_name)
-    if name != base_name:
-        shared = _names(Physics if name in LEARNED and base_name in LEARNED else Bands)
-        settings = {**settings, "model": {k: v for k, v in model.items() if k in shared}}
+    """Return the base with a case's and an axis point's values, reduced in a smoke variant."""
+    varied = {**case.set, **point}
+    settings = inherited(study.base, varied)
+    name = varied.get("model.name", model_name(study.base))
     layers = [varied]
     if isinstance(study, SmokeVariant):
         above = {**SHORT, **on_sample(study.base, varied), **study.smoke.set}
@@ -154,12 +146,8 @@ def settings_at(study: Study, case: Case, point: dict[str, Any], where: str) -> 
     return settings
 
 
-def _names(kind: type[Bands]) -> set[str]:
-    return {field.name for field in fields(kind)}
-
-
 def _keys_of(name: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys without those that make FeINFN small, unless the model is FeINFN."""
-    every = {f"model.{field}" for field in _names(Bands)}
+    every = {f"model.{field.name}" for field in fields(Bands)}
     any_model = {k: v for k, v in keys.items() if not k.startswith("model.") or k in every}
     return dict(keys) if name == FEINFN else any_model

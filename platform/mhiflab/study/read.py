@@ -16,7 +16,7 @@ from mhiflab.study.schema import (
     Study,
     studies_of,
 )
-from mhiflab.study.settings import merged_settings, with_keys
+from mhiflab.study.settings import inherited, merged_settings, with_keys
 from mhiflab.study.smoke import smoke_variant
 from mhiflab.study.yaml_values import build, check_line, read_yaml
 
@@ -141,7 +141,8 @@ def _resolved_base(base: dict[str, Any], path: Path, seen: tuple[Path, ...] = ()
     settings = _resolved_base(study.base, parent, (*seen, path.resolve()))
     if case:
         require_one_of(where, case, study.cases, f"one of the cases of {parent}: ")
-        settings = with_keys(settings, study.cases[case].set, str(parent))
+        changes = study.cases[case].set
+        settings = with_keys(inherited(settings, changes), changes, str(parent))
     return merged_settings(settings, overrides)
 
 

@@ -1,9 +1,32 @@
 """Nested settings: change dotted keys, merge settings, and flatten them."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from feinfn.errors import UserError
+from feinfn.methods.configs import FEINFN, LEARNED
+from feinfn.physics import Bands, Physics
+
+
+def model_name(settings: Mapping[str, Any]) -> Any:
+    """Return the name of the model in settings that may be invalid still."""
+    model = settings.get("model", {})
+    return model.get("name", FEINFN) if isinstance(model, Mapping) else FEINFN
+
+
+def inherited(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that hold for the model that a case's changes name.
+
+    If it is another model than that of the settings, a learned one inherits the physics of another
+    learned one; otherwise only the numbers of bands are inherited.
+    """
+    before = model_name(settings)
+    name, model = changes.get("model.name", before), settings.get("model", {})
+    if name == before or not isinstance(model, Mapping):
+        return settings
+    shared = {f.name for f in fields(Physics if name in LEARNED and before in LEARNED else Bands)}
+    return {**settings, "model": {k: v for k, v in model.items() if k in shared}}
 
 
 def with_keys(settings: dict[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:

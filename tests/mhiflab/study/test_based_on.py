@@ -36,6 +36,21 @@ def test_base_takes_another_study_one_of_its_cases_or_a_file_of_settings(write_s
     assert not fifth.spec.model.fourier_branch, "shipped studies are known by name"
 
 
+def test_a_case_with_another_model_is_a_base_as_it_is_a_case(write_study):
+    base = {"model": {"preset": "released", "base": "local", "consistency": "msi"}}
+    cases = {
+        "plain": {"label": "plain", "set": {"model.name": "residual"}},
+        "bicubic": {"label": "bicubic", "set": {"model.name": "bicubic"}},
+    }
+    path = write_study("other", base=base, cases=cases)
+    for name, of_case in zip(cases, trials(path), strict=True):
+        (own,) = trials(write_study(f"own-{name}", base={"from": f"other/{name}"}, cases={}))
+        assert own.spec == of_case.spec
+    with_own = {"from": "other/plain", "model": {"base": "gsa"}}
+    (own,) = trials(write_study("own", base=with_own, cases={}))
+    assert (own.spec.model.base, own.spec.model.consistency) == ("gsa", "msi")
+
+
 @pytest.mark.parametrize(
     ("base", "message"),
     [
