@@ -8,13 +8,12 @@ own state.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
@@ -35,7 +34,6 @@ from mhiflab.record.store import Store, stop_run, trial_runs, write_tag
 from mhiflab.record.studies import trial_note
 from mhiflab.record.writer import upload_waiting_folders
 from mhiflab.study.search import Search
-from mhiflab.study.spec import Spec
 
 
 def execute_searches(plan: Plan, entries: Sequence[Entry], forecast: Forecast, lab: Lab) -> Outcome:
@@ -72,9 +70,8 @@ def execute_searches(plan: Plan, entries: Sequence[Entry], forecast: Forecast, l
 
 def run_suggestion(config: dict[str, Any], template: Job) -> None:
     """Execute a suggestion as a Tune function; `config` holds what differs from the template."""
-    spec = TypeAdapter(Spec).validate_json(config["spec"])
-    fields = {name: config[name] for name in ("key", "label", "until")}
-    run_trial(config, {config["key"]: replace(template, spec=spec, **fields)})
+    fields = {name: config[name] for name in ("key", "label", "until", "spec")}
+    run_trial(config, {config["key"]: replace(template, **fields)})
 
 
 class Suggester(Searcher):
@@ -124,8 +121,7 @@ class Suggester(Searcher):
                 if one.key in keys:
                     continue
             self.running[trial_id] = one
-            spec = json.dumps(asdict(job.spec))
-            return {"key": job.key, "label": job.label, "until": job.until, "spec": spec}
+            return {"key": job.key, "label": job.label, "until": job.until, "spec": job.spec}
         return None if self.running else Searcher.FINISHED
 
     def on_trial_complete(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig
 from rich.markup import escape
 
@@ -101,8 +102,11 @@ class TrialMonitor(Callback):
             self.bar.end(self.lanes.get(key, key), whole, self._name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Log a trial whose process died more often than it may."""
-        self._end(trial, "lost", "its process ended")
+        """Log a trial that ended without an end state, and why."""
+        error, reason = trial.get_pickled_error(), "its process ended"
+        if isinstance(error, RayTaskError):
+            reason = f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+        self._end(trial, "lost", reason)
 
     def _move(self, key: str, done: Steps, step_s: float, text: str) -> None:
         job = self.jobs[key]

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import islice, product
 from typing import Annotated, Any, Literal
 
-from feinfn.config import CHANGEABLE, ModelConfig, TrainConfig
+from feinfn.config import CHANGEABLE, TrainConfig
 from feinfn.errors import require, require_one_of
 from feinfn.fields import Bound, Count, Finite, Items, Positive, Settings
+from feinfn.methods.configs import LEARNED
 from feinfn.metrics.label import METRICS
 
 Values = dict[str, Any]
@@ -118,8 +119,10 @@ class Search(Settings, section="search"):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(len(self.space) > 0, "search.space", self.space, "at least one key")
-        sections = {"model": ModelConfig, "train": TrainConfig}
-        valid = [f"{name}.{f.name}" for name, kind in sections.items() for f in fields(kind)]
+        # Of all models: the plan names a key that is another model's.
+        sections = [("model", kind) for kind in LEARNED.values()] + [("train", TrainConfig)]
+        keys = (f"{name}.{f.name}" for name, kind in sections for f in fields(kind))
+        valid = [key for key in dict.fromkeys(keys) if key != "model.name"]
         for key, value_range in self.space.items():
             require_one_of("search.space", key, valid, "a key of model or train: ")
             value_range.check(f"search.space.{key}")

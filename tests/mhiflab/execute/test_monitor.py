@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError, RayTaskError
 from tiny import job_of
 
 from mhiflab.console import out
@@ -73,3 +74,15 @@ def test_the_first_report_of_a_model_forecasts_the_others_of_its_kind(sweep):
     assert set(sweep.monitor.forecast.unknown) == {sweep.keys["gsa"]}
     sweep.report("gsa", images=1, of_images=2, expected_test_s=8.0)
     assert sweep.monitor.forecast.seconds == {sweep.keys["gsa"]: pytest.approx(8)}
+
+
+def test_a_trial_that_ended_without_a_state_says_why(sweep):
+    lost = {
+        "full": (RayActorError(), "lost: its process ended"),
+        "gsa": (RayTaskError("run", "", ValueError("no such\nlines")), "lost: ValueError: no such"),
+    }
+    for case, (error, reason) in lost.items():
+        config = {"key": sweep.keys[case]}
+        trial = SimpleNamespace(config=config, get_pickled_error=lambda error=error: error)
+        sweep.monitor.on_trial_error(0, [], trial)
+        assert sweep.monitor.outcome.unfinished[sweep.keys[case]] == reason

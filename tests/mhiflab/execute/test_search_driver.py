@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from tiny import TINY
+from tiny import ONE_OF_EACH, TINY
 
 from mhiflab.record import tag
 
@@ -170,3 +170,19 @@ def test_front_of_two_objectives_is_tested_and_drawn(mhiflab, without_ray, write
     rows = list(pd.read_csv(tmp_path / "lab" / "rendered" / "tiny" / "table.csv")["method"])
     assert rows[1].startswith("Default")
     assert rows[2].startswith("Front 1")
+
+
+def test_every_learned_model_can_be_searched(mhiflab, without_ray, write_study):
+    model = {"name": "residual", "width": 4, "blocks": 1}
+    own = {**base(epochs=1), "model": model, "data": ONE_OF_EACH, "resources": {"workers": 0}}
+    wanted = {
+        "space": {"model.width": {"choice": [4, 5]}},
+        "objectives": PSNR,
+        "algorithm": "random",
+        "trials": 2,
+        "seed": 1,
+    }
+    study = write_study(search=wanted, cases={}, base=own)
+    ran = mhiflab("run", study)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 of 2 suggestions recorded" in mhiflab("plan", study).stdout

@@ -72,6 +72,7 @@ def described(**changes) -> dict:
             {"scheduler": {"name": "asha"}, "objectives": {"val_psnr": "max", "flops": "min"}},
             "none with two objectives",
         ),
+        ({"space": {"model.width": {"choice": [4, 8]}}}, "unknown key 'model.width'"),
         ({"schedular": {}}, "unknown key 'search.schedular'; did you mean 'scheduler'"),
     ],
 )
