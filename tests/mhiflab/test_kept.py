@@ -185,6 +185,13 @@ def test_recorded_runs_are_exported_as_the_same_bytes(lab, call, tmp_path):
     assert files(tmp_path / "record") == files(KEPT / "record")
 
 
+def test_the_tables_of_a_search_follow_from_its_exported_runs(lab, call, tmp_path):
+    call("export", "found.yaml", "--out", "record")
+    shutil.rmtree(lab)
+    call("table", "found.yaml", "--record", "record")
+    assert rendered(lab / "rendered" / "found") == rendered(KEPT / "rendered" / "found")
+
+
 def test_recorded_models_load_by_the_module_that_they_name(lab, tmp_path):
     folders = [model_folder(lab, case) for case in CASES]
     for folder in folders:

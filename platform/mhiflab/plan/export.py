@@ -1,7 +1,7 @@
 """Export recorded runs as a folder of small text files."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from feinfn.data.source import resolve_data, survey
 from feinfn.files import write_bytes
 from mhiflab.paths import Lab
 from mhiflab.plan.plan import read_plan, reconcile
+from mhiflab.plan.search import SearchPlan, check_complete
+from mhiflab.record import tag
 from mhiflab.record.archive import (
     DATA_FILE,
     FILES,
     RUNS,
     TAGS,
+    TAGS_OF_UNTESTED,
     archived_data,
     data_name,
     read_json,
@@ -23,7 +26,7 @@ from mhiflab.record.archive import (
 )
 from mhiflab.record.finished import RecordedRun, read_text
 from mhiflab.record.run_folder import Part
-from mhiflab.record.store import Store
+from mhiflab.record.store import Store, trial_runs
 from mhiflab.study.spec import DataAccess
 
 HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
@@ -38,8 +41,9 @@ def export_runs(
 ) -> list[Path]:
     """Write every run of some studies into a folder and return the paths of the runs' files.
 
-    The folder keeps the runs of other studies. Raise `UserError`, before anything is written, if a
-    study lacks runs or the folder's data cannot be read.
+    The runs of a search are those of all its suggestions. The folder keeps the runs of other
+    studies. Raise `UserError`, before anything is written, if a study lacks runs or the folder's
+    data cannot be read.
     """
     data: dict[str, dict[str, Any]] = {}
     if (folder / DATA_FILE).exists():
@@ -65,11 +69,17 @@ def export_runs(
     plans = [
         reconcile(read_plan(file, smoke, DataAccess(resolve, survey)), store, lab) for file in files
     ]
-    entries = [entry for plan in plans for entry in plan.complete()]
+    for plan in plans:
+        check_complete(plan.searches, plan.command)
+    runs = {entry.key: entry.run for plan in plans for entry in plan.complete()}
+    searches = [search for plan in plans for search in plan.searches]
+    recorded = trial_runs(store) if searches else {}
+    for one in (one for search in searches for one in search.suggestions):
+        runs.setdefault(one.key, RecordedRun(store, recorded[one.key]))
     written = []
-    for entry in {entry.key: entry for entry in entries}.values():
-        path = folder / RUNS / run_file(entry.key)
-        _write(path, _archived_part(entry.run).plain())
+    for key, run in runs.items():
+        path = folder / RUNS / run_file(key)
+        _write(path, _archived_part(run, searches).plain())
         written.append(path)
     _write(folder / DATA_FILE, data)
     return written
@@ -80,22 +90,30 @@ def _write(path: Path, value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def _archived_part(run: RecordedRun) -> Part:
-    """Return a run as its file in an archive holds it."""
+def _archived_part(run: RecordedRun, searches: Sequence[SearchPlan]) -> Part:
+    """Return a run as its file in an archive holds it, with its tags of some searches."""
+    histories = {*HISTORIES, *(name for search in searches for name in search.search.objectives)}
     metrics: dict[str, list[tuple[int, float]]] = {}
     for name, value in sorted(run.metrics.items()):
         if not name.startswith("system/"):
             points = sorted(run.history(name).items())
-            metrics[name] = points if name in HISTORIES else [(points[-1][0], value)]
-    texts = {name: run.read(name, read_text) for name in FILES}
-    provenance = json.loads(texts["provenance.json"])
-    texts["provenance.json"] = json.dumps(
-        {k: v for k, v in provenance.items() if k not in MACHINE_FIELDS}
-    )
+            metrics[name] = points if name in histories else [(points[-1][0], value)]
+    # A suggestion may have been stopped, or have failed, before it recorded them all.
+    names = [name for name in FILES if run.complete or run.has(name)]
+    texts = {name: run.read(name, read_text) for name in names}
+    if "provenance.json" in texts:
+        provenance = json.loads(texts["provenance.json"])
+        texts["provenance.json"] = json.dumps(
+            {k: v for k, v in provenance.items() if k not in MACHINE_FIELDS}
+        )
     spec = json.loads(texts["spec.json"])
     # The files' location concerns the machine alone, too.
     spec["data"]["source"] = Path(spec["data"]["source"]).name
     spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
     texts["spec.json"] = json.dumps(spec)
-    tags = {name: run.tags[name] for name in TAGS if name in run.tags}
-    return Part(name=run.mlflow.info.run_name, tags=tags, metrics=metrics, files=texts)
+    names = [*TAGS, *(() if run.complete else TAGS_OF_UNTESTED)]
+    of_searches = tuple(f"{tag.SEARCH}.{search.id}." for search in searches)
+    tags = {k: v for k, v in run.tags.items() if k in names or k.startswith(of_searches)}
+    info = run.mlflow.info
+    status = None if run.complete else info.status
+    return Part(name=info.run_name, tags=tags, metrics=metrics, files=texts, status=status)

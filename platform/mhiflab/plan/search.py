@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from feinfn.config import Change
 from feinfn.data.source import Survey
+from feinfn.errors import UserError
 from feinfn.files import STATE
 from mhiflab.paths import Lab
 from mhiflab.plan.suggest import (
@@ -123,6 +124,15 @@ class SearchPlan:
             values = ", ".join(f"{value:.6g}" for value in one.objectives or ())
             text += f"; {title}: {values or one.state}"
         return text
+
+
+def check_complete(searches: Iterable[SearchPlan], command: str) -> None:
+    """Raise `UserError` if a search is not complete; `command` names its study to `mhiflab run`."""
+    for one in searches:
+        if not one.complete:
+            raise UserError(
+                f"{one.where}: its search is not complete; continue it first: mhiflab run {command}"
+            )
 
 
 def with_values(trial: Trial, values: Values, where: str) -> Trial:

@@ -15,7 +15,7 @@ from typing import Any
 
 from feinfn.config import DataConfig
 from feinfn.data.source import EMBEDDED, Survey, resolve_data, survey
-from feinfn.errors import UserError
+from feinfn.errors import UserError, require_one_of
 from mhiflab.paths import Lab
 from mhiflab.record import tag
 from mhiflab.record.artifacts import IMAGES_FILE
@@ -31,10 +31,16 @@ TAGS_NEEDED = (tag.KEY, tag.FINGERPRINT, tag.SPEC_HASH)
 """Tags that every archived run has."""
 
 TAGS = (*TAGS_NEEDED, tag.KIND, tag.STUDY, tag.CASE, tag.SEED, tag.TESTED, tag.LABEL)
-"""Tags that an archive keeps."""
+"""Tags that an archive keeps, beside a search's values."""
+
+TAGS_OF_UNTESTED = (tag.STOPPED, tag.ERROR)
+"""Tags that an archive keeps, too, of a search's suggestions that were not tested."""
 
 FILES = (IMAGES_FILE, "spec.json", "provenance.json")
 """Artifacts that an archive keeps."""
+
+UNTESTED = ("FINISHED", "KILLED", "FAILED")
+"""Ends of these suggestions, as their files state them."""
 
 DATA_FILE, RUNS = "data.json", "runs"
 """File and folder inside an archive."""
@@ -107,14 +113,19 @@ def import_archive(folder: Path, store: Store) -> int:
     with explained(store.uri):
         for run in missing:
             tags = run.tags | {tag.ARCHIVED: "true"}
-            Upload(lambda: store).apply(replace(run, tags=tags, status="FINISHED"))
+            if run.status:
+                tags[tag.TESTED] = "false"
+            Upload(lambda: store).apply(replace(run, tags=tags, status=run.status or "FINISHED"))
     return len(missing)
 
 
 def _read_run(path: Path) -> Part:
     """Return a run from its file; raise `UserError` if name, tags and spec do not match."""
     run: Part = build(Part, read_json(path), str(path))
-    for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, FILES)):
+    if run.status is not None:
+        require_one_of(f"{path}: status", run.status, UNTESTED)
+    files = ("spec.json",) if run.status else FILES
+    for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, files)):
         if missing := [name for name in needed if name not in names]:
             raise UserError(f"{path}: {field}: found no {', '.join(missing)}; export the run again")
     key = run.tags[tag.KEY]

@@ -20,6 +20,7 @@ from feinfn.metrics.label import CONVENTION
 from mhiflab.console import out
 from mhiflab.paths import DEFAULT_LAB, Lab
 from mhiflab.plan.plan import Plan, read_plan, reconcile
+from mhiflab.plan.search import check_complete
 from mhiflab.record.archive import data_access_of, opened_store
 from mhiflab.record.artifacts import FUSED, NotArchivedError, group_means
 from mhiflab.record.database.errors import without_passwords
@@ -138,11 +139,7 @@ def make_table(plans: Plans, name: str, partial: bool = False) -> Table:
     blocks = []
     for heading, study in part.studies.items():
         plan = plans.plan(study)
-        if plan.unsearched:
-            raise UserError(
-                f"{plan.path}: its search is not complete; continue it first: mhiflab run "
-                f"{plan.command}"
-            )
+        check_complete(plan.searches, plan.command)
         results = collect(plan, part.convention, partial)
         quoted: tuple[QuotedRow, ...] = ()
         # A smoke variant has other images, so that published numbers do not belong beside it.

@@ -163,6 +163,7 @@ def of_other_data(content: dict[str, Any]) -> None:
         (of_other_data, "found a spec.json that does not match the hashes in the run's tags"),
         (without_a_spec, "spec.json: cannot be read"),
         (lambda content: content.update(extra=1), "unknown key 'extra'"),
+        (lambda content: content.update(status="RUNNING"), "status: found 'RUNNING', expected"),
         (lambda content: content["tags"].pop(tag.KEY), f"tags: found no {tag.KEY}"),
     ],
 )
