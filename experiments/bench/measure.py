@@ -33,7 +33,7 @@ def in_turns(
     device: torch.device,
     pick: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, float]:
-    """Return the seconds of each step, measured in turns: the median of the rounds, or another."""
+    """Return the seconds of each step, measured in turns: what `pick` makes of all rounds."""
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for i in range(rounds + 1):
         for kind, step in steps.items():

@@ -3,9 +3,9 @@
     python experiments/bench/overhead.py              # everything, about 15 minutes on two cores
     python experiments/bench/overhead.py --trials 20  # a shorter long study
 
-Trials train for about a second. Their own training time is given beside; the rest is Ray's
-processes, imports, evaluation and the record. Ray's floor (ray_floor.py) is a program that does
-nothing else. Memory is the sum of the unique set sizes of all processes.
+Trials train for about a second. Their own training time has a column of its own; the rest is Ray's
+processes, imports, evaluation and the record. ray_floor.py measures Ray alone. Memory is the sum of
+the unique set sizes of all processes.
 """
 
 import argparse

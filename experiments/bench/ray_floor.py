@@ -2,7 +2,7 @@
 
     python experiments/bench/ray_floor.py WORKERS FOLDER
 
-No trial can start sooner: nothing of ours is imported, planned, trained or recorded here.
+No trial can start sooner: nothing is planned, trained or recorded here.
 """
 
 import sys

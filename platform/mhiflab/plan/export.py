@@ -15,6 +15,7 @@ from mhiflab.plan.search import SearchPlan, check_complete
 from mhiflab.record import tag
 from mhiflab.record.archive import (
     DATA_FILE,
+    ENDS_OF_UNTESTED,
     FILES,
     RUNS,
     TAGS,
@@ -28,6 +29,7 @@ from mhiflab.record.finished import RecordedRun, read_text
 from mhiflab.record.run_folder import Part
 from mhiflab.record.store import Store, trial_runs
 from mhiflab.study.spec import DataAccess
+from mhiflab.study.yaml_values import build
 
 HISTORIES = ("epoch", "val_psnr", "train_seconds", "loss")
 """Metrics whose values are kept at every step; of all others, only the last value is kept."""
@@ -76,13 +78,14 @@ def export_runs(
     recorded = trial_runs(store) if searches else {}
     for one in (one for search in searches for one in search.suggestions):
         runs.setdefault(one.key, RecordedRun(store, recorded[one.key]))
-    written = []
-    for key, run in runs.items():
-        path = folder / RUNS / run_file(key)
-        _write(path, _archived_part(run, searches).plain())
-        written.append(path)
+    parts = {
+        folder / RUNS / run_file(key): _archived_part(run, searches) for key, run in runs.items()
+    }
+    parts = {path: _with_other_searches(part, path) for path, part in parts.items()}
+    for path, part in parts.items():
+        _write(path, part.plain())
     _write(folder / DATA_FILE, data)
-    return written
+    return list(parts)
 
 
 def _write(path: Path, value: Any) -> None:
@@ -115,5 +118,21 @@ def _archived_part(run: RecordedRun, searches: Sequence[SearchPlan]) -> Part:
     of_searches = tuple(f"{tag.SEARCH}.{search.id}." for search in searches)
     tags = {k: v for k, v in run.tags.items() if k in names or k.startswith(of_searches)}
     info = run.mlflow.info
-    status = None if run.complete else info.status
+    # A worker that was being stopped may have reported last that it has begun.
+    end = info.status if info.status in ENDS_OF_UNTESTED else "KILLED"
+    status = None if run.complete else end
     return Part(name=info.run_name, tags=tags, metrics=metrics, files=texts, status=status)
+
+
+def _with_other_searches(part: Part, path: Path) -> Part:
+    """Return a run's part with what its file in the folder holds for searches of other studies."""
+    if not path.exists():
+        return part
+    earlier: Part = build(Part, read_json(path), str(path))
+    tags = {k: v for k, v in earlier.tags.items() if k.startswith(f"{tag.SEARCH}.")}
+    metrics = dict(part.metrics)
+    for name, points in metrics.items():
+        before = earlier.metrics.get(name, [])
+        if len(before) > len(points) and before[-1] == points[-1]:
+            metrics[name] = before
+    return replace(part, tags=tags | part.tags, metrics=metrics)

@@ -39,8 +39,8 @@ TAGS_OF_UNTESTED = (tag.STOPPED, tag.ERROR)
 FILES = (IMAGES_FILE, "spec.json", "provenance.json")
 """Artifacts that an archive keeps."""
 
-UNTESTED = ("FINISHED", "KILLED", "FAILED")
-"""Ends of these suggestions, as their files state them."""
+ENDS_OF_UNTESTED = ("FINISHED", "KILLED", "FAILED")
+"""Statuses of these suggestions; a run that was tested states none."""
 
 DATA_FILE, RUNS = "data.json", "runs"
 """File and folder inside an archive."""
@@ -123,7 +123,7 @@ def _read_run(path: Path) -> Part:
     """Return a run from its file; raise `UserError` if name, tags and spec do not match."""
     run: Part = build(Part, read_json(path), str(path))
     if run.status is not None:
-        require_one_of(f"{path}: status", run.status, UNTESTED)
+        require_one_of(f"{path}: status", run.status, ENDS_OF_UNTESTED)
     files = ("spec.json",) if run.status else FILES
     for field, names, needed in (("tags", run.tags, TAGS_NEEDED), ("files", run.files, files)):
         if missing := [name for name in needed if name not in names]:
