@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from feinfn.analysis.radial import power, radial_bands
 from feinfn.methods.feinfn.decoder import VALUES, Decoder, activate
 from feinfn.methods.feinfn.model import FeINFN
-from feinfn.methods.feinfn.strips import QUERIES, slices
+from feinfn.methods.feinfn.strips import QUERIES, Buffers, slices
 from feinfn.methods.network import fuse
 from feinfn.protocols.simulate import Inputs
 
@@ -51,11 +51,12 @@ def decoder_features(
         values = [getattr(filter_i, name) for name in VALUES[decoder.kind]]
         filtered_QC = q_QC.new_empty(len(q_QC), query.out_channels)
         gated_QC = torch.empty_like(filtered_QC)
+        buffers = Buffers()
         for s in slices(len(q_QC), QUERIES):
             gate_input = torch.cat([q_QC[s], spatial_QL[s]], dim=1) if i else spatial_QL[s]
             gate = F.linear(gate_input, key.weight.flatten(1), key.bias).relu()
             z_QC = F.linear(q_QC[s], query.weight.flatten(1), query.bias)
-            filtered_QC[s] = activate(decoder.kind, z_QC, *values)[0]
+            filtered_QC[s] = activate(decoder.kind, z_QC, values, buffers)[0]
             gated_QC[s] = gate * filtered_QC[s]
         q_QC = gated_QC
         yield tuple(x.t().unflatten(1, (height, width)) for x in (filtered_QC, gated_QC))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.config import Activation, ModelConfig
-from feinfn.methods.feinfn.implicit import for_products, widen
-from feinfn.methods.feinfn.strips import slices, strip_size
+from feinfn.methods.feinfn.implicit import add_product, for_products, relu_backward_, widen
+from feinfn.methods.feinfn.strips import DECODED, Buffers, Strips, slices, strip_size
 
 _aten = torch.ops.aten
 PLAIN: dict[Activation, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -40,47 +40,55 @@ EXPONENT = 60.0
 subnormal numbers, which are a hundred times slower on a CPU."""
 
 
-def _envelope(z: Tensor, scale: Tensor) -> Tensor:
-    return (z * scale).square_().clamp_(max=EXPONENT).neg_().exp_()
+def _envelope(z: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    return torch.mul(z, scale, out=out).square_().clamp_(max=EXPONENT).neg_().exp_()
 
 
-def activate(kind: Activation, z: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+def activate(
+    kind: Activation, z: Tensor, values: Sequence[Tensor], buffers: Buffers
+) -> tuple[Tensor, ...]:
     """Return the filter of `z`, and the intermediate results that `activate_backward` needs.
 
     `values` are the filter's frequency and inverse width, if it has them.
     """
     match kind, values:
         case "gabor", (omega, scale):
-            envelope, phase = _envelope(z, scale), z * omega
-            return phase.cos().mul_(envelope), envelope, phase
+            envelope = _envelope(z, scale, buffers("envelope", z))
+            phase = torch.mul(z, omega, out=buffers("phase", z))
+            filtered = torch.cos(phase, out=buffers("filtered", z)).mul_(envelope)
+            return filtered, envelope, phase
         case "sine", (omega,):
             return ((z * omega).sin_(),)
         case "gaussian", (scale,):
-            envelope = _envelope(z, scale)
-            return envelope, envelope
+            return (_envelope(z, scale, buffers("envelope", z)),)
     return (PLAIN[kind][0](z),)
 
 
 def activate_backward(
-    kind: Activation, grad: Tensor, z: Tensor, parts: Sequence[Tensor], *values: Tensor
+    kind: Activation, grad: Tensor, z: Tensor, parts: Sequence[Tensor], values: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of z and of the values, given that of the filter; overwrites `parts`."""
+    """Return the gradients of z and of the values, given that of the filter.
+
+    `parts` are the results of `activate`; they and `grad` are overwritten.
+    """
     match kind, values, parts:
-        case "gabor", (omega, scale), (envelope, phase):
-            by_envelope = envelope.mul_(grad)
-            by_wave = phase.sin().mul_(by_envelope)
-            by_envelope.mul_(phase.cos_()).mul_(z)
-            by_omega = -(by_wave * z).sum()
-            by_scale = -2 * scale * (by_envelope * z).sum()
-            by_z = by_wave.mul_(-omega).sub_(by_envelope.mul_(2 * scale**2))
+        case "gabor", (omega, scale), (filtered, envelope, phase):
+            by_phase = phase.sin_().mul_(envelope).mul_(grad)
+            by_exponent = filtered.mul_(grad).mul_(z)
+            by_omega, by_scale = -_dot(by_phase, z), -2 * scale * _dot(by_exponent, z)
+            by_z = by_phase.mul_(-omega).addcmul_(by_exponent, -2 * scale**2)
             return by_z, by_omega.view_as(omega), by_scale
         case "sine", (omega,), _:
-            by_phase = grad * (z * omega).cos_()
-            return by_phase * omega, (by_phase * z).sum().view_as(omega)
-        case "gaussian", (scale,), (envelope,):
-            by_exponent = grad * envelope * z
-            return -2 * scale**2 * by_exponent, -2 * scale * (by_exponent * z).sum()
+            by_phase = grad.mul_((z * omega).cos_())
+            return by_phase * omega, _dot(by_phase, z).view_as(omega)
+        case "gaussian", (scale,), (filtered,):
+            by_exponent = grad.mul_(filtered).mul_(z)
+            return -2 * scale**2 * by_exponent, -2 * scale * _dot(by_exponent, z)
     return (PLAIN[kind][1](grad, z),)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())
 
 
 class Filter(nn.Module):
@@ -110,73 +118,97 @@ def _layers(kind: Activation, tensors: Sequence[Tensor]) -> list[Sequence[Tensor
 
 
 def _forward(
-    kind: Activation, layers: Sequence[Sequence[Tensor]], spatial_QL: Tensor, q_QC: Tensor
+    kind: Activation,
+    layers: Sequence[Sequence[Tensor]],
+    spatial_QL: Tensor,
+    q_QC: Tensor,
+    buffers: Sequence[Buffers],
+    kept: Sequence[Tensor] = (),
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Yield q before, k, z, the filter and its parts of every layer; at last, q alone."""
-    for w_kq, w_ks, b_k, w_q, b_q, *values in layers:
-        k_QC = F.linear(spatial_QL, w_ks, b_k)
-        if w_kq.numel():
-            k_QC.addmm_(q_QC, w_kq.t())
-        z_QC = widen(F.linear(q_QC, w_q, b_q))
-        a_QC, *parts = activate(kind, z_QC, *values)
-        yield q_QC, k_QC.relu_(), z_QC, a_QC, *parts
-        q_QC = (k_QC * a_QC).to(q_QC.dtype)
+    """Yield q before, k, z, the filter and its parts of every layer; at last, q alone.
+
+    Layers may share `buffers` if nothing before the last q is wanted but k and z. These are
+    computed unless `kept`.
+    """
+    for i, (w_kq, w_ks, b_k, w_q, b_q, *values) in enumerate(layers):
+        if kept:
+            k_QC, z_QC = kept[2 * i : 2 * i + 2]
+        else:
+            k_QC, z_QC = F.linear(spatial_QL, w_ks, b_k), F.linear(q_QC, w_q, b_q)
+            if w_kq.numel():
+                k_QC.addmm_(q_QC, w_kq.t())
+            k_QC.relu_()
+        a_QC, *parts = activate(kind, widen(z_QC), values, buffers[i])
+        yield q_QC, k_QC, z_QC, a_QC, *parts
+        q_QC = torch.mul(k_QC, a_QC, out=buffers[i]("q", a_QC)).to(q_QC.dtype)
     yield (q_QC,)
 
 
 class _Decode(torch.autograd.Function):
-    """All layers in strips of queries; the backward pass recomputes each strip.
+    """All layers in strips of queries.
 
-    Tensors are both maps, weight and bias of the last convolution, and those of `_layers`.
+    Tensors are both maps, weight and bias of the last convolution, and those of `_layers`. With
+    `keep`, the backward pass finds every k and z.
     """
 
     @staticmethod
-    def forward(ctx: Any, kind: Activation, size: int, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(*tensors)
-        ctx.kind, ctx.size = kind, size
+    def forward(ctx: Any, kind: Activation, size: int, keep: bool, *tensors: Tensor) -> Tensor:
         spatial_QL, q_QL, weight, bias, *others = tensors
         layers = _layers(kind, others)
         out_QS = spatial_QL.new_empty(len(spatial_QL), len(bias))
+        buffers = [Buffers()] * len(layers)
+        kept: list[Tensor] = []
         for s in slices(len(spatial_QL), size):
-            *_, (q_QC,) = _forward(kind, layers, spatial_QL[s], q_QL[s])
-            out_QS[s] = F.linear(q_QC, weight, bias)
+            for step in _forward(kind, layers, spatial_QL[s], q_QL[s], buffers):
+                kept += step[1:3] if keep else ()
+            out_QS[s] = F.linear(step[0], weight, bias)
+        ctx.kind, ctx.size, ctx.inputs = kind, size, len(tensors)
+        ctx.save_for_backward(*tensors, *kept)
         return out_QS
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QS: Tensor) -> tuple:
-        spatial_QL, q_QL, *tensors = ctx.saved_tensors
+        spatial_QL, q_QL, *tensors = ctx.saved_tensors[: ctx.inputs]
+        kept = ctx.saved_tensors[ctx.inputs :]
         weight, layers = tensors[0], _layers(ctx.kind, tensors[2:])
         sums = [torch.zeros_like(widen(x)) for x in tensors]
         by_weight, by_bias, by_layers = *sums[:2], _layers(ctx.kind, sums[2:])
-        by_spatial, by_q = torch.empty_like(spatial_QL), torch.empty_like(q_QL)
-        for s in slices(len(spatial_QL), ctx.size):
-            *steps, (q_QC,) = _forward(ctx.kind, layers, spatial_QL[s], q_QL[s])
-            grad_Q = grad_QS[s]
-            by_weight += grad_Q.t() @ q_QC
+        by_spatial, by_q = torch.zeros_like(spatial_QL), torch.empty_like(q_QL)
+        buffers, own = [Buffers() for _ in layers], Buffers()
+        each = 2 * len(layers)
+        for i, s in enumerate(slices(len(spatial_QL), ctx.size)):
+            maps, known = (spatial_QL[s], q_QL[s]), kept[i * each : (i + 1) * each]
+            *steps, (q_QC,) = _forward(ctx.kind, layers, *maps, buffers, known)
+            grad_Q, by_s = grad_QS[s], by_spatial[s]
+            add_product(by_weight, grad_Q.t(), q_QC)
             by_bias += grad_Q.sum(dim=0)
-            grad_Q, by_s = grad_Q @ weight, 0
-            for layer, totals, (q_QC, k_QC, z_QC, a_QC, *parts) in zip(
+            grad_Q = torch.mm(grad_Q, weight, out=own("by q", q_QC))
+            for layer, totals, (q_QC, k_QC, z_QC, *parts) in zip(
                 reversed(layers), reversed(by_layers), reversed(steps), strict=True
             ):
                 w_kq, w_ks, _, w_q, _, *values = layer
-                by_k = (a_QC * grad_Q).to(k_QC.dtype)
-                by_k = torch.ops.aten.threshold_backward(by_k, k_QC, 0)
-                by_a = widen(k_QC * grad_Q)
-                by_z, *by_values = activate_backward(ctx.kind, by_a, z_QC, parts, *values)
+                by_kq, by_ks, by_bk, by_wq, by_bq, *by_values = totals
+                a_QC = parts[0]
+                by_k = torch.mul(a_QC, grad_Q, out=own("by k", a_QC)).to(k_QC.dtype)
+                by_a = widen(torch.mul(k_QC, grad_Q, out=own("by a", k_QC)))
+                relu_backward_(by_k, k_QC)
+                by_z, *grads = activate_backward(ctx.kind, by_a, widen(z_QC), parts, values)
                 by_z = by_z.to(q_QC.dtype)
-                by_kq = by_k.t() @ q_QC if w_kq.numel() else w_kq
-                by_ks, by_wq = by_k.t() @ spatial_QL[s], by_z.t() @ q_QC
-                by_layer = (by_kq, by_ks, by_k.sum(dim=0), by_wq, by_z.sum(dim=0), *by_values)
-                for total, grad in zip(totals, by_layer, strict=True):
+                add_product(by_ks, by_k.t(), spatial_QL[s])
+                add_product(by_wq, by_z.t(), q_QC)
+                by_bk += by_k.sum(dim=0)
+                by_bq += by_z.sum(dim=0)
+                for total, grad in zip(by_values, grads, strict=True):
                     total += grad
-                by_s = by_k @ w_ks + by_s
-                grad_Q = by_z @ w_q
+                by_s.addmm_(by_k, w_ks)
+                grad_Q = torch.mm(by_z, w_q, out=own("by q", q_QC))
                 if w_kq.numel():
+                    add_product(by_kq, by_k.t(), q_QC)
                     grad_Q.addmm_(by_k, w_kq)
-            by_spatial[s], by_q[s] = by_s, grad_Q
-        grads = (total.to(x.dtype) for total, x in zip(sums, tensors, strict=True))
-        return None, None, by_spatial, by_q, *grads
+            by_q[s] = grad_Q
+        by_tensors = (total.to(x.dtype) for total, x in zip(sums, tensors, strict=True))
+        return None, None, None, by_spatial, by_q, *by_tensors
 
 
 def _linear(conv: Any) -> tuple[Tensor, Tensor]:
@@ -205,10 +237,8 @@ class Decoder(nn.Module):
         self.filters = nn.ModuleList(Filter(config) for _ in range(filters))
         self.last = nn.Conv2d(width, config.hsi_bands, 1)
 
-    def forward(
-        self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, size: int | None = None
-    ) -> Tensor:
-        """Return the residual [B, H, W, S], computed in strips of `size` queries."""
+    def forward(self, spatial_BHWL: Tensor, frequency_BHWL: Tensor, strips: Strips) -> Tensor:
+        """Return the residual [B, H, W, S]."""
         latent, filters = spatial_BHWL.shape[-1], self.filters
         maps = (spatial_BHWL.flatten(0, 2), frequency_BHWL.flatten(0, 2))
         tensors = for_products(*maps, *_linear(self.last))
@@ -217,7 +247,8 @@ class Decoder(nn.Module):
             w_kq_ks = w_k.split([w_k.shape[1] - latent, latent], dim=1)
             values = [getattr(filters[min(i, len(filters) - 1)], n) for n in VALUES[self.kind]]
             tensors += [*for_products(*w_kq_ks, b_k, *_linear(query)), *values]
-        size = strip_size(tensors[0], size)
+        size = strip_size(tensors[0], strips.queries, DECODED)
+        keep = torch.is_grad_enabled() and not strips.recompute
         with torch.autocast(tensors[0].device.type, enabled=False):
-            residual_QS = _Decode.apply(self.kind, size, *tensors)
+            residual_QS = _Decode.apply(self.kind, size, keep, *tensors)
         return residual_QS.view(*spatial_BHWL.shape[:3], -1)

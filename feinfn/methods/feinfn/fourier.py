@@ -22,36 +22,64 @@ from feinfn.methods.feinfn.phase import PhaseNetwork
 from feinfn.methods.feinfn.strips import Strips, slices
 
 
-def clear_real_bins(spectrum: Tensor) -> None:
-    """Make the self-conjugate bins of the spectrum of a real image [..., H, W] real, in place.
+def clear_real_bins(half: Tensor, width: int) -> None:
+    """Make the self-conjugate bins real, in place, of half the spectrum of a real image.
 
-    At frequency 0 or Nyquist along both axes the spectrum is real, but FFT libraries leave rounding
-    noise or a signed zero in the imaginary part. The phase of a negative bin would be +pi or -pi by
-    chance; with a positive zero it is always +pi.
+    That is [..., H, W // 2 + 1] for `width` W. At frequency 0 or Nyquist along both axes the
+    spectrum is real, but FFT libraries leave rounding noise or a signed zero in the imaginary part.
+    The phase of a negative bin would be +pi or -pi by chance; with a positive zero it is always
+    +pi.
     """
-    height, width = spectrum.shape[-2:]
+    height = half.shape[-2]
     for row in {0, height // 2} if height % 2 == 0 else {0}:
         for col in {0, width // 2} if width % 2 == 0 else {0}:
-            spectrum[..., row, col].imag.zero_()
+            half[..., row, col].imag.zero_()
 
 
 GROUP = 2**19
 """Numbers per Fourier transform that fit into a CPU's cache."""
 
 
-def _spectra(
+def _half_spectra(
     x_BCHW: Tensor, channels_each: int | None = None
 ) -> Iterator[tuple[int, slice, Tensor]]:
-    """Yield image, slice of channels and spectrum of every Fourier transform."""
+    """Yield image, slice of channels and spectrum of every Fourier transform.
+
+    The spectrum has columns 0 to W // 2. The others hold the conjugates of the bins at the opposite
+    frequencies.
+    """
     batch, channels, height, width = x_BCHW.shape
     if channels_each is None:
         on_cpu = x_BCHW.device.type == "cpu"
         channels_each = max(16, GROUP // (height * width)) if on_cpu else channels
     for i in range(batch):
         for group in slices(channels, channels_each):
-            spectrum = torch.fft.fft2(x_BCHW[i, group])
-            clear_real_bins(spectrum)
-            yield i, group, spectrum
+            half = torch.fft.rfft2(x_BCHW[i, group])
+            clear_real_bins(half, width)
+            yield i, group, half
+
+
+def _opposite(x_HWC: Tensor) -> Tensor:
+    """Return inner columns of one half of a spectrum at their places in the other half."""
+    rows = -torch.arange(len(x_HWC), device=x_HWC.device) % len(x_HWC)
+    return x_HWC.flip(1)[rows]
+
+
+def _fill(x_HWC: Tensor, half_CHW: Tensor, sign: int) -> None:
+    """Write what is given of half a spectrum, and `sign` times that at the opposite frequencies."""
+    width = x_HWC.shape[1]
+    x_HWC[:, : width // 2 + 1] = half_CHW.movedim(0, -1)
+    opposite_HWC = _opposite(x_HWC[:, 1 : (width + 1) // 2])
+    x_HWC[:, width // 2 + 1 :] = opposite_HWC if sign > 0 else opposite_HWC.neg_()
+
+
+def _fold(x_HWC: Tensor, sign: int) -> Tensor:
+    """Return half a spectrum [C, H, W // 2 + 1], averaged with `sign` times its opposites."""
+    width = x_HWC.shape[1]
+    half_HWC = x_HWC[:, : width // 2 + 1].clone()
+    opposite_HWC = _opposite(x_HWC[:, width // 2 + 1 :])
+    half_HWC[:, 1 : (width + 1) // 2].add_(opposite_HWC, alpha=sign).mul_(0.5)
+    return half_HWC.movedim(-1, 0)
 
 
 def _channels_last(x_BCHW: Tensor) -> Tensor:
@@ -70,24 +98,26 @@ class _Polar(torch.autograd.Function):
     def forward(ctx: Any, x_BCHW: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x_BCHW)
         amplitude, phase = _channels_last(x_BCHW), _channels_last(x_BCHW)
-        for i, group, spectrum in _spectra(x_BCHW):
-            amplitude[i, ..., group] = spectrum.abs().movedim(0, -1)
-            phase[i, ..., group] = spectrum.angle().movedim(0, -1)
+        for i, group, half in _half_spectra(x_BCHW):
+            _fill(amplitude[i, ..., group], half.abs(), 1)
+            _fill(phase[i, ..., group], half.angle(), -1)
         return amplitude, phase
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_amplitude: Tensor, by_phase: Tensor) -> Tensor:
         (x_BCHW,) = ctx.saved_tensors
-        grad_BCHW = torch.empty_like(x_BCHW)
-        for i, group, spectrum in _spectra(x_BCHW):
-            amplitude = spectrum.abs()
+        size, grad_BCHW = x_BCHW.shape[-2:], torch.empty_like(x_BCHW)
+        for i, group, half in _half_spectra(x_BCHW):
+            amplitude = half.abs()
             inverse = amplitude.reciprocal().masked_fill_(amplitude == 0, 0)
-            along = by_amplitude[i, ..., group].movedim(-1, 0) * inverse
+            along = _fold(by_amplitude[i, ..., group], 1) * inverse
             # Multiplied twice, because the square of a tiny amplitude underflows to zero.
-            across = by_phase[i, ..., group].movedim(-1, 0) * inverse * inverse
-            grad = torch.complex(along, across).mul_(spectrum)
-            grad_BCHW[i, group] = torch.fft.ifft2(grad, norm="forward").real
+            across = _fold(by_phase[i, ..., group], -1) * inverse * inverse
+            grad = torch.complex(along, across).mul_(half)
+            # Transforms of half a spectrum take the real part of columns that are their own
+            # opposites, which averages these.
+            grad_BCHW[i, group] = torch.fft.irfft2(grad, s=size, norm="forward")
         return grad_BCHW
 
 
@@ -106,13 +136,13 @@ def polar(x_BCHW: Tensor, shifted: bool, channels: int | None) -> Iterator[Tenso
         yield from (shift(component) for component in _Polar.apply(x_BCHW))
         return
 
-    def part(function: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
-        for i, group, spectrum in _spectra(x_BCHW, channels):
-            output[i, ..., group] = function(spectrum).movedim(0, -1)
+    def part(function: Callable[[Tensor], Tensor], sign: int, output: Tensor) -> Tensor:
+        for i, group, half in _half_spectra(x_BCHW, channels):
+            _fill(output[i, ..., group], function(half), sign)
         return shift(output)
 
-    yield part(torch.abs, _channels_last(x_BCHW))
-    yield part(torch.angle, x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW))
+    yield part(torch.abs, 1, _channels_last(x_BCHW))
+    yield part(torch.angle, -1, x_BCHW.movedim(1, -1) if channels else _channels_last(x_BCHW))
 
 
 class FourierFusion(nn.Module):
@@ -153,7 +183,7 @@ class FourierFusion(nn.Module):
         self, feat_BhwF: Tensor, guide_BHWG: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
         if self.amplitude is not None:
-            return self.amplitude([feat_BhwF], guide_BHWG, geometry, strips.queries)
+            return self.amplitude([feat_BhwF], guide_BHWG, geometry, strips)
         assert self.guide_amplitude is not None
         return self.guide_amplitude(guide_BHWG)
 

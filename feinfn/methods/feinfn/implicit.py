@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
 from feinfn.methods.feinfn.geometry import Geometry
-from feinfn.methods.feinfn.strips import QUERIES, slices, strip_size
+from feinfn.methods.feinfn.strips import QUERIES, Buffers, Strips, slices, strip_size
 
 OCTAVES = 2
 """Octaves of the Fourier features of an offset."""
@@ -40,6 +40,19 @@ def for_products(*tensors: Tensor) -> list[Tensor]:
     # Like autocast, keep float64.
     dtype = torch.get_autocast_dtype(device)
     return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a product to `total`, which may be of a wider type."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def relu_backward_(grad: Tensor, output: Tensor) -> Tensor:
+    """Return the gradient of relu's input in place of that of its output."""
+    return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)
 
 
 def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
@@ -91,83 +104,111 @@ def _blend_backward(votes_QVC: Tensor, grad_QL: Tensor) -> Tensor:
     return grad_QVC
 
 
-def _activations(
+def _first(
     picks_QV: Tensor,
     offset_PO: Tensor,
-    hr_QG: Tensor,
+    hr_QK: Tensor,
     table_RK: Tensor,
     w_offset: Tensor,
-    layers: Sequence[Tensor],
-) -> list[Tensor]:
-    """Return the inputs of every layer [P, C], and last the votes."""
-    w_hr, bias, *hidden = layers
-    x_PC = table_RK.index_select(0, picks_QV.flatten())
-    x_PC.addmm_(offset_PO, w_offset.t())
-    x_PC.view(*picks_QV.shape, -1).add_(F.linear(hr_QG, w_hr, bias)[:, None])
-    activations = [x_PC.relu_()]
-    for i in range(0, len(hidden), 2):
-        if i:
-            activations[-1].relu_()
-        activations.append(F.linear(activations[-1], *hidden[i : i + 2]))
-    return activations
+    buffers: Buffers,
+) -> Tensor:
+    """Return the result of the first layer for every vote, [P, K]."""
+    x_PK = buffers("first", offset_PO, hr_QK.shape[1])
+    torch.index_select(table_RK, 0, picks_QV.flatten(), out=x_PK).addmm_(offset_PO, w_offset.t())
+    x_PK.view(*picks_QV.shape, -1).add_(hr_QK[:, None])
+    return x_PK.relu_()
+
+
+def _further(x_PC: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Return the results of the layers after the first, with relu in between; last the votes."""
+    results: list[Tensor] = []
+    for i in range(0, len(layers), 2):
+        if results:
+            x_PC.relu_()
+        x_PC = F.linear(x_PC, *layers[i : i + 2])
+        results.append(x_PC)
+    return results
 
 
 class _Votes(torch.autograd.Function):
-    """All votes in strips of queries, blended; the backward pass recomputes each strip.
+    """All votes in strips of queries, blended.
 
     A vote is layers(relu(table[pick] + w_offset offset + w_hr hr + bias)). Tensors are hr [Q, G],
     table [R, K], w_offset, and the layers (w_hr, bias, weight, bias, ...), with relu in between.
-    Gradients reach all of them.
+    Gradients reach all of them. With `keep`, the backward pass finds the results of products; the
+    sums of the first layer, the largest, are always formed again.
     """
 
     @staticmethod
-    def strips(ctx: Any, picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor) -> Iterator[Any]:
-        """Yield each strip with its picks, offset features, and inputs of all layers."""
-        hr_QG, table_RK, w_offset, *layers = tensors
-        for q in slices(len(picks_QV), ctx.size):
+    def strips(
+        ctx: Any, kept: Sequence[Tensor], picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor
+    ) -> Iterator[Any]:
+        """Yield each strip with its picks, offset features, first layer, and products.
+
+        Products are those of the guide [Q, K], then of the layers after the first [P, C]; `kept`
+        holds those of all strips, or is empty.
+        """
+        hr_QG, table_RK, w_offset, w_hr, bias, *further = tensors
+        each, buffers = 1 + len(further) // 2, Buffers()
+        for i, q in enumerate(slices(len(picks_QV), ctx.size)):
+            known, picks = kept[i * each : (i + 1) * each], picks_QV[q]
             offset_PO = offset_features(offset_QV2[q], ctx.positional).flatten(0, 1)
-            offset_PO, picks = offset_PO.to(hr_QG.dtype), picks_QV[q]
-            *layer_inputs, votes_PC = _activations(
-                picks, offset_PO, hr_QG[q], table_RK, w_offset, layers
-            )
-            votes_QVC = widen(votes_PC).view(*picks.shape, -1)
-            yield q, picks, offset_PO, layer_inputs, votes_QVC
+            offset_PO = offset_PO.to(hr_QG.dtype)
+            hr_QK = known[0] if known else F.linear(hr_QG[q], w_hr, bias)
+            x_PK = _first(picks, offset_PO, hr_QK, table_RK, w_offset, buffers)
+            products = known or [hr_QK, *_further(x_PK, further)]
+            yield q, picks, offset_PO, x_PK, products
 
     @staticmethod
     def forward(
-        ctx: Any, positional: str, size: int, picks_QV: Tensor, offset_QV2: Tensor, *tensors: Tensor
+        ctx: Any,
+        positional: str,
+        size: int,
+        keep: bool,
+        picks_QV: Tensor,
+        offset_QV2: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(picks_QV, offset_QV2, *tensors)
         ctx.positional, ctx.size = positional, size
         outputs = len(tensors[-1]) - (picks_QV.shape[1] > 1)
         fused_QL = widen(tensors[0]).new_empty(len(picks_QV), outputs)
-        for q, *_, votes_QVC in _Votes.strips(ctx, picks_QV, offset_QV2, *tensors):
-            fused_QL[q] = blend(votes_QVC)
+        kept: list[Tensor] = []
+        for q, picks, *_, products in _Votes.strips(ctx, [], picks_QV, offset_QV2, *tensors):
+            fused_QL[q] = blend(widen(products[-1]).view(*picks.shape, -1))
+            if keep:
+                kept += products
+        ctx.inputs = 2 + len(tensors)
+        ctx.save_for_backward(picks_QV, offset_QV2, *tensors, *kept)
         return fused_QL
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QL: Tensor) -> tuple:
-        _, _, hr_QG, *others = ctx.saved_tensors
-        _, _, w_hr, _, *hidden = others
-        by_hr = torch.empty_like(hr_QG)
+        inputs, kept = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        _, _, hr_QG, *others = inputs
+        _, _, w_hr, _, *further = others
+        by_hr, buffers = torch.empty_like(hr_QG), Buffers()
         by_table, by_offset, *by_layers = (torch.zeros_like(widen(x)) for x in others)
-        for q, picks, offset_PO, inputs, votes_QVC in _Votes.strips(ctx, *ctx.saved_tensors):
+        for q, picks, offset_PO, x_PK, products in _Votes.strips(ctx, kept, *inputs):
+            votes_QVC = widen(products[-1]).view(*picks.shape, -1)
             grad_PC = _blend_backward(votes_QVC, grad_QL[q]).flatten(0, 1).to(hr_QG.dtype)
-            for i in range(len(hidden) - 2, -1, -2):
-                x_PC = inputs.pop()
-                by_layers[i + 2] += grad_PC.t() @ x_PC
+            layer_inputs = [x_PK, *products[1:-1]]
+            for i in range(len(further) - 2, -1, -2):
+                x_PC = layer_inputs.pop()
+                add_product(by_layers[i + 2], grad_PC.t(), x_PC)
                 by_layers[i + 3] += grad_PC.sum(dim=0)
-                # threshold_backward is relu's gradient, computed from its output.
-                grad_PC = torch.ops.aten.threshold_backward(grad_PC @ hidden[i], x_PC, 0)
-            by_offset += grad_PC.t() @ offset_PO
+                grad_PC = torch.mm(grad_PC, further[i], out=buffers(("by", i), x_PC))
+                relu_backward_(grad_PC, x_PC)
+            # The other way round, a product with a few columns takes four times as long.
+            by_offset += (offset_PO.t() @ grad_PC).t()
             by_table.index_add_(0, picks.flatten(), widen(grad_PC))
-            grad_QK = grad_PC.view(*picks.shape, -1).sum(dim=1)
-            by_layers[0] += grad_QK.t() @ hr_QG[q]
+            grad_QK = buffers("by guide", hr_QG[q], len(w_hr))
+            torch.sum(grad_PC.view(*picks.shape, -1), dim=1, out=grad_QK)
+            add_product(by_layers[0], grad_QK.t(), hr_QG[q])
             by_layers[1] += grad_QK.sum(dim=0)
             torch.mm(grad_QK, w_hr, out=by_hr[q])
         totals = zip((by_table, by_offset, *by_layers), others, strict=True)
-        return None, None, None, None, by_hr, *(total.to(x.dtype) for total, x in totals)
+        return *[None] * 5, by_hr, *(total.to(x.dtype) for total, x in totals)
 
 
 class Upsampler(nn.Module):
@@ -236,9 +277,9 @@ class ImplicitMLP(nn.Module):
         self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(
-        self, lr_BhwC: Sequence[Tensor], hr_BHWG: Tensor, geometry: Geometry, size: int | None
+        self, lr_BhwC: Sequence[Tensor], hr_BHWG: Tensor, geometry: Geometry, strips: Strips
     ) -> Tensor:
-        """Return the fused latent map [B, H, W, L], computed in strips of `size` queries."""
+        """Return the fused latent map [B, H, W, L]."""
         weight, bias = self.layers[0].weight, self.layers[0].bias
         w_lr0, w_hr, *w_lr_rest, w_offset = weight.split(self.columns, dim=1)
         w_lr = torch.cat([w_lr0, *w_lr_rest], dim=1)
@@ -251,7 +292,8 @@ class ImplicitMLP(nn.Module):
             offset_QV2 = offset_QV2 + geometry.raster_N2.repeat(len(hr_BHWG), 1)[:, None]
         # Under autocast, products are computed in its type and sums in float32.
         tensors = for_products(hr_QG, table_RK, w_offset, w_hr, bias, *hidden)
-        size = strip_size(hr_QG, size)
+        size = strip_size(hr_QG, strips.queries, QUERIES)
+        keep = torch.is_grad_enabled() and not strips.recompute
         with torch.autocast(hr_QG.device.type, enabled=False):
-            fused_QL = _Votes.apply(self.positional, size, picks_QV, offset_QV2, *tensors)
+            fused_QL = _Votes.apply(self.positional, size, keep, picks_QV, offset_QV2, *tensors)
         return fused_QL.view(*hr_BHWG.shape[:3], -1)

@@ -118,7 +118,7 @@ class SpatialFusion(nn.Module):
             kernel = self.kernel.to(feat_BFhw).expand(channels, 1, 3, 3)
             edges_BFhw = F.conv2d(feat_BFhw, kernel, padding=1, groups=channels)
             parts.append(edges_BFhw.permute(0, 2, 3, 1))
-        return self.mlp(parts, guide_BGHW.movedim(1, -1), geometry, strips.queries)
+        return self.mlp(parts, guide_BGHW.movedim(1, -1), geometry, strips)
 
 
 class FeINFN(Network):
@@ -165,4 +165,4 @@ class FeINFN(Network):
         branches = (self.spatial_fusion, self.fourier_fusion)
         maps = [b(feat_BFhw, guide_BGHW, geometry, strips) for b in branches if b is not None]
         # With a single branch its map enters twice.
-        return self.decoder(maps[0], maps[-1], strips.queries).movedim(-1, 1)
+        return self.decoder(maps[0], maps[-1], strips).movedim(-1, 1)

@@ -1,14 +1,14 @@
 """Strips: the part of an image that is processed at a time, and the memory it takes.
 
 Pixel-wise networks run in strips of queries, so that the data of a strip stays in the CPU's cache.
-Nothing inside a strip is stored for the backward pass, which recomputes it. That is faster than
-writing to memory and reading back, and memory does not grow with the number of votes.
+For the backward pass of the implicit networks and the decoder, results of products are stored,
+unless it shall recompute them; the rest, which is larger, is always formed again.
 
 Legend: Q queries (HR pixels of all images of the batch, in raster order), C channels.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 QUERIES = 1024
 """Queries per strip on a CPU (a few MB); a GPU takes all at once."""
 
+DECODED = 4 * QUERIES
+"""Queries per strip of the decoder on a CPU, where a query is one row and not four votes."""
+
 
 @dataclass(frozen=True)
 class Strips:
@@ -29,8 +32,8 @@ class Strips:
 
     `queries`: HR pixels per strip of the implicit networks and the decoder. Only without gradients:
     rows per strip of the spatial encoder and of the phase network, channels per Fourier transform.
-    Only with gradients: `recompute` stores no activations of residual blocks and phase votes. None
-    chooses by device.
+    Only with gradients: `recompute` stores no activations of residual blocks, votes and decoder
+    layers. None chooses by device.
     """
 
     queries: int | None = None
@@ -107,6 +110,24 @@ def strips_within(
     return Strips(QUERIES, encoder_rows, phase_rows, BUDGET_CHANNELS)
 
 
+class Buffers:
+    """Memory by name that strips write to in turn.
+
+    That of the strip before is still in the processor's cache, which new memory is not.
+    """
+
+    def __init__(self) -> None:
+        self.largest: dict[Hashable, Tensor] = {}
+
+    def __call__(self, name: Hashable, like: "Tensor", columns: int | None = None) -> "Tensor":
+        """Return uninitialised rows for `like`'s, of its type, with its columns or as many."""
+        columns = like.shape[1] if columns is None else columns
+        key = (name, columns, like.dtype)
+        if key not in self.largest or len(self.largest[key]) < len(like):
+            self.largest[key] = like.new_empty(len(like), columns)
+        return self.largest[key][: len(like)]
+
+
 def slices(total: int, size: int) -> Iterator[slice]:
     """Return consecutive slices of `size` that cover 0..total."""
     return (slice(i, min(i + size, total)) for i in range(0, total, size))
@@ -119,8 +140,8 @@ def halo_strips(rows: int, size: int, halo: int) -> Iterator[tuple[slice, slice,
         yield strip, wide, slice(strip.start - wide.start, strip.stop - wide.start)
 
 
-def strip_size(map_QC: "Tensor", size: int | None) -> int:
-    """Return `size`, or a size that suits the device."""
+def strip_size(map_QC: "Tensor", size: int | None, on_cpu: int) -> int:
+    """Return `size`, or the size on a CPU, or on other devices everything at once."""
     if size is not None:
         return size
-    return QUERIES if map_QC.device.type == "cpu" else len(map_QC)
+    return on_cpu if map_QC.device.type == "cpu" else len(map_QC)

@@ -14,7 +14,7 @@ from test_variants import CHANGES, TINY, build, inputs
 
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
-from feinfn.methods.feinfn.strips import Strips, strips_within
+from feinfn.methods.feinfn.strips import Buffers, Strips, strips_within
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 NAMES = [f.name for f in fields(ModelConfig) if isinstance(getattr(TINY, f.name), str)]
@@ -88,6 +88,41 @@ def test_recomputed_activations_give_the_same_gradients():
     kept, recomputed = (gradients(model, model, data) for model in models)
     for a, b in zip(kept, recomputed, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def kept_for_the_backward_pass(model, data):
+    """Return how many numbers a training step keeps after its forward pass."""
+    sizes = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: sizes.update({x.data_ptr(): x.numel()}) or x, lambda x: x
+    ):
+        out = model(*data)
+    assert out.requires_grad
+    return sum(sizes.values())
+
+
+def test_recomputing_keeps_less_for_the_backward_pass():
+    # Many pixels, so that activations outweigh weights and inputs.
+    data = inputs(hr=(64, 64), lr=(16, 16))
+    for branch in (True, False):
+        config = replace(TINY, fourier_branch=branch)
+        kept, recomputed = (
+            kept_for_the_backward_pass(build(config, recompute=recompute), data)
+            for recompute in (False, True)
+        )
+        assert recomputed < 0.5 * kept
+
+
+def test_strips_share_memory_by_name_shape_and_type():
+    buffers, rows = Buffers(), torch.zeros(5, 3)
+    whole, last = buffers("a", rows), buffers("a", rows[:2])
+    assert whole.shape == (5, 3)
+    assert last.shape == (2, 3)
+    assert last.data_ptr() == whole.data_ptr()
+    others = [buffers("b", rows), buffers("a", rows, 4), buffers("a", rows.double())]
+    assert [tuple(x.shape) for x in others] == [(5, 3), (5, 4), (5, 3)]
+    assert len({x.data_ptr() for x in (whole, *others)}) == 4
+    assert buffers("a", torch.zeros(7, 3)).shape == (7, 3)
 
 
 def test_a_memory_budget_is_planned_and_changes_nothing():

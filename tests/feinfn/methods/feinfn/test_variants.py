@@ -153,14 +153,14 @@ def test_clamped_border_repeats_the_border_pixel():
 @pytest.mark.parametrize("size", [(8, 8), (7, 6), (12, 10), (1, 1)])
 def test_phase_of_self_conjugate_bins_ignores_the_sign_of_zero(size):
     image = torch.rand(1, 2, *size, dtype=torch.float64).to(DEVICE) - 0.7
-    spectrum = torch.fft.fft2(image)
-    noise = torch.complex(torch.zeros(()), torch.tensor(-1e-18)).to(spectrum.dtype)
-    noisy = spectrum + noise
-    for x in (spectrum, noisy):
-        clear_real_bins(x)
-    a, b = spectrum.angle(), noisy.angle()
+    half = torch.fft.rfft2(image)
+    noise = torch.complex(torch.zeros(()), torch.tensor(-1e-18)).to(half.dtype)
+    noisy = half + noise
+    for x in (half, noisy):
+        clear_real_bins(x, size[1])
+    a, b = half.angle(), noisy.angle()
     assert (a - b).abs().max() < 1e-9
-    expected = (spectrum.real[..., 0, 0] < 0) * torch.pi
+    expected = (half.real[..., 0, 0] < 0) * torch.pi
     assert (a[..., 0, 0] - expected).abs().max() < 1e-6
 
 
