@@ -79,7 +79,7 @@ def floors(rate: dict[str, float], half: bool) -> dict[str, float]:
 
     By operations: three forward passes (the backward pass counts twice) of products and
     convolutions. By bytes: every output of a convolution is written, read by the next layer and by
-    the backward pass, and its gradient is written and read; what runs in strips stays in the cache.
+    the backward pass, and its gradient is written and read; what runs in strips is left out.
     """
     by_module = {cost.module: cost.flop_per_pixel * 16384 / 1e9 for cost in costs(ModelConfig(), 4)}
     encoders = by_module["FeINFN.spatial_encoder"] + by_module["FeINFN.spectral_encoder"]

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feinfn.methods.feinfn.geometry import Geometry, sampling_geometry
-from feinfn.methods.feinfn.implicit import offset_features
+from feinfn.methods.feinfn.geometry import Geometry, offset_features, sampling_geometry
 from feinfn.methods.feinfn.model import FeINFN
 
 

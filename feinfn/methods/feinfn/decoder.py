@@ -2,7 +2,7 @@
 
 The released decoder multiplies by exp(j w z - (s z)^2) and takes the real part after every product.
 That equals exp(-(s z)^2) cos(w z), so no complex arithmetic is needed. Filters have their gradients
-written out, because layers run in strips that store nothing for the backward pass.
+written out, because layers run in strips, which form them again in the backward pass.
 
 Legend: B batch, L latent bands, C decoder channels, S bands, H W image size, Q queries (HR pixels
 of all images of the batch, in raster order).
@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feinfn.config import Activation, ModelConfig
-from feinfn.methods.feinfn.implicit import add_product, for_products, relu_backward_, widen
+from feinfn.methods.feinfn.implicit import (
+    add_product,
+    for_products,
+    keeps_products,
+    relu_backward_,
+    widen,
+)
 from feinfn.methods.feinfn.strips import DECODED, Buffers, Strips, slices, strip_size
 
 _aten = torch.ops.aten
@@ -49,7 +55,8 @@ def activate(
 ) -> tuple[Tensor, ...]:
     """Return the filter of `z`, and the intermediate results that `activate_backward` needs.
 
-    `values` are the filter's frequency and inverse width, if it has them.
+    `values` are the filter's frequency and inverse width, if it has them. The next call with the
+    same `buffers` overwrites the results.
     """
     match kind, values:
         case "gabor", (omega, scale):
@@ -58,7 +65,7 @@ def activate(
             filtered = torch.cos(phase, out=buffers("filtered", z)).mul_(envelope)
             return filtered, envelope, phase
         case "sine", (omega,):
-            return ((z * omega).sin_(),)
+            return (torch.mul(z, omega, out=buffers("filtered", z)).sin_(),)
         case "gaussian", (scale,):
             return (_envelope(z, scale, buffers("envelope", z)),)
     return (PLAIN[kind][0](z),)
@@ -88,6 +95,7 @@ def activate_backward(
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
+    # A sum of products would write them to memory.
     return torch.dot(a.flatten(), b.flatten())
 
 
@@ -169,8 +177,8 @@ class _Decode(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QS: Tensor) -> tuple:
-        spatial_QL, q_QL, *tensors = ctx.saved_tensors[: ctx.inputs]
-        kept = ctx.saved_tensors[ctx.inputs :]
+        saved = ctx.saved_tensors
+        (spatial_QL, q_QL, *tensors), kept = saved[: ctx.inputs], saved[ctx.inputs :]
         weight, layers = tensors[0], _layers(ctx.kind, tensors[2:])
         sums = [torch.zeros_like(widen(x)) for x in tensors]
         by_weight, by_bias, by_layers = *sums[:2], _layers(ctx.kind, sums[2:])
@@ -248,7 +256,7 @@ class Decoder(nn.Module):
             values = [getattr(filters[min(i, len(filters) - 1)], n) for n in VALUES[self.kind]]
             tensors += [*for_products(*w_kq_ks, b_k, *_linear(query)), *values]
         size = strip_size(tensors[0], strips.queries, DECODED)
-        keep = torch.is_grad_enabled() and not strips.recompute
+        keep = keeps_products(strips, tensors)
         with torch.autocast(tensors[0].device.type, enabled=False):
             residual_QS = _Decode.apply(self.kind, size, keep, *tensors)
         return residual_QS.view(*spatial_BHWL.shape[:3], -1)

@@ -59,27 +59,23 @@ def _half_spectra(
             yield i, group, half
 
 
-def _opposite(x_HWC: Tensor) -> Tensor:
-    """Return inner columns of one half of a spectrum at their places in the other half."""
-    rows = -torch.arange(len(x_HWC), device=x_HWC.device) % len(x_HWC)
-    return x_HWC.flip(1)[rows]
+def _opposite(x_HWC: Tensor, columns: slice) -> Tensor:
+    """Return columns of a spectrum, every bin taken from the opposite frequency."""
+    rows, cols = (-torch.arange(n, device=x_HWC.device) % n for n in x_HWC.shape[:2])
+    return x_HWC[rows[:, None], cols[columns]]
 
 
 def _fill(x_HWC: Tensor, half_CHW: Tensor, sign: int) -> None:
-    """Write what is given of half a spectrum, and `sign` times that at the opposite frequencies."""
-    width = x_HWC.shape[1]
-    x_HWC[:, : width // 2 + 1] = half_CHW.movedim(0, -1)
-    opposite_HWC = _opposite(x_HWC[:, 1 : (width + 1) // 2])
-    x_HWC[:, width // 2 + 1 :] = opposite_HWC if sign > 0 else opposite_HWC.neg_()
+    """Write half a spectrum, and `sign` times its bins at the opposite frequencies."""
+    own = half_CHW.shape[-1]
+    x_HWC[:, :own] = half_CHW.movedim(0, -1)
+    x_HWC[:, own:] = _opposite(x_HWC, slice(own, None)).mul_(sign)
 
 
 def _fold(x_HWC: Tensor, sign: int) -> Tensor:
-    """Return half a spectrum [C, H, W // 2 + 1], averaged with `sign` times its opposites."""
-    width = x_HWC.shape[1]
-    half_HWC = x_HWC[:, : width // 2 + 1].clone()
-    opposite_HWC = _opposite(x_HWC[:, width // 2 + 1 :])
-    half_HWC[:, 1 : (width + 1) // 2].add_(opposite_HWC, alpha=sign).mul_(0.5)
-    return half_HWC.movedim(-1, 0)
+    """Return half a spectrum [C, H, W // 2 + 1]: the mean with `sign` times the opposite bins."""
+    own = slice(x_HWC.shape[1] // 2 + 1)
+    return _opposite(x_HWC, own).mul_(sign).add_(x_HWC[:, own]).mul_(0.5).movedim(-1, 0)
 
 
 def _channels_last(x_BCHW: Tensor) -> Tensor:
@@ -115,8 +111,6 @@ class _Polar(torch.autograd.Function):
             # Multiplied twice, because the square of a tiny amplitude underflows to zero.
             across = _fold(by_phase[i, ..., group], -1) * inverse * inverse
             grad = torch.complex(along, across).mul_(half)
-            # Transforms of half a spectrum take the real part of columns that are their own
-            # opposites, which averages these.
             grad_BCHW[i, group] = torch.fft.irfft2(grad, s=size, norm="forward")
         return grad_BCHW
 

@@ -153,3 +153,15 @@ def sampling_geometry(
     network compiled for one size (`dynamic=False`) holds them as constants.
     """
     return Geometry(lr_size, hr_size, *_tables(lr_size, hr_size, rule, dtype, device))
+
+
+OCTAVES = 2
+"""Octaves of the Fourier features of an offset."""
+
+
+def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
+    """Return the offset (row, column), with its sines and cosines if `positional` is fourier."""
+    if positional != "fourier":
+        return offset_HW2
+    waves = [offset_HW2 * (torch.pi / 2 * 2**k) for k in range(OCTAVES)]
+    return torch.cat([offset_HW2, *(f(w) for w in waves for f in (torch.sin, torch.cos))], dim=-1)

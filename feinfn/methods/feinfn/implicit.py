@@ -20,11 +20,8 @@ from torch.nn import functional as F
 
 from feinfn.config import ModelConfig
 from feinfn.errors import UserError
-from feinfn.methods.feinfn.geometry import Geometry
+from feinfn.methods.feinfn.geometry import OCTAVES, Geometry, offset_features
 from feinfn.methods.feinfn.strips import QUERIES, Buffers, Strips, slices, strip_size
-
-OCTAVES = 2
-"""Octaves of the Fourier features of an offset."""
 
 
 def widen(x: Tensor) -> Tensor:
@@ -50,17 +47,15 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += a @ b
 
 
-def relu_backward_(grad: Tensor, output: Tensor) -> Tensor:
-    """Return the gradient of relu's input in place of that of its output."""
-    return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)
+def relu_backward_(grad: Tensor, output: Tensor) -> None:
+    """Turn the gradient of relu's output into that of its input, in place."""
+    torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)
 
 
-def offset_features(offset_HW2: Tensor, positional: str) -> Tensor:
-    """Return the offset (row, column), with its sines and cosines if `positional` is fourier."""
-    if positional != "fourier":
-        return offset_HW2
-    waves = [offset_HW2 * (torch.pi / 2 * 2**k) for k in range(OCTAVES)]
-    return torch.cat([offset_HW2, *(f(w) for w in waves for f in (torch.sin, torch.cos))], dim=-1)
+def keeps_products(strips: Strips, tensors: Sequence[Tensor]) -> bool:
+    """Return True if a backward pass shall find the results of products of `tensors`."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return wanted and not strips.recompute
 
 
 def blend(votes_QVC: Tensor) -> Tensor:
@@ -184,7 +179,8 @@ class _Votes(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_QL: Tensor) -> tuple:
-        inputs, kept = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
         _, _, hr_QG, *others = inputs
         _, _, w_hr, _, *further = others
         by_hr, buffers = torch.empty_like(hr_QG), Buffers()
@@ -293,7 +289,7 @@ class ImplicitMLP(nn.Module):
         # Under autocast, products are computed in its type and sums in float32.
         tensors = for_products(hr_QG, table_RK, w_offset, w_hr, bias, *hidden)
         size = strip_size(hr_QG, strips.queries, QUERIES)
-        keep = torch.is_grad_enabled() and not strips.recompute
+        keep = keeps_products(strips, tensors)
         with torch.autocast(hr_QG.device.type, enabled=False):
             fused_QL = _Votes.apply(self.positional, size, keep, picks_QV, offset_QV2, *tensors)
         return fused_QL.view(*hr_BHWG.shape[:3], -1)

@@ -2,7 +2,7 @@
 
 Pixel-wise networks run in strips of queries, so that the data of a strip stays in the CPU's cache.
 For the backward pass of the implicit networks and the decoder, results of products are stored,
-unless it shall recompute them; the rest, which is larger, is always formed again.
+unless `Strips.recompute` is set; the rest, which is larger, is always formed again.
 
 Legend: Q queries (HR pixels of all images of the batch, in raster order), C channels.
 """
@@ -120,7 +120,7 @@ class Buffers:
         self.largest: dict[Hashable, Tensor] = {}
 
     def __call__(self, name: Hashable, like: "Tensor", columns: int | None = None) -> "Tensor":
-        """Return uninitialised rows for `like`'s, of its type, with its columns or as many."""
+        """Return uninitialised memory of `like`'s rows and type, with its or as many columns."""
         columns = like.shape[1] if columns is None else columns
         key = (name, columns, like.dtype)
         if key not in self.largest or len(self.largest[key]) < len(like):

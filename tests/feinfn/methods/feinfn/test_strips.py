@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import unoptimised
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_variants import CHANGES, TINY, build, inputs
 
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
+from feinfn.methods.feinfn.decoder import VALUES
+from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.strips import Buffers, Strips, strips_within
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -84,36 +87,58 @@ def test_strips_of_inference_equal_the_whole_image(layout, hr, encoder_rows, pha
 
 def test_recomputed_activations_give_the_same_gradients():
     data = inputs(dtype=torch.float64, batch=2)
-    models = (build(dtype=torch.float64, recompute=recompute) for recompute in (False, True))
-    kept, recomputed = (gradients(model, model, data) for model in models)
+    model = build(dtype=torch.float64)
+    kept, recomputed = (
+        gradients(lambda *x, s=strips: model.residual(*x, s), model, data)
+        for strips in (Strips(queries=37), Strips(queries=37, recompute=True))
+    )
     for a, b in zip(kept, recomputed, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
-def kept_for_the_backward_pass(model, data):
-    """Return how many numbers a training step keeps after its forward pass."""
-    sizes = {}
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda x: sizes.update({x.data_ptr(): x.numel()}) or x, lambda x: x
-    ):
-        out = model(*data)
-    assert out.requires_grad
-    return sum(sizes.values())
+def kept_for_the_backward_pass(part, strips):
+    """Return how many numbers a part of the network keeps after its forward pass."""
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()), lambda x: x):
+        assert part(strips).requires_grad
+    return sum(sizes)
 
 
-def test_recomputing_keeps_less_for_the_backward_pass():
-    # Many pixels, so that activations outweigh weights and inputs.
-    data = inputs(hr=(64, 64), lr=(16, 16))
-    for branch in (True, False):
-        config = replace(TINY, fourier_branch=branch)
+def test_products_are_kept_for_the_backward_pass_or_recomputed():
+    model, c = build(), TINY
+    geometry = sampling_geometry((4, 4), (16, 16), c.border, torch.float32, DEVICE)
+    feat, guide = (
+        torch.rand(1, n, s, s).to(DEVICE) for n, s in ((c.feat_dim, 4), (c.guide_dim, 16))
+    )
+    latent = torch.rand(1, 16, 16, c.latent_bands).to(DEVICE)
+    parts = {
+        lambda strips: model.decoder(latent, latent, strips): 2
+        * c.decoder_layers
+        * c.decoder_width,
+        lambda strips: model.spatial_fusion(feat, guide, geometry, strips): (
+            c.mlp_widths[0] + 4 * (sum(c.mlp_widths[1:]) + c.latent_bands + 1)
+        ),
+    }
+    for part, per_pixel in parts.items():
         kept, recomputed = (
-            kept_for_the_backward_pass(build(config, recompute=recompute), data)
+            kept_for_the_backward_pass(part, Strips(queries=100, recompute=recompute))
             for recompute in (False, True)
         )
-        assert recomputed < 0.5 * kept
+        assert kept - recomputed == 16 * 16 * per_pixel
 
 
-def test_strips_share_memory_by_name_shape_and_type():
+@pytest.mark.parametrize("activation", sorted(VALUES))
+def test_a_second_backward_pass_gives_the_same_gradients(activation):
+    model = build(replace(TINY, activation=activation))
+    data = inputs(batch=2)
+    out = model.residual(*data, Strips(queries=37)).square().sum()
+    first = torch.autograd.grad(out, [*model.parameters()], retain_graph=True)
+    again = torch.autograd.grad(out, [*model.parameters()])
+    for a, b in zip(first, again, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * max(1, b.abs().max())
+
+
+def test_strips_share_memory_by_name_columns_and_type():
     buffers, rows = Buffers(), torch.zeros(5, 3)
     whole, last = buffers("a", rows), buffers("a", rows[:2])
     assert whole.shape == (5, 3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from feinfn.config import PRESETS, ModelConfig
 from feinfn.errors import UserError
-from feinfn.methods.feinfn.fourier import clear_real_bins
+from feinfn.methods.feinfn.fourier import clear_real_bins, polar
 from feinfn.methods.feinfn.geometry import sampling_geometry
 from feinfn.methods.feinfn.model import FeINFN
 from feinfn.methods.network import count_parameters
@@ -162,6 +162,23 @@ def test_phase_of_self_conjugate_bins_ignores_the_sign_of_zero(size):
     assert (a - b).abs().max() < 1e-9
     expected = (half.real[..., 0, 0] < 0) * torch.pi
     assert (a[..., 0, 0] - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (63, 65)])
+def test_gradients_of_amplitude_and_phase_equal_those_of_the_whole_spectrum(size):
+    image, *weights = torch.rand(3, 1, 2, *size, dtype=torch.float64).to(DEVICE)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        x = image.to(dtype).requires_grad_()
+        if dtype == torch.float32:
+            parts = [part.movedim(-1, 1) for part in polar(x, shifted=False, channels=None)]
+        else:
+            spectrum = torch.fft.fft2(x)
+            parts = [spectrum.abs(), spectrum.angle()]
+        weighted = sum((part * w).sum() for part, w in zip(parts, weights, strict=True))
+        gradients += torch.autograd.grad(weighted, x)
+    ours, whole = gradients
+    assert (ours - whole).abs().max() < 1e-4 * whole.abs().max()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
