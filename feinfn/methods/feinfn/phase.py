@@ -42,6 +42,13 @@ class PhaseStage(nn.Module):
         """The 1x1 convolution as a matrix [out, in]."""
         return self.pointwise.weight.flatten(1)
 
+    def mix(self, x_1CHW: Tensor) -> Tensor:
+        """Return the result of the 1x1 convolution of a map in channels-last memory."""
+        if x_1CHW.device.type == "cpu":
+            return self.pointwise(x_1CHW)
+        # By default, convolutions on a GPU round to TF32 and products do not.
+        return F.linear(x_1CHW.movedim(1, -1), self.weight).movedim(-1, 1)
+
 
 STRIP = 2**14
 """Pixels per strip of the phase network on a CPU without gradients."""
@@ -153,15 +160,15 @@ class PhaseNetwork(nn.Module):
         return x_NK.add_(F.linear(vote.offset_N2, self._first_weights()[2]))
 
     def _convolve(self, x_NC: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.reviewed:
+            # Not `mix`, because here the memory is channels first.
+            x_NC = F.linear(x_NC, self.stages[0].weight)
+        x_1CHW = x_NC.view(1, *size, -1).movedim(-1, 1)
         for i, stage in enumerate(self.stages):
-            if i or self.reviewed:
-                x_NC = F.linear(x_NC, stage.weight)
-            x = stage.depthwise(x_NC.view(1, *size, -1).movedim(-1, 1))
-            if i < len(self.stages) - 1:
-                # Not on the view below, which autograd would copy.
-                x = F.relu(x, inplace=True)
-            x_NC = x.movedim(1, -1).reshape(size[0] * size[1], -1)
-        return x_NC
+            if i:
+                x_1CHW = stage.mix(F.relu(x_1CHW, inplace=True))
+            x_1CHW = stage.depthwise(x_1CHW)
+        return x_1CHW.movedim(1, -1).reshape(size[0] * size[1], -1)
 
     def _vote(self, vote: PhaseVote, hr_NG: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a vote for every pixel of one image, [N, L + 1]."""
