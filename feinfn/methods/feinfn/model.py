@@ -128,7 +128,7 @@ class FeINFN(Network):
     do not depend on the ratio H/h.
 
     `memory_mib` bounds the memory of a forward without gradients (see `strips_within`); `recompute`
-    saves memory for a third more training time. Neither changes a result beyond rounding. Under
+    saves memory for a quarter more training time. Neither changes a result beyond rounding. Under
     `torch.compile(model, fullgraph=True, dynamic=False)` every pair of sizes is one graph, without
     a base and a projection.
     """
