@@ -157,7 +157,7 @@ class Suggester(Searcher):
                     self._write_tag(one, runs[one.key].id)
 
     def _tag(self, one: Suggestion) -> str:
-        return f"{tag.SEARCH}.{self.search.id}.{one.index}"
+        return f"{self.search.tag_prefix}{one.index}"
 
     def _write_tag(self, one: Suggestion, run_id: str) -> None:
         write_tag(self.sweep.store, run_id, self._tag(one), json.dumps(one.values))

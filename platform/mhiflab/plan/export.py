@@ -27,7 +27,7 @@ from mhiflab.record.archive import (
 )
 from mhiflab.record.finished import RecordedRun, read_text
 from mhiflab.record.run_folder import Part
-from mhiflab.record.store import Store, trial_runs
+from mhiflab.record.store import Store, by_key
 from mhiflab.study.spec import DataAccess
 from mhiflab.study.yaml_values import build
 
@@ -75,7 +75,7 @@ def export_runs(
         check_complete(plan.searches, plan.command)
     runs = {entry.key: entry.run for plan in plans for entry in plan.complete()}
     searches = [search for plan in plans for search in plan.searches]
-    recorded = trial_runs(store) if searches else {}
+    recorded = by_key(run for plan in plans for run in plan.recorded)
     for one in (one for search in searches for one in search.suggestions):
         runs.setdefault(one.key, RecordedRun(store, recorded[one.key]))
     parts = {
@@ -102,8 +102,8 @@ def _archived_part(run: RecordedRun, searches: Sequence[SearchPlan]) -> Part:
             points = sorted(run.history(name).items())
             metrics[name] = points if name in histories else [(points[-1][0], value)]
     # A suggestion may have been stopped, or have failed, before it recorded them all.
-    names = [name for name in FILES if run.complete or run.has(name)]
-    texts = {name: run.read(name, read_text) for name in names}
+    files = [name for name in FILES if run.complete or run.has(name)]
+    texts = {name: run.read(name, read_text) for name in files}
     if "provenance.json" in texts:
         provenance = json.loads(texts["provenance.json"])
         texts["provenance.json"] = json.dumps(
@@ -115,7 +115,7 @@ def _archived_part(run: RecordedRun, searches: Sequence[SearchPlan]) -> Part:
     spec["protocol"]["srf"] = Path(spec["protocol"]["srf"]).name
     texts["spec.json"] = json.dumps(spec)
     names = [*TAGS, *(() if run.complete else TAGS_OF_UNTESTED)]
-    of_searches = tuple(f"{tag.SEARCH}.{search.id}." for search in searches)
+    of_searches = tuple(search.tag_prefix for search in searches)
     tags = {k: v for k, v in run.tags.items() if k in names or k.startswith(of_searches)}
     info = run.mlflow.info
     # A worker that was being stopped may have reported last that it has begun.

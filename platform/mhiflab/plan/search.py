@@ -51,6 +51,11 @@ class SearchPlan:
         """Hash of the search, which the tags of its runs hold."""
         return self.search.identity(run_key(self.base.spec, self.survey.fingerprint))
 
+    @property
+    def tag_prefix(self) -> str:
+        """Start of the tags by which its suggestions' runs hold their values; an index follows."""
+        return f"{tag.SEARCH}.{self.id}."
+
     def values_of_base(self) -> Values:
         """Return the base's values of the searched keys: the search's first suggestion."""
         content = json.loads(json.dumps(asdict(self.base.spec)))
@@ -161,11 +166,10 @@ def refresh_search(plan: SearchPlan, runs: Mapping[str, RecordedRun], lab: Lab) 
         known = {i: suggest(search, i, ()) for i in range(1, search.trials)}
         known[0] = plan.values_of_base()
     else:
-        prefix = f"{tag.SEARCH}.{plan.id}."
         for run in runs.values():
             for name, text in run.tags.items():
-                if name.startswith(prefix):
-                    known[int(name.removeprefix(prefix))] = json.loads(text)
+                if name.startswith(plan.tag_prefix):
+                    known[int(name.removeprefix(plan.tag_prefix))] = json.loads(text)
     members = [plan.suggestion(i, (0, known[i])) for i in sorted(known) if i < search.trials]
     replaced: list[Suggestion] = []
     epochs = plan.base.spec.train.epochs

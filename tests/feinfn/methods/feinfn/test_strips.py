@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,15 +112,12 @@ def test_products_are_kept_for_the_backward_pass_or_recomputed():
         torch.rand(1, n, s, s).to(DEVICE) for n, s in ((c.feat_dim, 4), (c.guide_dim, 16))
     )
     latent = torch.rand(1, 16, 16, c.latent_bands).to(DEVICE)
-    parts = {
-        lambda strips: model.decoder(latent, latent, strips): 2
-        * c.decoder_layers
-        * c.decoder_width,
-        lambda strips: model.spatial_fusion(feat, guide, geometry, strips): (
-            c.mlp_widths[0] + 4 * (sum(c.mlp_widths[1:]) + c.latent_bands + 1)
-        ),
-    }
-    for part, per_pixel in parts.items():
+    of_decoder = 2 * c.decoder_layers * c.decoder_width
+    of_votes = c.mlp_widths[0] + 4 * (sum(c.mlp_widths[1:]) + c.latent_bands + 1)
+    for part, per_pixel in (
+        (partial(model.decoder, latent, latent), of_decoder),
+        (partial(model.spatial_fusion, feat, guide, geometry), of_votes),
+    ):
         kept, recomputed = (
             kept_for_the_backward_pass(part, Strips(queries=100, recompute=recompute))
             for recompute in (False, True)
